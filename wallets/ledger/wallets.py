@@ -1,0 +1,149 @@
+"""Opening a wallet, and the changes of a wallet that move no money. Each is one transaction."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+from uuid_utils.compat import uuid7
+
+from wallets import money
+from wallets.ledger import rules
+from wallets.ledger.execute import TICK, canonical_json, database_clock
+from wallets.models import Wallet, WalletChange
+from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A wallet to open. With an `id` of the caller's choice, opening it again is a replay."""
+
+    currency: str
+    id: UUID | None = None
+    label: str = ""
+    overdraft_limit: Decimal = Decimal(0)
+    max_balance: Decimal | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    owner_id: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """What a repeat is compared with: equal for equal requests, however the amounts were spelled."""
+        return {
+            "currency": self.currency,
+            "label": self.label,
+            "overdraft_limit": money.format_amount(self.overdraft_limit, self.currency),
+            "max_balance": None
+            if self.max_balance is None
+            else money.format_amount(self.max_balance, self.currency),
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    wallet: Wallet
+    replayed: bool
+
+
+def open_wallet(opening: Opening) -> Opened:
+    """Open a wallet with nothing in it.
+
+    Raises ValidationError where a limit does not fit the currency, IdempotencyKeyReused where the id
+    belongs to a wallet that was opened differently.
+    """
+    _check_limits(opening)
+    fields = {
+        "currency": opening.currency,
+        "label": opening.label,
+        "overdraft_limit": opening.overdraft_limit,
+        "max_balance": opening.max_balance,
+        "metadata": opening.metadata,
+        "owner_id": opening.owner_id,
+    }
+    if opening.id is None:
+        return Opened(Wallet.objects.create(id=uuid7(), **fields), replayed=False)
+    asked = opening.as_json()
+    wallet, is_new = Wallet.objects.get_or_create(id=opening.id, defaults=fields | {"opened_with": asked})
+    if is_new:
+        return Opened(wallet, replayed=False)
+    if wallet.opened_with is None or canonical_json(wallet.opened_with) != canonical_json(asked):
+        raise IdempotencyKeyReused
+    return Opened(_as_opened(wallet, fields), replayed=True)
+
+
+def _check_limits(opening: Opening) -> None:
+    for name, amount in (("overdraftLimit", opening.overdraft_limit), ("maxBalance", opening.max_balance)):
+        if amount is not None and not money.fits(amount, opening.currency):
+            raise rules.amount_does_not_fit(name, opening.currency)
+
+
+def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
+    """The wallet as the first answer showed it, whatever has happened to it since."""
+    first = Wallet(id=wallet.id, created_at=wallet.created_at, updated_at=wallet.created_at, **fields)
+    first.balance = first.held = Decimal(0)
+    first.sequence, first.status = 0, Wallet.Status.ACTIVE
+    return first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What to change of a wallet; None leaves a thing as it is."""
+
+    label: str | None = None
+    metadata: dict[str, Any] | None = None
+    status: str | None = None
+    actor: str = ""
+    reason: str = ""
+
+
+def change_wallet(
+    wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None] = lambda _: None
+) -> Wallet:
+    """Change what the wallet is called or whether it moves money, and record who did and why.
+
+    `precondition` is asked under the lock and raises to refuse. Raises WalletNotFound, WalletClosed (a closed
+    wallet stays as it is) or WalletNotEmpty (only an empty one can be closed).
+    """
+    with transaction.atomic():
+        wallet = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id).first()
+        if wallet is None:
+            raise WalletNotFound
+        precondition(wallet)
+        changes = _differences(wallet, change)
+        if not changes:
+            return wallet
+        if refusal := _refusal(wallet, change):
+            raise refusal
+        for name, (_, new) in changes.items():
+            setattr(wallet, name, new)
+        wallet.updated_at = max(database_clock(), wallet.updated_at + TICK)
+        wallet.save(update_fields=[*changes, "updated_at"])
+        WalletChange.objects.create(
+            id=uuid7(),
+            wallet=wallet,
+            changes=changes,
+            actor=change.actor,
+            reason=change.reason,
+            created_at=wallet.updated_at,
+        )
+    return wallet
+
+
+def _differences(wallet: Wallet, change: Change) -> dict[str, tuple[Any, Any]]:
+    asked = {"label": change.label, "metadata": change.metadata, "status": change.status}
+    now = {name: getattr(wallet, name) for name in asked}
+    return {
+        name: (now[name], new)
+        for name, new in asked.items()
+        if new is not None and canonical_json(new) != canonical_json(now[name])
+    }
+
+
+def _refusal(wallet: Wallet, change: Change) -> Problem | None:
+    if wallet.status == Wallet.Status.CLOSED:
+        return WalletClosed("A closed wallet stays as it is.")
+    if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
+        return WalletNotEmpty()
+    return None

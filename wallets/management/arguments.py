@@ -1,0 +1,36 @@
+"""How the commands read their arguments: wrong input is one line on stderr and exit code 2."""
+
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from pydantic import TypeAdapter
+from pydantic import ValidationError as PydanticError
+
+T = TypeVar("T")
+
+
+def argument(kind: Any) -> Callable[[str], Any]:
+    """An argparse type from one of the API's value types (wallets.shapes)."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def parse(text: str) -> Any:
+        try:
+            return adapter.validate_python(text)
+        except PydanticError as error:
+            raise ArgumentTypeError(error.errors()[0]["msg"]) from None
+
+    return parse
+
+
+class Command(BaseCommand):
+    """Base of our commands."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]  # the error alone is clearer
+        return parser
+
+    def refuse(self, message: str) -> NoReturn:
+        raise CommandError(message, returncode=2)

@@ -1,0 +1,49 @@
+"""manage.py create_wallet: open wallets, print their ids, one a line."""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import CommandParser
+
+from wallets import ledger, money
+from wallets.ledger.commands import Deposit
+from wallets.ledger.wallets import Opening, open_wallet
+from wallets.management.arguments import Command as Base
+from wallets.management.arguments import argument
+from wallets.problems import Problem
+from wallets.shapes import CurrencyCode, Id, Label, PositiveAmount
+
+
+class Command(Base):
+    help = "Open wallets and print their ids, one a line."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--currency", type=argument(CurrencyCode), default=settings.DEFAULT_CURRENCY)
+        parser.add_argument("--label", type=argument(Label), default="")
+        parser.add_argument("--id", type=argument(Id), help="your own UUID; safe to repeat")
+        parser.add_argument("--count", type=int, default=1)
+        parser.add_argument("--deposit", type=argument(PositiveAmount), help="put this much into each")
+
+    def handle(self, **options: Any) -> None:
+        if options["count"] < 1:
+            self.refuse("--count must be at least 1")
+        if options["id"] and options["count"] > 1:
+            self.refuse("--id names one wallet: it does not go with --count")
+        if options["deposit"] and not money.fits(options["deposit"], options["currency"]):
+            self.refuse(f"--deposit has more fraction digits than {options['currency']}")
+        opening = Opening(currency=options["currency"], label=options["label"], id=options["id"])
+        for _ in range(options["count"]):
+            try:
+                self.stdout.write(str(self._open(opening, options["deposit"])))
+            except Problem as problem:
+                self.refuse(problem.detail)
+
+    def _open(self, opening: Opening, deposit: Any) -> Any:
+        wallet = open_wallet(opening).wallet
+        if deposit:
+            # With an id of its own the wallet may be there already: then so is its first deposit.
+            key = "create_wallet" if opening.id else None
+            ledger.submit(
+                Deposit(wallet_id=wallet.id, amount=deposit, key=key, actor="command:create_wallet")
+            )
+        return wallet.id

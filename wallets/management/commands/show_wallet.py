@@ -1,0 +1,33 @@
+"""manage.py show_wallet: one wallet and its newest operations, for people."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from wallets.management.arguments import Command as Base
+from wallets.management.arguments import argument
+from wallets.models import Operation, Wallet
+from wallets.shapes import Id, operation_body, wallet_body
+
+NEWEST = 10
+
+
+class Command(Base):
+    help = f"Show a wallet and its {NEWEST} newest operations."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("id", type=argument(Id))
+
+    def handle(self, **options: Any) -> None:
+        wallet = Wallet.objects.filter(id=options["id"]).first()
+        if wallet is None:
+            self.refuse(f"there is no wallet {options['id']}")
+        for name, value in wallet_body(wallet).items():
+            self.stdout.write(f"{name:<15} {value}")
+        self.stdout.write("")
+        for operation in Operation.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST]:
+            line = operation_body(operation, wallet.currency)
+            self.stdout.write(
+                f"{line['createdAt']}  {line['sequence'] or '-':>8}  {line['operationType']:<9}"
+                f"{line['amount']:>20}{line['balance'] or line['reason']:>22}  {line['description']}".rstrip()
+            )

@@ -1,0 +1,89 @@
+"""Cursor paging: newest first, no count, stable while rows are added. A cursor carries its filters."""
+
+import base64
+import binascii
+from datetime import datetime
+from typing import Any, Generic, Protocol, TypeVar
+from uuid import UUID
+
+import orjson
+from django.db.models import Model, Q, QuerySet
+from django.http import QueryDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import ValidationError as PydanticError
+
+from wallets.problems import FieldError, ValidationError
+from wallets.requests import check
+from wallets.shapes import PageQuery
+
+
+class Row(Protocol):
+    id: UUID
+    created_at: datetime
+
+
+QueryT = TypeVar("QueryT", bound=PageQuery)
+ModelT = TypeVar("ModelT", bound=Model)
+
+
+class Cursor(BaseModel):
+    """The last row of the page before, and the filters that led to it as they were written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    created_at: AwareDatetime
+    id: UUID
+    filters: dict[str, str]
+
+    def encode(self) -> str:
+        return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str) -> "Cursor":
+        """Raises ValidationError for what encode() did not make."""
+        try:
+            padded = text.encode("ascii") + b"=" * (-len(text) % 4)
+            return cls.model_validate(orjson.loads(base64.b64decode(padded, b"-_", validate=True)))
+        except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, PydanticError):
+            raise _invalid("cursor", "is not a cursor of this list") from None
+
+
+class Page(Generic[QueryT]):
+    """One page of a list: what was asked for, and the answer to it."""
+
+    def __init__(self, parameters: QueryDict, shape: type[QueryT]) -> None:
+        given = _single(parameters)
+        self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
+        self._cursor = Cursor.decode(given["cursor"]) if given.get("cursor") else None
+        if self._cursor:
+            if self._filters and self._filters != self._cursor.filters:
+                raise _invalid("cursor", "was made with other filters")
+            self._filters = self._cursor.filters
+        self.query = check(shape, given | self._filters)
+
+    def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
+        """The rows of this page, newest first, and the cursor of the next one."""
+        if self._cursor:
+            # Written so that the index on created_at bounds the scan.
+            position = Q(created_at__lt=self._cursor.created_at) | Q(id__lt=self._cursor.id)
+            rows = rows.filter(position, created_at__lte=self._cursor.created_at)
+        page = list(rows.order_by("-created_at", "-id")[: self.query.limit + 1])
+        if len(page) <= self.query.limit:
+            return page, None
+        page.pop()
+        return page, self._cursor_after(page[-1])
+
+    def _cursor_after(self, row: Any) -> str:
+        last: Row = row
+        return Cursor(created_at=last.created_at, id=last.id, filters=self._filters).encode()
+
+
+def _single(parameters: QueryDict) -> dict[str, str]:
+    for name, values in parameters.lists():
+        if len(values) > 1:
+            raise _invalid(name, "stands twice")
+    return parameters.dict()  # type: ignore[return-value]
+
+
+def _invalid(field: str, detail: str) -> ValidationError:
+    return ValidationError(errors=[FieldError(field, "invalid", detail)])

@@ -1,0 +1,106 @@
+"""From the bytes of a request to a checked shape. Everything that can be wrong with the form ends here."""
+
+import json
+import re
+from typing import Any, Final, TypeVar
+
+from django.conf import settings
+from pydantic import BaseModel
+from pydantic import ValidationError as PydanticError
+from rest_framework.request import Request
+
+from wallets.problems import FieldError, MalformedJson, PayloadTooLarge, UnsupportedMediaType, ValidationError
+
+ShapeT = TypeVar("ShapeT", bound=BaseModel)
+
+_CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?', re.IGNORECASE)
+_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21-\x7e]{1,255})')
+
+
+class JsonNumber(str):
+    """A number as the body wrote it: nothing is lost to a binary float on the way to Decimal."""
+
+    __slots__ = ()
+
+
+def read(request: Request, shape: type[ShapeT]) -> ShapeT:
+    """The body as `shape`.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, MalformedJson or ValidationError, naming what is wrong.
+    """
+    if not _CONTENT_TYPE.fullmatch(request.META.get("CONTENT_TYPE") or ""):
+        raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
+    return check(shape, parse_object(_body(request)))
+
+
+def check(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:
+    try:
+        return shape.model_validate(fields)
+    except PydanticError as error:
+        raise ValidationError(errors=[_field_error(item) for item in error.errors()]) from None
+
+
+def _body(request: Request) -> bytes:
+    limit: int = settings.MAX_BODY_BYTES
+    too_large = PayloadTooLarge(f"A body has at most {limit} bytes.")
+    if request.META.get("HTTP_TRANSFER_ENCODING"):
+        # Django takes a body without Content-Length for an empty one; the server has taken the chunks apart.
+        body: bytes = request.META["wsgi.input"].read(limit + 1)
+    elif int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+        raise too_large
+    else:
+        body = request._request.body
+    if len(body) > limit:
+        raise too_large
+    return body
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """One JSON object. Raises MalformedJson for anything else, duplicate keys and NaN included."""
+    try:
+        value = json.loads(
+            body.decode(),
+            object_pairs_hook=_without_duplicates,
+            parse_int=JsonNumber,
+            parse_float=JsonNumber,
+            parse_constant=_no_constant,
+        )
+    except UnicodeDecodeError:
+        raise MalformedJson("The body is not UTF-8.") from None
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply.") from None
+    except ValueError as error:
+        raise MalformedJson(str(error)) from None
+    if not isinstance(value, dict):
+        raise MalformedJson("The body must be a JSON object.")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise ValueError("A key stands twice in one object.")
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
+
+
+def _field_error(error: Any) -> FieldError:
+    codes = {"missing": "required", "extra_forbidden": "unknown_field"}
+    kind: str = error["type"]
+    field = ".".join(str(part) for part in error["loc"])
+    return FieldError(field, codes.get(kind, kind), error["msg"])
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The Idempotency-Key header, bare or quoted. Raises ValidationError where it is neither."""
+    header: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
+    if header is None:
+        return None
+    match = _KEY.fullmatch(header)
+    if match is None:
+        detail = "1 to 255 visible ASCII characters, bare or in double quotes"
+        raise ValidationError(errors=[FieldError("Idempotency-Key", "invalid", detail)])
+    return match[1] or match[2]

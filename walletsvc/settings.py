@@ -1,0 +1,160 @@
+"""Settings. Every key comes from the environment; env.example lists them all with their meaning."""
+
+from decimal import Decimal
+from pathlib import Path
+
+from iso4217 import Currency
+
+from walletsvc import environment as env
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+# --- Security ---------------------------------------------------------------------------------------
+SECRET_KEY = env.secret("SECRET_KEY", minimum_length=50)
+DEBUG = env.flag("DEBUG", "off")
+ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
+CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
+HTTPS = env.flag("HTTPS", "on")
+SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come over plain HTTP
+if env.flag("TRUST_PROXY", "off"):
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+X_FRAME_OPTIONS = "DENY"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+# --- Application ------------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "wallets",
+]
+MIDDLEWARE = [
+    "walletsvc.middleware.RequestId",
+    "walletsvc.middleware.Problems",
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    # What only pages need; a request to the API passes it by.
+    "walletsvc.middleware.StaticFiles",
+    "walletsvc.middleware.Sessions",
+    "walletsvc.middleware.Csrf",
+    "walletsvc.middleware.Authentication",
+    "walletsvc.middleware.Messages",
+]
+SILENCED_SYSTEM_CHECKS = ["security.W003"]  # looks for Django's CSRF middleware by name; ours is a subclass
+ROOT_URLCONF = "walletsvc.urls"
+WSGI_APPLICATION = "walletsvc.wsgi.application"
+AUTH_USER_MODEL = "wallets.User"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+APPEND_SLASH = False
+USE_TZ = True
+TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en-us"
+STATIC_URL = "static/"
+WHITENOISE_USE_FINDERS = True  # served from the installed packages: no collectstatic, nothing to forget
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database ---------------------------------------------------------------------------------------
+OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", 10)
+DATABASES = {
+    "default": env.database("DATABASE_URL")
+    | {
+        "CONN_MAX_AGE": 0,  # the pool keeps the connections…
+        "CONN_HEALTH_CHECKS": True,  # …and replaces those that a restarted database cut
+        "OPTIONS": {
+            "application_name": "walletsvc",
+            "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
+            # An answer means durable, whatever the server's default; and no wait for a lock is endless.
+            "options": f"-c synchronous_commit=on -c lock_timeout={int(OPERATION_DEADLINE * 1000)}",
+            "pool": {
+                "min_size": env.number("DATABASE_POOL_MIN", 1),
+                "max_size": env.number("DATABASE_POOL_MAX", 8, minimum=1),
+                "timeout": OPERATION_DEADLINE,
+            },
+        },
+    }
+}
+# Liquibase owns the schema: there is nothing for Django to migrate, of no application.
+MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
+
+# --- Ledger -----------------------------------------------------------------------------------------
+DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", tuple(sorted(c.code for c in Currency)))
+MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
+
+# --- API --------------------------------------------------------------------------------------------
+API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
+MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.authentication.ApiAccess"],
+    "DEFAULT_PERMISSION_CLASSES": ["wallets.authentication.MayUseApi"],
+    "DEFAULT_RENDERER_CLASSES": ["wallets.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "wallets.errors.exception_handler",
+    "URL_FORMAT_OVERRIDE": None,
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "walletsvc",
+    "VERSION": "1",
+    "DESCRIPTION": "Wallets and the money in them: deposits, withdrawals and their history.",
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": [],
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SCHEMA_PATH_PREFIX": "/api/v1",
+    "POSTPROCESSING_HOOKS": [],  # would pull the enums out of pydantic's shapes and number them
+    "OAS_VERSION": "3.1.0",  # the one whose schemas are JSON Schema, as pydantic writes it
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+}
+
+# --- Server -----------------------------------------------------------------------------------------
+BIND = env.text("BIND", "127.0.0.1:8000")
+WORKERS = env.number("WORKERS", 2, minimum=1)
+THREADS = env.number("THREADS", 8, minimum=1)
+WORKER_TIMEOUT = env.number("WORKER_TIMEOUT", 60, minimum=1)
+GRACEFUL_TIMEOUT = env.number("GRACEFUL_TIMEOUT", 30, minimum=1)
+KEEPALIVE = env.number("KEEPALIVE", 75, minimum=1)
+ACCESS_LOG = env.flag("ACCESS_LOG", "off")
+LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {"django": {"handlers": [], "propagate": True}},
+}

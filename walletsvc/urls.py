@@ -1,0 +1,34 @@
+"""All addresses of the service."""
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path, re_path
+from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+from rest_framework.renderers import TemplateHTMLRenderer
+
+from wallets import health
+from wallets.errors import problem_response
+from wallets.problems import NotFound
+
+
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    """A route, not handler404: Django answers that with a page of its own while DEBUG is on."""
+    return problem_response(request, NotFound())
+
+
+urlpatterns = [
+    path("api/v1/", include("wallets.urls")),
+    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path(
+        "api/docs",
+        SpectacularSwaggerView.as_view(url_name="schema", renderer_classes=[TemplateHTMLRenderer]),
+    ),
+    path(
+        "api/redoc",
+        SpectacularRedocView.as_view(url_name="schema", renderer_classes=[TemplateHTMLRenderer]),
+    ),
+    path("admin/", admin.site.urls),
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+    re_path(r"", nothing_here),
+]
