@@ -1,6 +1,7 @@
 """Where errors become HTTP: the one place that knows both Problem and response."""
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -98,3 +99,14 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     if isinstance(error, drf.MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
     return response
+
+
+def as_http(problem: Problem, request_id: str) -> bytes:
+    """A whole HTTP/1.1 answer that ends its connection, for where there is no request yet."""
+    content = orjson.dumps(body(problem, request_id))
+    head = (
+        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
+        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n"
+        f"X-Request-ID: {request_id}\r\n\r\n"
+    )
+    return head.encode() + content

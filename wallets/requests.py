@@ -14,7 +14,7 @@ from wallets.problems import FieldError, MalformedJson, PayloadTooLarge, Unsuppo
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 _CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?', re.IGNORECASE)
-_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21-\x7e]{1,255})')
+_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
 
 
 class JsonNumber(str):
@@ -87,11 +87,21 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
 
 
+# pydantic's own error types by the code that the contract has for them; ours are codes already.
+_CODES: Final = {
+    "missing": "required",
+    "extra_forbidden": "unknown_field",
+    "literal_error": "unknown_value",
+    "too_long": "too_long",
+    "string_too_long": "too_long",
+    "greater_than_equal": "out_of_range",
+    "less_than_equal": "out_of_range",
+}
+
+
 def _field_error(error: Any) -> FieldError:
-    codes = {"missing": "required", "extra_forbidden": "unknown_field"}
-    kind: str = error["type"]
     field = ".".join(str(part) for part in error["loc"])
-    return FieldError(field, codes.get(kind, kind), error["msg"])
+    return FieldError(field, _CODES.get(error["type"], error["type"]), error["msg"])
 
 
 def idempotency_key(request: Request) -> str | None:

@@ -1,6 +1,13 @@
 """Gunicorn's settings: `gunicorn -c walletsvc/gunicorn.py walletsvc.wsgi`."""
 
-from walletsvc import settings
+import sys
+
+from django.core.exceptions import ImproperlyConfigured
+
+try:
+    from walletsvc import settings
+except ImproperlyConfigured as error:  # gunicorn would print the traceback of anything but an exit
+    sys.exit(f"walletsvc is not configured: {error}")
 
 bind = settings.BIND
 workers = settings.WORKERS
@@ -11,3 +18,5 @@ graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
 accesslog = "-" if settings.ACCESS_LOG else None
 loglevel = settings.LOG_LEVEL.lower()
+# It would be one file in the home directory for all services of a user, and a container may have none to write.
+control_socket_disable = True

@@ -14,7 +14,6 @@ from uuid_utils.compat import uuid7
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from wallets.errors import problem_response, to_problem
-from wallets.problems import NotFound
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -51,8 +50,6 @@ class Problems:
             request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))
-        if "\x00" in request.path:
-            return problem_response(request, NotFound())
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:

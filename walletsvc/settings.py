@@ -35,6 +35,7 @@ AUTH_PASSWORD_VALIDATORS = [
 # --- Application ------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "unfold",
+    "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -134,11 +135,20 @@ SPECTACULAR_SETTINGS = {
     "SERVE_PERMISSIONS": [],
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
+    "COMPONENT_SPLIT_PATCH": False,
     "POSTPROCESSING_HOOKS": [],  # would pull the enums out of pydantic's shapes and number them
     "OAS_VERSION": "3.1.0",  # the one whose schemas are JSON Schema, as pydantic writes it
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
+}
+
+# --- Admin ------------------------------------------------------------------------------------------
+UNFOLD = {
+    "SITE_TITLE": "walletsvc",
+    "SITE_HEADER": "walletsvc",
+    "SITE_SYMBOL": "account_balance_wallet",
+    "SITE_URL": "/api/docs",
 }
 
 # --- Server -----------------------------------------------------------------------------------------

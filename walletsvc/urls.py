@@ -25,7 +25,9 @@ urlpatterns = [
     ),
     path(
         "api/redoc",
-        SpectacularRedocView.as_view(url_name="schema", renderer_classes=[TemplateHTMLRenderer]),
+        SpectacularRedocView.as_view(
+            url_name="schema", template_name="redoc.html", renderer_classes=[TemplateHTMLRenderer]
+        ),
     ),
     path("admin/", admin.site.urls),
     path("livez", health.livez),

@@ -1,0 +1,123 @@
+"""Clients of the API: one inside this process, one over real HTTP. Both answer with an Answer."""
+
+import http.client
+import json
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from django.test import Client
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.content)
+
+    @property
+    def code(self) -> str:
+        """The problem's code."""
+        assert self.headers["content-type"] == "application/problem+json", self.content
+        code: str = self.json["code"]
+        return code
+
+
+class Sender(Protocol):
+    def send(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer: ...
+
+
+class InProcess:
+    """Django's test client: no server, but every middleware."""
+
+    def __init__(self) -> None:
+        self.client = Client(raise_request_exception=False)
+
+    def send(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        given = dict(headers or {})
+        kind = given.pop("Content-Type", JSON if content is not None else "")
+        response = self.client.generic(method, path, content or b"", headers=given, CONTENT_TYPE=kind)
+        lower = {name.lower(): value for name, value in response.headers.items()}
+        with closing(response):
+            return Answer(response.status_code, lower, b"".join(response))
+
+
+class OverHttp:
+    """A connection of its own to a running service."""
+
+    def __init__(self, address: str, timeout: float = 60) -> None:
+        self.connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=timeout)
+
+    def send(
+        self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        given = ({"Content-Type": JSON} if content is not None else {}) | dict(headers or {})
+        self.connection.request(method, path, content, given)
+        response = self.connection.getresponse()
+        lower = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, lower, response.read())
+
+
+@dataclass
+class Api:
+    """The requests that the tests make again and again."""
+
+    sender: Sender = field(default_factory=InProcess)
+
+    def get(self, path: str, **headers: str) -> Answer:
+        return self.sender.send("GET", f"/api/v1{path}", headers=_named(headers))
+
+    def post(self, path: str, body: Any, **headers: str) -> Answer:
+        return self.sender.send("POST", f"/api/v1{path}", json.dumps(body).encode(), _named(headers))
+
+    def patch(self, path: str, body: Any, **headers: str) -> Answer:
+        return self.sender.send("PATCH", f"/api/v1{path}", json.dumps(body).encode(), _named(headers))
+
+    def open(self, deposit: str | None = None, **fields: Any) -> str:
+        """A new wallet's id."""
+        answer = self.post("/wallets", fields)
+        assert answer.status == 201, answer
+        wallet_id: str = answer.json["id"]
+        if deposit:
+            assert self.deposit(wallet_id, deposit).status == 201
+        return wallet_id
+
+    def deposit(self, wallet_id: str, amount: Any, key: str | None = None, **fields: Any) -> Answer:
+        return self.operate(wallet_id, "DEPOSIT", amount, key, **fields)
+
+    def withdraw(self, wallet_id: str, amount: Any, key: str | None = None, **fields: Any) -> Answer:
+        return self.operate(wallet_id, "WITHDRAW", amount, key, **fields)
+
+    def operate(
+        self, wallet_id: str, kind: str, amount: Any, key: str | None = None, **fields: Any
+    ) -> Answer:
+        body = {"operationType": kind, "amount": amount, **fields}
+        headers = {"Idempotency_Key": key} if key is not None else {}
+        return self.post(f"/wallets/{wallet_id}/operation", body, **headers)
+
+    def wallet(self, wallet_id: str) -> Any:
+        return self.get(f"/wallets/{wallet_id}").json
+
+    def balance(self, wallet_id: str) -> str:
+        balance: str = self.wallet(wallet_id)["balance"]
+        return balance
+
+    def history(self, wallet_id: str, query: str = "limit=500") -> list[Any]:
+        items: list[Any] = self.get(f"/wallets/{wallet_id}/operations?{query}").json["items"]
+        return items
+
+
+def _named(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.replace("_", "-"): value for name, value in headers.items()}

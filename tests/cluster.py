@@ -1,0 +1,30 @@
+"""A pytest plugin: a PostgreSQL of the session's own, its schema built by Liquibase.
+
+It is loaded by `-p` before Django reads its settings, because those need the database's address. The service
+runs in the tests as it does in production: as the application's role, with real commits and no rollback.
+Every test makes wallets of its own and speaks only of them.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from local import template
+
+_folder = tempfile.TemporaryDirectory(prefix="walletsvc-tests-", ignore_cleanup_errors=True)
+cluster = template.copy(Path(_folder.name) / "postgres")
+cluster.start()
+os.environ.update(
+    DATABASE_URL=cluster.url(),
+    SECRET_KEY="tests-" * 10,
+    ALLOWED_HOSTS="testserver,127.0.0.1,localhost",
+    API_ACCESS="open",
+    HTTPS="off",
+)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    cluster.stop()
+    _folder.cleanup()

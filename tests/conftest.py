@@ -1,0 +1,115 @@
+"""Fixtures for all tests. Each test makes its own wallets; nothing is rolled back."""
+
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import pytest
+from pytest_django import DjangoDbBlocker
+
+from local.postgres import free_port
+from tests.client import Api, OverHttp
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _database(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """Every test may use the session's database, as the service would: no transaction around it."""
+    from django.core.management import call_command
+    from django.db import connections
+
+    with django_db_blocker.unblock():
+        call_command("sync_permissions")
+        yield
+        connections.close_all()
+        connections["default"].close_pool()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@dataclass(frozen=True)
+class Books:
+    """What the database says of some wallets, past the API."""
+
+    wallet_ids: tuple[str, ...]
+
+    def snapshot(self) -> tuple[Any, ...]:
+        """The wallets and their ledgers, whole: equal before and after where nothing has happened."""
+        from wallets.models import Operation, Wallet, WalletChange
+
+        return tuple(
+            list(model.objects.filter(**{f"{column}__in": self.wallet_ids}).order_by("id").values())  # type: ignore[attr-defined]
+            for model, column in ((Wallet, "id"), (Operation, "wallet_id"), (WalletChange, "wallet_id"))
+        )
+
+    def verify(self) -> None:
+        from wallets.ledger.verify import verify
+
+        assert verify([UUID(wallet_id) for wallet_id in self.wallet_ids]) == []
+
+
+Unchanged = Callable[..., AbstractContextManager[None]]
+
+
+@pytest.fixture
+def unchanged() -> Unchanged:
+    """`with unchanged(wallet_id): …` fails if the wallet, its ledger or its changes differ afterwards."""
+
+    @contextmanager
+    def check(*wallet_ids: str) -> Iterator[None]:
+        before = Books(wallet_ids).snapshot()
+        yield
+        assert Books(wallet_ids).snapshot() == before
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def service() -> Iterator[str]:
+    """The address of the service as it really runs: gunicorn with several processes."""
+    with running_service() as address:
+        yield address
+
+
+@contextmanager
+def running_service(**environment: str) -> Iterator[str]:
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
+        env=os.environ | {"BIND": f"127.0.0.1:{port}"} | environment,
+    )
+    try:
+        _wait_until_ready(process, address)
+        yield address
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", address: str) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the service has ended"
+        try:
+            with urllib.request.urlopen(f"{address}/livez", timeout=5):  # noqa: S310
+                return
+        except OSError:
+            time.sleep(0.05)
+    raise AssertionError("the service did not start")
+
+
+@pytest.fixture
+def live_api(service: str) -> Iterator[Api]:
+    sender = OverHttp(service)
+    yield Api(sender)
+    sender.connection.close()

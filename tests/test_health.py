@@ -1,0 +1,36 @@
+"""What probes are told."""
+
+import pytest
+from django.db import OperationalError, connection
+
+from tests.client import Api
+from wallets import health
+
+
+def test_the_process_is_alive_whatever_the_database_does(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "cursor", None)
+    assert api.sender.send("GET", "/livez").status == 200
+
+
+def test_the_service_is_ready_with_the_expected_schema(api: Api) -> None:
+    answer = api.sender.send("GET", "/readyz")
+    assert (answer.status, answer.json) == (200, {"status": "ok", "schema": health.EXPECTED_TAG})
+
+
+@pytest.mark.parametrize("tag", ["v0", None])
+def test_it_is_not_ready_with_another_schema(
+    api: Api, monkeypatch: pytest.MonkeyPatch, tag: str | None
+) -> None:
+    monkeypatch.setattr(health, "schema_tag", lambda: tag)
+    answer = api.sender.send("GET", "/readyz")
+    assert (answer.status, answer.code) == (503, "unavailable")
+    assert str(tag) in answer.json["detail"]
+
+
+def test_it_is_not_ready_without_its_database(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise OperationalError("no route")
+
+    monkeypatch.setattr(health, "schema_tag", fail)
+    answer = api.sender.send("GET", "/readyz")
+    assert (answer.status, answer.code) == (503, "unavailable")

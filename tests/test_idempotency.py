@@ -1,0 +1,142 @@
+"""A key counts once: the same request is answered again, another one is refused."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.client import Api
+from tests.conftest import Unchanged
+
+
+def test_a_repeat_gets_the_first_answer_and_moves_nothing(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    first = api.deposit(wallet_id, "10", key="k")
+    api.deposit(wallet_id, "5")
+    with unchanged(wallet_id):
+        for spelling in ("10", "10.0", "10.00", 10, 10.0):
+            again = api.deposit(wallet_id, spelling, key="k")
+            assert (again.status, again.json) == (201, first.json)
+            assert again.headers["idempotent-replayed"] == "true"
+            assert again.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+
+
+def test_a_refusal_is_repeated_too_even_when_it_would_no_longer_be_refused(
+    api: Api, unchanged: Unchanged
+) -> None:
+    wallet_id = api.open()
+    first = api.withdraw(wallet_id, "10", key="k")
+    api.deposit(wallet_id, "100")
+    with unchanged(wallet_id):
+        again = api.withdraw(wallet_id, "10", key="k")
+        assert (first.status, again.status) == (409, 409)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert without_request_id(again.json) == without_request_id(first.json)
+
+
+def without_request_id(problem: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in problem.items() if name != "requestId"}
+
+
+@pytest.mark.parametrize(
+    "reason", ["wallet_frozen", "wallet_closed", "balance_limit_exceeded", "insufficient_funds"]
+)
+def test_every_refusal_of_a_rule_is_repeated(api: Api, reason: str) -> None:
+    wallet_id = api.open(maxBalance="0")
+    if reason in ("wallet_frozen", "wallet_closed"):
+        api.patch(f"/wallets/{wallet_id}", {"status": reason[7:].upper()})
+    move = api.deposit if reason == "balance_limit_exceeded" else api.withdraw
+    first, again = move(wallet_id, 1, key="k"), move(wallet_id, 1, key="k")
+    assert first.code == again.code == reason
+    assert first.json["operationId"] == again.json["operationId"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"amount": "10.01"}, {"operationType": "WITHDRAW"}, {"description": "x"}, {"metadata": {"a": 1}}],
+)
+def test_the_same_key_for_another_request_is_refused(
+    api: Api, unchanged: Unchanged, other: dict[str, Any]
+) -> None:
+    wallet_id = api.open()
+    body = {"operationType": "DEPOSIT", "amount": "10"}
+    path = f"/wallets/{wallet_id}/operation"
+    api.post(path, body, Idempotency_Key="k")
+    with unchanged(wallet_id):
+        answer = api.post(path, body | other, Idempotency_Key="k")
+        assert (answer.status, answer.code) == (422, "idempotency_key_reused")
+
+
+def test_metadata_is_compared_as_json_does(api: Api) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, key="k", metadata={"a": 1, "b": 1.5})
+    assert api.deposit(wallet_id, 1, key="k", metadata={"b": 1.5, "a": 1}).status == 201
+    assert api.deposit(wallet_id, 1, key="k", metadata={"a": True, "b": 1.5}).status == 422
+
+
+def test_a_key_used_on_one_wallet_is_free_on_another(api: Api) -> None:
+    one, other = api.open(), api.open()
+    first, second = api.deposit(one, 1, key="k"), api.deposit(other, 2, key="k")
+    assert (first.status, second.status) == (201, 201)
+    assert first.json["id"] != second.json["id"]
+
+
+def test_without_a_key_every_request_counts(api: Api) -> None:
+    wallet_id = api.open()
+    for _ in range(3):
+        api.deposit(wallet_id, 1)
+    assert api.balance(wallet_id) == "3.00"
+
+
+def test_a_key_may_stand_in_quotes(api: Api) -> None:
+    wallet_id = api.open()
+    first = api.deposit(wallet_id, 1, key='"order 1"'.replace(" ", "-"))
+    assert first.json["idempotencyKey"] == "order-1"
+    assert api.deposit(wallet_id, 1, key="order-1").json == first.json
+
+
+def test_the_longest_key_is_taken(api: Api) -> None:
+    wallet_id = api.open()
+    assert api.deposit(wallet_id, 1, key="~" * 255).status == 201
+
+
+@pytest.mark.parametrize("key", ["", '""', "a b", "я", "x" * 256, '"' + "x" * 256 + '"', '"a"b"', "a\tb"])
+def test_what_is_not_a_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        answer = api.deposit(wallet_id, 1, key=key)
+        assert (answer.status, answer.code) == (400, "validation_error")
+        assert answer.json["errors"][0]["field"] == "Idempotency-Key"
+
+
+# --- An id instead of a key -------------------------------------------------------------------------
+def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
+    wallet_id, chosen = api.open(), str(uuid4())
+    first = api.deposit(wallet_id, 1, id=chosen)
+    assert (first.json["id"], first.json["idempotencyKey"]) == (chosen, chosen)
+    with unchanged(wallet_id):
+        assert api.deposit(wallet_id, 1, id=chosen).json == first.json
+        assert api.deposit(wallet_id, 1, key=chosen).json == first.json
+        assert api.deposit(wallet_id, 2, id=chosen).code == "idempotency_key_reused"
+
+
+def test_an_id_names_one_operation_in_all_wallets(api: Api, unchanged: Unchanged) -> None:
+    one, other, chosen = api.open(), api.open(), str(uuid4())
+    api.deposit(one, 1, id=chosen)
+    with unchanged(one, other):
+        assert api.deposit(other, 1, id=chosen).code == "idempotency_key_reused"
+
+
+def test_an_id_that_the_service_made_is_taken(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    made = api.deposit(wallet_id, 1).json["id"]
+    with unchanged(wallet_id):
+        assert api.deposit(wallet_id, 2, id=made).code == "idempotency_key_reused"
+
+
+def test_an_id_and_a_key_at_once_are_refused(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        answer = api.deposit(wallet_id, 1, key="k", id=str(uuid4()))
+        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "id")

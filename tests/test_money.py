@@ -1,0 +1,63 @@
+"""Amounts: what is read, what is refused, how they are written."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wallets import money
+
+
+@pytest.mark.parametrize("text", ["0", "1", "1000", "115.6", "115.60", "0.01", "99999999999999999999.9999"])
+def test_plain_decimal_notation_is_read_exactly(text: str) -> None:
+    assert str(money.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "-1", "+1", "-0", "1e3", "1E3", "1_000", "1,000", "1 000", " 1", "1 ", "1\n", "0x10"),
+        *(".5", "5.", ".", "1.2.3", "01", "00", "NaN", "nan", "Infinity", "inf", "sNaN"),
+        *("١٢٣", "１２", "½", "1.٥", "1" * 41, "0." + "0" * 60, "1\x00"),
+    ],
+)
+def test_anything_else_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="digits"):
+        money.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "fits"),
+    [
+        ("1", "JPY", True),
+        ("1.0", "JPY", False),
+        ("1.00", "EUR", True),
+        ("1.000", "EUR", False),
+        ("1.234", "KWD", True),
+        ("1.2345", "KWD", False),
+        ("1.2345", "CLF", True),
+    ],
+)
+def test_an_amount_has_at_most_the_fraction_digits_of_its_currency(
+    amount: str, currency: str, fits: bool
+) -> None:
+    assert money.fits(Decimal(amount), currency) is fits
+
+
+@pytest.mark.parametrize(
+    ("amount", "currency", "text"),
+    [("1", "EUR", "1.00"), ("-5.5", "EUR", "-5.50"), ("1.0000", "JPY", "1"), ("0", "KWD", "0.000")],
+)
+def test_an_amount_is_written_with_exactly_those_digits(amount: str, currency: str, text: str) -> None:
+    assert money.format_amount(Decimal(amount), currency) == text
+
+
+@given(st.decimals(min_value=0, max_value=10**20, places=2, allow_nan=False))
+def test_what_is_written_is_read_back_the_same(amount: Decimal) -> None:
+    assert money.parse(money.format_amount(amount, "EUR")) == amount
+
+
+def test_currencies_without_fraction_digits_in_the_standard_are_not_money() -> None:
+    assert "XXX" not in money.FRACTION_DIGITS
+    assert money.FRACTION_DIGITS["RUB"] == 2

@@ -1,0 +1,120 @@
+"""The OpenAPI document says what the service does."""
+
+import re
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import yaml
+from django.urls import get_resolver
+from openapi_spec_validator import validate
+
+from tests.client import Api
+from tests.test_problems import every_problem
+from wallets import shapes
+from wallets.models import Operation, Wallet
+
+
+@pytest.fixture(scope="session")
+def document() -> Any:
+    answer = Api().sender.send("GET", "/api/schema")
+    assert answer.status == 200
+    return yaml.safe_load(answer.content)
+
+
+def operations(document: Any) -> list[tuple[str, str, Any]]:
+    return [
+        (path, method, operation)
+        for path, item in document["paths"].items()
+        for method, operation in item.items()
+    ]
+
+
+def test_the_document_is_valid(document: Any) -> None:
+    validate(document)
+
+
+def test_it_is_made_without_a_warning() -> None:
+    command = [
+        sys.executable,
+        "manage.py",
+        "spectacular",
+        "--validate",
+        "--fail-on-warn",
+        "--file",
+        "/dev/null",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_address_and_method_is_in_it(document: Any) -> None:
+    described = {(path, method) for path, method, _ in operations(document)}
+    served = set()
+    (api,) = [pattern for pattern in get_resolver().url_patterns if str(pattern.pattern) == "api/v1/"]
+    for route in api.url_patterns:
+        path = "/api/v1/" + re.sub(r"<id:(\w+)>", r"{\1}", str(route.pattern))
+        view = route.callback.view_class
+        served |= {
+            (path, method) for method in ("get", "post", "patch", "put", "delete") if hasattr(view, method)
+        }
+    assert described == served
+
+
+def test_every_answer_has_an_example_of_its_shape(document: Any) -> None:
+    for path, method, operation in operations(document):
+        assert operation["summary"]
+        assert operation["description"]
+        for status, answer in operation["responses"].items():
+            if status == "304":
+                continue
+            for content in answer["content"].values():
+                examples = content["examples"].values()
+                assert examples, (path, method, status)
+                shape = getattr(shapes, content["schema"]["$ref"].rpartition("/")[2])
+                for example in examples:
+                    shape.model_validate(example["value"])
+
+
+def test_every_request_has_an_example_that_is_accepted(document: Any) -> None:
+    for _, _, operation in operations(document):
+        for content in operation.get("requestBody", {}).get("content", {}).values():
+            shape = getattr(shapes, content["schema"]["$ref"].rpartition("/")[2])
+            for example in content["examples"].values():
+                value = {k: str(v) if isinstance(v, int | float) else v for k, v in example["value"].items()}
+                shape.model_validate(value)
+
+
+def test_every_problem_of_the_service_is_in_it(document: Any) -> None:
+    codes = {
+        example["value"]["code"]
+        for _, _, operation in operations(document)
+        for answer in operation["responses"].values()
+        for kind, content in answer.get("content", {}).items()
+        if kind == "application/problem+json"
+        for example in content["examples"].values()
+    }
+    everywhere = {"bad_request", "not_found", "method_not_allowed", "internal_error", "forbidden"}
+    assert codes | everywhere == {kind.code for kind in every_problem()}
+
+
+def test_bodies_written_by_hand_have_the_shape_that_is_promised(api: Api) -> None:
+    wallet_id = api.open(deposit="1", maxBalance="5", metadata={"a": 1})
+    api.withdraw(wallet_id, 7)
+    wallet = Wallet.objects.get(id=wallet_id)
+    shapes.WalletBody.model_validate(shapes.wallet_body(wallet))
+    for operation in Operation.objects.filter(wallet=wallet):
+        shapes.OperationBody.model_validate(shapes.operation_body(operation, wallet.currency))
+
+
+@pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
+def test_the_documentation_needs_nothing_from_elsewhere(api: Api, page: str) -> None:
+    answer = api.sender.send("GET", page)
+    html = answer.content.decode()
+    assert answer.status == 200
+    assert re.findall(r"https?://[^\"' ]+", html) == []
+    files = re.findall(r'(?:src|href)="(/static/[^"]+)"', html)
+    assert files
+    for file in files:
+        assert api.sender.send("GET", file).status == 200

@@ -1,0 +1,210 @@
+"""Liquibase owns the schema, and the models say the same."""
+
+import re
+from pathlib import Path
+
+import psycopg
+import pytest
+import yaml
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db import connection
+
+from tests.client import Api
+from tests.cluster import cluster
+from wallets.schema import EXPECTED_TAG
+
+LIQUIBASE = Path(__file__).parent.parent / "liquibase"
+LIQUIBASES_OWN = {"databasechangelog", "databasechangeloglock"}
+
+
+def rows(sql: str) -> list[tuple[object, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return cursor.fetchall()
+
+
+def catalogue() -> dict[str, dict[str, tuple[str, bool]]]:
+    """Table -> column -> (type, nullable), as PostgreSQL has them."""
+    tables: dict[str, dict[str, tuple[str, bool]]] = {}
+    for table, column, kind, nullable in rows(
+        "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull"
+        " FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid"
+        " WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'"
+        " AND a.attnum > 0 AND NOT a.attisdropped"
+    ):
+        tables.setdefault(str(table), {})[str(column)] = (str(kind), bool(nullable))
+    return {table: columns for table, columns in tables.items() if table not in LIQUIBASES_OWN}
+
+
+def models() -> dict[str, dict[str, tuple[str, bool]]]:
+    """The same as the models have them."""
+    spelled = {"varchar": "character varying"}
+    return {
+        model._meta.db_table: {
+            str(field.column): (
+                re.sub("varchar", spelled["varchar"], str(field.db_type(connection))).replace(", ", ","),
+                field.null,
+            )
+            for field in model._meta.local_concrete_fields
+        }
+        for model in apps.get_models(include_auto_created=True)
+    }
+
+
+def test_models_and_catalogue_are_the_same_in_both_directions() -> None:
+    assert models() == catalogue()
+
+
+def test_every_default_of_a_model_is_a_default_of_its_column() -> None:
+    defaults = set(
+        rows(
+            "SELECT table_name, column_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND column_default IS NOT NULL"
+            " AND table_name NOT LIKE 'databasechange%'"
+        )
+    )
+    # The application's role sees the defaults of the columns that it may use, which is all of them.
+    of_models = {
+        (model._meta.db_table, field.column)
+        for model in apps.get_models(include_auto_created=True)
+        for field in model._meta.local_concrete_fields
+        if field.has_db_default()
+    }
+    assert of_models == defaults
+
+
+def test_every_constraint_and_index_has_a_name_of_ours() -> None:
+    named = "_(pk|fk|unique|idx|is_|not_|within_|positive|closed_|or_)"
+    with psycopg.connect(cluster.url("walletsvc_owner")) as owner:
+        names = owner.execute(
+            "SELECT conname FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'"
+            " UNION SELECT relname FROM pg_class"
+            " WHERE relnamespace = 'public'::regnamespace AND relkind = 'i'"
+        ).fetchall()
+    unnamed = [
+        name for (name,) in names if not re.search(named, name) and not name.startswith("databasechange")
+    ]
+    assert unnamed == []
+
+
+def test_every_key_of_the_ledger_contains_the_wallet() -> None:
+    keys = rows(
+        "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
+        " WHERE indisunique AND indrelid IN ('operation'::regclass, 'wallet_change'::regclass)"
+    )
+    assert len(keys) >= 4
+    assert [name for name, definition in keys if "wallet_id" not in str(definition)] == []
+
+
+def test_django_has_nothing_to_create() -> None:
+    before = catalogue()
+    with pytest.raises(CommandError, match="does not have migrations|No migrations"):
+        call_command("migrate", "wallets")
+    call_command("makemigrations", "--check", "--dry-run", verbosity=0)
+    assert catalogue() == before
+
+
+def test_every_changeset_says_why_and_how_to_go_back() -> None:
+    for file in sorted((LIQUIBASE / "changes").glob("*.sql")):
+        head, *changesets = file.read_text().split("--changeset ")
+        assert head.startswith("--liquibase formatted sql")
+        for changeset in changesets:
+            assert "\n--comment: " in changeset, changeset.splitlines()[0]
+            assert "\n--rollback " in changeset, changeset.splitlines()[0]
+
+
+def test_every_file_of_changes_is_in_the_changelog_in_order() -> None:
+    changelog = yaml.safe_load((LIQUIBASE / "changelog.yaml").read_text())["databaseChangeLog"]
+    included = [item["include"]["file"] for item in changelog if "include" in item]
+    assert included == sorted(f"changes/{file.name}" for file in (LIQUIBASE / "changes").glob("*.sql"))
+
+
+def test_the_service_expects_the_newest_tag() -> None:
+    changelog = yaml.safe_load((LIQUIBASE / "changelog.yaml").read_text())["databaseChangeLog"]
+    tags = [
+        item["changeSet"]["changes"][0]["tagDatabase"]["tag"] for item in changelog if "changeSet" in item
+    ]
+    assert tags[-1] == EXPECTED_TAG
+    assert "changeSet" in changelog[-1], "the newest changes are not tagged"
+
+
+# --- Least privilege --------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE operation SET amount = 1",
+        "UPDATE operation SET description = ''",
+        "DELETE FROM operation",
+        "TRUNCATE operation",
+        "DELETE FROM wallet",
+        "TRUNCATE wallet CASCADE",
+        "UPDATE wallet SET id = id",
+        "UPDATE wallet SET currency = 'EUR'",
+        "UPDATE wallet SET created_at = now()",
+        "UPDATE wallet_change SET reason = ''",
+        "DELETE FROM wallet_change",
+        "UPDATE django_admin_log SET change_message = ''",
+        "DELETE FROM django_admin_log",
+        "ALTER TABLE operation ADD x int",
+        "DROP TABLE operation",
+        "CREATE TABLE x (y int)",
+        "CREATE SCHEMA x",
+        "ALTER TABLE operation DISABLE TRIGGER ALL",
+        "DELETE FROM databasechangelog",
+        "SET ROLE walletsvc_owner",
+        "CREATE ROLE x",
+        "COPY wallet TO PROGRAM 'true'",
+    ],
+)
+def test_the_application_may_not(statement: str) -> None:
+    with psycopg.connect(cluster.url()) as application, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        application.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("balance = -0.01", "wallet_available_within_overdraft_limit"),
+        ("held = 100.01", "wallet_available_within_overdraft_limit"),
+        ("held = -1", "wallet_held_not_negative"),
+        ("max_balance = 99", "wallet_balance_within_max_balance"),
+        ("status = 'CLOSED'", "wallet_closed_is_empty"),
+        ("status = 'OPEN'", "wallet_status_is_known"),
+        ("metadata = '[]'", "wallet_metadata_is_object"),
+    ],
+)
+def test_the_table_guarantees_what_the_rules_explain(api: Api, change: str, constraint: str) -> None:
+    wallet_id = api.open(deposit="100")
+    with (
+        psycopg.connect(cluster.url("postgres")) as database,
+        pytest.raises(psycopg.errors.CheckViolation) as error,
+    ):
+        database.execute(f"UPDATE wallet SET {change} WHERE id = %s", [wallet_id])
+    assert error.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("amount = 0", "operation_amount_positive"),
+        ("amount = -1", "operation_amount_positive"),
+        ("sequence = 1", "operation_sequence_unique"),
+        ("sequence = NULL", "operation_completed_or_rejected"),
+        ("reason = 'x'", "operation_completed_or_rejected"),
+        ("balance_after = NULL", "operation_completed_or_rejected"),
+        ("idempotency_key = 'a'", "operation_idempotency_key_unique"),
+        ("type = 'GIFT'", "operation_type_is_known"),
+        ("wallet_id = gen_random_uuid()", "operation_wallet_fk"),
+    ],
+)
+def test_the_ledger_guarantees_its_form(api: Api, change: str, constraint: str) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, key="a")
+    second = api.deposit(wallet_id, 1, key="b").json["id"]
+    with (
+        psycopg.connect(cluster.url("postgres")) as database,
+        pytest.raises(psycopg.errors.IntegrityError) as error,
+    ):
+        database.execute(f"UPDATE operation SET {change} WHERE id = %s", [second])
+    assert error.value.diag.constraint_name == constraint
