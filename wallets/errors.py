@@ -1,7 +1,6 @@
 """Where errors become HTTP: the one place that knows both Problem and response."""
 
 import logging
-from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -24,8 +23,6 @@ from wallets import problems
 from wallets.problems import Problem
 
 logger = logging.getLogger(__name__)
-
-CONTENT_TYPE = "application/problem+json"
 
 _DRF: dict[type[Exception], type[Problem]] = {
     drf.NotAuthenticated: problems.Unauthorized,
@@ -60,30 +57,11 @@ def to_problem(error: Exception) -> Problem:
     return problems.InternalError()
 
 
-def body(problem: Problem, request_id: str) -> dict[str, Any]:
-    """RFC 9457, with our code, requestId, and errors or operationId where there are any."""
-    content: dict[str, Any] = {
-        "type": "about:blank",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.detail,
-        "code": problem.code,
-        "requestId": request_id,
-    }
-    if problem.errors:
-        content["errors"] = [
-            {"field": error.field, "code": error.code, "detail": error.detail} for error in problem.errors
-        ]
-    if problem.operation_id:
-        content["operationId"] = str(problem.operation_id)
-    return content
-
-
 def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpResponse:
     response = HttpResponse(
-        orjson.dumps(body(problem, request.id)),  # type: ignore[union-attr]
+        orjson.dumps(problem.as_json(request.id)),  # type: ignore[union-attr]
         status=problem.status,
-        content_type=CONTENT_TYPE,
+        content_type=problems.CONTENT_TYPE,
     )
     for name, value in problem.headers.items():
         response[name] = value
@@ -99,14 +77,3 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
     if isinstance(error, drf.MethodNotAllowed):
         response["Allow"] = ", ".join(context["view"].allowed_methods)
     return response
-
-
-def as_http(problem: Problem, request_id: str) -> bytes:
-    """A whole HTTP/1.1 answer that ends its connection, for where there is no request yet."""
-    content = orjson.dumps(body(problem, request_id))
-    head = (
-        f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\nConnection: close\r\n"
-        f"Content-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n"
-        f"X-Request-ID: {request_id}\r\n\r\n"
-    )
-    return head.encode() + content

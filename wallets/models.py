@@ -61,6 +61,7 @@ class Wallet(models.Model):
 
     class Meta:
         db_table = "wallet"
+        permissions = (("adjust_wallet", "Can adjust the balance of a wallet"),)
 
     def __str__(self) -> str:
         return f"{self.label or self.id} ({self.currency})"

@@ -10,7 +10,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import BaseModel
 
-from wallets import errors, problems
+from wallets import problems
 from wallets.problems import FieldError, Problem
 from wallets.shapes import (
     OperationBody,
@@ -133,8 +133,8 @@ def _example(problem: type[Problem]) -> OpenApiExample:
     instance = problem(errors=(error,)) if problem is problems.ValidationError else problem()
     return OpenApiExample(
         problem.code,
-        errors.body(instance, "01930a5d-c0de-7000-8000-000000000000"),
-        media_type=errors.CONTENT_TYPE,
+        instance.as_json("01930a5d-c0de-7000-8000-000000000000"),
+        media_type=problems.CONTENT_TYPE,
         response_only=True,
     )
 
@@ -151,7 +151,7 @@ def _answers(
     for refusal in refusals:
         by_status.setdefault(refusal.status, []).append(refusal)
     for code, kinds in sorted(by_status.items()):
-        answers[code, errors.CONTENT_TYPE] = OpenApiResponse(
+        answers[code, problems.CONTENT_TYPE] = OpenApiResponse(
             ProblemBody,
             description="; ".join(kind.code for kind in kinds),
             examples=[_example(kind) for kind in kinds],

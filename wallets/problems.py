@@ -5,8 +5,10 @@ Sources: RFC 9457 for the form, api.md for the codes. Pure Python, so that the r
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 from uuid import UUID
+
+CONTENT_TYPE: Final = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,24 @@ class Problem(Exception):
         self.errors = errors
         self.operation_id = operation_id  # the recorded rejection, where there is one
         self.replayed = replayed
+
+    def as_json(self, request_id: str) -> dict[str, Any]:
+        """RFC 9457, with our code, requestId, and errors or operationId where there are any."""
+        content: dict[str, Any] = {
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            "requestId": request_id,
+        }
+        if self.errors:
+            content["errors"] = [
+                {"field": error.field, "code": error.code, "detail": error.detail} for error in self.errors
+            ]
+        if self.operation_id:
+            content["operationId"] = str(self.operation_id)
+        return content
 
 
 # --- 400: the request cannot be read ----------------------------------------------------------------

@@ -8,6 +8,8 @@ from rest_framework.views import APIView
 
 from wallets import ledger, openapi
 from wallets.ledger.commands import COMMANDS
+from wallets.ledger.reader import read_wallet
+from wallets.ledger.recovery import until_deadline
 from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
 from wallets.models import Operation, Wallet
 from wallets.paging import Page
@@ -62,7 +64,8 @@ class Wallets(OpenWallet):
 
     @openapi.list_wallets
     def get(self, request: Request) -> Response:
-        wallets, next_cursor = Page(request.query_params, PageQuery).of(Wallet.objects.all())
+        page = Page(request.query_params, PageQuery)
+        wallets, next_cursor = until_deadline(lambda: page.of(Wallet.objects.all()))
         return Response({"items": [wallet_body(wallet) for wallet in wallets], "nextCursor": next_cursor})
 
 
@@ -71,7 +74,7 @@ class WalletById(Endpoint):
 
     @openapi.read_wallet
     def get(self, request: Request, wallet_id: UUID) -> Response:
-        wallet = Wallet.objects.filter(id=wallet_id).first()
+        wallet = read_wallet(wallet_id)
         if wallet is None:
             raise WalletNotFound
         tag = etag(wallet)
@@ -151,7 +154,8 @@ class OperationById(Endpoint):
 
     @openapi.read_operation
     def get(self, request: Request, operation_id: UUID) -> Response:
-        operation = Operation.objects.select_related("wallet").filter(id=operation_id).first()
+        operations = Operation.objects.select_related("wallet").filter(id=operation_id)
+        operation = until_deadline(operations.first)
         if operation is None:
             raise OperationNotFound
         return Response(operation_body(operation, operation.wallet.currency))
@@ -163,7 +167,7 @@ class WalletOperations(Endpoint):
     @openapi.list_operations
     def get(self, request: Request, wallet_id: UUID) -> Response:
         page = Page(request.query_params, OperationQuery)
-        wallet = Wallet.objects.filter(id=wallet_id).only("currency").first()
+        wallet = read_wallet(wallet_id)
         if wallet is None:
             raise WalletNotFound
         query = page.query
@@ -174,6 +178,7 @@ class WalletOperations(Endpoint):
             "created_at__lt": query.to,
         }
         filters = {name: value for name, value in given.items() if value is not None}
-        operations, next_cursor = page.of(Operation.objects.filter(wallet_id=wallet_id, **filters))
+        history = Operation.objects.filter(wallet_id=wallet_id, **filters)
+        operations, next_cursor = until_deadline(lambda: page.of(history))
         items = [operation_body(operation, wallet.currency) for operation in operations]
         return Response({"items": items, "nextCursor": next_cursor})

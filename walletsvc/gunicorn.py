@@ -11,12 +11,13 @@ except ImproperlyConfigured as error:  # gunicorn would print the traceback of a
 
 bind = settings.BIND
 workers = settings.WORKERS
-threads = settings.THREADS
-worker_class = "gthread"
+worker_class = "walletsvc.worker.Worker"
+worker_connections = settings.WORKER_CONNECTIONS
+backlog = 2048
 timeout = settings.WORKER_TIMEOUT
 graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
 accesslog = "-" if settings.ACCESS_LOG else None
 loglevel = settings.LOG_LEVEL.lower()
-# It would be one file in the home directory for all services of a user, and a container may have none to write.
+# It would be one file in the home directory for all services of a user; a container may have none to write.
 control_socket_disable = True

@@ -86,29 +86,42 @@ TEMPLATES = [
 
 # --- Database ---------------------------------------------------------------------------------------
 OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", 10)
-DATABASES = {
-    "default": env.database("DATABASE_URL")
-    | {
-        "CONN_MAX_AGE": 0,  # the pool keeps the connections…
-        "CONN_HEALTH_CHECKS": True,  # …and replaces those that a restarted database cut
+LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", 0.5)
+
+
+def _database(lock_timeout: float, **options: object) -> dict[str, object]:
+    """The database with a connection policy. An answer means durable, whatever the server's default."""
+    return env.database("DATABASE_URL") | {
         "OPTIONS": {
             "application_name": "walletsvc",
             "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
-            # An answer means durable, whatever the server's default; and no wait for a lock is endless.
-            "options": f"-c synchronous_commit=on -c lock_timeout={int(OPERATION_DEADLINE * 1000)}",
-            "pool": {
-                "min_size": env.number("DATABASE_POOL_MIN", 1),
-                "max_size": env.number("DATABASE_POOL_MAX", 8, minimum=1),
-                "timeout": OPERATION_DEADLINE,
-            },
+            "options": f"-c synchronous_commit=on -c lock_timeout={int(lock_timeout * 1000)}",
+            **options,
         },
     }
+
+
+_POOL = {
+    "min_size": env.number("DATABASE_POOL_MIN", 1),
+    "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=1),
+    "timeout": OPERATION_DEADLINE,
+}
+# Committer and reader: one connection each in every process, kept for ever, its statements prepared.
+_OWN = {"server_side_binding": True, "prepare_threshold": 3}
+DATABASES = {
+    # The pool keeps the connections, and health checks replace those that a restarted database has cut.
+    "default": _database(OPERATION_DEADLINE, pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
+    "ledger": _database(LOCK_PATIENCE, **_OWN) | {"CONN_MAX_AGE": None},
+    "reader": _database(LOCK_PATIENCE, **_OWN) | {"CONN_MAX_AGE": None},
 }
 # Liquibase owns the schema: there is nothing for Django to migrate, of no application.
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
 
 # --- Ledger -----------------------------------------------------------------------------------------
 DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", tuple(sorted(c.code for c in Currency)))
+GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
+GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 256, minimum=1)
+GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 4096, minimum=1)
 MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
 
 # --- API --------------------------------------------------------------------------------------------
@@ -154,7 +167,7 @@ UNFOLD = {
 # --- Server -----------------------------------------------------------------------------------------
 BIND = env.text("BIND", "127.0.0.1:8000")
 WORKERS = env.number("WORKERS", 2, minimum=1)
-THREADS = env.number("THREADS", 8, minimum=1)
+WORKER_CONNECTIONS = env.number("WORKER_CONNECTIONS", 1000, minimum=1)
 WORKER_TIMEOUT = env.number("WORKER_TIMEOUT", 60, minimum=1)
 GRACEFUL_TIMEOUT = env.number("GRACEFUL_TIMEOUT", 30, minimum=1)
 KEEPALIVE = env.number("KEEPALIVE", 75, minimum=1)

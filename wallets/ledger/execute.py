@@ -3,23 +3,23 @@
 The order of the checks: the wallet exists; the key is new (else the first answer again, or 422); rules.py.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from django.db import connection, transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 
 from wallets.ledger import rules
 from wallets.ledger.commands import Command
 from wallets.ledger.rules import WalletState
-from wallets.models import Operation, Wallet
+from wallets.ledger.tables import Tables
+from wallets.models import Operation
 from wallets.problems import REJECTIONS, IdempotencyKeyReused, Problem, ValidationError, WalletNotFound
 
 TICK: Final = timedelta(microseconds=1)
-_STATE: Final = tuple(field.name for field in fields(WalletState))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +31,59 @@ class Posted:
     replayed: bool = False
 
 
+class Busy:
+    """Nothing was done for the command: somebody else has a lock that it needs."""
+
+
 Outcome = Posted | Problem
+BUSY: Final = Busy()
 
 
-def execute(commands: Sequence[Command]) -> list[Outcome]:
-    """Carry out the commands in their order; return the outcome of each, committed.
+def execute(
+    commands: Sequence[Command],
+    *,
+    using: str = DEFAULT_DB_ALIAS,
+    impatient: Collection[UUID] = (),
+    is_recovering: bool = False,
+) -> list[Outcome | Busy]:
+    """Carry out the commands in their order, in one transaction; return the outcome of each, committed.
 
-    A refusal concerns its own command alone. Raises django.db.Error when the transaction as a whole failed
-    or its end is unknown: nothing may be answered then.
+    A refusal concerns its own command alone. The wallets in `impatient` are not waited for: where one is
+    locked by somebody else, its commands are BUSY. With `is_recovering` the commands may have been committed
+    before, under the same ids, and are not applied again.
+
+    Raises django.db.Error when the transaction as a whole failed or its end is unknown: nothing may be
+    answered then.
     """
-    with transaction.atomic():
-        _lock_chosen_ids(commands)
-        wallets = _lock_wallets({command.wallet_id for command in commands})
-        batch = _Batch(wallets, _find_repeats(commands), now=database_clock())
-        outcomes = [batch.carry_out(command) for command in commands]
-        _insert_operations(batch.written)
-        _update_wallets(batch.changed_wallets())
+    with transaction.atomic(using=using):
+        tables = Tables(using)
+        locked = _Locked(tables, commands, impatient)
+        ready = [command for command in commands if locked.has_all_for(command)]
+        if not ready:
+            return [BUSY for _ in commands]
+        repeats = _Repeats(tables.operations_like(ready, is_recovering))
+        batch = _Batch(locked.wallets, repeats, now=tables.clock())
+        outcomes = [batch.carry_out(command) if locked.has_all_for(command) else BUSY for command in commands]
+        tables.insert_operations(batch.written)
+        tables.update_wallets(batch.changed_wallets())
     return outcomes
+
+
+class _Locked:
+    """The locks of one transaction: chosen ids first, then wallets, each in one order everywhere."""
+
+    def __init__(self, tables: Tables, commands: Sequence[Command], impatient: Collection[UUID]) -> None:
+        chosen = {command.id for command in commands if command.client_chose_id}
+        asked = {command.wallet_id for command in commands}
+        self._ids_taken = tables.lock_ids(chosen, wait=not impatient)
+        self.wallets = tables.lock_wallets(asked.difference(impatient), wait=True)
+        self._wallets_taken: set[UUID] = set()
+        if skipping := asked.intersection(impatient):
+            self.wallets |= tables.lock_wallets(skipping, wait=False)
+            self._wallets_taken = tables.existing_wallets(skipping.difference(self.wallets))
+
+    def has_all_for(self, command: Command) -> bool:
+        return command.wallet_id not in self._wallets_taken and command.id not in self._ids_taken
 
 
 class _Batch:
@@ -106,9 +142,11 @@ class _Repeats:
 def _answer_again(first: Operation, command: Command, currency: str) -> Outcome:
     if not _same_request(first, command):
         return IdempotencyKeyReused()
+    # An id of our own making is found only when its commit was in doubt: this is its first answer.
+    replayed = first.id != command.id or command.client_chose_id
     if first.status == Operation.Status.REJECTED:
-        return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=True)
-    return Posted(first, currency, replayed=True)
+        return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=replayed)
+    return Posted(first, currency, replayed)
 
 
 def _same_request(first: Operation, command: Command) -> bool:
@@ -143,97 +181,3 @@ def _operation(command: Command, verdict: rules.Entry | Problem, created_at: dat
         actor=command.actor,
         created_at=created_at,
     )
-
-
-# --- The statements ---------------------------------------------------------------------------------
-def _lock_chosen_ids(commands: Sequence[Command]) -> None:
-    """Serialize commands that name the same id on different wallets: no wallet's lock covers both.
-
-    Taken before the wallets and in one order everywhere, so that two batches cannot wait for each other.
-    """
-    numbers = sorted({_lock_number(command.id) for command in commands if command.client_chose_id})
-    if numbers:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(n) FROM unnest(%s::bigint[]) AS n", [numbers])
-
-
-def _lock_number(chosen: UUID) -> int:
-    return int.from_bytes(chosen.bytes[8:], "big", signed=True)
-
-
-def _lock_wallets(ids: set[UUID]) -> dict[UUID, WalletState]:
-    """Lock the wallets that exist, in ascending id so that batches never deadlock, and read them."""
-    rows = Wallet.objects.select_for_update(no_key=True).filter(id__in=ids).order_by("id")
-    return {row[0]: WalletState(*row) for row in rows.values_list(*_STATE)}
-
-
-def _find_repeats(commands: Sequence[Command]) -> _Repeats:
-    """What the commands' keys and chosen ids already stand for. Under the wallets' locks it cannot change."""
-    keys = [(command.wallet_id, command.key) for command in commands if command.key is not None]
-    if not keys:
-        return _Repeats(())
-    wallet_ids, names = zip(*keys, strict=True)
-    found: list[Operation] = list(
-        Operation.objects.raw(
-            "SELECT operation.* FROM unnest(%s::uuid[], %s::text[]) AS asked (wallet_id, key)"
-            " JOIN operation ON operation.wallet_id = asked.wallet_id AND idempotency_key = asked.key",
-            [list(wallet_ids), list(names)],
-        )
-    )
-    chosen = [command.id for command in commands if command.client_chose_id]
-    if chosen:
-        found += Operation.objects.filter(id__in=chosen)
-    return _Repeats(found)
-
-
-def database_clock() -> datetime:
-    """The database's time now. A statement of its own: asked for with the lock it could precede the wait."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        now: datetime = cursor.fetchone()[0]
-        return now
-
-
-def _insert_operations(operations: Sequence[Operation]) -> None:
-    if not operations:
-        return
-    rows = [
-        (
-            operation.id,
-            operation.wallet_id,
-            operation.sequence,
-            operation.type,
-            operation.amount,
-            operation.balance_after,
-            operation.status,
-            operation.reason,
-            operation.idempotency_key,
-            operation.description,
-            orjson.dumps(operation.metadata).decode(),
-            operation.actor,
-            operation.created_at,
-        )
-        for operation in operations
-    ]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "INSERT INTO operation (id, wallet_id, sequence, type, amount, balance_after, status, reason,"
-            " idempotency_key, description, metadata, actor, created_at)"
-            " SELECT * FROM unnest(%s::uuid[], %s::uuid[], %s::bigint[], %s::text[], %s::numeric[],"
-            " %s::numeric[], %s::text[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::text[],"
-            " %s::timestamptz[])",
-            [list(column) for column in zip(*rows, strict=True)],
-        )
-
-
-def _update_wallets(wallets: Sequence[WalletState]) -> None:
-    if not wallets:
-        return
-    rows = [(wallet.id, wallet.balance, wallet.sequence, wallet.updated_at) for wallet in wallets]
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE wallet SET balance = new.balance, sequence = new.sequence, updated_at = new.updated_at"
-            " FROM unnest(%s::uuid[], %s::numeric[], %s::bigint[], %s::timestamptz[])"
-            " AS new (id, balance, sequence, updated_at) WHERE wallet.id = new.id",
-            [list(column) for column in zip(*rows, strict=True)],
-        )

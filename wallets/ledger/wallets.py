@@ -6,12 +6,14 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 from uuid_utils.compat import uuid7
 
 from wallets import money
 from wallets.ledger import rules
-from wallets.ledger.execute import TICK, canonical_json, database_clock
+from wallets.ledger.execute import TICK, canonical_json
+from wallets.ledger.recovery import until_deadline
+from wallets.ledger.tables import database_clock
 from wallets.models import Wallet, WalletChange
 from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
 
@@ -62,10 +64,14 @@ def open_wallet(opening: Opening) -> Opened:
         "metadata": opening.metadata,
         "owner_id": opening.owner_id,
     }
-    if opening.id is None:
-        return Opened(Wallet.objects.create(id=uuid7(), **fields), replayed=False)
+    if (chosen := opening.id) is None:
+        # The id is made before the first attempt: one that was cut off after its commit is found again.
+        new = uuid7()
+        return Opened(until_deadline(lambda: Wallet.objects.get_or_create(id=new, defaults=fields)[0]), False)
     asked = opening.as_json()
-    wallet, is_new = Wallet.objects.get_or_create(id=opening.id, defaults=fields | {"opened_with": asked})
+    wallet, is_new = until_deadline(
+        lambda: Wallet.objects.get_or_create(id=chosen, defaults=fields | {"opened_with": asked})
+    )
     if is_new:
         return Opened(wallet, replayed=False)
     if wallet.opened_with is None or canonical_json(wallet.opened_with) != canonical_json(asked):
@@ -106,6 +112,10 @@ def change_wallet(
     `precondition` is asked under the lock and raises to refuse. Raises WalletNotFound, WalletClosed (a closed
     wallet stays as it is) or WalletNotEmpty (only an empty one can be closed).
     """
+    return until_deadline(lambda: _change(wallet_id, change, precondition))
+
+
+def _change(wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None]) -> Wallet:
     with transaction.atomic():
         wallet = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id).first()
         if wallet is None:
@@ -118,7 +128,7 @@ def change_wallet(
             raise refusal
         for name, (_, new) in changes.items():
             setattr(wallet, name, new)
-        wallet.updated_at = max(database_clock(), wallet.updated_at + TICK)
+        wallet.updated_at = max(database_clock(DEFAULT_DB_ALIAS), wallet.updated_at + TICK)
         wallet.save(update_fields=[*changes, "updated_at"])
         WalletChange.objects.create(
             id=uuid7(),

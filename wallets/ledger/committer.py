@@ -1,0 +1,117 @@
+"""Group commit: all commands in flight share the next transaction.
+
+A wallet's lock is held until its commit is on disk, so one transaction a request would cap a busy wallet at
+1 / commit time. Here every process has one committer, with one database connection. It takes the commands of
+all wallets, so that thousands of cold wallets gain as much as one hot one.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import cache
+
+from django import db
+from django.conf import settings
+
+from wallets.ledger import recovery
+from wallets.ledger.commands import Command
+from wallets.ledger.execute import Busy, Outcome, execute
+from wallets.ledger.gather import PAUSE, Gather, Ticket
+from wallets.problems import Unavailable
+
+logger = logging.getLogger(__name__)
+
+CommandTicket = Ticket[Command, Outcome]
+
+LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
+
+
+def commit(command: Command) -> Outcome:
+    """Carry out the command: with all others in flight, or alone where GROUP_COMMIT is off.
+
+    Raises TooManyRequests (nothing was applied), Unavailable (the outcome is not known), or what the database
+    raised for this command alone.
+    """
+    return gather().ask(command) if settings.GROUP_COMMIT else _alone(command)
+
+
+@cache
+def gather() -> Gather[Command, Outcome]:
+    """This process's one. It is made at the first command, and so after the server's fork."""
+    return Gather(
+        "committer",
+        Committer(LEDGER).run,
+        most=settings.GROUP_COMMIT_BATCH,
+        bound=settings.GROUP_COMMIT_QUEUE,
+        patience=settings.OPERATION_DEADLINE,
+    )
+
+
+def _alone(command: Command) -> Outcome:
+    ticket: CommandTicket = Ticket(command, settings.OPERATION_DEADLINE)
+    committer = Committer(db.DEFAULT_DB_ALIAS)
+    while committer.run([ticket]) and ticket.is_in_time:
+        time.sleep(PAUSE)
+    return ticket.wait()
+
+
+class Committer:
+    """Carries out tickets on the connection `using`, each exactly once, whatever the database does."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+
+    def run(self, tickets: Sequence[CommandTicket]) -> list[CommandTicket]:
+        """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
+        return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
+
+    def _run_claimed(self, tickets: list[CommandTicket]) -> list[CommandTicket]:
+        is_recovering = False
+        # A wallet that kept somebody waiting once is not waited for again: it must not hold up the others.
+        impatient = {ticket.item.wallet_id for ticket in tickets if ticket.is_parked}
+        while tickets:
+            commands = [ticket.item for ticket in tickets]
+            try:
+                outcomes = execute(
+                    commands, using=self._using, impatient=impatient, is_recovering=is_recovering
+                )
+            except Exception as error:
+                if recovery.is_lock_timeout(error):
+                    impatient = {command.wallet_id for command in commands}
+                elif recovery.is_away(error):
+                    # The commit may have happened. The same commands run again under the same ids: the lock
+                    # of a dying backend holds until it has truly ended, then their ids are found, or not.
+                    is_recovering = True
+                    tickets = self._wait_for_database(tickets, error)
+                else:
+                    return self._one_by_one(tickets, error)
+            else:
+                return self._hand_out(tickets, outcomes)
+        return []
+
+    def _hand_out(self, tickets: list[CommandTicket], outcomes: list[Outcome | Busy]) -> list[CommandTicket]:
+        again = []
+        for ticket, outcome in zip(tickets, outcomes, strict=True):
+            if isinstance(outcome, Busy):
+                ticket.park()
+                again.append(ticket)
+            else:
+                ticket.settle(outcome)
+        return again
+
+    def _wait_for_database(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:
+        logger.warning("the database is away, %d operations wait for it: %s", len(tickets), error)
+        recovery.reconnect(self._using)
+        time.sleep(recovery.PAUSE)
+        late = [ticket for ticket in tickets if not ticket.is_in_time]
+        for ticket in late:
+            ticket.fail(Unavailable())
+        return [ticket for ticket in tickets if ticket not in late]
+
+    def _one_by_one(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:
+        """The batch failed and was rolled back as a whole: alone, only the guilty one fails."""
+        if len(tickets) == 1:
+            tickets[0].fail(error)
+            return []
+        logger.warning("a batch of %d failed and is run one by one: %s", len(tickets), error)
+        return [parked for ticket in tickets for parked in self._run_claimed([ticket])]

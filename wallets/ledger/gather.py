@@ -1,0 +1,136 @@
+"""The requests in flight share the next call: the thread, the queue, the wake-up.
+
+Whoever asks puts a ticket into the queue and waits. One long-lived thread (under gevent: greenlet) takes all
+tickets that are waiting and makes one call for them; while it runs, the next ones gather. There is no timer
+and no added delay: alone, a ticket goes at once.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Final, Generic, TypeVar
+
+from wallets.problems import TooManyRequests, Unavailable
+
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+
+logger = logging.getLogger(__name__)
+
+PAUSE: Final = 0.05  # seconds until tickets that came back are tried again, where no new one comes
+GRACE: Final = 1.0  # seconds past its deadline for a ticket that is being worked on
+
+
+class Ticket(Generic[ItemT, ResultT]):
+    """One item, and the place where its result will be."""
+
+    __slots__ = ("_claim", "_error", "_result", "_wakeup", "deadline", "is_parked", "is_settled", "item")
+
+    def __init__(self, item: ItemT, patience: float) -> None:
+        self.item = item
+        self.deadline = time.monotonic() + patience
+        self.is_parked = False  # came back once: something that it needs is taken
+        self._claim = threading.Lock()
+        self.is_settled = False
+        self._wakeup = threading.Lock()  # held until there is a result
+        self._wakeup.acquire()
+        self._result: ResultT
+        self._error: BaseException | None = None
+
+    def claim(self) -> bool:
+        """Take the ticket to work on it. False where whoever asked has given up: then nothing may be done."""
+        return self._claim.acquire(blocking=False)
+
+    def park(self) -> None:
+        """Put the claimed ticket back: nothing was done, and it is to be tried again."""
+        self.is_parked = True
+        self._claim.release()
+
+    def settle(self, result: ResultT) -> None:
+        self._result = result
+        self.is_settled = True
+        self._wakeup.release()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self.is_settled = True
+        self._wakeup.release()
+
+    @property
+    def is_in_time(self) -> bool:
+        return time.monotonic() < self.deadline
+
+    def wait(self) -> ResultT:
+        """The result, once there is one.
+
+        Raises what the call raised; TooManyRequests (nothing was done: what it needs was taken all the time);
+        Unavailable (the call did not come back in time; what it did is not known unless it never began).
+        """
+        if not self._wakeup.acquire(timeout=max(0, self.deadline - time.monotonic())):
+            if self.claim():  # nobody has begun, and now nobody will
+                raise (
+                    TooManyRequests("The wallet was busy for too long.") if self.is_parked else Unavailable()
+                )
+            if not self._wakeup.acquire(timeout=GRACE):
+                raise Unavailable
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+class Gather(Generic[ItemT, ResultT]):
+    """Calls `run` with all tickets that are waiting, at most `most` new ones at once.
+
+    `run` settles or fails every ticket that it claims, and returns those to be tried again.
+    Must be made in the process that uses it: its thread does not survive a fork.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Callable[[Sequence[Ticket[ItemT, ResultT]]], list[Ticket[ItemT, ResultT]]],
+        *,
+        most: int,
+        bound: int,
+        patience: float,
+    ) -> None:
+        self._run = run
+        self._most = most
+        self._bound = bound
+        self._patience = patience
+        self._queue: SimpleQueue[Ticket[ItemT, ResultT]] = SimpleQueue()
+        self._again: list[Ticket[ItemT, ResultT]] = []
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+
+    def ask(self, item: ItemT) -> ResultT:
+        """The result. Raises as Ticket.wait does, and TooManyRequests at once where the queue is full."""
+        if self._queue.qsize() + len(self._again) >= self._bound:
+            raise TooManyRequests
+        ticket: Ticket[ItemT, ResultT] = Ticket(item, self._patience)
+        self._queue.put(ticket)
+        return ticket.wait()
+
+    def _work(self) -> None:
+        while True:
+            tickets = self._again + self._arrived()
+            try:
+                self._again = self._run(tickets)
+            except Exception as error:  # a fault of ours must not leave anybody waiting, nor end this thread
+                logger.exception("a shared call failed")
+                self._again = []
+                for ticket in tickets:
+                    if not ticket.is_settled:
+                        ticket.fail(error)
+
+    def _arrived(self) -> list[Ticket[ItemT, ResultT]]:
+        """Those waiting; where none is, the next one to come."""
+        arrived = []
+        try:
+            arrived.append(self._queue.get(timeout=PAUSE if self._again else None))
+            while len(arrived) < self._most:
+                arrived.append(self._queue.get_nowait())
+        except Empty:
+            pass
+        return arrived
