@@ -147,8 +147,8 @@ def _time(value: object) -> datetime:
 
 
 def format_time(time: datetime) -> str:
-    """RFC 3339 in UTC with microseconds, always all six."""
-    return f"{time:%Y-%m-%dT%H:%M:%S.%f}Z"
+    """RFC 3339 with microseconds, always all six. The time must be in UTC, as all that we store is."""
+    return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
 Amount = Annotated[

@@ -1,5 +1,6 @@
 """The API. A view makes one call into the ledger and speaks only HTTP."""
 
+from typing import Any
 from uuid import UUID
 
 from rest_framework.request import Request
@@ -20,6 +21,7 @@ from wallets.problems import (
     ValidationError,
     WalletNotFound,
 )
+from wallets.renderers import JSONRenderer
 from wallets.requests import idempotency_key, read
 from wallets.shapes import (
     OperationQuery,
@@ -33,6 +35,7 @@ from wallets.shapes import (
 )
 
 REPLAYED = {"Idempotent-Replayed": "true"}
+_RENDERER = JSONRenderer()
 
 
 class Endpoint(APIView):
@@ -43,6 +46,11 @@ class Endpoint(APIView):
     @property
     def default_response_headers(self) -> dict[str, str]:
         return {}  # DRF would tell every caller which methods are allowed; a 405 does
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        if request.META.get("HTTP_ACCEPT", "*/*") in ("*/*", "application/json"):
+            return _RENDERER, _RENDERER.media_type  # as DRF would find out, for almost every request
+        return super().perform_content_negotiation(request, force)
 
 
 # --- Wallets ----------------------------------------------------------------------------------------

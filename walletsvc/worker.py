@@ -17,7 +17,32 @@ from uuid_utils.compat import uuid7
 
 from wallets.problems import CONTENT_TYPE, BadRequest, InternalError
 
+MAX_BUFFERED: Final = 65_536  # bytes of an answer kept back; a streamed one goes out as it grows
 LINGER: Final = 1.0  # seconds for clients in conversation to hear "Connection: close" with their next answer
+
+
+class Answer:
+    """The client's socket, with head and body of an answer sent as one: each send wakes the client."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def sendall(self, data: bytes) -> None:
+        self._parts.append(bytes(data))
+        self._size += len(data)
+        if self._size >= MAX_BUFFERED:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._parts:
+            whole = b"".join(self._parts)
+            self._parts, self._size = [], 0
+            self._sock.sendall(whole)
 
 
 class Worker(GeventWorker):  # type: ignore[misc]
@@ -36,9 +61,11 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         self.idle.discard(sock)
+        answer = Answer(sock)
         try:
-            super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, answer, addr)
         finally:
+            answer.flush()
             self.idle.add(sock)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
