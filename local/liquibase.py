@@ -73,6 +73,7 @@ def _run(url: str, *arguments: str) -> str:
     settings = {
         "LIQUIBASE_COMMAND_CHANGELOG_FILE": CHANGELOG,
         "LIQUIBASE_SEARCH_PATH": str(FOLDER),
+        "LIQUIBASE_CHANGELOGLOCK_WAIT_TIME_IN_MINUTES": "1",
         "LIQUIBASE_LOG_LEVEL": "WARNING",
         "LIQUIBASE_SHOW_BANNER": "false",
         "LIQUIBASE_ANALYTICS_ENABLED": "false",
@@ -85,8 +86,8 @@ def connection(url: str) -> dict[str, str]:
     """A libpq address as Liquibase wants it: a JDBC address, the login apart."""
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except ProgrammingError as error:
-        raise LocalError(f"not the address of a PostgreSQL database: {str(error).strip()}") from error
+    except ProgrammingError:  # its message holds the password
+        raise LocalError("the address is not like postgres://user:password@host:port/database") from None
     host = parts.get("host", "localhost")
     if host.startswith(("/", "@")):
         raise LocalError("Liquibase needs a host and a port, not a socket: set DATABASE_OWNER_URL")
@@ -104,4 +105,5 @@ def connection(url: str) -> dict[str, str]:
 def explanation(output: str) -> str:
     """Liquibase's reason, without the stack traces round it."""
     reasons = re.findall(r"Unexpected error running Liquibase: (.+?)(?:\n\s*\n|\Z)", output, re.DOTALL)
-    return " ".join(reasons[-1].split()) if reasons else complaint(output)
+    reason = " ".join(reasons[-1].split()) if reasons else complaint(output)
+    return f"Liquibase failed: {reason}"

@@ -2,12 +2,15 @@
 
 import fcntl
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -15,8 +18,8 @@ from pathlib import Path
 from typing import Self
 
 from local import ROOT, LocalError
-from local.files import plain_errors, secret
-from local.processes import bound, complaint, run, unprivileged
+from local.files import plain_errors, secret, write
+from local.processes import bound, complaint, run, stop
 
 SUPERUSER = "postgres"
 OWNER = "walletsvc_owner"
@@ -44,6 +47,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _give_away(folder: Path) -> None:
+    """PostgreSQL refuses root: it runs as the owner of its data, and what root made or copied is root's."""
+    if os.geteuid() == 0 and folder.stat().st_uid == 0:
+        nobody = pwd.getpwnam("nobody")
+        run(["chown", "--recursive", f"{nobody.pw_uid}:{nobody.pw_gid}", str(folder)])
+
+
 class Cluster:
     """The folder holds the data, the passwords of the roles, the server's log and a lock."""
 
@@ -68,7 +78,7 @@ class Cluster:
         """Take the folder for this process; the kernel gives it back however the process ends."""
         if self._lock:
             return
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,30 +92,30 @@ class Cluster:
         self.claim()
         if self.data.exists():
             return
-        new = self.folder / "data.new"
-        if new.exists():
-            shutil.rmtree(new)
-        new.mkdir(mode=0o700)
-        if os.geteuid() == 0:
-            os.chown(new, unprivileged().pw_uid, unprivileged().pw_gid)
-        self._password(SUPERUSER)
-        run(
-            [
-                *(program("initdb"), "--pgdata", str(new), "--username", SUPERUSER),
-                *("--pwfile", str(self._password_file(SUPERUSER)), "--auth", "scram-sha-256"),
-                *("--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"),
-                *("--data-checksums", "--no-instructions"),
-            ],
-            env=ENVIRONMENT,
-            owner=new,
-        )
-        new.rename(self.data)
+        for interrupted in self.folder.glob("new-*"):
+            shutil.rmtree(interrupted, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="new-", dir=self.folder) as folder:
+            new = Path(folder)
+            write(new / "password", self._password(SUPERUSER))
+            _give_away(new)
+            run(
+                [
+                    *(program("initdb"), "--pgdata", str(new / "data"), "--username", SUPERUSER),
+                    *("--pwfile", str(new / "password"), "--auth", "scram-sha-256"),
+                    *("--encoding", "UTF8", "--locale-provider", "builtin", "--locale", "C.UTF-8"),
+                    *("--data-checksums", "--no-instructions"),
+                ],
+                env=ENVIRONMENT,
+                owner=new,
+            )
+            (new / "data").rename(self.data)
 
     @plain_errors()
     def start(self) -> None:
         """Return when the server accepts connections. It dies with the calling thread: use the main one."""
         self.claim()
         self._evict()
+        _give_away(self.data)
         for _ in range(PORT_ATTEMPTS):  # another program may take the port that was free a moment ago
             self.port = free_port()
             self.process = self._spawn()
@@ -117,12 +127,7 @@ class Cluster:
     def stop(self) -> None:
         """Roll back what is open, write everything to disk, end."""
         if self.process:
-            self.process.send_signal(signal.SIGINT)
-            try:
-                self.process.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self.process.send_signal(signal.SIGQUIT)
-                self.process.wait()
+            stop(self.process, gently=signal.SIGINT, firmly=signal.SIGQUIT, patience=PATIENCE)
             self.process = None
         if self._lock:
             self._lock.close()
@@ -140,22 +145,26 @@ class Cluster:
         return f"postgres://{role}:{self._password(role)}@127.0.0.1:{self.port}/{database}"
 
     def prepare_roles(self, database: str = DATABASE) -> None:
-        server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": SUPERUSER}
-        login = {"PGUSER": SUPERUSER, "PGPASSWORD": self._password(SUPERUSER)}
-        roles = {"OWNER_PASSWORD": self._password(OWNER), "APP_PASSWORD": self._password(APPLICATION)}
         run(
             [program("psql"), "--no-psqlrc", "--quiet", "--file", str(ROOT / "liquibase" / "roles.sql")],
-            env={**ENVIRONMENT, **server, **login, **roles, "DATABASE_NAME": database},
+            env={
+                **self.client(SUPERUSER),
+                "OWNER_PASSWORD": self._password(OWNER),
+                "APP_PASSWORD": self._password(APPLICATION),
+                "DATABASE_NAME": database,
+            },
         )
+
+    def client(self, database: str) -> dict[str, str]:
+        """The environment of PostgreSQL's own programs, as superuser: arguments would show in ps."""
+        server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": database}
+        return {**ENVIRONMENT, **server, "PGUSER": SUPERUSER, "PGPASSWORD": self._password(SUPERUSER)}
 
     def complaint(self) -> str:
         return f"{complaint(self.log.read_text(errors='replace'))} ({self.log})"
 
-    def _password_file(self, role: str) -> Path:
-        return self.folder / "passwords" / role
-
     def _password(self, role: str) -> str:
-        return secret(self._password_file(role))
+        return secret(self.folder / "passwords" / role)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         settings = {
@@ -204,12 +213,14 @@ class Cluster:
         """
         postmaster = int((self._status() or ["0"])[0])
         if postmaster in self._servers():
-            os.kill(postmaster, signal.SIGINT)
+            with suppress(ProcessLookupError):
+                os.kill(postmaster, signal.SIGINT)
         deadline = time.monotonic() + PATIENCE
         while servers := self._servers():
             if time.monotonic() > deadline:
                 for pid in servers:
-                    os.kill(pid, signal.SIGKILL)
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 

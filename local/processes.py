@@ -1,24 +1,20 @@
 """Child processes: they die with their parent, and their complaints become one line."""
 
 import os
-import pwd
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from local import LocalError
 
+FULL_DISK = re.compile(r"no space left|disk space", re.IGNORECASE)
 COMPLAINT = re.compile(r"\b(error|fatal|panic|denied)\b", re.IGNORECASE)
 
 
-def unprivileged() -> pwd.struct_passwd:
-    """PostgreSQL refuses to run as root; this is who it runs as instead."""
-    return pwd.getpwnam("nobody")
-
-
-def bound(command: Sequence[str], dying_wish: str = "TERM", owner: Path | None = None) -> list[str]:
+def bound(command: Sequence[str], dying_wish: str = "KILL", owner: Path | None = None) -> list[str]:
     """The command, to get the signal `dying_wish` when its parent thread ends, even by kill -9.
 
     With `owner`, root steps down to the owner of that path.
@@ -26,26 +22,31 @@ def bound(command: Sequence[str], dying_wish: str = "TERM", owner: Path | None =
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise LocalError("the program setpriv is missing (package util-linux)")
-    return [setpriv, "--pdeathsig", dying_wish, *(_step_down(owner) if owner else []), *command]
+    identity = _identity(setpriv, command[0], owner) if owner and os.geteuid() == 0 else []
+    return [setpriv, "--pdeathsig", dying_wish, *identity, *command]
 
 
-def _step_down(owner: Path) -> list[str]:
+def _identity(setpriv: str, program: str, owner: Path) -> list[str]:
     status = owner.stat()
-    if os.geteuid() != 0 or status.st_uid == 0:
-        return []
-    return [
-        *("--reuid", str(status.st_uid), "--regid", str(status.st_gid), "--clear-groups"),
-        # The repository may lie where only root can look, such as /root: access to files stays root's.
-        # Without no_setuid_fixup, access(2), which PostgreSQL asks about its programs, would ignore that.
-        *("--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"),
-        *("--securebits", "+no_setuid_fixup"),
-    ]
+    user = ["--reuid", str(status.st_uid), "--regid", str(status.st_gid), "--clear-groups"]
+    reach = [setpriv, *user, "test", "-x", program, "-a", "-x", str(owner)]
+    if subprocess.run(reach, check=False).returncode == 0:  # noqa: S603
+        return user
+    # The repository lies where only root may look, such as /root: access to files has to stay root's.
+    # Without no_setuid_fixup, access(2), which PostgreSQL asks about its programs, would ignore that.
+    files = ["--inh-caps", "+dac_override", "--ambient-caps", "+dac_override"]
+    return [*user, *files, "--securebits", "+no_setuid_fixup"]
 
 
 def complaint(output: str) -> str:
-    """The line of a program's output that says what is wrong."""
+    """The line of a program's output that says what is wrong; all of it where that is a bug of ours."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    return next(filter(COMPLAINT.search, lines), lines[-1] if lines else "it says nothing")
+    if full := [line for line in lines if FULL_DISK.search(line)]:
+        return full[0]
+    if "Traceback (most recent call last):" in lines:
+        return output
+    telling = [line for line in lines if COMPLAINT.search(line)]
+    return [*telling, *lines[-1:], "it says nothing"][0]
 
 
 def run(
@@ -53,7 +54,7 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     owner: Path | None = None,
-    explain: Callable[[str], str] = complaint,
+    explain: Callable[[str], str] | None = None,
 ) -> str:
     """The output of a command that has to succeed."""
     done = subprocess.run(  # noqa: S603
@@ -67,6 +68,18 @@ def run(
         check=False,
     )
     if done.returncode:
-        name = Path(command[0]).name
-        raise LocalError(f"{name} failed ({done.returncode}): {explain(done.stderr + done.stdout)}")
+        output = done.stderr + done.stdout
+        program = Path(command[0]).name
+        raise LocalError(explain(output) if explain else f"{program} failed: {complaint(output)}")
     return done.stdout
+
+
+def stop(
+    process: subprocess.Popen[bytes], gently: signal.Signals, firmly: signal.Signals, patience: float
+) -> None:
+    process.send_signal(gently)
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.send_signal(firmly)
+        process.wait()

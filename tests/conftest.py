@@ -47,7 +47,7 @@ class Books:
         from wallets.models import Operation, Wallet, WalletChange
 
         return tuple(
-            list(model.objects.filter(**{f"{column}__in": self.wallet_ids}).order_by("id").values())  # type: ignore[attr-defined]
+            list(model.objects.filter(**{f"{column}__in": self.wallet_ids}).order_by("id").values())
             for model, column in ((Wallet, "id"), (Operation, "wallet_id"), (WalletChange, "wallet_id"))
         )
 

@@ -21,7 +21,8 @@ LIQUIBASES_OWN = {"databasechangelog", "databasechangeloglock"}
 def rows(sql: str) -> list[tuple[object, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(sql)
-        return cursor.fetchall()
+        found: list[tuple[object, ...]] = cursor.fetchall()
+        return found
 
 
 def catalogue() -> dict[str, dict[str, tuple[str, bool]]]:

@@ -49,7 +49,7 @@ def test_a_wallet_opens_as_asked_for_at_both_addresses(api: Api) -> None:
 
 
 def test_opening_with_an_id_of_ones_own_is_safe_to_repeat(api: Api) -> None:
-    asked = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
+    asked: dict[str, Any] = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
     first = api.post("/wallets", asked)
     api.deposit(asked["id"], 5)
     api.patch(f"/wallets/{asked['id']}", {"label": "b"})

@@ -6,7 +6,7 @@ READ remembers every name with its default, so that a test can hold env.example 
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -96,10 +96,10 @@ def words(name: str, default: str = "") -> list[str]:
     return _read(name, default, lambda raw: [word.strip() for word in raw.split(",") if word.strip()])
 
 
-def database(name: str) -> dict[str, object]:
+def database(name: str) -> dict[str, Any]:
     """A postgres:// URL as Django's DATABASES entry."""
 
-    def parse(raw: str) -> dict[str, object]:
+    def parse(raw: str) -> dict[str, Any]:
         config = environ.Env.db_url_config(raw)
         if config.get("ENGINE") != "django.db.backends.postgresql" or not config.get("NAME"):
             raise ValueError("must be postgres://user:password@host:port/database")

@@ -91,14 +91,15 @@ LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", 0.5)
 
 def _database(lock_timeout: float, **options: object) -> dict[str, object]:
     """The database with a connection policy. An answer means durable, whatever the server's default."""
-    return env.database("DATABASE_URL") | {
-        "OPTIONS": {
-            "application_name": "walletsvc",
-            "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
-            "options": f"-c synchronous_commit=on -c lock_timeout={int(lock_timeout * 1000)}",
-            **options,
-        },
+    database = env.database("DATABASE_URL")
+    policy = {
+        "application_name": "walletsvc",
+        "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
+        "options": f"-c synchronous_commit=on -c lock_timeout={int(lock_timeout * 1000)}",
     }
+    return database | {
+        "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}
+    }  # sslmode is the URL's
 
 
 _POOL = {

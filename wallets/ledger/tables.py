@@ -37,7 +37,7 @@ class Tables:
         return {numbers[n] for n, locked in self._rows(sql, [sorted(numbers)]) if locked == "false"}
 
     def lock_wallets(self, ids: Collection[UUID], wait: bool) -> dict[UUID, WalletState]:
-        """Lock those that exist (without `wait`, that are free), in ascending id so that nothing deadlocks."""
+        """Lock those that exist (without `wait`: are free), in ascending id so that nothing deadlocks."""
         if not ids:
             return {}
         rows = Wallet.objects.using(self._using).select_for_update(no_key=True, skip_locked=not wait)

@@ -1,0 +1,47 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test check formatted format lint types roundtrip clean
+.NOTPARALLEL:
+
+PYTHON := .venv/bin/python
+ARGS ?=
+
+# What the caller's shell set up for other Python projects is not for this one.
+unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+# With exec the signals for make's child reach the supervisor; setpriv ends it when make is killed.
+run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
+	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
+
+test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
+	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered $(ARGS)
+
+check: formatted lint types test roundtrip ## all that has to pass before a change is done
+
+formatted: .venv/ready
+	@$(PYTHON) -m ruff format --check .
+
+format: .venv/ready ## format the code
+	@$(PYTHON) -m ruff format .
+
+lint: .venv/ready ## look for mistakes with ruff
+	@$(PYTHON) -m ruff check .
+
+types: .venv/ready ## check the types with mypy
+	@SECRET_KEY=only-for-the-type-checker-which-imports-the-settings \
+		DATABASE_URL=postgres://nobody@localhost/none $(PYTHON) -m mypy
+
+roundtrip: .venv/ready ## apply the changelogs, roll all of them back and apply them again
+	@$(PYTHON) -m local.roundtrip
+
+clean: ## remove all that make made: the virtual environment, caches, the local database with its data
+	@test ! -e .local/postgres/lock || flock --nonblock .local/postgres/lock true || \
+		{ echo "walletsvc is running: stop it first"; exit 1; }
+	rm -rf .venv .local .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/ready: requirements.txt requirements-dev.txt
+	@sh local/venv.sh

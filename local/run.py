@@ -1,0 +1,120 @@
+"""`make run`: a database, the changelogs and the service in the foreground, until a signal ends them all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from types import FrameType
+
+from local import STATE, LocalError, database
+from local.files import plain_errors
+from local.postgres import Cluster
+from local.service import Address, Service, environment
+
+START_PATIENCE = 60.0
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Parts = Mapping[str, "subprocess.Popen[bytes] | None"]
+
+
+class Stopped(BaseException):
+    """Somebody asked us to end."""
+
+
+def main() -> None:
+    for number in SIGNALS:
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, on_signal)
+    try:
+        with plain_errors(), ExitStack() as stack:
+            try:
+                serve(stack)
+            except Stopped:
+                print("\nStopping", flush=True)
+                raise
+    except Stopped:
+        print("Stopped.", flush=True)
+    except LocalError as error:
+        sys.exit(f"walletsvc: {error}")
+
+
+def on_signal(_number: int, _frame: FrameType | None) -> None:
+    for number in SIGNALS:  # an impatient second Ctrl-C must not cut short the shutdown of the database
+        signal.signal(number, signal.SIG_IGN)
+    raise Stopped
+
+
+def serve(stack: ExitStack) -> None:
+    address = Address.from_environment()
+    parts: dict[str, subprocess.Popen[bytes] | None] = {}
+    if url := os.environ.get("DATABASE_URL"):
+        address.require_free()
+        env = environment(url, address)
+        database.update_external(env)
+    else:
+        cluster = start_cluster(stack, address)
+        parts["PostgreSQL"] = cluster.process
+        env = environment(cluster.url(), address)
+        database.update_embedded(cluster, env)
+    wallet = database.seed(env)
+    print("Starting the service", flush=True)
+    service = Service(address, env)
+    stack.callback(service.stop)
+    parts["the service"] = service.process
+    watch(parts, until=service.is_ready, patience=START_PATIENCE)
+    print(banner(f"http://{address.reachable}", wallet), flush=True)
+    watch(parts)
+
+
+def start_cluster(stack: ExitStack, address: Address) -> Cluster:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]  # meant for another server
+    cluster = Cluster(STATE / "postgres")
+    cluster.claim()
+    address.require_free()
+    if not cluster.data.exists():
+        print("Creating a PostgreSQL database in .local/postgres", flush=True)
+        cluster.create()
+    stack.callback(cluster.stop)
+    cluster.start()
+    return cluster
+
+
+def watch(parts: Parts, until: Callable[[], bool] = lambda: False, patience: float = float("inf")) -> None:
+    deadline = time.monotonic() + patience
+    while not until():
+        for name, process in parts.items():
+            if process and process.poll() is not None:
+                raise LocalError(f"{name} ended unexpectedly ({outcome(process.returncode)})")
+        if time.monotonic() > deadline:
+            raise LocalError(f"the service is not ready after {patience:.0f} s")
+        time.sleep(0.1)
+
+
+def outcome(code: int) -> str:
+    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+
+
+def banner(url: str, wallet: str) -> str:
+    wallets = f"{url}/api/v1/wallets"
+    deposit = """-H 'Content-Type: application/json' -d '{"operationType":"DEPOSIT","amount":"10"}'"""
+    return f"""
+  API     {wallets}
+  docs    {url}/api/docs
+  admin   {url}/admin/
+
+Try it on the demo wallet:
+
+  curl {wallets}/{wallet}/operation {deposit}
+  curl {wallets}/{wallet}
+  curl {wallets}/{wallet}/operations
+
+Ctrl-C stops everything; the data stays.
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""The wallet service as `make run` starts it: its address, its environment, its process."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from typing import Self
+
+from local import ROOT, STATE, LocalError
+from local.files import secret
+from local.processes import bound, complaint, run, stop
+
+PORT_PATIENCE = 3.0  # seconds: what a killed run left needs a moment to end
+STOP_PATIENCE = 120.0  # gunicorn ends its workers after GRACEFUL_TIMEOUT; this is for gunicorn itself
+EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+
+
+@dataclass(frozen=True)
+class Address:
+    host: str
+    port: int
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        bind = os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT') or 8000}"
+        host, _, port = bind.rpartition(":")
+        if not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise LocalError(f"{port} is not a port: that is a number from 1 to 65535")
+        return cls(host, int(port))
+
+    @property
+    def bind(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def reachable(self) -> str:
+        return f"{EVERYWHERE.get(self.host, self.host)}:{self.port}"
+
+    def require_free(self) -> None:
+        deadline = time.monotonic() + PORT_PATIENCE
+        while reason := self._occupied():
+            if reason != errno.EADDRINUSE:
+                raise LocalError(f"cannot listen on {self.bind}: {os.strerror(reason)}")
+            if time.monotonic() > deadline:
+                raise LocalError(f"port {self.port} is busy; choose another: PORT={self.port + 1} make run")
+            time.sleep(0.1)
+
+    def _occupied(self) -> int | None:
+        with socket.socket(socket.AF_INET6 if "[" in self.host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((self.host.strip("[]"), self.port))
+            except OSError as error:
+                return error.errno
+        return None
+
+
+def environment(database_url: str, address: Address) -> dict[str, str]:
+    """What the user exported wins; exported but empty counts as not exported."""
+    defaults = {
+        "SECRET_KEY": secret(STATE / "secret_key"),
+        "API_ACCESS": "open",
+        "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
+        "HTTPS": "off",
+        "BIND": address.bind,
+    }
+    exported = {name: value for name, value in os.environ.items() if value}
+    return (
+        defaults | exported | {"DATABASE_URL": database_url, "DJANGO_SETTINGS_MODULE": "walletsvc.settings"}
+    )
+
+
+def manage(env: dict[str, str], command: str, *arguments: str) -> str:
+    return run(
+        [sys.executable, "manage.py", command, *arguments],
+        env=env,
+        cwd=ROOT,
+        explain=lambda output: f"manage.py {command} failed: {complaint(output)}",
+    )
+
+
+class Service:
+    def __init__(self, address: Address, env: dict[str, str]) -> None:
+        self.address = address
+        gunicorn = [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
+        self.process = subprocess.Popen(  # noqa: S603
+            bound(gunicorn, dying_wish="QUIT"),  # at once: the database is going too
+            env=env,
+            cwd=ROOT,
+            start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle, in order
+        )
+
+    def is_ready(self) -> bool:
+        connection = HTTPConnection(self.address.reachable, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)

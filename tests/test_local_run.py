@@ -1,0 +1,208 @@
+"""`make run`: what it prints, what it survives, what it leaves behind."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from local import ROOT, jars, liquibase
+from local.postgres import free_port
+
+UP = "Ctrl-C stops everything"
+
+
+class Supervisor:
+    def __init__(self, home: Path, port: int) -> None:
+        self.home = home
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "local.run"],
+            cwd=home,
+            env={"PATH": os.environ["PATH"], "HOME": str(home), "PORT": str(port)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def read(self, until: str | None = None) -> str:
+        """What it prints, to the line that holds `until` or to its end."""
+        assert self.process.stdout
+        lines: list[str] = []
+        for line in self.process.stdout:
+            lines.append(line)
+            if until and until in line:
+                break
+        return "".join(lines)
+
+    @property
+    def postgres(self) -> int:
+        return int((self.home / ".local/postgres/data/postmaster.pid").read_text().split()[0])
+
+    @property
+    def gunicorn(self) -> int:
+        own = self.process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return next(int(child) for child in children if int(child) != self.postgres)
+
+
+@contextmanager
+def supervisor(home: Path, port: int) -> Iterator[Supervisor]:
+    started = Supervisor(home, port)
+    try:
+        yield started
+    finally:
+        if started.process.poll() is None:
+            started.process.terminate()
+        assert started.process.stdout
+        started.process.stdout.close()
+        started.process.wait()
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh copy of the repository; only what comes from afar is shared."""
+    folder = tmp_path_factory.mktemp("home")
+    for name in ("liquibase", "local", "wallets", "walletsvc"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "manage.py", folder)
+    (folder / ".local").mkdir()
+    liquibase.command()
+    if jars.FOLDER.exists():
+        (folder / ".local" / jars.FOLDER.name).symlink_to(jars.FOLDER)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_start(home: Path, port: int) -> str:
+    """What the first start printed; it has ended."""
+    with supervisor(home, port) as run:
+        printed = run.read(until=UP)
+        run.process.terminate()
+        return printed + run.read()
+
+
+def curl_lines(printed: str) -> list[list[str]]:
+    return [shlex.split(line) for line in printed.splitlines() if line.strip().startswith("curl ")]
+
+
+def curl(command: list[str]) -> str:
+    return subprocess.run([*command, "-s", "-S"], capture_output=True, text=True, check=True).stdout
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def wait_for_end(*pids: int) -> None:
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, pids)):
+        assert time.monotonic() < deadline, "still running"
+        time.sleep(0.05)
+
+
+def balance(wallet: str) -> Decimal:
+    return Decimal(json.loads(wallet)["balance"])
+
+
+def test_the_second_start_keeps_everything(home: Path, port: int, first_start: str) -> None:
+    with supervisor(home, port) as run:
+        printed = run.read(until=UP)
+    assert "with the password" in first_start
+    assert "password" not in printed
+    assert curl_lines(printed) == curl_lines(first_start)
+
+
+@pytest.mark.usefixtures("first_start")
+def test_the_second_start_takes_less_than_five_seconds(home: Path, port: int) -> None:
+    assert any(start_time(home, port) < 5 for _ in range(3))  # the machine may be busy with something else
+
+
+def start_time(home: Path, port: int) -> float:
+    began = time.monotonic()
+    with supervisor(home, port) as run:
+        run.read(until=UP)
+        return time.monotonic() - began
+
+
+@pytest.mark.usefixtures("first_start")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for curl")
+def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
+    with supervisor(home, port) as run:
+        deposit, wallet, operations = curl_lines(run.read(until=UP))
+        before = balance(curl(wallet))
+        answer = json.loads(curl(deposit))
+        assert balance(curl(wallet)) == before + 10
+        assert json.loads(curl(operations))["items"][0] == answer
+
+
+@pytest.mark.usefixtures("first_start")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal.Signals) -> None:
+    with supervisor(home, port) as run:
+        run.read(until=UP)
+        parts = run.postgres, run.gunicorn
+        os.killpg(run.process.pid, number)  # to the whole foreground group, as a terminal does
+        assert run.read().rstrip().endswith("Stopped.")
+        assert run.process.wait() == 0
+        assert not any(map(is_alive, parts))
+    assert "database system is shut down" in (home / ".local/postgres/postgres.log").read_text()
+
+
+@pytest.mark.usefixtures("first_start")
+def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: int) -> None:
+    with supervisor(home, port) as killed:
+        killed.read(until=UP)
+        parts = killed.postgres, killed.gunicorn
+        killed.process.kill()
+        with supervisor(home, port) as run:
+            assert UP in run.read(until=UP)
+            wait_for_end(*parts)
+
+
+@pytest.mark.usefixtures("first_start")
+@pytest.mark.parametrize(("part", "name"), [("postgres", "PostgreSQL"), ("gunicorn", "the service")])
+def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, name: str) -> None:
+    with supervisor(home, port) as run:
+        run.read(until=UP)
+        parts = run.postgres, run.gunicorn
+        os.kill(getattr(run, part), signal.SIGKILL)
+        assert f"walletsvc: {name} ended unexpectedly (SIGKILL)\n" in run.read()
+        assert run.process.wait() == 1
+        wait_for_end(*parts)
+
+
+@pytest.mark.usefixtures("first_start")
+def test_a_second_instance_says_that_there_is_one(home: Path, port: int) -> None:
+    with supervisor(home, port) as first:
+        first.read(until=UP)
+        with supervisor(home, port) as second:
+            assert second.read().startswith("walletsvc: already running: ")
+            assert second.process.wait() == 1
+        assert first.process.poll() is None
+
+
+def test_a_busy_port_is_one_line(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with supervisor(home, port) as run:
+            assert run.read() == f"walletsvc: port {port} is busy; choose another: PORT={port + 1} make run\n"
+            assert run.process.wait() == 1
