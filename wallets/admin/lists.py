@@ -1,0 +1,191 @@
+"""Lists of what nobody edits, fast on ten million rows.
+
+Nothing is counted, the one order is an index's, paging ends somewhere, and no query outlasts PATIENCE.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.paginator import Page, Paginator
+from django.db import DataError, OperationalError, connection, transaction
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from psycopg.errors import QueryCanceled
+from unfold.admin import ModelAdmin
+from unfold.contrib.filters.admin import DropdownFilter, RangeDateFilter
+from unfold.views import ChangeList
+from unfold.widgets import INPUT_CLASSES
+
+from wallets import money
+
+PATIENCE: Final = 5  # seconds that a query of a list may take: the database has other work
+MAX_PAGES: Final = 100  # PostgreSQL reads what an OFFSET skips; who looks for older rows names their time
+
+
+class UncountedPaginator(Paginator):  # type: ignore[type-arg]
+    """Pages without COUNT(*): one row more than a page shows tells whether another page follows."""
+
+    template_name = "admin/uncounted_pages.html"
+    max_pages = MAX_PAGES
+    has_next = False
+
+    @cached_property
+    def count(self) -> int:
+        """As many as can be paged through; Django only asks whether that is more than a page."""
+        return self.max_pages * self.per_page
+
+    def page(self, number: int | str) -> Page:  # type: ignore[type-arg]
+        number = self.validate_number(number)
+        start = (number - 1) * self.per_page
+        rows = list(self.object_list[start : start + self.per_page + 1])
+        self.has_next = len(rows) > self.per_page
+        return Page(rows[: self.per_page], number, self)
+
+
+class NewestFirst(ChangeList):  # type: ignore[misc]
+    """The order that the indexes have, whatever `?o=` asks for."""
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
+        return ["-created_at", "-id"]
+
+    def get_ordering_field_columns(self) -> dict[int, str]:
+        return {}
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.full_result_count = self.result_count  # or unfold's header tells how many there are
+
+
+class LookOnly(ModelAdmin):  # type: ignore[misc]
+    """Pages to look at: nobody adds, edits or deletes here, not even a superuser."""
+
+    actions = None
+    list_filter_submit = True
+    list_per_page = 50
+    show_facets = admin.ShowFacets.NEVER  # they count
+    show_full_result_count = False
+    sortable_by = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def get_paginator(self, request: HttpRequest, rows: QuerySet[Any], *args: Any, **options: Any) -> Any:
+        """The page with a row's history asks here too; its few entries are counted."""
+        pages = UncountedPaginator if rows.model is self.model else Paginator
+        return pages(rows, *args, **options)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return NewestFirst
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL statement_timeout = '{PATIENCE}s'")
+                response: HttpResponse = super().changelist_view(request, extra_context)
+                return response
+        except (OperationalError, DataError) as error:
+            if not request.GET:
+                raise  # the plain list: there is nothing to ask differently
+            messages.error(request, _complaint(error))
+        return redirect(request.path)
+
+
+def _complaint(error: OperationalError | DataError) -> str:
+    if isinstance(error, DataError):
+        return "That cannot be searched for."
+    if isinstance(error.__cause__, QueryCanceled):
+        return f"That took more than {PATIENCE} seconds. Search for less, or in a shorter time."
+    raise error
+
+
+class CurrencyFilter(DropdownFilter):  # type: ignore[misc]
+    """All currencies there are: which ones are in use, only the whole table knows."""
+
+    title = "currency"
+    parameter_name = "currency"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        return [(code, code) for code in sorted(money.FRACTION_DIGITS)]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(currency=self.value()) if self.value() else queryset
+
+
+class MomentsForm(forms.Form):
+    """Two moments, picked by the browser's own means; they are UTC as all times here."""
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for end, label in (("from", "From (UTC)"), ("to", "Before (UTC)")):
+            attributes = {"type": "datetime-local", "step": "1", "class": " ".join(INPUT_CLASSES)}
+            picker = forms.DateTimeInput(attributes)
+            self.fields[f"{name}_{end}"] = forms.DateTimeField(label=label, required=False, widget=picker)
+
+
+class TimeFilter(RangeDateFilter):  # type: ignore[misc]
+    form_class = MomentsForm
+    template = "unfold/filters/filters_field.html"
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        form = MomentsForm(self.field_path, data=self.used_parameters)
+        if not form.is_valid():
+            messages.error(request, "That is no time. Write it as 2026-10-30T12:00.")
+            return queryset.none()
+        start, end = form.cleaned_data.values()
+        if start:
+            queryset = queryset.filter(created_at__gte=start)
+        if end:
+            queryset = queryset.filter(created_at__lt=end)
+        return queryset
+
+
+# --- How values look --------------------------------------------------------------------------------
+COLOURS: Final = {"ACTIVE": "success", "FROZEN": "info", "COMPLETED": "success", "REJECTED": "danger"}
+
+
+def show_amount(amount: Decimal | None, currency: str) -> str | None:
+    return None if amount is None else money.format_amount(amount, currency)
+
+
+def show_time(time: datetime) -> SafeString:
+    return unbroken(f"{time:%Y-%m-%d %H:%M:%S}")
+
+
+def unbroken(text: str) -> SafeString:
+    return format_html('<span class="whitespace-nowrap">{}</span>', text)
+
+
+def parse_id(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
+def address(row: Model) -> str:
+    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+
+
+def link(row: Model, text: str) -> SafeString:
+    """The text is escaped: labels are other people's."""
+    return format_html(
+        '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>', address(row), text
+    )
