@@ -109,7 +109,7 @@ def test_whatever_is_asked_money_is_conserved_and_limits_hold(
         if isinstance(verdict, Problem):
             continue
         moved += command.amount if isinstance(command, Deposit) else -command.amount
-        after = rules.apply(wallet, verdict)
+        after = rules.after(wallet, verdict, wallet.updated_at)
         assert after.sequence == wallet.sequence + 1
         assert after.balance == WALLET.balance + moved
         assert after.available >= -overdraft

@@ -25,6 +25,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from wallets import money
+from wallets.ledger.tables import Record
 from wallets.models import Operation, Wallet
 from wallets.requests import JsonNumber
 
@@ -347,7 +348,7 @@ def wallet_body(wallet: Wallet) -> dict[str, Any]:
     }
 
 
-def operation_body(operation: Operation, currency: str) -> dict[str, Any]:
+def operation_body(operation: Operation | Record, currency: str) -> dict[str, Any]:
     """OperationBody, likewise. Transfers, holds and reversals are to come: their links are null."""
     return {
         "id": str(operation.id),

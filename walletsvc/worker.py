@@ -67,6 +67,8 @@ class Worker(GeventWorker):  # type: ignore[misc]
         finally:
             answer.flush()
             self.idle.add(sock)
+        # A client that has sent its next request already would be served on and on, and the others starve.
+        gevent.sleep(0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)

@@ -4,7 +4,7 @@ The order of the checks: the wallet exists; the key is new (else the first answe
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -15,18 +15,19 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from wallets.ledger import rules
 from wallets.ledger.commands import Command
 from wallets.ledger.rules import WalletState
-from wallets.ledger.tables import Tables
-from wallets.models import Operation
+from wallets.ledger.tables import Record, Tables
 from wallets.problems import REJECTIONS, IdempotencyKeyReused, Problem, ValidationError, WalletNotFound
 
 TICK: Final = timedelta(microseconds=1)
+COMPLETED: Final = "COMPLETED"
+REJECTED: Final = "REJECTED"
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
     """A command that was carried out, now or (`replayed`) the first time it was sent."""
 
-    operation: Operation
+    operation: Record
     currency: str
     replayed: bool = False
 
@@ -64,8 +65,7 @@ def execute(
         repeats = _Repeats(tables.operations_like(ready, is_recovering))
         batch = _Batch(locked.wallets, repeats, now=tables.clock())
         outcomes = [batch.carry_out(command) if locked.has_all_for(command) else BUSY for command in commands]
-        tables.insert_operations(batch.written)
-        tables.update_wallets(batch.changed_wallets())
+        tables.write(batch.written, batch.changed_wallets())
     return outcomes
 
 
@@ -93,7 +93,7 @@ class _Batch:
         self.wallets = wallets
         self.repeats = repeats
         self.now = now
-        self.written: list[Operation] = []
+        self.written: list[Record] = []
 
     def carry_out(self, command: Command) -> Outcome:
         wallet = self.wallets.get(command.wallet_id)
@@ -104,52 +104,50 @@ class _Batch:
         verdict = rules.decide(wallet, command)
         if isinstance(verdict, ValidationError):
             return verdict  # a question of form: it leaves no trace, and its key stays free
-        operation = _operation(command, verdict, created_at=max(self.now, wallet.updated_at + TICK))
-        if isinstance(verdict, rules.Entry):
-            wallet = rules.apply(wallet, verdict)
-        self.wallets[wallet.id] = replace(wallet, updated_at=operation.created_at)
-        self.written.append(operation)
-        self.repeats.add(operation)
+        record = _record(command, verdict, created_at=max(self.now, wallet.updated_at + TICK))
+        self.wallets[wallet.id] = rules.after(wallet, verdict, record.created_at)
+        self.written.append(record)
+        self.repeats.add(record)
         if isinstance(verdict, Problem):
-            verdict.operation_id = operation.id
+            verdict.operation_id = record.id
             return verdict
-        return Posted(operation, wallet.currency)
+        return Posted(record, wallet.currency)
 
     def changed_wallets(self) -> list[WalletState]:
-        return [self.wallets[wallet_id] for wallet_id in {operation.wallet_id for operation in self.written}]
+        return [self.wallets[wallet_id] for wallet_id in {record.wallet_id for record in self.written}]
 
 
 class _Repeats:
     """Operations that were written before, by key and by id."""
 
-    def __init__(self, operations: Iterable[Operation]) -> None:
-        self._by_key: dict[tuple[UUID, str], Operation] = {}
-        self._by_id: dict[UUID, Operation] = {}
-        for operation in operations:
-            self.add(operation)
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._by_key: dict[tuple[UUID, str], Record] = {}
+        self._by_id: dict[UUID, Record] = {}
+        for record in records:
+            self.add(record)
 
-    def add(self, operation: Operation) -> None:
-        self._by_id[operation.id] = operation
-        if operation.idempotency_key is not None:
-            self._by_key[operation.wallet_id, operation.idempotency_key] = operation
+    def add(self, record: Record) -> None:
+        self._by_id[record.id] = record
+        if record.idempotency_key is not None:
+            self._by_key[record.wallet_id, record.idempotency_key] = record
 
-    def first(self, command: Command) -> Operation | None:
+    def first(self, command: Command) -> Record | None:
         if command.key is not None and (found := self._by_key.get((command.wallet_id, command.key))):
             return found
         return self._by_id.get(command.id)
 
 
-def _answer_again(first: Operation, command: Command, currency: str) -> Outcome:
+def _answer_again(first: Record, command: Command, currency: str) -> Outcome:
     if not _same_request(first, command):
         return IdempotencyKeyReused()
     # An id of our own making is found only when its commit was in doubt: this is its first answer.
     replayed = first.id != command.id or command.client_chose_id
-    if first.status == Operation.Status.REJECTED:
+    if first.status == REJECTED:
         return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=replayed)
     return Posted(first, currency, replayed)
 
 
-def _same_request(first: Operation, command: Command) -> bool:
+def _same_request(first: Record, command: Command) -> bool:
     return (
         first.wallet_id == command.wallet_id
         and first.type == command.type
@@ -164,16 +162,16 @@ def canonical_json(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _operation(command: Command, verdict: rules.Entry | Problem, created_at: datetime) -> Operation:
+def _record(command: Command, verdict: rules.Entry | Problem, created_at: datetime) -> Record:
     entry = verdict if isinstance(verdict, rules.Entry) else None
-    return Operation(
+    return Record(
         id=command.id,
         wallet_id=command.wallet_id,
         sequence=entry.sequence if entry else None,
         type=command.type,
         amount=command.amount,
         balance_after=entry.balance if entry else None,
-        status=Operation.Status.COMPLETED if entry else Operation.Status.REJECTED,
+        status=COMPLETED if entry else REJECTED,
         reason=verdict.code if isinstance(verdict, Problem) else None,
         idempotency_key=command.key,
         description=command.description,

@@ -10,7 +10,7 @@ before them execute.py has checked that the wallet exists and that the key is ne
 5. a withdrawal stays within what is available                 InsufficientFunds
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from uuid import UUID
@@ -77,9 +77,20 @@ def decide(wallet: WalletState, command: Command) -> Entry | Problem:
     return Entry(sequence=wallet.sequence + 1, balance=balance)
 
 
-def apply(wallet: WalletState, entry: Entry) -> WalletState:
-    """The wallet after the entry."""
-    return replace(wallet, balance=entry.balance, sequence=entry.sequence)
+def after(wallet: WalletState, verdict: Entry | Problem, at: datetime) -> WalletState:
+    """The wallet after the verdict at this time: a refusal moves nothing but the time."""
+    entry = verdict if isinstance(verdict, Entry) else None
+    return WalletState(
+        id=wallet.id,
+        currency=wallet.currency,
+        balance=entry.balance if entry else wallet.balance,
+        held=wallet.held,
+        overdraft_limit=wallet.overdraft_limit,
+        max_balance=wallet.max_balance,
+        sequence=entry.sequence if entry else wallet.sequence,
+        status=wallet.status,
+        updated_at=at,
+    )
 
 
 def amount_does_not_fit(field: str, currency: str) -> ValidationError:
