@@ -1,9 +1,10 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test check formatted format lint types roundtrip clean
+.PHONY: help run test alone check formatted format lint types roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
 ARGS ?=
+LEDGER_TESTS := wallets operations idempotency malformed_requests problems commands admin concurrency
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
@@ -19,7 +20,10 @@ run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT 
 test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
 	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered $(ARGS)
 
-check: formatted lint types test roundtrip ## all that has to pass before a change is done
+check: formatted lint types roundtrip alone test ## all that has to pass before a change is done
+
+alone: .venv/ready ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
+	@GROUP_COMMIT=off $(PYTHON) -m pytest $(addprefix tests/test_, $(addsuffix .py, $(LEDGER_TESTS))) $(ARGS)
 
 formatted: .venv/ready
 	@$(PYTHON) -m ruff format --check .

@@ -13,6 +13,11 @@ def test_the_process_is_alive_whatever_the_database_does(api: Api, monkeypatch: 
     assert api.sender.send("GET", "/livez").status == 200
 
 
+@pytest.mark.parametrize("path", ["/livez", "/readyz"])
+def test_a_probe_may_call_by_address(api: Api, path: str) -> None:
+    assert api.sender.send("GET", path, headers={"Host": "10.1.2.3:8000"}).status == 200
+
+
 def test_the_service_is_ready_with_the_expected_schema(api: Api) -> None:
     answer = api.sender.send("GET", "/readyz")
     assert (answer.status, answer.json) == (200, {"status": "ok", "schema": EXPECTED_TAG})

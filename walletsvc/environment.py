@@ -4,8 +4,9 @@ A missing or malformed value raises ImproperlyConfigured naming the variable, wh
 READ remembers every name with its default, so that a test can hold env.example to it.
 """
 
+import os
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
 
 import environ
@@ -14,8 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 T = TypeVar("T")
 
 REQUIRED: Final = object()
+SHORTEST: Final = 0.001  # seconds: less is 0 ms to PostgreSQL, and that is no limit at all
 READ: dict[str, str | None] = {}
-_env = environ.Env()
 
 
 def _read(name: str, default: object, parse: Callable[[str], T], *, is_secret: bool = False) -> T:
@@ -24,19 +25,25 @@ def _read(name: str, default: object, parse: Callable[[str], T], *, is_secret: b
     A secret's value stays out of the message, and so out of the logs.
     """
     READ[name] = None if default is REQUIRED else str(default)
-    raw = _env.str(name, default="")
+    raw = os.environ.get(name, "")  # environ.Env would take a leading $ for the name of another variable
     if raw == "":
         if default is REQUIRED:
             raise ImproperlyConfigured(f"{name} is not set")
         raw = str(default)
     try:
         return parse(raw)
-    except (ValueError, ArithmeticError) as error:
+    except ValueError as error:
         raise ImproperlyConfigured(f"{name}{'' if is_secret else f'={raw!r}'}: {error}") from None
 
 
-def text(name: str, default: object = REQUIRED) -> str:
-    return _read(name, default, str)
+def address(name: str, default: str) -> str:
+    def parse(raw: str) -> str:
+        port = raw.rpartition(":")[2]
+        if not raw.startswith("unix:/") and not (port.isdecimal() and 0 < int(port) < 2**16):
+            raise ValueError("must be host:port or unix:/path")
+        return raw
+
+    return _read(name, default, parse)
 
 
 def secret(name: str, minimum_length: int) -> str:
@@ -74,8 +81,8 @@ def number(name: str, default: int, minimum: int = 0) -> int:
 def seconds(name: str, default: float) -> float:
     def parse(raw: str) -> float:
         value = float(raw)
-        if not 0 < value < float("inf"):
-            raise ValueError("must be more than 0")
+        if not SHORTEST <= value < float("inf"):
+            raise ValueError(f"must be at least {SHORTEST}")
         return value
 
     return _read(name, default, parse)
@@ -83,8 +90,12 @@ def seconds(name: str, default: float) -> float:
 
 def decimal(name: str, default: str, maximum: Decimal) -> Decimal:
     def parse(raw: str) -> Decimal:
-        value = Decimal(raw)
-        if not 0 < value <= maximum:
+        try:
+            value = Decimal(raw)
+            fits = 0 < value <= maximum
+        except InvalidOperation:
+            fits = False
+        if not fits:
             raise ValueError(f"must be more than 0 and at most {maximum:f}")
         return value
 
@@ -100,9 +111,13 @@ def database(name: str) -> dict[str, Any]:
     """A postgres:// URL as Django's DATABASES entry."""
 
     def parse(raw: str) -> dict[str, Any]:
-        config = environ.Env.db_url_config(raw)
-        if config.get("ENGINE") != "django.db.backends.postgresql" or not config.get("NAME"):
-            raise ValueError("must be postgres://user:password@host:port/database")
+        try:
+            is_ours = raw.startswith(("postgres://", "postgresql://"))
+            config = environ.Env.db_url_config(raw) if is_ours else {}
+        except ValueError:  # it quotes what it cannot read: parts of the password
+            config = {}
+        if not config.get("NAME"):
+            raise ValueError("must be postgres://user:password@host:port/database, special characters as %XX")
         return dict(config)
 
     return _read(name, REQUIRED, parse, is_secret=True)

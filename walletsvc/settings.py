@@ -102,9 +102,10 @@ def _database(lock_timeout: float, **options: object) -> dict[str, object]:
     }  # sslmode is the URL's
 
 
+_POOL_MIN = env.number("DATABASE_POOL_MIN", 1)
 _POOL = {
-    "min_size": env.number("DATABASE_POOL_MIN", 1),
-    "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=1),
+    "min_size": _POOL_MIN,
+    "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=max(1, _POOL_MIN)),
     "timeout": OPERATION_DEADLINE,
 }
 # Committer and reader: one connection each in every process, kept for ever, its statements prepared.
@@ -166,7 +167,7 @@ UNFOLD = {
 }
 
 # --- Server -----------------------------------------------------------------------------------------
-BIND = env.text("BIND", "127.0.0.1:8000")
+BIND = env.address("BIND", "127.0.0.1:8000")
 WORKERS = env.number("WORKERS", 2, minimum=1)
 WORKER_CONNECTIONS = env.number("WORKER_CONNECTIONS", 1000, minimum=1)
 WORKER_TIMEOUT = env.number("WORKER_TIMEOUT", 60, minimum=1)
