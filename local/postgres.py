@@ -117,7 +117,7 @@ class Cluster:
         self._evict()
         _give_away(self.data)
         for _ in range(PORT_ATTEMPTS):  # another program may take the port that was free a moment ago
-            self.port = free_port()
+            self.port = int(self.parameters.get("port", 0)) or free_port()
             self.process = self._spawn()
             if self._accepts(self.process):
                 return

@@ -1,8 +1,11 @@
 """Gunicorn's settings: `gunicorn -c walletsvc/gunicorn.py walletsvc.wsgi`."""
 
 import sys
+from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
+
+from walletsvc import census
 
 try:
     from walletsvc import settings
@@ -19,5 +22,12 @@ graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
 accesslog = "-" if settings.ACCESS_LOG else None
 loglevel = settings.LOG_LEVEL.lower()
+
+
+def child_exit(_master: Any, worker: Any) -> None:
+    """A worker that was killed cannot say that it has gone."""
+    census.leave(worker.age)
+
+
 # It would be one file in the home directory for all services of a user; a container may have none to write.
 control_socket_disable = True

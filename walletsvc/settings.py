@@ -1,6 +1,7 @@
 """Settings. Every key comes from the environment; env.example lists them all with their meaning."""
 
 from decimal import Decimal
+from operator import methodcaller
 from pathlib import Path
 
 from iso4217 import Currency
@@ -89,13 +90,18 @@ OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", 10)
 LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", 0.5)
 
 
-def _database(lock_timeout: float, **options: object) -> dict[str, object]:
-    """The database with a connection policy. An answer means durable, whatever the server's default."""
+def _database(**options: object) -> dict[str, object]:
+    """The database with a connection policy. An answer means durable, whatever the server's default.
+
+    Nobody waits long for a lock: what needs it is tried again until OPERATION_DEADLINE. Nobody keeps one long
+    either: a session whose client has vanished in the middle of a transaction ends.
+    """
     database = env.database("DATABASE_URL")
     policy = {
         "application_name": "walletsvc",
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
-        "options": f"-c synchronous_commit=on -c lock_timeout={int(lock_timeout * 1000)}",
+        "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
+        f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}",
     }
     return database | {
         "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}
@@ -106,15 +112,19 @@ _POOL_MIN = env.number("DATABASE_POOL_MIN", 1)
 _POOL = {
     "min_size": _POOL_MIN,
     "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=max(1, _POOL_MIN)),
-    "timeout": OPERATION_DEADLINE,
+    "timeout": OPERATION_DEADLINE / 4,  # then the API asks again, until the deadline
+    # The pool would wait twice as long after every failed attempt to connect, for minutes in the end. So it
+    # gives up at once, and begins anew.
+    "reconnect_timeout": 0.5,
+    "reconnect_failed": methodcaller("check"),
 }
 # Committer and reader: one connection each in every process, kept for ever, its statements prepared.
 _OWN = {"server_side_binding": True, "prepare_threshold": 3}
 DATABASES = {
     # The pool keeps the connections, and health checks replace those that a restarted database has cut.
-    "default": _database(OPERATION_DEADLINE, pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
-    "ledger": _database(LOCK_PATIENCE, **_OWN) | {"CONN_MAX_AGE": None},
-    "reader": _database(LOCK_PATIENCE, **_OWN) | {"CONN_MAX_AGE": None},
+    "default": _database(pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
+    "ledger": _database(**_OWN) | {"CONN_MAX_AGE": None},
+    "reader": _database(**_OWN) | {"CONN_MAX_AGE": None},
 }
 # Liquibase owns the schema: there is nothing for Django to migrate, of no application.
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}

@@ -12,12 +12,19 @@ from typing import Any, Final
 import gevent
 import gunicorn.util
 import orjson
-from gunicorn.workers.ggevent import GeventWorker
+from gevent.server import StreamServer
+from gunicorn.workers import ggevent
 from uuid_utils.compat import uuid7
 
 from wallets.problems import CONTENT_TYPE, BadRequest, InternalError
+from walletsvc import census
 
 MAX_BUFFERED: Final = 65_536  # bytes of an answer kept back; a streamed one goes out as it grows
+AT_THE_DOOR: Final = 65_536  # connections: more than any backlog
+AT_ONCE: Final = 64  # connections that a worker takes before it looks after those it has
+SLACK: Final = 4  # connections that a worker may have more than another, and a quarter on top
+PAUSE: Final = 0.002  # seconds in which another worker may take a connection
+PATIENCE: Final = 10  # such pauses
 LINGER: Final = 1.0  # seconds for clients in conversation to hear "Connection: close" with their next answer
 
 
@@ -45,41 +52,97 @@ class Answer:
             self._sock.sendall(whole)
 
 
-class Worker(GeventWorker):  # type: ignore[misc]
+class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     """Stops in three steps: accepts no more, ends conversations with their next answer, hangs up."""
 
     def init_process(self) -> None:
-        self.idle: set[Any] = set()
+        self.idle: dict[Any, float] = {}  # since when
+        self.connections = 0
+        census.report(self.age, 0)
+        Listener.worker = self.age
         super().init_process()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        self.idle.add(client)
+        self.idle[client] = time.monotonic()
+        self._count(1)
         try:
-            super().handle(listener, client, addr)
+            # It is asked for our address. The listener may be closed by now; the connection knows as well.
+            super().handle(client, client, addr)
         finally:
-            self.idle.discard(client)
+            self.idle.pop(client, None)
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self.connections += change
+        if self.alive:
+            census.report(self.age, self.connections)
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        self.idle.discard(sock)
+        self.idle.pop(sock, None)
         answer = Answer(sock)
         try:
             super().handle_request(listener_name, req, answer, addr)
         finally:
             answer.flush()
-            self.idle.add(sock)
+            self.idle[sock] = time.monotonic()
         # A client that has sent its next request already would be served on and on, and the others starve.
         gevent.sleep(0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        census.leave(self.age)
         gevent.spawn(self._hang_up_on_idle)
 
     def _hang_up_on_idle(self) -> None:
-        time.sleep(LINGER)
-        for client in list(self.idle):
-            # What has arrived is still read and answered; then the connection ends.
-            with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RD)
+        began = time.monotonic()
+        while True:
+            time.sleep(LINGER / 10)
+            late = time.monotonic() - LINGER
+            for client in [client for client, since in self.idle.items() if max(since, began) < late]:
+                # What has arrived is still read and answered; then the connection ends.
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RD)
+
+
+class Listener(StreamServer):  # type: ignore[misc]
+    """Leaves new connections to a worker that has fewer, and at the end turns nobody away."""
+
+    worker = 0  # whose this is
+    is_closing = False
+    patience = PATIENCE
+
+    @property
+    def max_accept(self) -> int:
+        return AT_THE_DOOR if self.is_closing else AT_ONCE
+
+    @max_accept.setter
+    def max_accept(self, _: int) -> None:
+        """gunicorn sets 1 for several workers, which makes many wait that connect together."""
+
+    def do_read(self) -> Any:
+        if self.patience and not self.is_closing and self._has_enough():
+            # Another worker's turn. Should it be stuck, this one takes the connection after all.
+            self.patience -= 1
+            self.stop_accepting()
+            self._timer = self.loop.timer(PAUSE)
+            self._timer.start(self._start_accepting_if_started)
+            return None
+        self.patience = PATIENCE
+        connection = super().do_read()
+        if connection:
+            census.report(self.worker, len(self.pool) + 1)
+        return connection
+
+    def _has_enough(self) -> bool:
+        fewest = census.fewest_elsewhere(self.worker)
+        return fewest is not None and len(self.pool) >= fewest + fewest // 4 + SLACK
+
+    def close(self) -> None:
+        """Lets everybody in who stands at the door: the kernel would turn them away unheard."""
+        if not self.is_closing:
+            self.is_closing = True
+            self._do_read()
+        super().close()
 
 
 def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
@@ -97,3 +160,4 @@ def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
 
 
 gunicorn.util.write_error = write_problem
+ggevent.StreamServer = Listener

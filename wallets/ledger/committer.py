@@ -51,6 +51,7 @@ def _alone(command: Command) -> Outcome:
     ticket: CommandTicket = Ticket(command, settings.OPERATION_DEADLINE)
     committer = Committer(db.DEFAULT_DB_ALIAS)
     while committer.run([ticket]) and ticket.is_in_time:
+        recovery.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
         time.sleep(PAUSE)
     return ticket.wait()
 
@@ -66,22 +67,20 @@ class Committer:
         return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
 
     def _run_claimed(self, tickets: list[CommandTicket]) -> list[CommandTicket]:
-        is_recovering = False
         # A wallet that kept somebody waiting once is not waited for again: it must not hold up the others.
         impatient = {ticket.item.wallet_id for ticket in tickets if ticket.is_parked}
         while tickets:
             commands = [ticket.item for ticket in tickets]
+            is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
-                outcomes = execute(
-                    commands, using=self._using, impatient=impatient, is_recovering=is_recovering
-                )
+                with recovery.watched(self._using):
+                    outcomes = execute(
+                        commands, using=self._using, impatient=impatient, is_recovering=is_recovering
+                    )
             except Exception as error:
                 if recovery.is_lock_timeout(error):
                     impatient = {command.wallet_id for command in commands}
                 elif recovery.is_away(error):
-                    # The commit may have happened. The same commands run again under the same ids: the lock
-                    # of a dying backend holds until it has truly ended, then their ids are found, or not.
-                    is_recovering = True
                     tickets = self._wait_for_database(tickets, error)
                 else:
                     return self._one_by_one(tickets, error)
@@ -100,9 +99,16 @@ class Committer:
         return again
 
     def _wait_for_database(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:
+        """Those that are still in time, to run again.
+
+        The commit may have happened. The same commands run again under the same ids: the lock of a dying
+        backend holds until it has truly ended, then their ids are found, or not.
+        """
         logger.warning("the database is away, %d operations wait for it: %s", len(tickets), error)
         recovery.reconnect(self._using)
         time.sleep(recovery.PAUSE)
+        for ticket in tickets:
+            ticket.is_in_doubt |= recovery.may_have_been_done(error)
         late = [ticket for ticket in tickets if not ticket.is_in_time]
         for ticket in late:
             ticket.fail(Unavailable())

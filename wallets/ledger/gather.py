@@ -26,12 +26,16 @@ GRACE: Final = 1.0  # seconds past its deadline for a ticket that is being worke
 class Ticket(Generic[ItemT, ResultT]):
     """One item, and the place where its result will be."""
 
-    __slots__ = ("_claim", "_error", "_result", "_wakeup", "deadline", "is_parked", "is_settled", "item")
+    __slots__ = (
+        *("_claim", "_error", "_result", "_wakeup"),
+        *("deadline", "is_in_doubt", "is_parked", "is_settled", "item"),
+    )
 
     def __init__(self, item: ItemT, patience: float) -> None:
         self.item = item
         self.deadline = time.monotonic() + patience
         self.is_parked = False  # came back once: something that it needs is taken
+        self.is_in_doubt = False  # an attempt ended without a word: it may have been done
         self._claim = threading.Lock()
         self.is_settled = False
         self._wakeup = threading.Lock()  # held until there is a result
@@ -40,8 +44,8 @@ class Ticket(Generic[ItemT, ResultT]):
         self._error: BaseException | None = None
 
     def claim(self) -> bool:
-        """Take the ticket to work on it. False where whoever asked has given up: then nothing may be done."""
-        return self._claim.acquire(blocking=False)
+        """Take the ticket to work on it. False past its deadline: whoever asked gives up."""
+        return self.is_in_time and self._claim.acquire(blocking=False)
 
     def park(self) -> None:
         """Put the claimed ticket back: nothing was done, and it is to be tried again."""
@@ -68,13 +72,15 @@ class Ticket(Generic[ItemT, ResultT]):
         Raises what the call raised; TooManyRequests (nothing was done: what it needs was taken all the time);
         Unavailable (the call did not come back in time; what it did is not known unless it never began).
         """
-        if not self._wakeup.acquire(timeout=max(0, self.deadline - time.monotonic())):
-            if self.claim():  # nobody has begun, and now nobody will
-                raise (
-                    TooManyRequests("The wallet was busy for too long.") if self.is_parked else Unavailable()
-                )
-            if not self._wakeup.acquire(timeout=GRACE):
+        for patience in (max(0, self.deadline - time.monotonic()), GRACE):
+            if self._wakeup.acquire(timeout=patience):
+                break
+            if self._claim.acquire(blocking=False):  # nobody works on it, and now nobody will
+                if self.is_parked and not self.is_in_doubt:
+                    raise TooManyRequests("The wallet was busy for too long.")
                 raise Unavailable
+        else:
+            raise Unavailable
         if self._error is not None:
             raise self._error
         return self._result

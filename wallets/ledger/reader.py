@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from uuid import UUID
 
+from django import db
 from django.conf import settings
 from django.db.models.expressions import RawSQL
 
@@ -43,9 +44,14 @@ def gather() -> Gather[UUID, Wallet | None]:
 def _run(tickets: Sequence[Ticket[UUID, Wallet | None]]) -> list[Ticket[UUID, Wallet | None]]:
     claimed = [ticket for ticket in tickets if ticket.claim()]
     ids = list({ticket.item for ticket in claimed})
-    found = recovery.until_deadline(lambda: _wallets(ids), READER)
-    for ticket in claimed:
-        ticket.settle(found.get(ticket.item))
+    try:
+        found = recovery.until_deadline(lambda: _wallets(ids), READER)
+    except db.Error as error:
+        for ticket in claimed:
+            ticket.fail(error)
+    else:
+        for ticket in claimed:
+            ticket.settle(found.get(ticket.item))
     return []
 
 

@@ -1,30 +1,43 @@
 """When the database goes away: which errors mean that, and trying again until it is back."""
 
+import os
+import socket
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from typing import Final, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final, TypeVar
 
+import psycopg
 from django import db
 from django.conf import settings
 from psycopg import errors as postgres
+from psycopg_pool import PoolTimeout
 
 T = TypeVar("T")
 
 PAUSE: Final = 0.1  # seconds between two attempts to reach the database
+LOOK: Final = 0.25  # seconds between two looks for calls that take too long
 
 # SQLSTATEs of a server that goes, comes, or is full. An error without one comes from the connection itself.
-_AWAY: Final = ("08", "57P", "53300", "25006")
+_AWAY: Final = ("08", "57P", "25P03", "53300", "25006")
 
 
 def is_away(error: Exception) -> bool:
     """Whether the connection is lost or could not be made, so that the end of a commit may be unknown."""
     if isinstance(error, db.InterfaceError):
         return True
-    if not isinstance(error, db.OperationalError):
+    if not isinstance(error, db.OperationalError | db.InternalError):
         return False
     state: str | None = getattr(error.__cause__, "sqlstate", None)
     return state is None or state.startswith(_AWAY)
+
+
+def may_have_been_done(error: Exception) -> bool:
+    """Whether it may be done what the database was asked for. Who got no connection has asked nothing."""
+    return not isinstance(error.__cause__, PoolTimeout)
 
 
 def is_lock_timeout(error: Exception) -> bool:
@@ -39,16 +52,72 @@ def reconnect(using: str) -> None:
 
 
 def until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T:
-    """What `work` returns, tried again while the database is away, up to OPERATION_DEADLINE.
+    """What `work` returns, tried again up to OPERATION_DEADLINE while the database is away or a lock taken.
 
     `work` must be safe to repeat: a read, or a write under an id that was made before.
     """
     deadline = time.monotonic() + settings.OPERATION_DEADLINE
+    doubt: db.Error | None = None
+    busy: db.Error | None = None
     while True:
         try:
-            return work()
+            with watched(using):
+                return work()
         except db.Error as error:
-            if not is_away(error) or time.monotonic() + PAUSE >= deadline:
+            if is_lock_timeout(error):
+                busy = error
+            elif not is_away(error):
                 raise
-        reconnect(using)
+            elif may_have_been_done(error):
+                doubt = error
+            told = doubt or busy or error
+        if time.monotonic() + PAUSE >= deadline:
+            raise told
+        reconnect(using)  # who waits for a lock gives the connection back to the pool meanwhile
         time.sleep(PAUSE)
+
+
+# --- A database that says nothing -------------------------------------------------------------------
+@contextmanager
+def watched(using: str) -> Iterator[None]:
+    """Cut the connection when what is done with it takes half of OPERATION_DEADLINE: time to do it again.
+
+    A connection can be half open, or its server frozen: without that, one would wait for a word for ever.
+    """
+    call = _Call(db.connections[using], time.monotonic() + settings.OPERATION_DEADLINE / 2)
+    calls = _watch()
+    calls.add(call)
+    try:
+        yield
+    finally:
+        calls.discard(call)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Call:
+    wrapper: Any
+    until: float
+
+    def cut(self) -> None:
+        """Whoever waits for the connection is told that it has ended."""
+        connection: psycopg.Connection | None = self.wrapper.connection
+        if connection is None:
+            return  # there is none yet: connecting has a timeout of its own
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as it:
+            it.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def _watch() -> set[_Call]:
+    """The calls in progress, and this process's one thread that looks after them."""
+    calls: set[_Call] = set()
+    threading.Thread(target=_look_after, args=[calls], name="watch", daemon=True).start()
+    return calls
+
+
+def _look_after(calls: set[_Call]) -> None:
+    while True:
+        time.sleep(LOOK)
+        now = time.monotonic()
+        for call in [call for call in calls.copy() if call.until < now]:
+            call.cut()

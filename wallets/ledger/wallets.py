@@ -112,15 +112,23 @@ def change_wallet(
     `precondition` is asked under the lock and raises to refuse. Raises WalletNotFound, WalletClosed (a closed
     wallet stays as it is) or WalletNotEmpty (only an empty one can be closed).
     """
-    return until_deadline(lambda: _change(wallet_id, change, precondition))
+    change_id = uuid7()  # as with opening: an attempt that was cut off after its commit is found again
+    return until_deadline(lambda: _change(wallet_id, change, precondition, change_id))
 
 
-def _change(wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None]) -> Wallet:
+def _change(
+    wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None], change_id: UUID
+) -> Wallet:
     with transaction.atomic():
         wallet = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id).first()
         if wallet is None:
             raise WalletNotFound
-        precondition(wallet)
+        try:
+            precondition(wallet)
+        except Problem:
+            if WalletChange.objects.filter(id=change_id).exists():
+                return wallet  # it was as expected, until this very change: its commit was in doubt
+            raise
         changes = _differences(wallet, change)
         if not changes:
             return wallet
@@ -131,7 +139,7 @@ def _change(wallet_id: UUID, change: Change, precondition: Callable[[Wallet], No
         wallet.updated_at = max(database_clock(DEFAULT_DB_ALIAS), wallet.updated_at + TICK)
         wallet.save(update_fields=[*changes, "updated_at"])
         WalletChange.objects.create(
-            id=uuid7(),
+            id=change_id,
             wallet=wallet,
             changes=changes,
             actor=change.actor,
