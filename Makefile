@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test alone check formatted format lint types roundtrip clean
+.PHONY: help run test bench loadtest alone check formatted format lint types roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
@@ -18,8 +18,15 @@ run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT 
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
 
 test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
-	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered $(ARGS)
+	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered $(COVERAGE) $(ARGS)
 
+bench: .venv/ready ## measure the service beside its yardsticks, five minutes; ARGS="hot naive" picks, ARGS=--help
+	@$(PYTHON) -m loadtest.bench $(ARGS)
+
+loadtest: .venv/ready ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
+	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)
+
+check: COVERAGE := --cov-fail-under=95
 check: formatted lint types roundtrip alone test ## all that has to pass before a change is done
 
 alone: .venv/ready ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own

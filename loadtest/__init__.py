@@ -1,0 +1,1 @@
+"""What `make bench` and `make loadtest` need; the service imports none of it."""

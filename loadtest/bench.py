@@ -1,0 +1,231 @@
+"""`make bench`: the service beside its yardsticks, all rows in turn, several rounds, in one run."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+
+from loadtest import big_ledger, machine, wrk
+from loadtest.crowd import Crowd, database_connections
+from loadtest.figures import Figures
+from loadtest.servers import BARE, NAIVE, SERVICE, THREADS, Kind, Server, running, scratch_cluster
+from loadtest.wrk import Result
+from local import STATE, LocalError
+from local.files import plain_errors
+from local.postgres import SUPERUSER, Cluster
+from local.service import environment, manage
+
+FOLDER = STATE / "bench"
+WALLETS = 10_000
+MILLION = 1_000_000
+WARM_UP = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
+CROWD_SIZE = 1000
+CROWD_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A load that wrk puts on one of the servers."""
+
+    title: str
+    kind: Kind = SERVICE
+    method: str = "POST"
+    wallets: int = 1
+    connections: int = 64
+    disk_is_slow: bool = False
+
+
+ROWS = {
+    "hot": Row("one hot wallet"),
+    "naive": Row("one hot wallet, naive shape", NAIVE),
+    "threads": Row("one hot wallet, on threads", THREADS),
+    "bare": Row("one hot wallet, no database", BARE),
+    "spread": Row("10,000 wallets", wallets=WALLETS),
+    "slow-disk": Row("one hot wallet, slow disk", disk_is_slow=True),
+    "get": Row("GET of a wallet", method="GET"),
+    "get-naive": Row("GET, a query a request", NAIVE, "GET"),
+    "get-threads": Row("GET, on threads", THREADS, "GET"),
+    "get-bare": Row("GET, no database", BARE, "GET"),
+    "lone": Row("one lone client", connections=1),
+    "lone-naive": Row("one lone client, naive shape", NAIVE, connections=1),
+}
+OTHER_ROWS = {  # which wrk alone does not measure
+    "crowd": "1,000 connections",
+    "empty-ledger": "one hot wallet, beside the next",
+    "big-ledger": "one hot wallet, 10 million stored",
+}
+TITLES = {name: row.title for name, row in ROWS.items()} | OTHER_ROWS
+
+
+class Bench:
+    """The servers on one cluster, and what was measured on them."""
+
+    def __init__(self, cluster: Cluster, stack: ExitStack, kinds: set[Kind]) -> None:
+        self.figures = Figures()
+        self._cluster = cluster
+        self._wallets = create_wallets(cluster)
+        self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
+
+    def measure(self, name: str, seconds: float) -> Result:
+        row = ROWS[name]
+        server = self._servers[row.kind]
+        end = "/operation" if row.method == "POST" else ""
+        paths = paths_file(f"{row.method}-{row.wallets}", self._wallets[: row.wallets], end)
+        with slow_disk(self._cluster) if row.disk_is_slow else nullcontext():
+            before = self._cpu(server)
+            result = wrk.load(server.url, row.method, paths, row.connections, seconds)
+            service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
+        if row.kind == SERVICE and row.method == "POST":
+            self._weigh(server, result.requests)
+        return replace(
+            result,
+            service_cpu=service / result.requests * 1e6,
+            database_cpu=database / result.requests * 1e6,
+        )
+
+    def measure_crowd(self) -> None:
+        address = self._servers[SERVICE].address
+        with database_connections(self._cluster.url(SUPERUSER)) as sampled:
+            crowd = Crowd(address.host, address.port, f"/api/v1/wallets/{self._wallets[0]}/operation")
+            self.figures.results["crowd"].append(crowd.run(CROWD_SIZE, CROWD_SECONDS))
+        self.figures.database_connections = sampled.most
+
+    def measure_big_ledger(self, rounds: int, seconds: float) -> None:
+        with big_ledger.running(FOLDER) as cluster, running(SERVICE, cluster.url()) as server:
+            wallet = big_ledger.hot_wallet(cluster)
+            paths = paths_file("big-ledger", [wallet], "/operation")
+            wrk.load(server.url, "POST", paths, ROWS["hot"].connections, WARM_UP)
+            for _ in range(rounds):
+                self.figures.results["empty-ledger"].append(self.measure("hot", seconds))
+                result = wrk.load(server.url, "POST", paths, ROWS["hot"].connections, seconds)
+                self.figures.results["big-ledger"].append(result)
+            self.figures.looks = big_ledger.looks(cluster, wallet)
+
+    def verify(self) -> str:
+        """Raises LocalError where any wallet differs from its ledger."""
+        env = environment(self._cluster.url(), self._servers[SERVICE].address)
+        return manage(env, "verify_ledger").strip()
+
+    def _cpu(self, server: Server) -> tuple[float, float]:
+        assert self._cluster.process
+        return machine.cpu_seconds(server.process.pid), machine.cpu_seconds(self._cluster.process.pid)
+
+    def _weigh(self, server: Server, operations: int) -> None:
+        memory = self.figures.memory
+        done = memory[-1][0] if memory else 0
+        memory.append((done + operations, machine.memory(server.process.pid)))
+
+
+def create_wallets(cluster: Cluster) -> list[str]:
+    with psycopg.connect(cluster.url(SUPERUSER)) as db:
+        rows = db.execute(
+            "INSERT INTO wallet (id, currency, label) SELECT uuidv7(), 'RUB', 'bench'"
+            " FROM generate_series(1, %s) RETURNING id::text",
+            [WALLETS],
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def paths_file(name: str, wallets: Sequence[str], end: str) -> Path:
+    file = FOLDER / f"{name}.paths"
+    file.write_text("".join(f"/api/v1/wallets/{wallet}{end}\n" for wallet in wallets))
+    return file
+
+
+@contextmanager
+def slow_disk(cluster: Cluster) -> Iterator[None]:
+    """Every flush of the log waits for 5 ms first, as for a slower disk."""
+    change(cluster, "ALTER SYSTEM SET commit_delay = 5000", "ALTER SYSTEM SET commit_siblings = 0")
+    try:
+        yield
+    finally:
+        change(cluster, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings")
+
+
+def change(cluster: Cluster, *statements: str) -> None:
+    with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
+        for statement in (*statements, "SELECT pg_reload_conf()"):
+            db.execute(statement.encode())
+    time.sleep(0.2)  # the sessions that are open hear of it at their next statement
+
+
+# --- A run ------------------------------------------------------------------------------------------
+def main() -> None:
+    options = parse(sys.argv[1:])
+    try:
+        wrk.program()
+        with plain_errors(), ExitStack() as stack:
+            figures = run(options, stack)
+    except LocalError as error:
+        sys.exit(f"bench: {error}")
+    except KeyboardInterrupt:
+        sys.exit("bench: stopped")
+    sys.exit(any(result.failures for results in figures.results.values() for result in results))
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    names = [*ROWS, "crowd"]
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="of load on a row in a round")
+    parser.add_argument("--long", action="store_true", help="a million operations; a ledger of ten million")
+    options = parser.parse_args(arguments)
+    if unknown := [name for name in options.rows if name not in names]:
+        parser.error(f"there is no row {', '.join(unknown)}: choose from {', '.join(names)}")
+    options.rows = options.rows or names
+    return options
+
+
+def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
+    file = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.json"
+    cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
+    described = machine.describe(cluster.url(SUPERUSER))
+    print(machine.sentence(described), flush=True)
+    names = [name for name in options.rows if name in ROWS]
+    bench = Bench(cluster, stack, {SERVICE} | {ROWS[name].kind for name in names})
+    go_round(bench, names, options.rounds, options.seconds)
+    if options.long:
+        go_on_to_a_million(bench)
+        bench.measure_big_ledger(options.rounds, options.seconds)
+    if "crowd" in options.rows:
+        print(f"{CROWD_SIZE:,} connections for {CROWD_SECONDS:.0f} s", flush=True)
+        bench.measure_crowd()
+    print(f"\n{bench.figures.tables(TITLES)}\n\n{bench.verify()}")
+    file.write_text(json.dumps({"machine": described, **bench.figures.as_json()}, indent=1))
+    print(f"All figures: {file}")
+    return bench.figures
+
+
+def go_round(bench: Bench, names: Sequence[str], rounds: int, seconds: float) -> None:
+    total = len(names) * (rounds * seconds + WARM_UP)
+    print(f"{len(names)} rows, {rounds} rounds of {seconds:g} s: {total / 60:.1f} minutes", flush=True)
+    for name in names:
+        bench.measure(name, WARM_UP)
+    for number in range(1, rounds + 1):
+        others = machine.busy()
+        bench.figures.others.append(others)
+        print(f"  round {number} of {rounds}: other work takes {others:.0%} of the cores", flush=True)
+        for name in names:
+            result = bench.measure(name, seconds)
+            bench.figures.results[name].append(result)
+            print(f"    {TITLES[name]:<30}{result.rate:>7,.0f} a second", flush=True)
+
+
+def go_on_to_a_million(bench: Bench) -> None:
+    memory = bench.figures.memory
+    while not memory or memory[-1][0] < MILLION:
+        bench.measure("hot", 20)
+        operations, megabytes = memory[-1]
+        print(f"  {operations:>9,} operations, {megabytes:.0f} MB", flush=True)
+
+
+if __name__ == "__main__":
+    main()

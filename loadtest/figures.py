@@ -1,0 +1,79 @@
+"""What a run of the benchmark measured, and what it has to be."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from loadtest import report
+from loadtest.report import Check, ratio
+from loadtest.wrk import Result
+
+
+@dataclass
+class Figures:
+    results: dict[str, list[Result]] = field(default_factory=lambda: defaultdict(list))
+    memory: list[tuple[int, float]] = field(default_factory=list)  # operations so far, MB of a worker
+    others: list[float] = field(default_factory=list)  # the share of the cores that others took
+    database_connections: int = 0  # the most that the crowd led to
+    looks: tuple[float, float] | None = None  # at the big ledger: newest page, balance at a time; ms
+
+    def checks(self) -> list[Check]:
+        """The figures that were promised, as far as they were measured."""
+        return [*self._ratios(), *self._slow_disk(), *self._looks(), *self._memory(), *self._crowd()]
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "rows": {name: [asdict(result) for result in results] for name, results in self.results.items()},
+            "memory": self.memory,
+            "others": self.others,
+            "database_connections": self.database_connections,
+            "looks_ms": self.looks,
+            "checks": [asdict(check) | {"kept": check.is_kept} for check in self.checks()],
+        }
+
+    def tables(self, titles: dict[str, str]) -> str:
+        rows = [report.measured(titles[name], results) for name, results in self.results.items()]
+        checks = [report.checked(check) for check in self.checks()]
+        return f"{report.table(report.MEASURED, rows)}\n\n{report.table(report.CHECKED, checks)}"
+
+    def _ratios(self) -> Iterator[Check]:
+        yield from self._ratio("hot", "naive", at_least=9, aim=12)
+        yield from self._ratio("hot", "bare", at_least=0.6, aim=0.75)
+        yield from self._ratio("spread", "hot", at_least=0.9, at_most=1.1)
+        yield from self._ratio("slow-disk", "hot", aim=0.9)
+        yield from self._ratio("big-ledger", "empty-ledger", at_least=0.95)
+        yield from self._ratio("get", "get-bare", at_least=0.75, aim=0.85)
+        yield from self._ratio("get", "get-naive", at_least=2.5)
+        yield from self._ratio("lone", "lone-naive", "p50", at_most=1)
+
+    def _ratio(self, above: str, below: str, figure: str = "rate", **bounds: float) -> Iterator[Check]:
+        if above in self.results and below in self.results:
+            one, other = ([getattr(result, figure) for result in self.results[row]] for row in (above, below))
+            what = f"{above} / {below}" + ("" if figure == "rate" else f", {figure}")
+            yield ratio(what, one, other, **bounds)
+
+    def _slow_disk(self) -> Iterator[Check]:
+        if results := self.results.get("slow-disk"):
+            rate = statistics.median(result.rate for result in results)
+            yield Check("slow disk: operations a second", rate, at_least=1500)
+
+    def _looks(self) -> Iterator[Check]:
+        if self.looks:
+            page, balance = self.looks
+            yield Check("big ledger: newest page, ms", page, at_most=5)
+            yield Check("big ledger: balance at a time, ms", balance, at_most=5)
+
+    def _memory(self) -> Iterator[Check]:
+        if self.memory:
+            operations, last = self.memory[-1]
+            half = next(megabytes for done, megabytes in self.memory if done >= operations / 2)
+            yield Check(f"MB of a worker after {operations:,} operations", last, at_most=120)
+            yield Check("MB it grew in the second half", last - half, at_most=2)
+
+    def _crowd(self) -> Iterator[Check]:
+        for result in self.results.get("crowd", []):
+            yield Check("1,000 connections: failures", result.failures, at_most=0)
+            yield Check("1,000 connections: slowest, ms", result.slowest, at_most=3000, aim=1500)
+            yield Check("1,000 connections: to the database", self.database_connections, at_most=20)

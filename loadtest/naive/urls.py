@@ -1,0 +1,12 @@
+"""The addresses that the benchmark asks for, as the service has them."""
+
+from django.urls import path
+
+from loadtest.naive.views import ReadWallet, WalletOperation
+from wallets.health import livez
+
+urlpatterns = [
+    path("livez", livez),
+    path("api/v1/wallets/<uuid:wallet_id>", ReadWallet.as_view()),
+    path("api/v1/wallets/<uuid:wallet_id>/operation", WalletOperation.as_view()),
+]

@@ -1,0 +1,40 @@
+"""The loads that `make loadtest` knows by name, and what is expected of the service under each."""
+
+from dataclasses import dataclass
+from typing import Final
+
+RATE: Final = 10  # requests a second of one user, each on a connection of its own
+
+
+@dataclass(frozen=True)
+class Stage:
+    seconds: int
+    rate: int  # requests a second, of all users together
+
+
+@dataclass(frozen=True)
+class Profile:
+    stages: tuple[Stage, ...]
+    p99: int  # milliseconds, at most
+    wallets: int = 1
+    reads: float = 0  # their share of the requests
+
+    @property
+    def seconds(self) -> int:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def requests(self) -> int:
+        return sum(stage.seconds * stage.rate for stage in self.stages)
+
+
+PROFILES: Final = {
+    "hot": Profile((Stage(60, 1000),), p99=100),
+    "hot-2000": Profile((Stage(60, 2000),), p99=250),
+    "spread": Profile((Stage(60, 1000),), p99=100, wallets=10_000),
+    "mixed": Profile((Stage(60, 1000),), p99=100, wallets=100, reads=0.2),
+    "spike": Profile((Stage(20, 300), Stage(10, 2000), Stage(30, 300)), p99=250),
+    # Whether everything works at all: for the tests and for a look at a new installation.
+    "smoke": Profile((Stage(5, 20),), p99=5000, wallets=3, reads=0.2),
+}
+DEFAULT: Final = "hot"

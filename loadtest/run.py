@@ -1,0 +1,119 @@
+"""`make loadtest`: Locust without its page, then the verdict, then the books.
+
+PROFILE names the load, HOST a running service; without HOST the service is started here.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+from loadtest import report
+from loadtest.profiles import DEFAULT, PROFILES, Profile
+from loadtest.servers import SERVICE, running, scratch_cluster
+from loadtest.tally import Tally
+from loadtest.verdict import Answers, differences, fetch_wallets, verdict
+from local import ROOT, STATE, LocalError
+from local.files import plain_errors
+from local.processes import bound
+from local.service import environment, manage
+
+FOLDER = STATE / "loadtest"
+STOP_PATIENCE = 60  # seconds that Locust waits for the last answers: each one sent has to be counted
+SHOWN = 10  # differences, at most
+
+
+def main() -> None:
+    options = parse(sys.argv[1:])
+    try:
+        with plain_errors(), ExitStack() as stack:
+            is_well = run(options, stack)
+    except LocalError as error:
+        sys.exit(f"loadtest: {error}")
+    except KeyboardInterrupt:
+        sys.exit("loadtest: stopped")
+    sys.exit(not is_well)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="loadtest", description=__doc__)
+    parser.add_argument("--profile", choices=list(PROFILES), default=os.environ.get("PROFILE") or DEFAULT)
+    parser.add_argument("--host", default=os.environ.get("HOST"), help="such as http://127.0.0.1:8000")
+    options = parser.parse_args(arguments)
+    if options.profile not in PROFILES:  # argparse does not look at what it was given as the default
+        parser.error(f"there is no profile {options.profile}: choose from {', '.join(PROFILES)}")
+    return options
+
+
+def run(options: argparse.Namespace, stack: ExitStack) -> bool:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    results = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="walletsvc-loadtest-")))
+    html = FOLDER / f"{options.profile}-{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.html"
+    profile = PROFILES[options.profile]
+    host, env = (running_service(options.host), None) if options.host else start_service(stack)
+    print(f"{options.profile}: {profile.requests:,} requests in {profile.seconds} s to {host}", flush=True)
+    load(host, options.profile, html, results)
+    is_well = judge(profile, Answers.load(results / "answers.json"))
+    is_well &= audit(host, Tally.load(results.glob("tally-*.json")))
+    if env:
+        print(manage(env, "verify_ledger").strip())  # raises where anything is wrong
+    print(f"Report: {html}")
+    return is_well
+
+
+def running_service(host: str) -> str:
+    host = host.rstrip("/")
+    try:
+        urllib.request.urlopen(f"{host}/readyz", timeout=10).close()  # noqa: S310
+    except (OSError, ValueError) as error:
+        raise LocalError(f"there is no service ready at {host}: {error}") from error
+    return host
+
+
+def start_service(stack: ExitStack) -> tuple[str, dict[str, str]]:
+    """Its address, and the environment that a command of its own needs."""
+    print("Starting a database and the service", flush=True)
+    cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
+    server = stack.enter_context(running(SERVICE, cluster.url()))
+    return server.url, environment(cluster.url(), server.address)
+
+
+def load(host: str, profile: str, html: Path, results: Path) -> None:
+    locust = [
+        *(sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless"),
+        *("--load", profile, "--profile", profile, "--host", host, "--only-summary", "--loglevel", "WARNING"),
+        *("--html", str(html), "--json-file", str(results / "answers"), "--tally", str(results)),
+        *("--stop-timeout", str(STOP_PATIENCE), "--exit-code-on-error", "0"),
+    ]
+    done = subprocess.run(bound(locust), cwd=ROOT, check=False)  # noqa: S603
+    if done.returncode:
+        raise LocalError(f"Locust failed with exit code {done.returncode}; its reason is above")
+
+
+def judge(profile: Profile, answers: Answers) -> bool:
+    checks = verdict(profile, answers)
+    print(f"\n{report.table(report.CHECKED, [report.checked(check) for check in checks])}\n")
+    return all(check.is_kept for check in checks)
+
+
+def audit(host: str, tally: Tally) -> bool:
+    """Operations answered = operations stored, and their sums, in every wallet of the run."""
+    found = list(differences(tally, fetch_wallets(host, set(tally.operations))))
+    for difference in found[:SHOWN]:
+        print(difference)
+    answered = sum(tally.operations.values())
+    outcome = (
+        f"{len(found)} DIFFERENCES to what is stored" if found else "as many are stored, with equal sums"
+    )
+    print(f"{answered:,} operations answered in {len(tally.operations):,} wallets: {outcome}")
+    return not found
+
+
+if __name__ == "__main__":
+    main()

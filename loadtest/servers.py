@@ -1,0 +1,95 @@
+"""The database and the servers that are measured, each on a free port of 127.0.0.1."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+from local import ROOT, template
+from local.postgres import Cluster, free_port
+from local.processes import bound, stop
+from local.run import START_PATIENCE, watch
+from local.service import STOP_PATIENCE, Address, environment
+
+# The server's own defaults, as `make run` has them: an answer is on disk. The copied template had fsync off.
+DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A server to measure: gunicorn's configuration, the application, what its environment adds."""
+
+    config: str
+    application: str
+    settings: str = "walletsvc.settings"
+
+
+SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
+THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
+BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")
+NAIVE = Kind("loadtest/naive/gunicorn.py", "loadtest.naive.wsgi", settings="loadtest.naive.settings")
+
+
+@contextmanager
+def scratch_cluster(folder: Path) -> Iterator[Cluster]:
+    """A durable cluster with an empty database of the current schema; nothing of it stays."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    Cluster(folder).remove()  # what a killed run left; one that is still running refuses
+    cluster = Cluster(template.copy(folder).folder, DURABLE)
+    try:
+        with cluster:
+            yield cluster
+    finally:
+        cluster.remove()
+
+
+class Server:
+    """One of the kinds, running."""
+
+    def __init__(self, kind: Kind, database_url: str) -> None:
+        self.address = Address("127.0.0.1", free_port())
+        self.url = f"http://{self.address.bind}"
+        command = [sys.executable, "-m", "gunicorn", "-c", kind.config, kind.application]
+        self.process = subprocess.Popen(  # noqa: S603
+            bound(command, dying_wish="QUIT"),
+            env={
+                "LOG_LEVEL": "WARNING",
+                **environment(database_url, self.address),
+                "BIND": self.address.bind,
+                "DJANGO_SETTINGS_MODULE": kind.settings,
+            },
+            cwd=ROOT,
+            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+        )
+
+    def wait_until_ready(self) -> None:
+        watch({"the server": self.process}, until=self._answers, patience=START_PATIENCE)
+
+    def stop(self) -> None:
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)
+
+    def _answers(self) -> bool:
+        connection = HTTPConnection(self.address.bind, timeout=START_PATIENCE)
+        try:
+            connection.request("GET", "/livez")
+            connection.getresponse()
+        except (OSError, HTTPException):
+            return False
+        else:
+            return True
+        finally:
+            connection.close()
+
+
+@contextmanager
+def running(kind: Kind, database_url: str) -> Iterator[Server]:
+    server = Server(kind, database_url)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        server.stop()

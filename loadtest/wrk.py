@@ -1,0 +1,49 @@
+"""Runs wrk, the closed-loop load generator in C: it takes little from the cores that it shares."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from local import LocalError
+from local.processes import run
+
+SCRIPT = Path(__file__).with_name("wrk.lua")
+PATIENCE = 30  # seconds for one answer; wrk's own default would call a slow answer a failure
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one run of load measured. Times are in milliseconds."""
+
+    requests: int
+    seconds: float
+    failures: int
+    p50: float
+    p99: float
+    slowest: float
+    service_cpu: float = 0  # microseconds a request: less of a matter of chance than the rate
+    database_cpu: float = 0
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds
+
+
+def program() -> str:
+    found = shutil.which("wrk")
+    if found is None:
+        raise LocalError("the program wrk is missing: apt-get install wrk")
+    return found
+
+
+def load(url: str, method: str, paths: Path, connections: int, seconds: float) -> Result:
+    """Ask for `paths` (a file, one a line) on so many connections, each with its next request at once."""
+    duration = f"{max(1, round(seconds))}s"
+    output = run(
+        [
+            *(program(), "--threads", "1", "--connections", str(connections), "--duration", duration),
+            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths)),
+        ]
+    )
+    return Result(**json.loads(output.splitlines()[-1]))

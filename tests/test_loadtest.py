@@ -1,0 +1,202 @@
+"""The benchmark's yardsticks and the load test are what they claim to be. Nothing here is timed."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loadtest import wrk
+from loadtest.crowd import Crowd
+from loadtest.figures import Figures
+from loadtest.profiles import Profile, Stage
+from loadtest.servers import BARE, NAIVE, Kind, running
+from loadtest.tally import Tally
+from loadtest.verdict import Answers, differences, verdict
+from loadtest.wrk import Result
+from local import ROOT, LocalError
+from tests.client import Api, OverHttp
+from tests.conftest import Books, Unchanged
+
+NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
+
+
+# --- The yardsticks ---------------------------------------------------------------------------------
+@contextmanager
+def served(kind: Kind) -> Iterator[Api]:
+    with running(kind, os.environ["DATABASE_URL"]) as server:
+        sender = OverHttp(server.url)
+        with closing(sender.connection):
+            yield Api(sender)
+
+
+def test_the_naive_shape_answers_as_the_service_does(api: Api, unchanged: Unchanged) -> None:
+    wallet = api.open(deposit="10.00")
+    with served(NAIVE) as naive:
+        for operate in (Api.deposit, Api.withdraw):
+            theirs, ours = operate(naive, wallet, "2.50"), operate(api, wallet, "2.50")
+            assert theirs.status == ours.status == 201
+            assert theirs.json.keys() == ours.json.keys()
+        with unchanged(wallet):
+            assert naive.withdraw(wallet, "10.01").status == 400
+        assert naive.wallet(wallet).keys() == api.wallet(wallet).keys()
+        assert naive.balance(wallet) == api.balance(wallet) == "10.00"
+    Books((wallet,)).verify()
+
+
+def test_the_service_without_a_database_answers_alike_and_stores_nothing(
+    api: Api, unchanged: Unchanged
+) -> None:
+    wallet = api.open(deposit="10.00")
+    with served(BARE) as bare, unchanged(wallet):
+        assert bare.deposit(wallet, "1.50").json.keys() == api.history(wallet)[0].keys()
+        assert bare.wallet(wallet).keys() == api.wallet(wallet).keys()
+        assert bare.deposit(wallet, "1e3").code == "validation_error"
+
+
+def test_no_yardstick_can_be_reached_from_the_service() -> None:
+    sources = [path for folder in ("walletsvc", "wallets") for path in (ROOT / folder).rglob("*.py")]
+    assert [path for path in sources if "loadtest" in path.read_text()] == []
+
+
+# --- Load -------------------------------------------------------------------------------------------
+def test_a_crowd_hears_every_answer(service: str, live_api: Api) -> None:
+    wallet = live_api.open()
+    host, port = service.removeprefix("http://").split(":")
+    result = Crowd(host, int(port), f"/api/v1/wallets/{wallet}/operation").run(size=20, seconds=0.5)
+    assert result.failures == 0
+    assert live_api.wallet(wallet)["sequence"] == result.requests >= 20
+    assert Crowd(host, int(port), f"{NOWHERE}/operation").run(size=2, seconds=0.1).failures >= 2
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_counts_answers_and_failures(service: str, live_api: Api, tmp_path: Path) -> None:
+    wallet = live_api.open()
+    paths = tmp_path / "paths"
+    paths.write_text(f"/api/v1/wallets/{wallet}/operation\n")
+    result = wrk.load(service, "POST", paths, connections=2, seconds=1)
+    assert result.failures == 0
+    # What was on its way when the time was over is stored, but wrk did not wait for it.
+    assert 0 <= live_api.wallet(wallet)["sequence"] - result.requests <= 2
+    paths.write_text(f"{NOWHERE}\n")
+    result = wrk.load(service, "GET", paths, connections=2, seconds=1)
+    assert result.failures == result.requests > 0
+
+
+def test_a_missing_wrk_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LocalError, match="apt-get install wrk"):
+        wrk.program()
+
+
+def test_locust_puts_its_load_on_a_running_service_and_the_books_agree(service: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.run"],
+        env=os.environ | {"PROFILE": "smoke", "HOST": service},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert re.search(r"[1-9]\d+ operations answered in 3 wallets: as many are stored", done.stdout), done
+    assert re.search(r"failures +0 .* kept", done.stdout), done
+    page = re.search(r"Report: (.+)", done.stdout)
+    assert page, done
+    assert "<html" in Path(page[1]).read_text()
+    Path(page[1]).unlink()
+
+
+# --- Verdicts ---------------------------------------------------------------------------------------
+PROFILE = Profile((Stage(10, 100),), p99=50)
+
+
+@pytest.mark.parametrize(
+    ("answers", "missed"),
+    [
+        (Answers(1000, 0, {10: 990, 900: 10}), []),
+        (Answers(1000, 0, {10: 989, 900: 11}), ["p99, ms"]),
+        (Answers(1000, 1, {10: 1000}), ["failures"]),
+        (Answers(949, 0, {10: 949}), ["share of the rate achieved"]),
+        (Answers(0, 0, {}), ["share of the rate achieved"]),
+    ],
+)
+def test_a_load_is_judged_by_every_bound(answers: Answers, missed: list[str]) -> None:
+    assert [check.what for check in verdict(PROFILE, answers) if not check.is_kept] == missed
+
+
+def stored(wallet: str, sequence: int, balance: str) -> dict[str, Any]:
+    return {"id": wallet, "sequence": sequence, "balance": balance}
+
+
+@pytest.mark.parametrize(
+    ("wallets", "found"),
+    [
+        ([stored("a", 2, "1.25"), stored("b", 1, "3.00"), stored("c", 9, "9.00")], []),
+        ([stored("a", 3, "1.25"), stored("b", 1, "3.00")], ["a: 2 operations answered, 3 stored"]),
+        ([stored("a", 1, "1.25"), stored("b", 1, "3.00")], ["a: 2 operations answered, 1 stored"]),
+        ([stored("a", 2, "1.26"), stored("b", 1, "3.00")], ["a: a balance of 1.25 answered, 1.26 stored"]),
+        ([stored("a", 2, "1.25")], ["b: 1 operations answered, but there is no such wallet"]),
+    ],
+)
+def test_what_the_ledger_has_otherwise_is_named(wallets: list[dict[str, Any]], found: list[str]) -> None:
+    tally = Tally()
+    for wallet, cents in (("a", 500), ("a", -375), ("b", 300)):
+        tally.add(wallet, cents)
+    assert list(differences(tally, wallets)) == found
+
+
+def test_a_load_never_withdraws_what_it_has_not_seen_deposited() -> None:
+    tally, balance, kinds = Tally(), 0, set()
+    for _ in range(1000):
+        cents = tally.next_amount("a")
+        tally.add("a", cents)
+        balance += cents
+        kinds.add(cents > 0)
+        assert balance >= 0
+    assert kinds == {True, False}
+
+
+def test_the_tallies_of_several_processes_add_up(tmp_path: Path) -> None:
+    for name, cents in (("one", 100), ("two", 250)):
+        tally = Tally()
+        tally.add("a", cents)
+        tally.add(name, cents)
+        tally.save(tmp_path / name)
+    total = Tally.load(tmp_path.iterdir())
+    assert total.operations == {"a": 2, "one": 1, "two": 1}
+    assert total.cents == {"a": 350, "one": 100, "two": 250}
+
+
+def measured(**rates: list[int]) -> Figures:
+    figures = Figures()
+    for name, of_rounds in rates.items():
+        figures.results[name.replace("_", "-")] = [Result(rate, 1, 0, 10, 20, 30) for rate in of_rounds]
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        (measured(hot=[900, 1000, 100], naive=[100, 100, 100]), []),
+        (measured(hot=[800, 1000, 100], naive=[100, 100, 100]), ["hot / naive"]),
+        (measured(hot=[590], bare=[1000]), ["hot / bare"]),
+        (measured(hot=[1000], spread=[1110]), ["spread / hot"]),
+        (measured(hot=[1400], slow_disk=[1400]), ["slow disk: operations a second"]),
+        (measured(get=[740], get_bare=[1000], get_naive=[300]), ["get / get-bare", "get / get-naive"]),
+        (measured(hot=[1]), []),
+    ],
+)
+def test_a_benchmark_is_judged_by_the_median_of_its_rounds(figures: Figures, missed: list[str]) -> None:
+    assert [check.what for check in figures.checks() if not check.is_kept] == missed
+
+
+def test_growing_memory_is_a_figure_that_misses() -> None:
+    flat, growing = (Figures(memory=[(10, 90), (60, 100), (100, last)]) for last in (101, 103))
+    assert [check.is_kept for check in flat.checks()] == [True, True]
+    assert [check.is_kept for check in growing.checks()] == [True, False]
