@@ -1,7 +1,7 @@
 """How many connections each worker has, in memory that all of them share.
 
-The kernel wakes every worker for a new connection, and the quickest takes it: of 64 connections one worker
-took 50, and its clients waited for one core while the other idled.
+The kernel wakes every worker for a new connection, and the quickest takes it. Left alone, one worker takes
+nearly all, and its clients wait for one core while the other idles.
 """
 
 import mmap

@@ -8,7 +8,8 @@ WSGI_APPLICATION = "loadtest.naive.wsgi.application"
 
 # A connection that stays open in every thread: faster than Django's pool, and much faster than its default.
 _OPTIONS = {"application_name": "naive", "options": "-c synchronous_commit=on"}
-DATABASES = {"default": DATABASES["default"] | {"CONN_MAX_AGE": None, "OPTIONS": _OPTIONS}}
+_PERSISTENT = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "OPTIONS": _OPTIONS}
+DATABASES = {"default": DATABASES["default"] | _PERSISTENT}
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [],

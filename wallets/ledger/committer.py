@@ -8,7 +8,6 @@ all wallets, so that thousands of cold wallets gain as much as one hot one.
 import logging
 import time
 from collections.abc import Sequence
-from functools import cache
 
 from django import db
 from django.conf import settings
@@ -16,7 +15,7 @@ from django.conf import settings
 from wallets.ledger import recovery
 from wallets.ledger.commands import Command
 from wallets.ledger.execute import Busy, Outcome, execute
-from wallets.ledger.gather import PAUSE, Gather, Ticket
+from wallets.ledger.gather import PAUSE, Gather, Ticket, once
 from wallets.problems import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def commit(command: Command) -> Outcome:
     return gather().ask(command) if settings.GROUP_COMMIT else _alone(command)
 
 
-@cache
+@once
 def gather() -> Gather[Command, Outcome]:
     """This process's one. It is made at the first command, and so after the server's fork."""
     return Gather(

@@ -9,10 +9,11 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
-from wallets.problems import TooManyRequests, Unavailable
+from wallets.problems import Problem, TooManyRequests, Unavailable
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -21,6 +22,22 @@ logger = logging.getLogger(__name__)
 
 PAUSE: Final = 0.05  # seconds until tickets that came back are tried again, where no new one comes
 GRACE: Final = 1.0  # seconds past its deadline for a ticket that is being worked on
+
+
+def once(make: Callable[[], ResultT]) -> Callable[[], ResultT]:
+    """What `make` makes, once. functools.cache makes several of it where the first calls come together."""
+    lock = threading.Lock()
+    made: list[ResultT] = []
+
+    @wraps(make)
+    def get() -> ResultT:
+        if not made:
+            with lock:
+                if not made:
+                    made.append(make())
+        return made[0]
+
+    return get
 
 
 class Ticket(Generic[ItemT, ResultT]):
@@ -48,9 +65,12 @@ class Ticket(Generic[ItemT, ResultT]):
         return self.is_in_time and self._claim.acquire(blocking=False)
 
     def park(self) -> None:
-        """Put the claimed ticket back: nothing was done, and it is to be tried again."""
+        """Put the claimed ticket back: nothing was done, and it is to be tried again if there is time."""
         self.is_parked = True
-        self._claim.release()
+        if self.is_in_time:
+            self._claim.release()
+        else:
+            self.fail(self._given_up())
 
     def settle(self, result: ResultT) -> None:
         self._result = result
@@ -76,14 +96,17 @@ class Ticket(Generic[ItemT, ResultT]):
             if self._wakeup.acquire(timeout=patience):
                 break
             if self._claim.acquire(blocking=False):  # nobody works on it, and now nobody will
-                if self.is_parked and not self.is_in_doubt:
-                    raise TooManyRequests("The wallet was busy for too long.")
-                raise Unavailable
+                raise self._given_up()
         else:
             raise Unavailable
         if self._error is not None:
             raise self._error
         return self._result
+
+    def _given_up(self) -> Problem:
+        if self.is_parked and not self.is_in_doubt:
+            return TooManyRequests("The wallet was busy for too long.")
+        return Unavailable()
 
 
 class Gather(Generic[ItemT, ResultT]):

@@ -5,7 +5,6 @@ and there is no cache to go stale.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from uuid import UUID
 
 from django import db
@@ -13,7 +12,7 @@ from django.conf import settings
 from django.db.models.expressions import RawSQL
 
 from wallets.ledger import recovery
-from wallets.ledger.gather import Gather, Ticket
+from wallets.ledger.gather import Gather, Ticket, once
 from wallets.models import Wallet
 
 READER = "reader"  # the reader's own connection (settings.DATABASES)
@@ -29,7 +28,7 @@ def read_wallet(wallet_id: UUID) -> Wallet | None:
     return recovery.until_deadline(lambda: Wallet.objects.filter(id=wallet_id).first())
 
 
-@cache
+@once
 def gather() -> Gather[UUID, Wallet | None]:
     """This process's one. It is made at the first read, and so after the server's fork."""
     return Gather(

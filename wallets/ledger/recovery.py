@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -15,6 +14,8 @@ from django import db
 from django.conf import settings
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
+
+from wallets.ledger.gather import once
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class _Call:
             it.shutdown(socket.SHUT_RDWR)
 
 
-@cache
+@once
 def _watch() -> set[_Call]:
     """The calls in progress, and this process's one thread that looks after them."""
     calls: set[_Call] = set()
