@@ -1,0 +1,67 @@
+"""Another session holds a wallet's row: its requests wait and are refused, the other wallets go on."""
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.faults.clients import CARRIED_OUT, Asked, Mix, Request, deposit, reading
+from tests.faults.conftest import IS_LONG, WORKERS, House, running
+from tests.faults.database import Database
+
+DEADLINE = 10 if IS_LONG else 2
+HELD = 30 if IS_LONG else 3
+LOCK_PATIENCE = 0.5 if IS_LONG else 0.25
+NOISE = 0.3  # seconds that anything may take on a machine with other work
+
+
+@pytest.fixture
+def house(database: Database) -> Iterator[House]:
+    house = House(database, OPERATION_DEADLINE=str(DEADLINE), LOCK_PATIENCE=str(LOCK_PATIENCE))
+    with running(house):
+        yield house
+
+
+def test_a_held_wallet_is_refused_in_the_end_and_delays_the_others_only_once(house: House) -> None:
+    held, *others = house.open(21)
+
+    def of_held(dice: random.Random) -> Request:
+        if (number := dice.randrange(20)) == 0:
+            return Request("PATCH", f"/wallets/{held}", {"label": str(dice.random())})
+        return deposit(held, "1") if number < 12 else reading(held)
+
+    with (
+        house.serving(Mix(others[0], others[1:]), others, rate=400, clients=30) as on_others,
+        house.serving(of_held, [held], rate=100, clients=20) as on_held,
+    ):
+        with house.database.locked(held):
+            begin = time.monotonic()
+            time.sleep(HELD)
+        end = time.monotonic()
+        on_held.wait_for()
+
+    on_others.expect_only()
+    operations = [asked for asked in on_others.journal if asked.is_operation]
+    # Each process waits for the lock once, and may wait for one that does.
+    assert max(asked.seconds for asked in operations) < WORKERS * LOCK_PATIENCE + NOISE
+    late = [asked for asked in operations if asked.seconds > LOCK_PATIENCE + NOISE]
+    assert all(begin - NOISE < asked.sent_at < begin + WORKERS * LOCK_PATIENCE for asked in late)
+
+    on_held.expect_only(*CARRIED_OUT, 429)
+    during = [asked for asked in on_held.journal if begin < asked.sent_at and asked.ended_at < end]
+    for asked in during:
+        expect_right_end(asked)
+    assert {asked.request.method for asked in during} == {"GET", "PATCH", "POST"}
+
+
+def expect_right_end(asked: Asked) -> None:
+    """Of a request to the held wallet."""
+    assert asked.answer
+    if asked.request.method == "GET":
+        assert asked.answer.status == 200
+        assert asked.seconds < LOCK_PATIENCE + NOISE
+    else:
+        assert asked.answer.code == "too_many_requests"
+        assert asked.answer.headers["retry-after"] == "1"
+        assert DEADLINE - LOCK_PATIENCE < asked.seconds < 1.25 * DEADLINE + LOCK_PATIENCE + NOISE

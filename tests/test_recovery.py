@@ -1,0 +1,90 @@
+"""What is done again while the database is away, and what is told where it stays away."""
+
+import time
+
+import psycopg
+import pytest
+from django import db
+from psycopg import errors as postgres
+from psycopg_pool import PoolTimeout
+from pytest_django import Settings
+
+from wallets.ledger import recovery
+from wallets.ledger.reader import READER
+
+
+def failure(cause: psycopg.Error) -> db.Error:
+    """As Django raises what psycopg has raised."""
+    error = db.OperationalError(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+AWAY = failure(psycopg.OperationalError("the connection is lost"))
+TAKEN = failure(postgres.LockNotAvailable("lock timeout"))
+NO_CONNECTION = failure(PoolTimeout("no connection in time"))
+
+
+class Work:
+    """Raises the failures, the last one for ever; returns where there is none left."""
+
+    def __init__(self, *failures: db.Error, then: str | None = None) -> None:
+        self.failures = list(failures)
+        self.then = then
+
+    def __call__(self) -> str:
+        if len(self.failures) > 1 or (self.failures and self.then):
+            raise self.failures.pop(0)
+        if self.failures:
+            raise self.failures[0]
+        assert self.then
+        return self.then
+
+
+@pytest.fixture(autouse=True)
+def _short(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.OPERATION_DEADLINE = 0.5
+    monkeypatch.setattr(recovery, "PAUSE", 0.01)
+
+
+@pytest.mark.parametrize("error", [AWAY, TAKEN, NO_CONNECTION])
+def test_work_is_done_again_until_it_succeeds(error: db.Error) -> None:
+    assert recovery.until_deadline(Work(error, error, then="done")) == "done"
+
+
+def test_other_errors_are_raised_at_once() -> None:
+    with pytest.raises(db.IntegrityError):
+        recovery.until_deadline(Work(db.IntegrityError("a check"), then="never"))
+
+
+@pytest.mark.parametrize(
+    ("errors", "told"),
+    [
+        ([AWAY], AWAY),
+        ([TAKEN], TAKEN),
+        ([NO_CONNECTION], NO_CONNECTION),
+        ([AWAY, TAKEN], AWAY),  # it may have been done
+        ([TAKEN, NO_CONNECTION], TAKEN),
+        ([NO_CONNECTION, TAKEN], TAKEN),
+    ],
+)
+def test_past_the_deadline_the_gravest_error_is_told(errors: list[db.Error], told: db.Error) -> None:
+    with pytest.raises(db.OperationalError) as raised:
+        recovery.until_deadline(Work(*errors))
+    assert raised.value is told
+
+
+@pytest.mark.parametrize("alias", [READER, db.DEFAULT_DB_ALIAS])
+def test_a_database_that_says_nothing_is_not_waited_for_beyond_half_the_deadline(alias: str) -> None:
+    begin = time.monotonic()
+    with pytest.raises(db.OperationalError) as raised, recovery.watched(alias):
+        run(alias, "SELECT pg_sleep(60)")
+    assert time.monotonic() - begin < 10
+    assert recovery.is_away(raised.value)
+    recovery.reconnect(alias)
+    run(alias, "SELECT 1")
+
+
+def run(alias: str, statement: str) -> None:
+    with db.connections[alias].cursor() as cursor:
+        cursor.execute(statement)
