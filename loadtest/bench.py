@@ -15,7 +15,7 @@ import psycopg
 from loadtest import big_ledger, machine, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
-from loadtest.servers import BARE, NAIVE, SERVICE, THREADS, Kind, Server, running, scratch_cluster
+from loadtest.servers import BARE, NAIVE, SERVICE, THREADS, UNGROUPED, Kind, Server, running, scratch_cluster
 from loadtest.wrk import Result
 from local import STATE, LocalError
 from local.files import plain_errors
@@ -50,7 +50,7 @@ ROWS = {
     "spread": Row("10,000 wallets", wallets=WALLETS),
     "slow-disk": Row("one hot wallet, slow disk", disk_is_slow=True),
     "get": Row("GET of a wallet", method="GET"),
-    "get-naive": Row("GET, a query a request", NAIVE, "GET"),
+    "get-query": Row("GET, a query a request", UNGROUPED, "GET"),
     "get-threads": Row("GET, on threads", THREADS, "GET"),
     "get-bare": Row("GET, no database", BARE, "GET"),
     "lone": Row("one lone client", connections=1),

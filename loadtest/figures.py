@@ -45,7 +45,7 @@ class Figures:
         yield from self._ratio("slow-disk", "hot", aim=0.9)
         yield from self._ratio("big-ledger", "empty-ledger", at_least=0.95)
         yield from self._ratio("get", "get-bare", at_least=0.75, aim=0.85)
-        yield from self._ratio("get", "get-naive", at_least=2.5)
+        yield from self._ratio("get", "get-query", at_least=2.5)
         yield from self._ratio("lone", "lone-naive", "p50", at_most=1)
 
     def _ratio(self, above: str, below: str, figure: str = "rate", **bounds: float) -> Iterator[Check]:

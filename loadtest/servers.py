@@ -21,17 +21,22 @@ DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 @dataclass(frozen=True)
 class Kind:
-    """A server to measure: gunicorn's configuration, the application, what its environment adds."""
+    """A server to measure: gunicorn's configuration, the application, what its environment has of its own."""
 
     config: str
     application: str
-    settings: str = "walletsvc.settings"
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
+UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
 THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
 BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")
-NAIVE = Kind("loadtest/naive/gunicorn.py", "loadtest.naive.wsgi", settings="loadtest.naive.settings")
+NAIVE = Kind(
+    "loadtest/naive/gunicorn.py",
+    "loadtest.naive.wsgi",
+    (("DJANGO_SETTINGS_MODULE", "loadtest.naive.settings"),),
+)
 
 
 @contextmanager
@@ -60,7 +65,7 @@ class Server:
                 "LOG_LEVEL": "WARNING",
                 **environment(database_url, self.address),
                 "BIND": self.address.bind,
-                "DJANGO_SETTINGS_MODULE": kind.settings,
+                **dict(kind.environment),
             },
             cwd=ROOT,
             start_new_session=True,  # a Ctrl-C is ours to handle, in order

@@ -1,13 +1,7 @@
 """Gunicorn's settings for the service on threads, to compare with greenlets (docs/decisions/gevent.md)."""
 
-from loadtest.naive.gunicorn import (
-    bind,
-    control_socket_disable,
-    keepalive,
-    loglevel,
-    threads,
-    worker_class,
-    workers,
-)
+from loadtest.naive.gunicorn import bind, control_socket_disable, keepalive, loglevel, worker_class, workers
 
-__all__ = ["bind", "control_socket_disable", "keepalive", "loglevel", "threads", "worker_class", "workers"]
+__all__ = ["bind", "control_socket_disable", "keepalive", "loglevel", "worker_class", "workers"]
+
+threads = 32

@@ -163,15 +163,20 @@ def test_a_lock_that_is_not_to_be_had_is_waited_for_once_and_holds_up_nobody_els
     assert [call.impatient for call in script.calls] == [set(), {HELD, FREE}]
 
 
-def test_what_came_back_is_not_waited_for_again(script: Script) -> None:
+def test_a_wallet_that_kept_somebody_waiting_is_not_waited_for_until_its_lock_was_to_be_had(
+    script: Script,
+) -> None:
+    committer = Committer(LEDGER)
     script.steps = [busy_if_held]
+    given_up = ticket(HELD)
+    assert committer.run([given_up]) == [given_up]
     held, free = ticket(HELD), ticket(FREE)
-    assert run(held) == [held]
-    assert run(held, free) == [held]
-    assert [call.impatient for call in script.calls] == [set(), {HELD}]
+    assert committer.run([held, free]) == [held]
     script.steps = [Told]
-    assert run(held) == []
+    assert committer.run([held]) == []
     assert_told(held)
+    assert committer.run([ticket(HELD)]) == []
+    assert [call.impatient for call in script.calls] == [set(), {HELD}, {HELD}, set()]
 
 
 def test_after_a_lost_connection_the_same_commands_run_again_to_find_what_was_committed(

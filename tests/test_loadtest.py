@@ -188,7 +188,7 @@ def measured(**rates: list[int]) -> Figures:
         (measured(hot=[590], bare=[1000]), ["hot / bare"]),
         (measured(hot=[1000], spread=[1110]), ["spread / hot"]),
         (measured(hot=[1400], slow_disk=[1400]), ["slow disk: operations a second"]),
-        (measured(get=[740], get_bare=[1000], get_naive=[300]), ["get / get-bare", "get / get-naive"]),
+        (measured(get=[740], get_bare=[1000], get_query=[300]), ["get / get-bare", "get / get-query"]),
         (measured(hot=[1]), []),
     ],
 )

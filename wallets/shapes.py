@@ -152,35 +152,20 @@ def format_time(time: datetime) -> str:
     return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-Amount = Annotated[
-    Decimal,
-    BeforeValidator(_amount),
-    WithJsonSchema(
+def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
+    text = {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", "maxLength": 40}
+    return WithJsonSchema(
         {
-            "oneOf": [
-                {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", "maxLength": 40},
-                {"type": "number", "minimum": 0},
-            ],
-            "description": "Digits with at most one point; at most the currency's fraction digits.",
+            "oneOf": [text, {"type": "number"} | number],
+            "description": "Digits with at most one point, at most the currency's fraction digits. Read from the"
+            " text itself, never through a binary float.",
             "examples": ["115.60"],
         }
-    ),
-]
-PositiveAmount = Annotated[
-    Decimal,
-    BeforeValidator(_positive),
-    WithJsonSchema(
-        {
-            "oneOf": [
-                {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", "maxLength": 40},
-                {"type": "number", "exclusiveMinimum": 0},
-            ],
-            "description": "More than zero; digits with at most one point; at most the currency's fraction "
-            "digits. Read from the text itself, never through a binary float.",
-            "examples": ["115.60"],
-        }
-    ),
-]
+    )
+
+
+Amount = Annotated[Decimal, BeforeValidator(_amount), _amount_schema({"minimum": 0})]
+PositiveAmount = Annotated[Decimal, BeforeValidator(_positive), _amount_schema({"exclusiveMinimum": 0})]
 Id = Annotated[UUID, BeforeValidator(_id)]
 CurrencyCode = Annotated[
     str,

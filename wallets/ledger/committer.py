@@ -8,6 +8,7 @@ all wallets, so that thousands of cold wallets gain as much as one hot one.
 import logging
 import time
 from collections.abc import Sequence
+from uuid import UUID
 
 from django import db
 from django.conf import settings
@@ -60,14 +61,16 @@ class Committer:
 
     def __init__(self, using: str) -> None:
         self._using = using
+        # A wallet that kept somebody waiting is not waited for again until its lock was to be had: else it
+        # would hold up the others each time that its requests have reached their deadline.
+        self._kept_waiting: set[UUID] = set()
 
     def run(self, tickets: Sequence[CommandTicket]) -> list[CommandTicket]:
         """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
         return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
 
     def _run_claimed(self, tickets: list[CommandTicket]) -> list[CommandTicket]:
-        # A wallet that kept somebody waiting once is not waited for again: it must not hold up the others.
-        impatient = {ticket.item.wallet_id for ticket in tickets if ticket.is_parked}
+        impatient = self._kept_waiting.intersection(ticket.item.wallet_id for ticket in tickets)
         while tickets:
             commands = [ticket.item for ticket in tickets]
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
@@ -95,6 +98,9 @@ class Committer:
                 again.append(ticket)
             else:
                 ticket.settle(outcome)
+        if again or self._kept_waiting:
+            self._kept_waiting.difference_update(ticket.item.wallet_id for ticket in tickets)
+            self._kept_waiting.update(ticket.item.wallet_id for ticket in again)
         return again
 
     def _wait_for_database(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:

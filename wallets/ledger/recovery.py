@@ -81,11 +81,12 @@ def until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T
 # --- A database that says nothing -------------------------------------------------------------------
 @contextmanager
 def watched(using: str) -> Iterator[None]:
-    """Cut the connection when what is done with it takes half of OPERATION_DEADLINE: time to do it again.
+    """Cut the connection when what is done with it takes so long that there is just time to do it again.
 
     A connection can be half open, or its server frozen: without that, one would wait for a word for ever.
     """
-    call = _Call(db.connections[using], time.monotonic() + settings.OPERATION_DEADLINE / 2)
+    patience = settings.OPERATION_DEADLINE / 2 + settings.LOCK_PATIENCE
+    call = _Call(db.connections[using], time.monotonic() + patience)
     calls = _watch()
     calls.add(call)
     try:
