@@ -157,8 +157,8 @@ def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "oneOf": [text, {"type": "number"} | number],
-            "description": "Digits with at most one point, at most the currency's fraction digits. Read from the"
-            " text itself, never through a binary float.",
+            "description": "Digits with at most one point, at most the currency's fraction digits. Read from"
+            " the text itself, never through a binary float.",
             "examples": ["115.60"],
         }
     )
