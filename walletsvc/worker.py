@@ -45,6 +45,11 @@ class Answer:
         if self._size >= MAX_BUFFERED:
             self.flush()
 
+    def sendfile(self, *args: Any, **kwargs: Any) -> Any:
+        """A file goes past the buffer, and the head before it."""
+        self.flush()
+        return self._sock.sendfile(*args, **kwargs)
+
     def flush(self) -> None:
         if self._parts:
             whole = b"".join(self._parts)
