@@ -86,7 +86,8 @@ def running_service(**environment: str) -> Iterator[str]:
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
-        env=os.environ | {"BIND": f"127.0.0.1:{port}"} | environment,
+        # A test's connection may idle while others storm, for minutes on a busy machine.
+        env=os.environ | {"BIND": f"127.0.0.1:{port}", "KEEPALIVE": "600"} | environment,
     )
     try:
         _wait_until_ready(process, address)
