@@ -1,6 +1,7 @@
 """What is done again while the database is away, and what is told where it stays away."""
 
 import time
+from collections.abc import Callable
 
 import psycopg
 import pytest
@@ -9,8 +10,11 @@ from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 from pytest_django import Settings
 
-from wallets.ledger import recovery
+from wallets.ledger import recovery, wallets
 from wallets.ledger.reader import READER
+from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
+from wallets.models import Wallet, WalletChange
+from wallets.problems import PreconditionFailed
 
 
 def failure(cause: psycopg.Error) -> db.Error:
@@ -83,6 +87,23 @@ def test_a_database_that_says_nothing_is_not_waited_for(alias: str) -> None:
     assert recovery.is_away(raised.value)
     recovery.reconnect(alias)
     run(alias, "SELECT 1")
+
+
+def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet = open_wallet(Opening(currency="RUB")).wallet
+
+    def as_opened(now: Wallet) -> None:
+        if now.label:
+            raise PreconditionFailed
+
+    def answer_lost(work: Callable[[], Wallet]) -> Wallet:
+        work()
+        Wallet.objects.filter(id=wallet.id).update(label="of somebody else")
+        return work()
+
+    monkeypatch.setattr(wallets, "until_deadline", answer_lost)
+    assert change_wallet(wallet.id, Change(label="mine"), as_opened).label == "of somebody else"
+    assert WalletChange.objects.filter(wallet=wallet).count() == 1
 
 
 def run(alias: str, statement: str) -> None:

@@ -49,8 +49,8 @@ def gather() -> Gather[Command, Outcome]:
 
 def _alone(command: Command) -> Outcome:
     ticket: CommandTicket = Ticket(command, settings.OPERATION_DEADLINE)
-    committer = Committer(db.DEFAULT_DB_ALIAS)
-    while committer.run([ticket]) and ticket.is_in_time:
+    # Each time a new one, which waits for its turn at the wallet: alone, it holds up nobody.
+    while Committer(db.DEFAULT_DB_ALIAS).run([ticket]) and ticket.is_in_time:
         recovery.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
         time.sleep(PAUSE)
     return ticket.wait()

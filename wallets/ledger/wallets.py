@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import count
 from typing import Any
 from uuid import UUID
 
@@ -113,22 +114,26 @@ def change_wallet(
     wallet stays as it is) or WalletNotEmpty (only an empty one can be closed).
     """
     change_id = uuid7()  # as with opening: an attempt that was cut off after its commit is found again
-    return until_deadline(lambda: _change(wallet_id, change, precondition, change_id))
+    attempts = count()
+    return until_deadline(
+        lambda: _change(wallet_id, change, precondition, change_id, is_repeat=next(attempts) > 0)
+    )
 
 
 def _change(
-    wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None], change_id: UUID
+    wallet_id: UUID,
+    change: Change,
+    precondition: Callable[[Wallet], None],
+    change_id: UUID,
+    is_repeat: bool,
 ) -> Wallet:
     with transaction.atomic():
         wallet = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id).first()
         if wallet is None:
             raise WalletNotFound
-        try:
-            precondition(wallet)
-        except Problem:
-            if WalletChange.objects.filter(id=change_id).exists():
-                return wallet  # it was as expected, until this very change: its commit was in doubt
-            raise
+        if is_repeat and WalletChange.objects.filter(wallet_id=wallet_id, id=change_id).exists():
+            return wallet
+        precondition(wallet)
         changes = _differences(wallet, change)
         if not changes:
             return wallet
