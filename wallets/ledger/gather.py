@@ -158,8 +158,20 @@ class Gather(Generic[ItemT, ResultT]):
         arrived = []
         try:
             arrived.append(self._queue.get(timeout=PAUSE if self._again else None))
+            self._let_others_arrive()
             while len(arrived) < self._most:
                 arrived.append(self._queue.get_nowait())
         except Empty:
             pass
         return arrived
+
+    def _let_others_arrive(self) -> None:
+        """Give way while requests that are already being read turn up: they come in bursts, as answers go.
+
+        Else the first of a burst would go alone, and the rest wait for its commit.
+        """
+        seen = -1
+        while seen < self._queue.qsize() < self._most:
+            seen = self._queue.qsize()
+            time.sleep(0)  # what has come is given to those who read it,
+            time.sleep(0)  # and they get as far as the queue
