@@ -40,10 +40,12 @@ class Row:
     wallets: int = 1
     connections: int = 64
     disk_is_slow: bool = False
+    with_keys: bool = False
 
 
 ROWS = {
     "hot": Row("one hot wallet"),
+    "keys": Row("one hot wallet, with keys", with_keys=True),
     "naive": Row("one hot wallet, naive shape", NAIVE),
     "threads": Row("one hot wallet, on threads", THREADS),
     "bare": Row("one hot wallet, no database", BARE),
@@ -80,7 +82,9 @@ class Bench:
         paths = paths_file(f"{row.method}-{row.wallets}", self._wallets[: row.wallets], end)
         with slow_disk(self._cluster) if row.disk_is_slow else nullcontext():
             before = self._cpu(server)
-            result = wrk.load(server.url, row.method, paths, row.connections, seconds)
+            result = wrk.load(
+                server.url, row.method, paths, row.connections, seconds, with_keys=row.with_keys
+            )
             service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
         if row.kind == SERVICE and row.method == "POST":
             self._weigh(server, result.requests)

@@ -1,14 +1,19 @@
--- wrk … URL -- METHOD FILE: requests to paths drawn at random from the lines of FILE.
+-- wrk … URL -- METHOD FILE [KEYS]: requests to paths drawn at random from the lines of FILE. With KEYS, the
+-- start of all of them, each request has an idempotency key of its own.
 -- One path or ten thousand cost wrk the same, so that rows of the benchmark can be compared.
 
 local body = '{"operationType":"DEPOSIT","amount":"1.50"}'
-local requests = {}
+local headers = {["Content-Type"] = "application/json"}
+local requests, paths = {}, {}
+local keys, sent = nil, 0
 
 function init(args)
    local method, file = args[1], args[2]
+   keys = args[3]
    for path in io.lines(file) do
+      paths[#paths + 1] = path
       if method == "POST" then
-         requests[#requests + 1] = wrk.format("POST", path, {["Content-Type"] = "application/json"}, body)
+         requests[#requests + 1] = wrk.format("POST", path, headers, body)
       else
          requests[#requests + 1] = wrk.format(method, path)
       end
@@ -16,6 +21,11 @@ function init(args)
 end
 
 function request()
+   if keys then
+      sent = sent + 1
+      headers["Idempotency-Key"] = keys .. sent
+      return wrk.format("POST", paths[math.random(#paths)], headers, body)
+   end
    return requests[math.random(#requests)]
 end
 

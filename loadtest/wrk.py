@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from local import LocalError
 from local.processes import run
@@ -37,13 +38,16 @@ def program() -> str:
     return found
 
 
-def load(url: str, method: str, paths: Path, connections: int, seconds: float) -> Result:
+def load(  # noqa: PLR0913
+    url: str, method: str, paths: Path, connections: int, seconds: float, *, with_keys: bool = False
+) -> Result:
     """Ask for `paths` (a file, one a line) on so many connections, each with its next request at once."""
+    keys = [f"{uuid4()}-"] if with_keys else []
     duration = f"{max(1, round(seconds))}s"
     output = run(
         [
             *(program(), "--threads", "1", "--connections", str(connections), "--duration", duration),
-            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths)),
+            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths), *keys),
         ]
     )
     return Result(**json.loads(output.splitlines()[-1]))

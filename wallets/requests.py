@@ -58,13 +58,7 @@ def _body(request: Request) -> bytes:
 def parse_object(body: bytes) -> dict[str, Any]:
     """One JSON object. Raises MalformedJson for anything else, duplicate keys and NaN included."""
     try:
-        value = json.loads(
-            body.decode(),
-            object_pairs_hook=_without_duplicates,
-            parse_int=JsonNumber,
-            parse_float=JsonNumber,
-            parse_constant=_no_constant,
-        )
+        value = _DECODER.decode(body.decode())
     except UnicodeDecodeError:
         raise MalformedJson("The body is not UTF-8.") from None
     except RecursionError:
@@ -85,6 +79,14 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
+
+
+_DECODER: Final = json.JSONDecoder(  # json.loads would make one for each body
+    object_pairs_hook=_without_duplicates,
+    parse_int=JsonNumber,
+    parse_float=JsonNumber,
+    parse_constant=_no_constant,
+)
 
 
 # pydantic's own error types by the code that the contract has for them; ours are codes already.

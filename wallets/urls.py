@@ -24,12 +24,13 @@ class IdConverter:
 
 register_converter(IdConverter, "id")
 
+# They are tried from the top: what is asked for a thousand times a second comes first.
 urlpatterns = [
-    path("wallets", views.Wallets.as_view()),
-    path("wallets/<id:wallet_id>", views.WalletById.as_view()),
     path("wallets/<id:wallet_id>/operation", views.WalletOperation.as_view()),
-    path("wallets/<id:wallet_id>/operations", views.WalletOperations.as_view()),
-    path("operations/<id:operation_id>", views.OperationById.as_view()),
+    path("wallets/<id:wallet_id>", views.WalletById.as_view()),
     path("wallet", views.WalletOperationInBody.as_view()),
     path("wallet/create", views.OpenWallet.as_view()),
+    path("wallets", views.Wallets.as_view()),
+    path("wallets/<id:wallet_id>/operations", views.WalletOperations.as_view()),
+    path("operations/<id:operation_id>", views.OperationById.as_view()),
 ]

@@ -6,8 +6,10 @@ all wallets, so that thousands of cold wallets gain as much as one hot one.
 """
 
 import logging
+import math
 import time
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 from django import db
@@ -23,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CommandTicket = Ticket[Command, Outcome]
 
+PLANS_LAST: Final = 1.0  # seconds; to plan the four statements takes a millisecond
 LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
 
 
@@ -64,6 +67,7 @@ class Committer:
         # A wallet that kept somebody waiting is not waited for again until its lock was to be had: else it
         # would hold up the others each time that its requests have reached their deadline.
         self._kept_waiting: set[UUID] = set()
+        self._plans_are_good_until = 0.0 if using == LEDGER else math.inf  # others do not keep any
 
     def run(self, tickets: Sequence[CommandTicket]) -> list[CommandTicket]:
         """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
@@ -76,6 +80,7 @@ class Committer:
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
                 with recovery.watched(self._using):
+                    self._plan_anew_at_times()
                     outcomes = execute(
                         commands, using=self._using, impatient=impatient, is_recovering=is_recovering
                     )
@@ -89,6 +94,14 @@ class Committer:
             else:
                 return self._hand_out(tickets, outcomes)
         return []
+
+    def _plan_anew_at_times(self) -> None:
+        """A plan that is kept from when a wallet was small reads all of its operations, for each batch."""
+        now = time.monotonic()
+        if now >= self._plans_are_good_until:
+            with db.connections[self._using].cursor() as cursor:
+                cursor.execute("DISCARD PLANS")
+            self._plans_are_good_until = now + PLANS_LAST
 
     def _hand_out(self, tickets: list[CommandTicket], outcomes: list[Outcome | Busy]) -> list[CommandTicket]:
         again = []
