@@ -18,10 +18,10 @@ run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT 
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
 
 test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
-	@$(PYTHON) -m pytest --ignore=tests/faults --cov=wallets --cov-report=term-missing:skip-covered \
+	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered \
 		$(COVERAGE) $(ARGS)
 
-faults: .venv/ready ## break the database, its connections and the workers under load; FAULTS=long takes its time
+faults: .venv/ready ## the tests that break database and workers under load, alone; FAULTS=long takes its time
 	@$(PYTHON) -m pytest tests/faults $(ARGS)
 
 bench: .venv/ready ## measure the service beside its yardsticks, five minutes; ARGS="hot naive" picks, ARGS=--help

@@ -176,6 +176,11 @@ class Asked:
         return self.request.key is not None
 
     @property
+    def is_read(self) -> bool:
+        """Of a wallet: what group read does."""
+        return bool(self.request.wallet_id) and not self.is_operation
+
+    @property
     def is_settled(self) -> bool:
         """Whether the client knows what has become of its operation."""
         return self.answer is not None and self.answer.status in (201, 409)

@@ -1,6 +1,6 @@
 """A service and a PostgreSQL of their own, to be broken under load.
 
-`make faults` breaks each thing once or twice, with FAULTS=long for longer and more often.
+Each thing is broken once, in `make test` as in `make faults`; with FAULTS=long for longer and ten times.
 """
 
 import os

@@ -11,9 +11,8 @@ from tests.faults.conftest import IS_LONG, WORKERS, House, running
 from tests.faults.database import Database
 
 DEADLINE = 10 if IS_LONG else 2
-HELD = 30 if IS_LONG else 3
-LOCK_PATIENCE = 0.5 if IS_LONG else 0.25
-NOISE = 0.3  # seconds that anything may take on a machine with other work
+HELD = 30 if IS_LONG else 5
+LOCK_PATIENCE = 0.5
 
 
 @pytest.fixture
@@ -43,25 +42,27 @@ def test_a_held_wallet_is_refused_in_the_end_and_delays_the_others_only_once(hou
 
     on_others.expect_only()
     operations = [asked for asked in on_others.journal if asked.is_operation]
+    # No lock makes a read wait: what the machine does to anybody, it does to the slowest of them too.
+    noise = 2 * max(asked.seconds for asked in on_others.journal if asked.is_read)
     # Each process waits for the lock once, and may wait for one that does.
-    assert max(asked.seconds for asked in operations) < WORKERS * LOCK_PATIENCE + NOISE
-    late = [asked for asked in operations if asked.seconds > LOCK_PATIENCE + NOISE]
-    assert all(begin - NOISE < asked.sent_at < begin + WORKERS * LOCK_PATIENCE for asked in late)
+    assert max(asked.seconds for asked in operations) < WORKERS * LOCK_PATIENCE + noise
+    delayed = [asked for asked in operations if asked.seconds > max(0.8 * LOCK_PATIENCE, noise)]
+    assert all(begin - noise < asked.sent_at < begin + WORKERS * LOCK_PATIENCE + noise for asked in delayed)
 
     on_held.expect_only(*CARRIED_OUT, 429)
     during = [asked for asked in on_held.journal if begin < asked.sent_at and asked.ended_at < end]
     for asked in during:
-        expect_right_end(asked)
+        expect_right_end(asked, noise)
     assert {asked.request.method for asked in during} == {"GET", "PATCH", "POST"}
 
 
-def expect_right_end(asked: Asked) -> None:
+def expect_right_end(asked: Asked, noise: float) -> None:
     """Of a request to the held wallet."""
     assert asked.answer
-    if asked.request.method == "GET":
+    if asked.is_read:
         assert asked.answer.status == 200
-        assert asked.seconds < LOCK_PATIENCE + NOISE
+        assert asked.seconds < LOCK_PATIENCE + noise
     else:
         assert asked.answer.code == "too_many_requests"
         assert asked.answer.headers["retry-after"] == "1"
-        assert DEADLINE - LOCK_PATIENCE < asked.seconds < 1.25 * DEADLINE + LOCK_PATIENCE + NOISE
+        assert DEADLINE - LOCK_PATIENCE < asked.seconds < 1.25 * DEADLINE + LOCK_PATIENCE + noise

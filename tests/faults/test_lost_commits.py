@@ -8,7 +8,7 @@ from tests.faults.conftest import IS_LONG, TIMES, House, running
 from tests.faults.database import Database
 from tests.faults.proxy import Loss, Proxy
 
-SETTINGS = {"OPERATION_DEADLINE": "4"}  # who is not told that a connection has ended finds out in half of it
+SETTINGS = {"OPERATION_DEADLINE": "6"}  # who is not told that a connection has ended finds out in half of it
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import math
 import signal
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +15,8 @@ from tests.faults.database import Database
 
 DEADLINE = 10 if IS_LONG else 2
 GRACE = 1  # seconds past the deadline for what has begun
-NOISE = 0.5  # seconds that anything may take on a machine with other work
+NOISE = 1.5  # seconds that anything may take on a machine with other work
+AT_ONCE = 0.5  # seconds that most answers take at most, even there
 
 
 def test_a_full_queue_refuses_at_once_and_applies_nothing(database: Database) -> None:
@@ -25,7 +27,7 @@ def test_a_full_queue_refuses_at_once_and_applies_nothing(database: Database) ->
             load.wait_for()
     load.expect_only(*CARRIED_OUT, 429)
     refused = [asked for asked in load.journal if asked.outcome == 429]
-    assert refused
+    assert statistics.median(asked.seconds for asked in refused) < AT_ONCE
     for asked in refused:
         expect_refusal(asked, "too_many_requests", within=NOISE)
 
