@@ -61,10 +61,13 @@ def test_every_command_of_ours_is_in_the_readme() -> None:
     assert [name for name in ours if f"`manage.py {name}" not in README] == []
 
 
-@pytest.mark.parametrize("page", [README, *(path.read_text() for path in (ROOT / "docs").rglob("*.md"))])
-def test_links_and_named_tests_exist(page: str) -> None:
-    for link in re.findall(r"\]\((?!http)([^)#]+)", page):
-        assert (ROOT / link).exists() or (ROOT / "docs" / link).exists(), link
-    for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", page):
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.name
+)
+def test_links_and_named_tests_exist(page: Path) -> None:
+    content = page.read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)", content):
+        assert (page.parent / link).exists(), link
+    for file, name in re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", content):
         text = (ROOT / "tests" / file).read_text()
         assert not name or f"def {name}(" in text, name
