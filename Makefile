@@ -4,7 +4,8 @@
 
 PYTHON := .venv/bin/python
 ARGS ?=
-LEDGER_TESTS := wallets operations idempotency malformed_requests problems commands admin concurrency
+LEDGER_TESTS := wallets operations transfers holds reversals bulk inbox history idempotency malformed_requests \
+	problems commands admin concurrency
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS

@@ -13,8 +13,9 @@ from uuid_utils.compat import uuid7
 from walletsvc.wsgi import application
 
 # The import above has set Django up, which these need.
-from wallets import ledger, views  # isort: skip
-from wallets.ledger.execute import Posted  # isort: skip
+from wallets import ledger  # isort: skip
+from wallets.api import wallets as views  # isort: skip
+from wallets.ledger.batch import Posted  # isort: skip
 from wallets.ledger.tables import Record  # isort: skip
 from wallets.models import Operation, Wallet  # isort: skip
 
@@ -43,8 +44,6 @@ POSTED = Posted(
         amount=Decimal("1.50"),
         balance_after=Decimal("1000000.0000"),
         status=Operation.Status.COMPLETED,
-        reason=None,
-        idempotency_key=None,
         description="",
         metadata={},
         actor="",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import psycopg
 
-from loadtest import big_ledger, machine, wrk
+from loadtest import big_ledger, drain, machine, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
 from loadtest.servers import BARE, NAIVE, SERVICE, THREADS, UNGROUPED, Kind, Server, running, scratch_cluster
-from loadtest.wrk import Result
+from loadtest.wrk import Post, Result
 from local import STATE, LocalError
 from local.files import plain_errors
 from local.postgres import SUPERUSER, Cluster
@@ -41,11 +41,16 @@ class Row:
     connections: int = 64
     disk_is_slow: bool = False
     with_keys: bool = False
+    is_for_later: bool = False
+    operations: int = 1  # in one request
 
 
 ROWS = {
     "hot": Row("one hot wallet"),
     "keys": Row("one hot wallet, with keys", with_keys=True),
+    "bulk": Row("one hot wallet, 1,000 a request", connections=8, operations=1000),
+    "bulk-keys": Row("the same, with keys", connections=8, operations=1000, with_keys=True),
+    "accept": Row("one hot wallet, for later", is_for_later=True),
     "naive": Row("one hot wallet, naive shape", NAIVE),
     "threads": Row("one hot wallet, on threads", THREADS),
     "bare": Row("one hot wallet, no database", BARE),
@@ -58,7 +63,17 @@ ROWS = {
     "lone": Row("one lone client", connections=1),
     "lone-naive": Row("one lone client, naive shape", NAIVE, connections=1),
 }
+DRAINS = {  # by wallets and processes
+    "drain": (1, 1),
+    "drain-2": (1, 2),
+    "drain-spread": (WALLETS, 1),
+    "drain-spread-2": (WALLETS, 2),
+}
 OTHER_ROWS = {  # which wrk alone does not measure
+    "drain": "drained, one hot wallet",
+    "drain-2": "drained by two, one hot wallet",
+    "drain-spread": "drained, 10,000 wallets",
+    "drain-spread-2": "drained by two, 10,000 wallets",
     "crowd": "1,000 connections",
     "empty-ledger": "one hot wallet, beside the next",
     "big-ledger": "one hot wallet, 10 million stored",
@@ -76,23 +91,40 @@ class Bench:
         self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
 
     def measure(self, name: str, seconds: float) -> Result:
+        if name in DRAINS:
+            return self._measure_drain(*DRAINS[name])
         row = ROWS[name]
         server = self._servers[row.kind]
-        end = "/operation" if row.method == "POST" else ""
-        paths = paths_file(f"{row.method}-{row.wallets}", self._wallets[: row.wallets], end)
+        paths, post = self._requests(row)
         with slow_disk(self._cluster) if row.disk_is_slow else nullcontext():
             before = self._cpu(server)
-            result = wrk.load(
-                server.url, row.method, paths, row.connections, seconds, with_keys=row.with_keys
-            )
+            result = wrk.load(server.url, row.method, paths, row.connections, seconds, post)
             service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
+        operations = result.requests * row.operations
+        each = 1e6 / max(1, operations)  # on a slow machine a warm-up may end before its first answer
         if row.kind == SERVICE and row.method == "POST":
-            self._weigh(server, result.requests)
+            self._weigh(server, operations)
         return replace(
             result,
-            service_cpu=service / result.requests * 1e6,
-            database_cpu=database / result.requests * 1e6,
+            requests=operations,
+            service_cpu=service * each,
+            database_cpu=database * each,
         )
+
+    def _requests(self, row: Row) -> tuple[Path, Post]:
+        """Where the row's requests go, and what is in them."""
+        wallets = self._wallets[: row.wallets]
+        post = Post(with_keys=row.with_keys, prefer="respond-async" if row.is_for_later else None)
+        if row.operations > 1:
+            paths = FOLDER / "bulk.paths"
+            paths.write_text("/api/v1/operations\n")
+            return paths, replace(post, body=bulk_file(wallets[0], row.operations))
+        end = "/operation" if row.method == "POST" else ""
+        return paths_file(f"{row.method}-{row.wallets}", wallets, end), post
+
+    def _measure_drain(self, wallets: int, processes: int) -> Result:
+        env = environment(self._cluster.url(), self._servers[SERVICE].address)
+        return drain.run(self._cluster, {"LOG_LEVEL": "WARNING"} | env, self._wallets[:wallets], processes)
 
     def measure_crowd(self) -> None:
         address = self._servers[SERVICE].address
@@ -143,6 +175,13 @@ def paths_file(name: str, wallets: Sequence[str], end: str) -> Path:
     return file
 
 
+def bulk_file(wallet: str, operations: int) -> Path:
+    file = FOLDER / "bulk.json"
+    deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": "1.50"}
+    file.write_text(json.dumps({"operations": [deposit] * operations}))
+    return file
+
+
 @contextmanager
 def slow_disk(cluster: Cluster) -> Iterator[None]:
     """Every flush of the log waits for 5 ms first, as for a slower disk."""
@@ -176,10 +215,10 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = [*ROWS, "crowd"]
+    names = [*ROWS, *DRAINS, "crowd"]
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5, help="of load on a row in a round")
+    parser.add_argument("--seconds", type=float, default=4, help="of load on a row in a round")
     parser.add_argument("--long", action="store_true", help="a million operations; a ledger of ten million")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in names]:
@@ -193,8 +232,8 @@ def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
     described = machine.describe(cluster.url(SUPERUSER))
     print(machine.sentence(described), flush=True)
-    names = [name for name in options.rows if name in ROWS]
-    bench = Bench(cluster, stack, {SERVICE} | {ROWS[name].kind for name in names})
+    names = [name for name in options.rows if name != "crowd"]
+    bench = Bench(cluster, stack, {SERVICE} | {ROWS[name].kind for name in names if name in ROWS})
     go_round(bench, names, options.rounds, options.seconds)
     if options.long:
         go_on_to_a_million(bench)
@@ -212,7 +251,8 @@ def go_round(bench: Bench, names: Sequence[str], rounds: int, seconds: float) ->
     total = len(names) * (rounds * seconds + WARM_UP)
     print(f"{len(names)} rows, {rounds} rounds of {seconds:g} s: {total / 60:.1f} minutes", flush=True)
     for name in names:
-        bench.measure(name, WARM_UP)
+        if name in ROWS:
+            bench.measure(name, WARM_UP)
     for number in range(1, rounds + 1):
         others = machine.busy()
         bench.figures.others.append(others)

@@ -28,8 +28,8 @@ _WALLETS = """
 CREATE TEMPORARY TABLE numbered AS
 SELECT n AS number, uuidv7() AS id FROM generate_series(0, %(others)s::bigint) AS n;
 CREATE INDEX ON numbered (number);
-INSERT INTO wallet (id, currency, label)
-SELECT id, 'RUB', CASE number WHEN 0 THEN 'hot' ELSE 'cold' END FROM numbered;
+INSERT INTO wallet (id, currency, label, created_at)
+SELECT id, 'RUB', CASE number WHEN 0 THEN 'hot' ELSE 'cold' END, now() - interval '1 day' FROM numbered;
 """
 # As they would have come: one a millisecond, the last of them a moment ago.
 _OPERATIONS = """
@@ -47,9 +47,12 @@ UPDATE wallet SET balance = total.count, sequence = total.count, updated_at = to
 FROM (SELECT wallet_id, count(*), max(created_at) AS last FROM operation GROUP BY wallet_id) AS total
 WHERE id = wallet_id
 """
-_NEWEST_PAGE = "SELECT * FROM operation WHERE wallet_id = %s ORDER BY created_at DESC, id DESC LIMIT 51"
+_NEWEST_PAGE = (
+    "SELECT * FROM operation WHERE wallet_id = (SELECT %s::uuid) ORDER BY created_at DESC, id DESC LIMIT 51"
+)
 _BALANCE_AT = """
-SELECT balance_after FROM operation WHERE wallet_id = %s AND status = 'COMPLETED' AND created_at <= %s
+SELECT sequence, balance_after FROM operation
+WHERE wallet_id = (SELECT %s::uuid) AND created_at < %s AND sequence IS NOT NULL
 ORDER BY created_at DESC LIMIT 1
 """
 

@@ -21,7 +21,14 @@ class Figures:
 
     def checks(self) -> list[Check]:
         """The figures that were promised, as far as they were measured."""
-        return [*self._ratios(), *self._slow_disk(), *self._looks(), *self._memory(), *self._crowd()]
+        return [
+            *self._ratios(),
+            *self._bulk(),
+            *self._slow_disk(),
+            *self._looks(),
+            *self._memory(),
+            *self._crowd(),
+        ]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -54,6 +61,11 @@ class Figures:
             one, other = ([getattr(result, figure) for result in self.results[row]] for row in (above, below))
             what = f"{above} / {below}" + ("" if figure == "rate" else f", {figure}")
             yield ratio(what, one, other, **bounds)
+
+    def _bulk(self) -> Iterator[Check]:
+        if results := self.results.get("bulk"):
+            rate = statistics.median(result.rate for result in results)
+            yield Check("bulk: operations a second", rate, at_least=20_000, aim=30_000)
 
     def _slow_disk(self) -> Iterator[Check]:
         if results := self.results.get("slow-disk"):

@@ -1,5 +1,5 @@
--- wrk … URL -- METHOD FILE [KEYS]: requests to paths drawn at random from the lines of FILE. With KEYS, the
--- start of all of them, each request has an idempotency key of its own.
+-- wrk … URL -- METHOD FILE [keys=START] [body=FILE] [prefer=WHAT]: requests to paths drawn at random from the
+-- lines of FILE. With keys each request has an idempotency key of its own; all of them begin with START.
 -- One path or ten thousand cost wrk the same, so that rows of the benchmark can be compared.
 
 local body = '{"operationType":"DEPOSIT","amount":"1.50"}'
@@ -9,7 +9,15 @@ local keys, sent = nil, 0
 
 function init(args)
    local method, file = args[1], args[2]
-   keys = args[3]
+   local given = {}
+   for at = 3, #args do
+      local name, value = args[at]:match("^(%w+)=(.*)$")
+      given[name] = value
+   end
+   keys, headers["Prefer"] = given.keys, given.prefer
+   if given.body then
+      body = io.open(given.body):read("*a")
+   end
    for path in io.lines(file) do
       paths[#paths + 1] = path
       if method == "POST" then

@@ -38,16 +38,29 @@ def program() -> str:
     return found
 
 
-def load(  # noqa: PLR0913
-    url: str, method: str, paths: Path, connections: int, seconds: float, *, with_keys: bool = False
+@dataclass(frozen=True, slots=True)
+class Post:
+    """What is sent with a request, where that is not the usual deposit."""
+
+    body: Path | None = None
+    prefer: str | None = None
+    with_keys: bool = False  # each request has its own
+
+    def arguments(self) -> list[str]:
+        given = {"keys": f"{uuid4()}-" if self.with_keys else None, "body": self.body, "prefer": self.prefer}
+        return [f"{name}={value}" for name, value in given.items() if value is not None]
+
+
+def load(  # noqa: PLR0913, PLR0917
+    url: str, method: str, paths: Path, connections: int, seconds: float, post: Post = Post()
 ) -> Result:
     """Ask for `paths` (a file, one a line) on so many connections, each with its next request at once."""
-    keys = [f"{uuid4()}-"] if with_keys else []
     duration = f"{max(1, round(seconds))}s"
     output = run(
         [
             *(program(), "--threads", "1", "--connections", str(connections), "--duration", duration),
-            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths), *keys),
+            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths)),
+            *post.arguments(),
         ]
     )
     return Result(**json.loads(output.splitlines()[-1]))

@@ -12,7 +12,7 @@ from types import FrameType
 from local import STATE, LocalError, database
 from local.files import plain_errors
 from local.postgres import Cluster
-from local.service import Address, Service, environment
+from local.service import Address, Inbox, Service, environment
 
 START_PATIENCE = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -63,7 +63,9 @@ def serve(stack: ExitStack) -> None:
     print("Starting the service", flush=True)
     service = Service(address, env)
     stack.callback(service.stop)
-    parts["the service"] = service.process
+    inbox = Inbox(env)
+    stack.callback(inbox.stop)
+    parts |= {"the service": service.process, "the inbox": inbox.process}
     watch(parts, until=service.is_ready, patience=START_PATIENCE)
     print(banner(f"http://{address.reachable}", wallet), flush=True)
     watch(parts)

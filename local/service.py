@@ -85,16 +85,33 @@ def manage(env: dict[str, str], command: str, *arguments: str) -> str:
     )
 
 
-class Service:
-    def __init__(self, address: Address, env: dict[str, str]) -> None:
-        self.address = address
-        gunicorn = [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
+class Part:
+    """One of the processes that make up the service."""
+
+    def __init__(self, command: list[str], dying_wish: str, env: dict[str, str]) -> None:
         self.process = subprocess.Popen(  # noqa: S603
-            bound(gunicorn, dying_wish="QUIT"),  # at once: the database is going too
+            bound([sys.executable, *command], dying_wish),
             env=env,
             cwd=ROOT,
             start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle, in order
         )
+
+    def stop(self) -> None:
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)
+
+
+class Inbox(Part):
+    """Carries out what the service has accepted for later."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        super().__init__(["manage.py", "process_inbox"], "KILL", env)
+
+
+class Service(Part):
+    def __init__(self, address: Address, env: dict[str, str]) -> None:
+        self.address = address
+        gunicorn = ["-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
+        super().__init__(gunicorn, "QUIT", env)  # at once: the database is going too
 
     def is_ready(self) -> bool:
         connection = HTTPConnection(self.address.reachable, timeout=5)
@@ -105,6 +122,3 @@ class Service:
             return False
         finally:
             connection.close()
-
-    def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)

@@ -104,8 +104,28 @@ class Api:
         self, wallet_id: str, kind: str, amount: Any, key: str | None = None, **fields: Any
     ) -> Answer:
         body = {"operationType": kind, "amount": amount, **fields}
-        headers = {"Idempotency_Key": key} if key is not None else {}
-        return self.post(f"/wallets/{wallet_id}/operation", body, **headers)
+        return self.post(f"/wallets/{wallet_id}/operation", body, **_keyed(key))
+
+    def transfer(
+        self, source_id: str, target_id: str, amount: Any, key: str | None = None, **fields: Any
+    ) -> Answer:
+        body = {"sourceWalletId": source_id, "targetWalletId": target_id, "amount": amount, **fields}
+        return self.post("/transfers", body, **_keyed(key))
+
+    def hold(self, wallet_id: str, amount: Any, key: str | None = None, **fields: Any) -> Answer:
+        return self.post(f"/wallets/{wallet_id}/holds", {"amount": amount, **fields}, **_keyed(key))
+
+    def capture(self, hold_id: str, amount: Any = None, key: str | None = None, **fields: Any) -> Answer:
+        return self.post(f"/holds/{hold_id}/capture", _part(amount) | fields, **_keyed(key))
+
+    def void(self, hold_id: str, key: str | None = None, **fields: Any) -> Answer:
+        return self.post(f"/holds/{hold_id}/void", fields, **_keyed(key))
+
+    def reverse(self, operation_id: str, amount: Any = None, key: str | None = None, **fields: Any) -> Answer:
+        return self.post(f"/operations/{operation_id}/reversal", _part(amount) | fields, **_keyed(key))
+
+    def bulk(self, *operations: Any, atomic: bool = False, key: str | None = None) -> Answer:
+        return self.post("/operations", {"operations": operations, "atomic": atomic}, **_keyed(key))
 
     def wallet(self, wallet_id: str) -> Any:
         return self.get(f"/wallets/{wallet_id}").json
@@ -117,6 +137,15 @@ class Api:
     def history(self, wallet_id: str, query: str = "limit=500") -> list[Any]:
         items: list[Any] = self.get(f"/wallets/{wallet_id}/operations?{query}").json["items"]
         return items
+
+
+def _keyed(key: str | None) -> dict[str, str]:
+    return {} if key is None else {"Idempotency_Key": key}
+
+
+def _part(amount: Any) -> dict[str, Any]:
+    """How much to take; all that is left where None."""
+    return {} if amount is None else {"amount": amount}
 
 
 def _named(headers: Mapping[str, str]) -> dict[str, str]:

@@ -44,11 +44,25 @@ class Books:
 
     def snapshot(self) -> tuple[Any, ...]:
         """The wallets and their ledgers, whole: equal before and after where nothing has happened."""
-        from wallets.models import Operation, Wallet, WalletChange
+        from wallets.models import Hold, InboxEntry, Operation, Wallet, WalletChange
 
-        return tuple(
-            list(model.objects.filter(**{f"{column}__in": self.wallet_ids}).order_by("id").values())
-            for model, column in ((Wallet, "id"), (Operation, "wallet_id"), (WalletChange, "wallet_id"))
+        wallets = Wallet.objects.filter(id__in=self.wallet_ids).order_by("id").values()
+        return list(wallets), *(
+            list(model._default_manager.filter(wallet_id__in=self.wallet_ids).order_by("id").values())
+            for model in (Operation, WalletChange, Hold, InboxEntry)
+        )
+
+    def money(self) -> tuple[Any, ...]:
+        """What they have and how they came by it: a refusal may be recorded, and this stays equal."""
+        from wallets.models import Hold, Operation, Wallet
+
+        wallets = Wallet.objects.filter(id__in=self.wallet_ids).order_by("id")
+        completed = Operation.objects.filter(wallet_id__in=self.wallet_ids, status="COMPLETED")
+        holds = Hold.objects.filter(wallet_id__in=self.wallet_ids)
+        return (
+            list(wallets.values("id", "balance", "held", "sequence", "status")),
+            list(completed.order_by("id", "wallet_id").values()),
+            list(holds.order_by("id").values()),
         )
 
     def verify(self) -> None:
@@ -69,6 +83,20 @@ def unchanged() -> Unchanged:
         before = Books(wallet_ids).snapshot()
         yield
         assert Books(wallet_ids).snapshot() == before
+
+    return check
+
+
+@pytest.fixture
+def unmoved() -> Unchanged:
+    """`with unmoved(wallet_id): …` fails if money has moved or was held; a refusal may be recorded."""
+
+    @contextmanager
+    def check(*wallet_ids: str) -> Iterator[None]:
+        before = Books(wallet_ids).money()
+        yield
+        assert Books(wallet_ids).money() == before
+        Books(wallet_ids).verify()
 
     return check
 

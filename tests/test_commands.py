@@ -77,7 +77,7 @@ def tampered(api: Api) -> Iterator[str]:
     [
         ("UPDATE wallet SET balance = 8 WHERE id = %s", "balance 8.0000, the ledger says 7.0000"),
         ("UPDATE wallet SET sequence = 3 WHERE id = %s", "sequence 3, the ledger says 2"),
-        ("UPDATE wallet SET held = 1 WHERE id = %s", "held 1.0000, but nothing holds"),
+        ("UPDATE wallet SET held = 1 WHERE id = %s", "held 1.0000, active holds say 0"),
         (
             "DELETE FROM operation WHERE wallet_id = %s AND sequence = 2",
             "balance 7.0000, the ledger says 10.0000",
@@ -113,6 +113,114 @@ def test_verify_ledger_names_what_differs(tampered: str, statement: str, finding
     assert all(line.startswith(tampered) for line in output.getvalue().splitlines())
 
 
+@pytest.fixture
+def entangled(api: Api) -> Iterator[tuple[str, str]]:
+    """Two wallets with one of everything between them, for somebody with all rights to change by hand."""
+    one, other = api.open(deposit="100"), api.open(deposit="100")
+    api.transfer(one, other, "10", description="transfer")
+    api.capture(api.hold(one, "20", description="captured").json["id"], "15")
+    api.void(api.hold(one, "30", description="voided").json["id"])
+    api.hold(one, "5", description="active", expiresAt="2100-01-01T00:00:00Z")
+    api.reverse(api.deposit(one, "7", description="deposit").json["id"], "4")
+    assert "2 wallets verified" in run("verify_ledger", "--wallet", one, "--wallet", other)
+    yield one, other
+    with psycopg.connect(cluster.url("postgres")) as database:
+        for table in ("operation", "hold"):
+            database.execute(f"DELETE FROM {table} WHERE wallet_id IN (%s, %s)", [one, other])
+        database.execute("DELETE FROM wallet WHERE id IN (%s, %s)", [one, other])
+
+
+OF_ONE = "wallet_id = %(one)s AND"
+
+
+@pytest.mark.parametrize(
+    ("statement", "finding"),
+    [
+        ("UPDATE wallet SET held = 4 WHERE id = %(one)s", "held 4.0000, active holds say 5.0000"),
+        (
+            "UPDATE wallet SET next_expiry_at = NULL WHERE id = %(one)s",
+            "expires at 2100-01-01 00:00:00+00, the wallet looks first at",
+        ),
+        (
+            "UPDATE wallet SET next_expiry_at = '2101-01-01' WHERE id = %(one)s",
+            "expires at 2100-01-01 00:00:00+00, the wallet looks first at 2101-01-01 00:00:00+00",
+        ),
+        ("DELETE FROM operation WHERE wallet_id = %(other)s AND type = 'TRANSFER_IN'", "has no counterpart"),
+        (
+            "UPDATE operation SET amount = 11 WHERE type = 'TRANSFER_IN' AND wallet_id = %(other)s",
+            "no counterpart",
+        ),
+        (
+            f"UPDATE operation SET transfer_id = gen_random_uuid() WHERE {OF_ONE} type = 'TRANSFER_OUT'",
+            "has no counterpart",
+        ),
+        (
+            f"UPDATE operation SET counterparty_id = gen_random_uuid() WHERE {OF_ONE} type = 'TRANSFER_OUT'",
+            "has no counterpart",
+        ),
+        (
+            f"UPDATE operation SET type = 'TRANSFER_IN' WHERE {OF_ONE} type = 'TRANSFER_OUT'",
+            "has no counterpart",
+        ),
+        (
+            "UPDATE operation SET created_at = now() WHERE type = 'TRANSFER_IN' AND wallet_id = %(other)s",
+            "has no counterpart",
+        ),
+        (
+            f"UPDATE hold SET captured_amount = 14 WHERE {OF_ONE} status = 'CAPTURED'",
+            "is CAPTURED, the ledger says HOLD 20.0000, CAPTURE 15.0000",
+        ),
+        (
+            f"UPDATE hold SET amount = 21 WHERE {OF_ONE} status = 'CAPTURED'",
+            "is CAPTURED, the ledger says HOLD 20.0000, CAPTURE 15.0000",
+        ),
+        (
+            f"UPDATE hold SET status = 'ACTIVE', ended_at = NULL WHERE {OF_ONE} status = 'VOIDED'",
+            "is ACTIVE, the ledger says HOLD 30.0000, VOID 30.0000",
+        ),
+        (
+            f"UPDATE hold SET status = 'VOIDED', ended_at = now() WHERE {OF_ONE} status = 'ACTIVE'",
+            "is VOIDED, the ledger says HOLD 5.0000",
+        ),
+        (
+            f"DELETE FROM operation WHERE {OF_ONE} type = 'VOID'",
+            "is VOIDED, the ledger says HOLD 30.0000",
+        ),
+        (
+            f"DELETE FROM operation WHERE {OF_ONE} description = 'active'",
+            "is ACTIVE, the ledger says nothing",
+        ),
+        (f"DELETE FROM hold WHERE {OF_ONE} description = 'active'", "but there is none"),
+        (f"DELETE FROM hold WHERE {OF_ONE} description = 'captured'", "CAPTURE"),
+        (
+            f"UPDATE operation SET amount = 3 WHERE {OF_ONE} description = 'deposit'",
+            "of 3.0000 was reversed by 4.0000",
+        ),
+        (
+            f"UPDATE operation SET status = 'REJECTED', reason = 'x', sequence = NULL, balance_after = NULL"
+            f" WHERE {OF_ONE} description = 'deposit'",
+            "of 7.0000 was reversed by 4.0000",
+        ),
+        (
+            f"UPDATE operation SET reverses_id = wallet_id WHERE {OF_ONE} type = 'REVERSAL_OUT'",
+            "but there is none",
+        ),
+    ],
+)
+def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
+    entangled: tuple[str, str], statement: str, finding: str
+) -> None:
+    one, other = entangled
+    with psycopg.connect(cluster.url("postgres")) as database:
+        changed = database.execute(statement, {"one": one, "other": other})
+        assert changed.rowcount == 1
+    output = StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command("verify_ledger", "--wallet", one, "--wallet", other, stdout=output)
+    assert error.value.returncode == 1
+    assert finding in output.getvalue()
+
+
 def test_wait_for_db_returns_when_the_schema_is_there() -> None:
     assert run("wait_for_db", "--timeout", "0") == ""
 
@@ -142,6 +250,8 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
         ["show_wallet", str(uuid4())],
         ["verify_ledger", "--wallet", str(uuid4())],
         ["verify_ledger", "--batch", "0"],
+        ["process_inbox", "--batch", "0"],
+        ["process_inbox", "--status", "--until-empty"],
         ["wait_for_db", "--timeout", "-1"],
         ["wait_for_db", "--timeout", "soon"],
     ],

@@ -15,9 +15,10 @@ from pytest_django import Settings
 from tests.cluster import cluster
 from wallets.ledger import committer as module
 from wallets.ledger import recovery
+from wallets.ledger.batch import Outcome, Posted
 from wallets.ledger.commands import Command, Deposit, Withdraw
-from wallets.ledger.committer import LEDGER, CommandTicket, Committer, commit
-from wallets.ledger.execute import BUSY, Busy, Outcome, Posted, execute
+from wallets.ledger.committer import LEDGER, Committer, WorkTicket, commit
+from wallets.ledger.execute import BUSY, Busy, execute
 from wallets.ledger.gather import Gather
 from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation
@@ -27,8 +28,8 @@ LONG = 60.0
 HELD, FREE = uuid4(), uuid4()
 
 
-def ticket(wallet_id: UUID = FREE, patience: float = LONG) -> CommandTicket:
-    return CommandTicket(Deposit(wallet_id=wallet_id, amount=Decimal(1)), patience)
+def ticket(wallet_id: UUID = FREE, patience: float = LONG) -> WorkTicket:
+    return WorkTicket(Deposit(wallet_id=wallet_id, amount=Decimal(1)), patience)
 
 
 def failure(kind: type[db.Error], cause: psycopg.Error) -> db.Error:
@@ -110,15 +111,16 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return script
 
 
-def run(*tickets: CommandTicket) -> list[CommandTicket]:
+def run(*tickets: WorkTicket) -> list[WorkTicket]:
     return Committer(LEDGER).run(tickets)
 
 
-def assert_told(*tickets: CommandTicket) -> None:
+def assert_told(*tickets: WorkTicket) -> None:
     """Each has the outcome of its own command."""
     for given in tickets:
         outcome = given.wait()
         assert isinstance(outcome, Told)
+        assert isinstance(given.item, Command)
         assert outcome.operation_id == given.item.id
 
 
@@ -245,7 +247,7 @@ def wallet_id() -> UUID:
 def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID, key: str | None) -> None:
     command = Deposit(wallet_id=wallet_id, amount=Decimal(1), key=key)
     (first,) = execute([command], using=LEDGER)
-    doubtful = CommandTicket(command, LONG)
+    doubtful = WorkTicket(command, LONG)
     doubtful.is_in_doubt = True
     assert run(doubtful) == []
     assert doubtful.wait() == first
@@ -257,7 +259,7 @@ def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID,
 def test_a_rejection_in_doubt_is_found(wallet_id: UUID) -> None:
     command = Withdraw(wallet_id=wallet_id, amount=Decimal(1))
     execute([command], using=LEDGER)
-    doubtful = CommandTicket(command, LONG)
+    doubtful = WorkTicket(command, LONG)
     doubtful.is_in_doubt = True
     run(doubtful)
     outcome = doubtful.wait()

@@ -256,9 +256,10 @@ def test_compose_starts_each_part_once_the_one_before_it_is_done(services: dict[
         ("liquibase", "roles"): "service_completed_successfully",
         ("setup", "liquibase"): "service_completed_successfully",
         ("web", "setup"): "service_completed_successfully",
+        ("inbox", "setup"): "service_completed_successfully",
     }
-    assert set(services) == {"db", "roles", "liquibase", "setup", "web"}
-    assert {name for name, service in services.items() if "restart" in service} == {"db", "web"}
+    assert set(services) == {"db", "roles", "liquibase", "setup", "web", "inbox"}
+    assert {name for name, service in services.items() if "restart" in service} == {"db", "web", "inbox"}
 
 
 def test_compose_hands_the_service_its_settings_and_no_other_password(services: dict[str, Any]) -> None:
@@ -268,10 +269,11 @@ def test_compose_hands_the_service_its_settings_and_no_other_password(services: 
     handed_on = {name: f"${{{name}:-}}" for name in environment}
     assert {name for name, value in environment.items() if value != handed_on[name]} == set(REQUIRED)
     assert set(services["setup"]["environment"]) == {*environment, "ADMIN_PASSWORD"}
+    assert services["inbox"]["environment"] == environment
 
 
 def test_compose_runs_the_service_with_no_more_than_it_needs(services: dict[str, Any]) -> None:
-    for name in ("setup", "web"):
+    for name in ("setup", "web", "inbox"):
         assert services[name]["read_only"] is True
         assert services[name]["pull_policy"] == "never"
     for name in set(services) - {"db"}:

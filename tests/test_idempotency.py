@@ -1,12 +1,17 @@
 """A key counts once: the same request is answered again, another one is refused."""
 
+from decimal import Decimal
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from tests.client import Api
-from tests.conftest import Unchanged
+from tests.conftest import Books, Unchanged
+from wallets.ledger.commands import Capture, Command, Deposit, Hold, Reversal, Together, Transfer, Void
+from wallets.ledger.execute import execute
+from wallets.ledger.origins import original
+from wallets.problems import Problem
 
 
 def test_a_repeat_gets_the_first_answer_and_moves_nothing(api: Api, unchanged: Unchanged) -> None:
@@ -140,3 +145,63 @@ def test_an_id_and_a_key_at_once_are_refused(api: Api, unchanged: Unchanged) -> 
     with unchanged(wallet_id):
         answer = api.deposit(wallet_id, 1, key="k", id=str(uuid4()))
         assert (answer.status, answer.json["errors"][0]["field"]) == (400, "id")
+
+
+# --- Commits in doubt -------------------------------------------------------------------------------
+def commands(api: Api, kind: str) -> list[Command]:
+    """One that is carried out, and one that is refused."""
+    one, other = (UUID(api.open(deposit="100")) for _ in range(2))
+    hold = UUID(api.hold(str(one), "40").json["id"])
+    match kind:
+        case "transfer":
+            return [Transfer(wallet_id=one, target_id=other, amount=Decimal(n)) for n in (50, 11)]
+        case "hold":
+            return [Hold(wallet_id=one, amount=Decimal(n)) for n in (50, 11)]
+        case "capture":
+            return [Capture(wallet_id=one, hold_id=hold, amount=amount) for amount in (None, Decimal(1))]
+        case "void":
+            return [Void(wallet_id=one, hold_id=hold) for _ in range(2)]
+    operation_id = UUID(api.transfer(str(one), str(other), "50").json["id"])
+    wallet_id, reversed_ = original(operation_id)
+    return [Reversal(wallet_id=wallet_id, original=reversed_, amount=Decimal(n)) for n in (30, 21)]
+
+
+KINDS = ["transfer", "hold", "capture", "void", "reversal"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_committed_unheard_is_found_and_not_done_again(
+    api: Api, unchanged: Unchanged, kind: str
+) -> None:
+    asked = commands(api, kind)
+    wallet_ids = {str(wallet_id) for command in asked for wallet_id in command.wallet_ids}
+    done, refused = execute(asked)
+    with unchanged(*wallet_ids):
+        done_again, refused_again = execute(asked, is_recovering=True)
+    assert done == done_again
+    assert isinstance(refused, Problem)
+    assert isinstance(refused_again, Problem)
+    assert (refused.code, refused.operation_id) == (refused_again.code, refused_again.operation_id)
+    assert not refused_again.replayed
+    Books(tuple(wallet_ids)).verify()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_what_was_done_together_unheard_is_found_whole(
+    api: Api, unchanged: Unchanged, kind: str, is_refused: bool
+) -> None:
+    asked = commands(api, kind)
+    first = Deposit(wallet_id=asked[0].wallet_id, amount=Decimal("0.01"))
+    together = Together(commands=(first, *(asked if is_refused else asked[:1])))
+    wallet_ids = {str(wallet_id) for wallet_id in together.wallet_ids}
+    (outcome,) = execute([together])
+    with unchanged(*wallet_ids):
+        (again,) = execute([together], is_recovering=True)
+    if is_refused:
+        assert isinstance(outcome, Problem)
+        assert isinstance(again, Problem)
+        assert (outcome.operation_id, outcome.errors) == (again.operation_id, again.errors)
+    else:
+        assert outcome == again
+    Books(tuple(wallet_ids)).verify()

@@ -1,5 +1,6 @@
 """The benchmark's yardsticks and the load test are what they claim to be. Nothing here is timed."""
 
+import json
 import os
 import re
 import shutil
@@ -19,10 +20,12 @@ from loadtest.profiles import Profile, Stage
 from loadtest.servers import BARE, NAIVE, Kind, running
 from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, verdict
-from loadtest.wrk import Result
+from loadtest.wrk import Post, Result
 from local import ROOT, LocalError
 from tests.client import Api, OverHttp
 from tests.conftest import Books, Unchanged
+from wallets.ledger.inbox import drain as drain_inbox
+from wallets.models import InboxEntry
 
 NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
@@ -73,6 +76,30 @@ def test_a_crowd_hears_every_answer(service: str, live_api: Api) -> None:
     assert result.failures == 0
     assert live_api.wallet(wallet)["sequence"] == result.requests >= 20
     assert Crowd(host, int(port), f"{NOWHERE}/operation").run(size=2, seconds=0.1).failures >= 2
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_sends_the_body_and_the_preference_it_is_given(
+    service: str, live_api: Api, tmp_path: Path
+) -> None:
+    wallet = live_api.open()
+    paths, body = tmp_path / "paths", tmp_path / "body"
+    paths.write_text("/api/v1/operations\n")
+    deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": 1}
+    body.write_text(json.dumps({"operations": [deposit] * 3}))
+    done = wrk.load(service, "POST", paths, 1, 1, Post(body))
+    sequence = live_api.wallet(wallet)["sequence"]
+    assert (done.failures, sequence % 3) == (0, 0)
+    assert sequence >= 3 * done.requests > 0
+    accepted = wrk.load(service, "POST", paths, 1, 1, Post(body, prefer="respond-async", with_keys=True))
+    assert accepted.failures == 0
+    assert live_api.wallet(wallet)["sequence"] == sequence
+    waiting = InboxEntry.objects.filter(wallet_id=wallet)
+    assert waiting.count() >= 3 * accepted.requests > 0
+    assert len(set(waiting.values_list("idempotency_key", flat=True))) == waiting.count()
+    while drain_inbox(500):
+        pass
+    Books((wallet,)).verify()
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
@@ -189,6 +216,8 @@ def measured(**rates: list[int]) -> Figures:
         (measured(hot=[1000], spread=[1110]), ["spread / hot"]),
         (measured(hot=[1400], slow_disk=[1400]), ["slow disk: operations a second"]),
         (measured(get=[740], get_bare=[1000], get_query=[300]), ["get / get-bare", "get / get-query"]),
+        (measured(bulk=[19_999]), ["bulk: operations a second"]),
+        (measured(bulk=[20_000]), []),
         (measured(hot=[1]), []),
     ],
 )

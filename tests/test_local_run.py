@@ -51,9 +51,20 @@ class Supervisor:
 
     @property
     def gunicorn(self) -> int:
+        return self._child("gunicorn")
+
+    @property
+    def inbox(self) -> int:
+        return self._child("process_inbox")
+
+    @property
+    def parts(self) -> tuple[int, ...]:
+        return self.postgres, self.gunicorn, self.inbox
+
+    def _child(self, name: str) -> int:
         own = self.process.pid
         children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        return next(int(child) for child in children if int(child) != self.postgres)
+        return next(int(child) for child in children if name in Path(f"/proc/{child}/cmdline").read_text())
 
 
 @contextmanager
@@ -155,11 +166,25 @@ def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
 
 
 @pytest.mark.usefixtures("first_start")
+def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> None:
+    with supervisor(home, port) as run:
+        deposit, wallet, _ = curl_lines(run.read(until=UP))
+        before = balance(curl(wallet))
+        accepted = json.loads(curl([*deposit, "-H", "Prefer: respond-async"]))
+        assert accepted["status"] == "PENDING"
+        deadline = time.monotonic() + 20
+        while balance(curl(wallet)) == before:
+            assert time.monotonic() < deadline, "nobody drains the inbox"
+            time.sleep(0.05)
+        assert balance(curl(wallet)) == before + 10
+
+
+@pytest.mark.usefixtures("first_start")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal.Signals) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
-        parts = run.postgres, run.gunicorn
+        parts = run.parts
         os.killpg(run.process.pid, number)  # to the whole foreground group, as a terminal does
         assert run.read().rstrip().endswith("Stopped.")
         assert run.process.wait() == 0
@@ -171,7 +196,7 @@ def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal
 def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: int) -> None:
     with supervisor(home, port) as killed:
         killed.read(until=UP)
-        parts = killed.postgres, killed.gunicorn
+        parts = killed.parts
         killed.process.kill()
         with supervisor(home, port) as run:
             assert UP in run.read(until=UP)
@@ -179,11 +204,13 @@ def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: i
 
 
 @pytest.mark.usefixtures("first_start")
-@pytest.mark.parametrize(("part", "name"), [("postgres", "PostgreSQL"), ("gunicorn", "the service")])
+@pytest.mark.parametrize(
+    ("part", "name"), [("postgres", "PostgreSQL"), ("gunicorn", "the service"), ("inbox", "the inbox")]
+)
 def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, name: str) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
-        parts = run.postgres, run.gunicorn
+        parts = run.parts
         os.kill(getattr(run, part), signal.SIGKILL)
         assert f"walletsvc: {name} ended unexpectedly (SIGKILL)\n" in run.read()
         assert run.process.wait() == 1

@@ -1,5 +1,6 @@
 """The OpenAPI document says what the service does."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from typing import Any
 import pytest
 import yaml
 from openapi_spec_validator import validate
+from pydantic import BaseModel
 
 from tests.client import Api
 from tests.test_problems import every_problem
-from wallets import shapes, urls
+from wallets.api import bodies, shapes, urls
+from wallets.api.requests import check, parse_object
 from wallets.models import Operation, Wallet
 
 
@@ -28,6 +31,12 @@ def operations(document: Any) -> list[tuple[str, str, Any]]:
         for path, item in document["paths"].items()
         for method, operation in item.items()
     ]
+
+
+def shape_of(content: Any) -> type[BaseModel]:
+    name = content["schema"]["$ref"].rpartition("/")[2]
+    shape: type[BaseModel] = getattr(shapes, name, None) or getattr(bodies, name)
+    return shape
 
 
 def test_the_document_is_valid(document: Any) -> None:
@@ -67,10 +76,12 @@ def test_every_answer_has_an_example_of_its_shape(document: Any) -> None:
         for status, answer in operation["responses"].items():
             if status == "304":
                 continue
-            for content in answer["content"].values():
+            for kind, content in answer["content"].items():
                 examples = content["examples"].values()
                 assert examples, (path, method, status)
-                shape = getattr(shapes, content["schema"]["$ref"].rpartition("/")[2])
+                if kind == "text/csv":
+                    continue  # test_history.py holds it to what is sent
+                shape = shape_of(content)
                 for example in examples:
                     shape.model_validate(example["value"])
 
@@ -78,10 +89,9 @@ def test_every_answer_has_an_example_of_its_shape(document: Any) -> None:
 def test_every_request_has_an_example_that_is_accepted(document: Any) -> None:
     for _, _, operation in operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            shape = getattr(shapes, content["schema"]["$ref"].rpartition("/")[2])
+            shape = shape_of(content)
             for example in content["examples"].values():
-                value = {k: str(v) if isinstance(v, int | float) else v for k, v in example["value"].items()}
-                shape.model_validate(value)
+                check(shape, parse_object(json.dumps(example["value"]).encode()))
 
 
 def test_every_problem_of_the_service_is_in_it(document: Any) -> None:
@@ -101,9 +111,9 @@ def test_bodies_written_by_hand_have_the_shape_that_is_promised(api: Api) -> Non
     wallet_id = api.open(deposit="1", maxBalance="5", metadata={"a": 1})
     api.withdraw(wallet_id, 7)
     wallet = Wallet.objects.get(id=wallet_id)
-    shapes.WalletBody.model_validate(shapes.wallet_body(wallet))
+    bodies.WalletBody.model_validate(bodies.wallet_body(wallet))
     for operation in Operation.objects.filter(wallet=wallet):
-        shapes.OperationBody.model_validate(shapes.operation_body(operation, wallet.currency))
+        bodies.OperationBody.model_validate(bodies.operation_body(operation, wallet.currency))
 
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])

@@ -50,6 +50,7 @@ def models() -> dict[str, dict[str, tuple[str, bool]]]:
             for field in model._meta.local_concrete_fields
         }
         for model in apps.get_models(include_auto_created=True)
+        if not model._meta.proxy
     }
 
 
@@ -92,7 +93,8 @@ def test_every_constraint_and_index_has_a_name_of_ours() -> None:
 def test_every_key_of_the_ledger_contains_the_wallet() -> None:
     keys = rows(
         "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
-        " WHERE indisunique AND indrelid IN ('operation'::regclass, 'wallet_change'::regclass)"
+        " WHERE indisunique"
+        " AND indrelid IN ('operation'::regclass, 'wallet_change'::regclass, 'hold'::regclass)"
     )
     assert len(keys) >= 4
     assert [name for name, definition in keys if "wallet_id" not in str(definition)] == []
@@ -143,6 +145,14 @@ def test_the_service_expects_the_newest_tag() -> None:
         "UPDATE wallet SET id = id",
         "UPDATE wallet SET currency = 'EUR'",
         "UPDATE wallet SET created_at = now()",
+        "UPDATE operation SET hold_id = id",
+        "DELETE FROM hold",
+        "TRUNCATE hold",
+        "UPDATE hold SET amount = 1",
+        "UPDATE hold SET expires_at = now()",
+        "UPDATE hold SET wallet_id = id",
+        "UPDATE inbox SET amount = 1",
+        "TRUNCATE inbox",
         "UPDATE wallet_change SET reason = ''",
         "DELETE FROM wallet_change",
         "UPDATE django_admin_log SET change_message = ''",
@@ -208,4 +218,80 @@ def test_the_ledger_guarantees_its_form(api: Api, change: str, constraint: str) 
         pytest.raises(psycopg.errors.IntegrityError) as error,
     ):
         database.execute(f"UPDATE operation SET {change} WHERE id = %s", [second])
+    assert error.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "constraint"),
+    [
+        ("TRANSFER_OUT", "transfer_id = NULL, counterparty_id = NULL", "operation_transfer_is_linked"),
+        ("TRANSFER_OUT", "counterparty_id = NULL", "operation_transfer_is_of_two_wallets"),
+        ("TRANSFER_OUT", "counterparty_id = wallet_id", "operation_transfer_is_of_two_wallets"),
+        ("DEPOSIT", "type = 'TRANSFER_IN'", "operation_transfer_is_linked"),
+        ("DEPOSIT", "type = 'HOLD'", "operation_completed_or_rejected"),
+        ("HOLD", "type = 'DEPOSIT'", "operation_completed_or_rejected"),
+        ("HOLD", "sequence = 100", "operation_completed_or_rejected"),
+        ("HOLD", "balance_after = 1", "operation_completed_or_rejected"),
+        ("CAPTURE", "hold_id = NULL", "operation_hold_is_ended"),
+        ("VOID", "hold_id = NULL", "operation_hold_is_ended"),
+        ("DEPOSIT", "hold_id = id", "operation_hold_is_ended"),
+        ("REVERSAL_OUT", "reverses_id = NULL", "operation_reversal_is_linked"),
+        ("DEPOSIT", "reverses_id = id", "operation_reversal_is_linked"),
+        ("DEPOSIT", "expires_at = now()", "operation_expiry_is_of_hold"),
+    ],
+)
+def test_the_ledger_guarantees_the_links_of_its_lines(
+    api: Api, kind: str, change: str, constraint: str
+) -> None:
+    wallet_id, other_id = api.open(deposit="100"), api.open()
+    api.transfer(wallet_id, other_id, "1")
+    api.capture(api.hold(wallet_id, "1").json["id"])
+    api.void(api.hold(wallet_id, "1").json["id"])
+    api.reverse(api.deposit(wallet_id, "1").json["id"])
+    with (
+        psycopg.connect(cluster.url("postgres")) as database,
+        pytest.raises(psycopg.errors.CheckViolation) as error,
+    ):
+        database.execute(
+            f"UPDATE operation SET {change} WHERE wallet_id = %s AND type = %s", [wallet_id, kind]
+        )
+    assert error.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("amount = 0", "hold_amount_positive"),
+        ("status = 'OPEN', ended_at = now()", "hold_status_is_known"),
+        ("status = 'VOIDED'", "hold_active_is_not_ended"),
+        ("ended_at = now()", "hold_active_is_not_ended"),
+        ("status = 'CAPTURED', ended_at = now()", "hold_captured_is_by_operation"),
+        (
+            "status = 'CAPTURED', ended_at = now(), captured_amount = 1",
+            "hold_captured_is_by_operation",
+        ),
+        (
+            "status = 'CAPTURED', ended_at = now(), captured_amount = 1.01, operation_id = id",
+            "hold_captured_within_amount",
+        ),
+        (
+            "status = 'CAPTURED', ended_at = now(), captured_amount = 0, operation_id = id",
+            "hold_captured_within_amount",
+        ),
+        (
+            "status = 'VOIDED', ended_at = now(), captured_amount = 1, operation_id = id",
+            "hold_captured_is_by_operation",
+        ),
+        ("status = 'EXPIRED', ended_at = now()", "hold_expired_is_ended_in_time"),
+        ("wallet_id = gen_random_uuid()", "hold_wallet_fk"),
+    ],
+)
+def test_a_hold_has_one_end_or_none(api: Api, change: str, constraint: str) -> None:
+    wallet_id = api.open(deposit="100")
+    hold_id = api.hold(wallet_id, "1", expiresAt="2100-01-01T00:00:00Z").json["id"]
+    with (
+        psycopg.connect(cluster.url("postgres")) as database,
+        pytest.raises(psycopg.errors.IntegrityError) as error,
+    ):
+        database.execute(f"UPDATE hold SET {change} WHERE id = %s", [hold_id])
     assert error.value.diag.constraint_name == constraint

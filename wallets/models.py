@@ -1,10 +1,13 @@
 """The tables as Python sees them. Liquibase makes them (liquibase/changes); nothing here moves money."""
 
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models import Case, F, OuterRef, Q, Sum, Value, When
+from django.db.models.functions import Coalesce, Now
 
 
 class Money(models.DecimalField):  # type: ignore[type-arg]
@@ -34,6 +37,31 @@ class User(AbstractUser):
         db_table = "wallet_user"
 
 
+def subquery_of(wallet_id: UUID) -> models.QuerySet[Any, Any]:
+    """The wallet's id as a subquery, so that PostgreSQL plans as for any wallet.
+
+    Knowing that this one has much of a table, it walks the newest rows of all wallets instead, and far: the
+    wallet may have slept since.
+    """
+    return Wallet.objects.filter(id=wallet_id).values("id")[:1]
+
+
+class Wallets(models.QuerySet["Wallet"]):
+    """Every query for wallets knows what has expired of their holds and is still counted in `held`."""
+
+    def with_expired(self) -> "Wallets":
+        """Adds `expired`: held for holds whose time has come, until somebody has the lock to write it down.
+
+        In one statement with the wallet, so that both are of one moment.
+        """
+        due = Hold.objects.filter(wallet=OuterRef("id"), status=Hold.Status.ACTIVE, expires_at__lte=Now())
+        amounts = due.values("wallet").annotate(sum=Sum("amount")).values("sum")
+        nothing = Value(0, output_field=Money())
+        # The subquery runs for those wallets alone that may have something due.
+        expired = Case(When(next_expiry_at__lte=Now(), then=Coalesce(amounts, nothing)), default=nothing)
+        return self.annotate(expired=expired)
+
+
 class Wallet(models.Model):
     """One balance in one currency. `available` is `balance - held`."""
 
@@ -56,8 +84,12 @@ class Wallet(models.Model):
     # What the client asked for when it chose the id itself: a repeat is held to it.
     opened_with = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
-    # The time of the newest operation (a refused one too) or change; the next operation comes after it.
+    # The time of the newest operation (a refused one too), change or expiry that was written down; the next
+    # operation comes after it.
     updated_at = models.DateTimeField(db_default=Now())
+    next_expiry_at = models.DateTimeField(null=True)  # no active hold expires before
+
+    objects = Wallets.as_manager()
 
     class Meta:
         db_table = "wallet"
@@ -66,6 +98,22 @@ class Wallet(models.Model):
     def __str__(self) -> str:
         return f"{self.label or self.id} ({self.currency})"
 
+    @property
+    def held_now(self) -> Decimal:
+        """What active holds set aside, at the time of a query `with_expired`."""
+        expired: Decimal = getattr(self, "expired", Decimal(0))
+        held: Decimal = self.held
+        return held - expired
+
+
+class Operations(models.QuerySet["Operation"]):
+    def of_wallet(self, wallet_id: UUID) -> "Operations":
+        return self.filter(wallet_id=subquery_of(wallet_id))
+
+    def that_move_money(self) -> "Operations":
+        """What a statement would have. Holding and voiding only set money aside and free it."""
+        return self.exclude(type__in=(Operation.Type.HOLD, Operation.Type.VOID))
+
 
 class Operation(models.Model):
     """One line of the ledger. Append-only: the application's role may not change or delete it."""
@@ -73,6 +121,13 @@ class Operation(models.Model):
     class Type(models.TextChoices):
         DEPOSIT = "DEPOSIT"
         WITHDRAW = "WITHDRAW"
+        TRANSFER_IN = "TRANSFER_IN"
+        TRANSFER_OUT = "TRANSFER_OUT"
+        HOLD = "HOLD"  # sets money aside and moves none, as VOID frees it: no sequence, no balance
+        CAPTURE = "CAPTURE"
+        VOID = "VOID"
+        REVERSAL_IN = "REVERSAL_IN"
+        REVERSAL_OUT = "REVERSAL_OUT"
 
     class Status(models.TextChoices):
         COMPLETED = "COMPLETED"
@@ -87,19 +142,40 @@ class Operation(models.Model):
     status = models.CharField(max_length=16, choices=Status.choices)
     reason = models.CharField(max_length=64, null=True)  # the code of the problem that refused it
     idempotency_key = models.CharField(max_length=255, null=True)
+    transfer_id = models.UUIDField(null=True)  # on both sides; the id of the operation that was asked for
+    counterparty = models.ForeignKey(  # the other side's wallet
+        Wallet, null=True, on_delete=models.PROTECT, db_index=False, db_constraint=False, related_name="+"
+    )
+    hold_id = models.UUIDField(null=True)  # what a CAPTURE or VOID ends
+    reverses_id = models.UUIDField(null=True)
+    expires_at = models.DateTimeField(null=True)  # of a HOLD
+    takes_rest = models.BooleanField(null=True)  # whether it was left to us how much to capture or reverse
     description = models.CharField(max_length=500, db_default="")
     metadata = models.JSONField(db_default={})
-    actor = models.CharField(
-        max_length=200, db_default=""
-    )  # who asked: "operator:anna"; empty for an open API
+    # Who asked: "operator:anna"; empty for an open API.
+    actor = models.CharField(max_length=200, db_default="")
+    accepted_at = models.DateTimeField(null=True)  # where it was accepted for later
     created_at = models.DateTimeField()  # taken under the wallet's lock, strictly rising within the wallet
     transaction_id = TransactionId(db_default=CurrentTransactionId(), editable=False)
+
+    objects = Operations.as_manager()
 
     class Meta:
         db_table = "operation"
 
     def __str__(self) -> str:
         return f"{self.type} {self.id}"
+
+
+class Transfer(Operation):
+    """A transfer as its operation on the source, whose id it shares. For the operators' pages."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()  # who may view operations may view transfers
+
+    def __str__(self) -> str:
+        return f"transfer {self.id}"
 
 
 class WalletChange(models.Model):
@@ -118,3 +194,71 @@ class WalletChange(models.Model):
 
     def __str__(self) -> str:
         return f"{', '.join(self.changes)} of {self.wallet_id}"
+
+
+class Holds(models.QuerySet["Hold"]):
+    def of_wallet(self, wallet_id: UUID) -> "Holds":
+        return self.filter(wallet_id=subquery_of(wallet_id))
+
+    def as_of_now(self, status: str | None = None) -> "Holds":
+        """Adds `status_now`, and filters by it: a hold expires at its time, not when somebody notes it."""
+        is_due = When(status=Hold.Status.ACTIVE, expires_at__lte=Now(), then=Value(Hold.Status.EXPIRED))
+        holds = self.annotate(status_now=Case(is_due, default=F("status")))
+        return holds if status is None else holds.filter(Q(("status_now", status)))
+
+
+class Hold(models.Model):
+    """Money set aside in a wallet. It ends once: captured, voided, or at `expires_at`."""
+
+    class Status(models.TextChoices):
+        ACTIVE = "ACTIVE"
+        CAPTURED = "CAPTURED"
+        VOIDED = "VOIDED"
+        EXPIRED = "EXPIRED"
+
+    id = models.UUIDField(primary_key=True)  # in the table (id, wallet_id), as in operation
+    wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
+    amount = Money()
+    status = models.CharField(max_length=16, choices=Status.choices)
+    expires_at = models.DateTimeField(null=True)
+    captured_amount = Money(null=True)
+    operation_id = models.UUIDField(null=True)  # what captured it
+    description = models.CharField(max_length=500, db_default="")
+    created_at = models.DateTimeField()
+    ended_at = models.DateTimeField(null=True)
+
+    objects = Holds.as_manager()
+
+    class Meta:
+        db_table = "hold"
+
+    def __str__(self) -> str:
+        return f"hold {self.id}"
+
+
+class InboxEntry(models.Model):
+    """An operation that was accepted for later. Decided, it leaves for the ledger."""
+
+    id = models.UUIDField(primary_key=True)  # the operation's
+    position = models.BigIntegerField(editable=False)  # the order in which they came
+    wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
+    type = models.CharField(max_length=16, choices=Operation.Type.choices)
+    amount = Money()
+    idempotency_key = models.CharField(max_length=255, null=True)
+    counterparty = models.ForeignKey(
+        Wallet, null=True, on_delete=models.PROTECT, db_index=False, db_constraint=False, related_name="+"
+    )
+    hold_id = models.UUIDField(null=True)
+    reverses_id = models.UUIDField(null=True)
+    takes_rest = models.BooleanField(null=True)
+    description = models.CharField(max_length=500, db_default="")
+    metadata = models.JSONField(db_default={})
+    actor = models.CharField(max_length=200, db_default="")
+    created_at = models.DateTimeField()
+
+    class Meta:
+        db_table = "inbox"
+        verbose_name_plural = "inbox"
+
+    def __str__(self) -> str:
+        return f"{self.type} {self.id}"

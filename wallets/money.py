@@ -9,6 +9,8 @@ from iso4217 import Currency
 # Fraction digits of every currency of ISO 4217 that has them (gold and the test code have none).
 FRACTION_DIGITS: Final[dict[str, int]] = {c.code: c.exponent for c in Currency if c.exponent is not None}
 
+_UNITS: Final = {code: Decimal(1).scaleb(-digits) for code, digits in FRACTION_DIGITS.items()}
+
 # A sum that numeric(28,4) holds with room to spare; no balance may leave it.
 MAX_BALANCE: Final = Decimal(10) ** 21
 
@@ -35,4 +37,4 @@ def fits(amount: Decimal, currency: str) -> bool:
 
 def format_amount(amount: Decimal, currency: str) -> str:
     """The amount with exactly the currency's fraction digits: "1000.00"."""
-    return f"{amount:.{FRACTION_DIGITS[currency]}f}"
+    return str(amount.quantize(_UNITS[currency]))

@@ -100,6 +100,14 @@ class OperationNotFound(Problem):
     code, status, title = "operation_not_found", 404, "There is no such operation"
 
 
+class TransferNotFound(Problem):
+    code, status, title = "transfer_not_found", 404, "There is no such transfer"
+
+
+class HoldNotFound(Problem):
+    code, status, title = "hold_not_found", 404, "There is no such hold"
+
+
 class MethodNotAllowed(Problem):
     code, status, title = "method_not_allowed", 405, "The address does not take this method"
 
@@ -115,6 +123,27 @@ class WalletClosed(Problem):
 
 class WalletFrozen(Problem):
     code, status, title = "wallet_frozen", 409, "The wallet is frozen and moves no money"
+
+
+class CurrencyMismatch(Problem):
+    code, status, title = "currency_mismatch", 409, "The wallets have different currencies"
+
+
+class HoldNotActive(Problem):
+    code, status, title = "hold_not_active", 409, "The hold has ended"
+
+
+class HoldAmountExceeded(Problem):
+    code, status, title = "hold_amount_exceeded", 409, "The hold has set less aside than the amount"
+
+
+class OperationNotReversible(Problem):
+    code, status, title = "operation_not_reversible", 409, "The operation cannot be reversed"
+    default_detail = "What was rejected, moved no money or is a reversal itself cannot be reversed."
+
+
+class ReversalExceedsOriginal(Problem):
+    code, status, title = "reversal_exceeds_original", 409, "Less than the amount is left to reverse"
 
 
 class WalletNotEmpty(Problem):
@@ -164,5 +193,16 @@ class Unavailable(Problem):
 
 # The rules' own refusals by code: a recorded rejection is answered again from its row.
 REJECTIONS: dict[str, type[Problem]] = {
-    problem.code: problem for problem in (WalletClosed, WalletFrozen, BalanceLimitExceeded, InsufficientFunds)
+    problem.code: problem
+    for problem in (
+        CurrencyMismatch,
+        WalletClosed,
+        WalletFrozen,
+        HoldNotActive,
+        HoldAmountExceeded,
+        OperationNotReversible,
+        ReversalExceedsOriginal,
+        InsufficientFunds,
+        BalanceLimitExceeded,
+    )
 }

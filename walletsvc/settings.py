@@ -132,8 +132,8 @@ MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
 # --- Ledger -----------------------------------------------------------------------------------------
 DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", tuple(sorted(c.code for c in Currency)))
 GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
-GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 256, minimum=1)
-GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 4096, minimum=1)
+GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 1000, minimum=1)
+GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 16_384, minimum=1)
 MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
 
 # --- API --------------------------------------------------------------------------------------------
@@ -143,7 +143,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.authentication.ApiAccess"],
     "DEFAULT_PERMISSION_CLASSES": ["wallets.authentication.MayUseApi"],
-    "DEFAULT_RENDERER_CLASSES": ["wallets.renderers.JSONRenderer"],
+    "DEFAULT_RENDERER_CLASSES": ["wallets.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",

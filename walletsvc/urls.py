@@ -17,7 +17,7 @@ def nothing_here(request: HttpRequest) -> HttpResponse:
 
 
 urlpatterns = [
-    path("api/v1/", include("wallets.urls")),
+    path("api/v1/", include("wallets.api.urls")),
     path("api/schema", SpectacularAPIView.as_view(), name="schema"),
     path(
         "api/docs",

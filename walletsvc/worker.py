@@ -50,6 +50,11 @@ class Answer:
         self.flush()
         return self._sock.sendfile(*args, **kwargs)
 
+    def close(self) -> None:
+        """gunicorn cuts off an answer that has failed on its way: the rest stays unsaid."""
+        self._parts = []
+        self._sock.close()
+
     def flush(self) -> None:
         if self._parts:
             whole = b"".join(self._parts)

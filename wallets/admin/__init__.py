@@ -3,6 +3,14 @@
 What changes a wallet goes through the ledger, with a reason and the operator's name.
 """
 
-from wallets.admin import operations, users, wallets
+from wallets.admin import holds, inbox, operations, transfers, users, wallets
 
-__all__ = ["operations", "users", "wallets"]  # importing them registers their pages
+# Importing them registers their pages.
+__all__ = [
+    "holds",
+    "inbox",
+    "operations",
+    "transfers",
+    "users",
+    "wallets",
+]

@@ -19,20 +19,19 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from wallets.admin.lists import LookOnly, address, show_amount
+from wallets.api.values import PositiveAmount
 from wallets.errors import to_problem
 from wallets.ledger import submit
-from wallets.ledger.commands import Command, Deposit, Withdraw
+from wallets.ledger.commands import COMMANDS
 from wallets.ledger.wallets import Change, change_wallet
 from wallets.models import Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, Unavailable
-from wallets.shapes import PositiveAmount
 
 OFFERED: Final[dict[str, tuple[str, ...]]] = {
     Wallet.Status.ACTIVE: ("adjust", "freeze", "close"),
     Wallet.Status.FROZEN: ("thaw", "close"),
     Wallet.Status.CLOSED: (),
 }
-ADJUSTMENTS: Final[dict[str, type[Command]]] = {kind.type: kind for kind in (Deposit, Withdraw)}
 USED: Final = "This form was used before, for another adjustment. Look at the wallet before sending it again."
 UNKNOWN: Final = "The database could not be reached in time. Send the form again: it counts once."
 _AMOUNT: Final[TypeAdapter[Any]] = TypeAdapter(PositiveAmount)
@@ -56,7 +55,7 @@ class ReasonForm(forms.Form):
 
 class AdjustForm(ReasonForm):
     direction = forms.ChoiceField(
-        choices=[(kind, kind.capitalize()) for kind in ADJUSTMENTS], widget=UnfoldAdminRadioSelectWidget
+        choices=[(kind, kind.capitalize()) for kind in COMMANDS], widget=UnfoldAdminRadioSelectWidget
     )
     amount = forms.CharField(
         widget=UnfoldAdminTextInputWidget({"inputmode": "decimal", "autocomplete": "off"}),
@@ -90,7 +89,7 @@ class AlreadySo(Exception):
 
 
 def move_money(wallet_id: UUID, filled: dict[str, Any], operator: str) -> str | None:
-    command = ADJUSTMENTS[filled["direction"]](
+    command = COMMANDS[filled["direction"]](
         wallet_id=wallet_id,
         amount=filled["amount"],
         key=str(filled["key"]),
@@ -117,6 +116,7 @@ def change_status(status: str, wallet_id: UUID, filled: dict[str, Any], operator
 
 # --- The pages --------------------------------------------------------------------------------------
 class WalletActions(LookOnly):
+    has_history = True
     actions_detail = ("adjust", "freeze", "thaw", "close")
 
     def has_adjust_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
@@ -172,7 +172,7 @@ class WalletActions(LookOnly):
             "title": title,
             "opts": self.opts,
             "original": wallet,
-            "available": show_amount(wallet.balance - wallet.held, wallet.currency),
+            "available": show_amount(wallet.balance - wallet.held_now, wallet.currency),
             "form": form,
             "wallet_page": address(wallet),
         }

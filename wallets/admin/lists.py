@@ -4,6 +4,7 @@ Nothing is counted, the one order is an index's, paging ends somewhere, and no q
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -52,11 +53,11 @@ class UncountedPaginator(Paginator):  # type: ignore[type-arg]
         return Page(rows[: self.per_page], number, self)
 
 
-class NewestFirst(ChangeList):  # type: ignore[misc]
-    """The order that the indexes have, whatever `?o=` asks for."""
+class IndexOrder(ChangeList):  # type: ignore[misc]
+    """The order that an index has, whatever `?o=` asks for."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
-        return ["-created_at", "-id"]
+        return list(self.model_admin.ordering)
 
     def get_ordering_field_columns(self) -> dict[int, str]:
         return {}
@@ -66,12 +67,26 @@ class NewestFirst(ChangeList):  # type: ignore[misc]
         self.full_result_count = self.result_count  # or unfold's header tells how many there are
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A table below a row's fields, and where there is more of it."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    more: str = ""
+    more_at: str = ""
+
+
 class LookOnly(ModelAdmin):  # type: ignore[misc]
     """Pages to look at: nobody adds, edits or deletes here, not even a superuser."""
 
     actions = None
+    change_form_template = "admin/wallets/look.html"
+    has_history = False  # nobody does anything to most rows
     list_filter_submit = True
     list_per_page = 50
+    ordering: Sequence[str] = ("-created_at", "-id")
     show_facets = admin.ShowFacets.NEVER  # they count
     show_full_result_count = False
     sortable_by = ()
@@ -85,13 +100,24 @@ class LookOnly(ModelAdmin):  # type: ignore[misc]
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def sections(self, request: HttpRequest, row: Any) -> list[Section]:
+        """What stands below the fields of a row's page."""
+        return []
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        context |= {"sections": self.sections(request, kwargs["obj"]), "show_history": self.has_history}
+        response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
+        return response
+
     def get_paginator(self, request: HttpRequest, rows: QuerySet[Any], *args: Any, **options: Any) -> Any:
         """The page with a row's history asks here too; its few entries are counted."""
         pages = UncountedPaginator if rows.model is self.model else Paginator
         return pages(rows, *args, **options)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return NewestFirst
+        return IndexOrder
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -121,12 +147,13 @@ class CurrencyFilter(DropdownFilter):  # type: ignore[misc]
 
     title = "currency"
     parameter_name = "currency"
+    column = "currency"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
         return [(code, code) for code in sorted(money.FRACTION_DIGITS)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(currency=self.value()) if self.value() else queryset
+        return queryset.filter(**{self.column: self.value()}) if self.value() else queryset
 
 
 class MomentsForm(forms.Form):
@@ -158,7 +185,14 @@ class TimeFilter(RangeDateFilter):  # type: ignore[misc]
 
 
 # --- How values look --------------------------------------------------------------------------------
-COLOURS: Final = {"ACTIVE": "success", "FROZEN": "info", "COMPLETED": "success", "REJECTED": "danger"}
+COLOURS: Final = {
+    "ACTIVE": "success",
+    "FROZEN": "info",
+    "COMPLETED": "success",
+    "REJECTED": "danger",
+    "CAPTURED": "info",
+    "EXPIRED": "warning",
+}
 
 
 def show_amount(amount: Decimal | None, currency: str) -> str | None:
@@ -181,11 +215,19 @@ def parse_id(text: str) -> UUID | None:
 
 
 def address(row: Model) -> str:
-    return reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
+    return _address(type(row), row.pk)
 
 
 def link(row: Model, text: str) -> SafeString:
-    """The text is escaped: labels are other people's."""
+    return link_to(type(row), row.pk, text)
+
+
+def link_to(model: type[Model], id: UUID, text: str) -> SafeString:
+    """To a row that need not be read for it. The text is escaped: labels are other people's."""
     return format_html(
-        '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>', address(row), text
+        '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>', _address(model, id), text
     )
+
+
+def _address(model: type[Model], id: UUID) -> str:
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[id])

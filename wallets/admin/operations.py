@@ -1,88 +1,55 @@
 """The ledger, to look at."""
 
+from collections.abc import Iterable
 from typing import Any
-from uuid import UUID
 
-from django.contrib import admin, messages
-from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
-from wallets.admin.lists import (
-    COLOURS,
-    LookOnly,
-    TimeFilter,
-    link,
-    parse_id,
-    show_amount,
-    show_time,
-    unbroken,
+from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
+from wallets.admin.rows import (
+    NEWEST,
+    OPERATION_HEADERS,
+    OfWallet,
+    operation_link,
+    operation_rows,
+    optional_time,
+    wallet_link,
 )
-from wallets.models import Operation, Wallet
+from wallets.models import Hold, Operation, Transfer
 
-HOW_TO_SEARCH = "Operation or wallet id, or wallet id and key"
+TRANSFERS = (Operation.Type.TRANSFER_IN, Operation.Type.TRANSFER_OUT)
 
 
 @admin.register(Operation)
-class OperationAdmin(LookOnly):
-    list_display = ("created", "type", "moved", "balance", "outcome", "of", "actor")
-    list_filter = (
+class OperationAdmin(OfWallet):
+    search_help_text = "Operation or wallet id, or wallet id and key"
+    list_display: tuple[str, ...] = ("created", "type", "moved", "balance", "outcome", "of", "actor")
+    list_filter: tuple[Any, ...] = (
         ("status", ChoicesDropdownFilter),
         ("type", ChoicesDropdownFilter),
         ("created_at", TimeFilter),
     )
-    search_fields = ("id",)  # makes the search box; what it does is get_search_results
-    search_help_text = HOW_TO_SEARCH
-    fieldsets = (
-        (None, {"fields": ("id", "wallet", "type", "moved", "balance", "status", "reason")}),
-        ("Who, why and when", {"fields": ("actor", "description", "created", "sequence")}),
-        ("The client's", {"fields": ("idempotency_key", "metadata")}),
-    )
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Operation]:
-        rows: QuerySet[Operation] = super().get_queryset(request)
-        return rows.select_related("wallet").defer("wallet__metadata", "wallet__opened_with")
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        """Without the links that it does not have."""
+        links = present(obj, ("transfer", "other_side", "hold", "reverses"), self)
+        times = present(obj, ("accepted", "created", "expires"), self)
+        return [
+            (None, {"fields": ("id", "wallet", "type", "moved", "balance", "status", "reason", "sequence")}),
+            *([("Belongs to", {"fields": links})] if links else []),
+            ("Who, why and when", {"fields": ("actor", "description", *times)}),
+            ("The client's", {"fields": ("idempotency_key", "metadata")}),
+        ]
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Operation], search_term: str
-    ) -> tuple[QuerySet[Operation], bool]:
-        """By what an index leads to, each case with its own plain condition: an OR would read too much."""
-        term, _, key = search_term.strip().partition(" ")
-        if not term:
-            return queryset, False
-        wanted = parse_id(term)
-        if wanted is None:
-            messages.warning(request, f"{HOW_TO_SEARCH}, please: “{term}” is no id.")
-            return queryset.none(), False
-        if key:
-            return queryset.filter(wallet=wanted, idempotency_key=key.strip()), False
-        if Wallet.objects.filter(id=wanted).exists():
-            return of_wallet(queryset, wanted), False
-        return queryset.filter(id=wanted), False
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        # Nothing ever happens to an operation, so it has no history.
-        context = {**(extra_context or {}), "show_history": False}
-        response: HttpResponse = super().change_view(request, object_id, form_url, context)
-        return response
-
-    @admin.display(description="created (UTC)")
-    def created(self, operation: Operation) -> SafeString:
-        return show_time(operation.created_at)
-
-    @admin.display(description="amount")
-    def moved(self, operation: Operation) -> SafeString:
-        currency = operation.wallet.currency
-        return unbroken(f"{show_amount(operation.amount, currency)} {currency}")
+    def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
+        found = reversals_of(row)
+        rows = operation_rows(found, row.wallet.currency)
+        return [Section("What reversed it", OPERATION_HEADERS, rows)] if rows else []
 
     @admin.display(description="balance after")
     def balance(self, operation: Operation) -> str | None:
@@ -93,16 +60,58 @@ class OperationAdmin(LookOnly):
         """What gives the colour, and the text: of a rejection its reason."""
         return operation.status, operation.reason or operation.status
 
-    @admin.display(description="wallet")
-    def of(self, operation: Operation) -> SafeString:
-        end = str(operation.wallet_id)[-12:]
-        return link(operation.wallet, Truncator(operation.wallet.label).chars(30) or unbroken(f"…{end}"))
+    # --- Links --------------------------------------------------------------------------------------
+    @admin.display(description="transfer")
+    def transfer(self, operation: Operation) -> SafeString | None:
+        """Its id is that of the operation on the source. A reversal of a transfer has two sides too."""
+        if operation.type not in TRANSFERS or operation.transfer_id is None:
+            return None
+        return link_to(Transfer, operation.transfer_id, str(operation.transfer_id))
+
+    @admin.display(description="other side")
+    def other_side(self, operation: Operation) -> SafeString | None:
+        if operation.transfer_id is None:
+            return None
+        sides = Operation.objects.filter(transfer_id=operation.transfer_id).select_related("wallet")
+        for side in sides:
+            if side.id != operation.id:
+                return format_html("{} in {}", operation_link(side), wallet_link(side.wallet))
+        return wallet_link(operation.counterparty) if operation.counterparty else None  # it was refused
+
+    @admin.display(description="hold")
+    def hold(self, operation: Operation) -> SafeString | None:
+        is_placed = operation.type == Operation.Type.HOLD and operation.status == Operation.Status.COMPLETED
+        hold_id = operation.id if is_placed else operation.hold_id
+        return link_to(Hold, hold_id, str(hold_id)) if hold_id else None
+
+    @admin.display(description="reverses")
+    def reverses(self, operation: Operation) -> SafeString | None:
+        if operation.reverses_id is None:
+            return None
+        original = Operation.objects.select_related("wallet").filter(id=operation.reverses_id).first()
+        return operation_link(original) if original else None
+
+    # --- Times --------------------------------------------------------------------------------------
+    @admin.display(description="accepted for later (UTC)")
+    def accepted(self, operation: Operation) -> SafeString | None:
+        return optional_time(operation.accepted_at)
+
+    @admin.display(description="expires (UTC)")
+    def expires(self, operation: Operation) -> SafeString | None:
+        return optional_time(operation.expires_at)
 
 
-def of_wallet(operations: QuerySet[Operation], wallet_id: UUID) -> QuerySet[Operation]:
-    """The operations of one wallet. A subquery, so that PostgreSQL plans as for any wallet.
+def present(row: Any, names: Iterable[str], page: Any) -> list[str]:
+    """The fields of a page that say something of this row."""
+    return [name for name in names if row is not None and getattr(page, name)(row)]
 
-    Knowing that this one has much of the table, it walks the newest of all wallets instead, and far: the
-    wallet may have slept since.
-    """
-    return operations.filter(wallet_id=Wallet.objects.filter(id=wallet_id).values("id")[:1])
+
+def reversals_of(*operations: Operation) -> list[Operation]:
+    """The newest of what took them back or tried to, each found in its wallet's index."""
+    return [
+        reversal
+        for operation in operations
+        for reversal in Operation.objects.select_related("wallet")
+        .filter(wallet_id=operation.wallet_id, reverses_id=operation.id)
+        .order_by("-created_at")[:NEWEST]
+    ]

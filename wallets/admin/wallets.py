@@ -7,6 +7,7 @@ from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
@@ -14,11 +15,11 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from wallets.admin.actions import WalletActions
-from wallets.admin.lists import COLOURS, CurrencyFilter, link, parse_id, show_amount, show_time
-from wallets.admin.operations import of_wallet
-from wallets.models import Operation, User, Wallet, WalletChange
+from wallets.admin.chart import balance_chart
+from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, parse_id, show_amount, show_time
+from wallets.admin.rows import NEWEST, OPERATION_HEADERS, operation_rows, optional_time
+from wallets.models import Hold, Operation, User, Wallet, WalletChange, Wallets
 
-NEWEST: Final = 20  # operations and changes on a wallet's page
 MAX_OWNERS: Final = 100  # users whose wallets one search looks through
 
 
@@ -70,17 +71,30 @@ class WalletAdmin(WalletActions):
             condition |= Q(id=wanted)
         return queryset.filter(condition), False
 
+    def sections(self, request: HttpRequest, row: Wallet) -> list[Section]:
+        of_this = f"?q={row.id}"
+        found = []
+        if request.user.has_perm("wallets.view_hold"):
+            more_at = reverse("admin:wallets_hold_changelist") + of_this
+            found.append(active_holds(row, "All holds of this wallet", more_at))
+        if request.user.has_perm("wallets.view_operation"):
+            more_at = reverse("admin:wallets_operation_changelist") + of_this
+            found.append(newest_operations(row, "All operations of this wallet", more_at))
+        if request.user.has_perm("wallets.view_walletchange"):
+            found.append(newest_changes(row))
+        return found
+
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
     ) -> HttpResponse:
-        wallet: Wallet = kwargs["obj"]
         if request.user.has_perm("wallets.view_operation"):
-            context["operations"] = newest_operations(wallet)
-            context["all_operations"] = f"{reverse('admin:wallets_operation_changelist')}?q={wallet.id}"
-        if request.user.has_perm("wallets.view_walletchange"):
-            context["changes"] = newest_changes(wallet)
+            context["chart"] = balance_chart(kwargs["obj"], timezone.now())
         response: HttpResponse = super().render_change_form(request, context, *args, **kwargs)
         return response
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Wallet]:
+        rows: Wallets = super().get_queryset(request)
+        return rows.with_expired()
 
     @admin.display(description="id")
     def shown_id(self, wallet: Wallet) -> SafeString:
@@ -96,11 +110,11 @@ class WalletAdmin(WalletActions):
 
     @admin.display(description="held")
     def shown_held(self, wallet: Wallet) -> str | None:
-        return show_amount(wallet.held, wallet.currency)
+        return show_amount(wallet.held_now, wallet.currency)
 
     @admin.display(description="available")
     def shown_available(self, wallet: Wallet) -> str | None:
-        return show_amount(wallet.balance - wallet.held, wallet.currency)
+        return show_amount(wallet.balance - wallet.held_now, wallet.currency)
 
     @admin.display(description="overdraft limit")
     def shown_overdraft_limit(self, wallet: Wallet) -> str | None:
@@ -123,35 +137,36 @@ class WalletAdmin(WalletActions):
         return show_time(wallet.updated_at)
 
 
-# --- Tables of unfold's table component -------------------------------------------------------------
-def newest_operations(wallet: Wallet) -> dict[str, Any]:
-    operations = of_wallet(Operation.objects.all(), wallet.id).order_by("-created_at")[:NEWEST]
-    return {
-        "headers": ["created (UTC)", "type", "amount", "balance after", "status", "by", "description"],
-        "rows": [
-            [
-                link(operation, show_time(operation.created_at)),
-                operation.get_type_display(),
-                show_amount(operation.amount, wallet.currency),
-                show_amount(operation.balance_after, wallet.currency) or "-",
-                operation.reason or operation.get_status_display(),
-                operation.actor or "-",
-                Truncator(operation.description).chars(80) or "-",
-            ]
-            for operation in operations
-        ],
-    }
+# --- Below its fields -------------------------------------------------------------------------------
+def active_holds(wallet: Wallet, more: str, more_at: str) -> Section:
+    """In the order of the index of active holds: those that have ended may be a million."""
+    holds = Hold.objects.as_of_now(Hold.Status.ACTIVE).filter(wallet=wallet, status=Hold.Status.ACTIVE)
+    rows = [
+        [
+            link(hold, show_time(hold.created_at)),
+            show_amount(hold.amount, wallet.currency),
+            optional_time(hold.expires_at) or "never",
+            Truncator(hold.description).chars(80) or "-",
+        ]
+        for hold in holds.order_by("expires_at")[:NEWEST]
+    ]
+    headers = ("created (UTC)", "amount", "expires (UTC)", "description")
+    return Section("Active holds, the first to expire on top", headers, rows, more, more_at)
 
 
-def newest_changes(wallet: Wallet) -> dict[str, Any]:
+def newest_operations(wallet: Wallet, more: str, more_at: str) -> Section:
+    operations = Operation.objects.of_wallet(wallet.id).order_by("-created_at")[:NEWEST]
+    rows = operation_rows(operations, wallet.currency)
+    return Section("Newest operations", OPERATION_HEADERS, rows, more, more_at)
+
+
+def newest_changes(wallet: Wallet) -> Section:
     changes = WalletChange.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST]
-    return {
-        "headers": ["changed (UTC)", "what", "by", "why"],
-        "rows": [
-            [show_time(change.created_at), describe(change), change.actor or "-", change.reason or "-"]
-            for change in changes
-        ],
-    }
+    rows = [
+        [show_time(change.created_at), describe(change), change.actor or "-", change.reason or "-"]
+        for change in changes
+    ]
+    return Section("Newest changes", ("changed (UTC)", "what", "by", "why"), rows)
 
 
 def describe(change: WalletChange) -> str:

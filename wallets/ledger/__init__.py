@@ -1,12 +1,15 @@
 """The only place where money moves.
 
-`submit` is how a command gets here; `wallets` opens and changes wallets; `reader` reads them; `verify` proves
-the books.
+`submit` is how a command gets here; `origins` finds what a command refers to; `wallets` opens and changes
+wallets; `reader` reads them; `inbox` carries out what was accepted for later; `verify` proves the books.
 """
 
-from wallets.ledger.commands import Command
-from wallets.ledger.committer import commit
-from wallets.ledger.execute import Posted
+from collections.abc import Sequence
+from typing import cast
+
+from wallets.ledger.batch import Posted
+from wallets.ledger.commands import Command, Together
+from wallets.ledger.committer import commit, commit_all
 from wallets.problems import Problem
 
 
@@ -19,4 +22,20 @@ def submit(command: Command) -> Posted:
     outcome = commit(command)
     if isinstance(outcome, Problem):
         raise outcome
-    return outcome
+    return cast(Posted, outcome)  # a list only for commands that belong together
+
+
+def submit_all(commands: Sequence[Command]) -> list[Posted | Exception]:
+    """Carry out the commands in their order, each by itself: what `submit` returns or raises for each.
+
+    Raises TooManyRequests where there is not room for all of them: then none was applied.
+    """
+    return cast(list[Posted | Exception], commit_all(commands))
+
+
+def submit_together(commands: Sequence[Command]) -> list[Posted]:
+    """Carry out all of the commands or none of them. Raises as `submit` does, for the first refusal."""
+    outcomes = commit(Together(commands=tuple(commands)))
+    if isinstance(outcomes, Problem):
+        raise outcomes
+    return cast(list[Posted], outcomes)  # of those that were refused there is but the first refusal

@@ -16,30 +16,40 @@ from django import db
 from django.conf import settings
 
 from wallets.ledger import recovery
-from wallets.ledger.commands import Command
-from wallets.ledger.execute import Busy, Outcome, execute
+from wallets.ledger.commands import Command, Together, Work
+from wallets.ledger.execute import Answer, Busy, execute
 from wallets.ledger.gather import PAUSE, Gather, Ticket, once
 from wallets.problems import Unavailable
 
 logger = logging.getLogger(__name__)
 
-CommandTicket = Ticket[Command, Outcome]
+WorkTicket = Ticket[Work, Answer]
 
 PLANS_LAST: Final = 1.0  # seconds; to plan the four statements takes a millisecond
 LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
 
 
-def commit(command: Command) -> Outcome:
+def commit(work: Work) -> Answer:
     """Carry out the command: with all others in flight, or alone where GROUP_COMMIT is off.
 
     Raises TooManyRequests (nothing was applied), Unavailable (the outcome is not known), or what the database
     raised for this command alone.
     """
-    return gather().ask(command) if settings.GROUP_COMMIT else _alone(command)
+    return gather().ask(work) if settings.GROUP_COMMIT else _alone(work)
+
+
+def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
+    """Carry out the commands in their order, each by itself; of each its outcome, or what `commit` raises.
+
+    Raises TooManyRequests where there is not room for all of them: then none was applied.
+    """
+    if settings.GROUP_COMMIT:
+        return gather().ask_all(commands)
+    return [_attempt(command) for command in commands]
 
 
 @once
-def gather() -> Gather[Command, Outcome]:
+def gather() -> Gather[Work, Answer]:
     """This process's one. It is made at the first command, and so after the server's fork."""
     return Gather(
         "committer",
@@ -47,11 +57,19 @@ def gather() -> Gather[Command, Outcome]:
         most=settings.GROUP_COMMIT_BATCH,
         bound=settings.GROUP_COMMIT_QUEUE,
         patience=settings.OPERATION_DEADLINE,
+        weigh=lambda work: len(work.commands) if isinstance(work, Together) else 1,
     )
 
 
-def _alone(command: Command) -> Outcome:
-    ticket: CommandTicket = Ticket(command, settings.OPERATION_DEADLINE)
+def _attempt(command: Command) -> Answer | Exception:
+    try:
+        return _alone(command)
+    except Exception as error:
+        return error
+
+
+def _alone(work: Work) -> Answer:
+    ticket: WorkTicket = Ticket(work, settings.OPERATION_DEADLINE)
     # Each time a new one, which waits for its turn at the wallet: alone, it holds up nobody.
     while Committer(db.DEFAULT_DB_ALIAS).run([ticket]) and ticket.is_in_time:
         recovery.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
@@ -69,24 +87,24 @@ class Committer:
         self._kept_waiting: set[UUID] = set()
         self._plans_are_good_until = 0.0 if using == LEDGER else math.inf  # others do not keep any
 
-    def run(self, tickets: Sequence[CommandTicket]) -> list[CommandTicket]:
+    def run(self, tickets: Sequence[WorkTicket]) -> list[WorkTicket]:
         """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
         return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
 
-    def _run_claimed(self, tickets: list[CommandTicket]) -> list[CommandTicket]:
-        impatient = self._kept_waiting.intersection(ticket.item.wallet_id for ticket in tickets)
+    def _run_claimed(self, tickets: list[WorkTicket]) -> list[WorkTicket]:
+        impatient = self._kept_waiting.intersection(_wallets(tickets))
         while tickets:
-            commands = [ticket.item for ticket in tickets]
+            work = [ticket.item for ticket in tickets]
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
                 with recovery.watched(self._using):
                     self._plan_anew_at_times()
                     outcomes = execute(
-                        commands, using=self._using, impatient=impatient, is_recovering=is_recovering
+                        work, using=self._using, impatient=impatient, is_recovering=is_recovering
                     )
             except Exception as error:
                 if recovery.is_lock_timeout(error):
-                    impatient = {command.wallet_id for command in commands}
+                    impatient = _wallets(tickets)
                 elif recovery.is_away(error):
                     tickets = self._wait_for_database(tickets, error)
                 else:
@@ -103,7 +121,7 @@ class Committer:
                 cursor.execute("DISCARD PLANS")
             self._plans_are_good_until = now + PLANS_LAST
 
-    def _hand_out(self, tickets: list[CommandTicket], outcomes: list[Outcome | Busy]) -> list[CommandTicket]:
+    def _hand_out(self, tickets: list[WorkTicket], outcomes: list[Answer | Busy]) -> list[WorkTicket]:
         again = []
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if isinstance(outcome, Busy):
@@ -112,11 +130,11 @@ class Committer:
             else:
                 ticket.settle(outcome)
         if again or self._kept_waiting:
-            self._kept_waiting.difference_update(ticket.item.wallet_id for ticket in tickets)
-            self._kept_waiting.update(ticket.item.wallet_id for ticket in again)
+            self._kept_waiting.difference_update(_wallets(tickets))
+            self._kept_waiting.update(_wallets(again))
         return again
 
-    def _wait_for_database(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:
+    def _wait_for_database(self, tickets: list[WorkTicket], error: Exception) -> list[WorkTicket]:
         """Those that are still in time, to run again.
 
         The commit may have happened. The same commands run again under the same ids: the lock of a dying
@@ -132,10 +150,14 @@ class Committer:
             ticket.fail(Unavailable())
         return [ticket for ticket in tickets if ticket not in late]
 
-    def _one_by_one(self, tickets: list[CommandTicket], error: Exception) -> list[CommandTicket]:
+    def _one_by_one(self, tickets: list[WorkTicket], error: Exception) -> list[WorkTicket]:
         """The batch failed and was rolled back as a whole: alone, only the guilty one fails."""
         if len(tickets) == 1:
             tickets[0].fail(error)
             return []
         logger.warning("a batch of %d failed and is run one by one: %s", len(tickets), error)
         return [parked for ticket in tickets for parked in self._run_claimed([ticket])]
+
+
+def _wallets(tickets: Sequence[WorkTicket]) -> set[UUID]:
+    return {wallet_id for ticket in tickets for wallet_id in ticket.item.wallet_ids}

@@ -1,80 +1,60 @@
-"""lock -> load -> decide -> write, in one transaction, for a list of commands.
+"""lock -> load -> decide -> write, in one transaction, for a list of commands."""
 
-The order of the checks: the wallet exists; the key is new (else the first answer again, or 422); rules.py.
-"""
-
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from typing import Final
 from uuid import UUID
 
-import orjson
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from wallets.ledger import rules
-from wallets.ledger.commands import Command
-from wallets.ledger.rules import WalletState
-from wallets.ledger.tables import Record, Tables
-from wallets.problems import REJECTIONS, IdempotencyKeyReused, Problem, ValidationError, WalletNotFound
-
-TICK: Final = timedelta(microseconds=1)
-COMPLETED: Final = "COMPLETED"
-REJECTED: Final = "REJECTED"
-
-
-@dataclass(frozen=True, slots=True)
-class Posted:
-    """A command that was carried out, now or (`replayed`) the first time it was sent."""
-
-    operation: Record
-    currency: str
-    replayed: bool = False
+from wallets.ledger.batch import Batch, Outcome, Repeats
+from wallets.ledger.commands import Capture, Command, Reversal, Together, Void, Work
+from wallets.ledger.rules import Books, WalletState
+from wallets.ledger.tables import Tables
 
 
 class Busy:
     """Nothing was done for the command: somebody else has a lock that it needs."""
 
 
-Outcome = Posted | Problem
 BUSY: Final = Busy()
+Answer = Outcome | list[Outcome]  # a list for commands that were carried out together
 
 
 def execute(
-    commands: Sequence[Command],
+    work: Sequence[Work],
     *,
     using: str = DEFAULT_DB_ALIAS,
     impatient: Collection[UUID] = (),
     is_recovering: bool = False,
-) -> list[Outcome | Busy]:
+) -> list[Answer | Busy]:
     """Carry out the commands in their order, in one transaction; return the outcome of each, committed.
 
-    A refusal concerns its own command alone. The wallets in `impatient` are not waited for: where one is
-    locked by somebody else, its commands are BUSY. With `is_recovering` the commands may have been committed
-    before, under the same ids, and are not applied again.
+    A refusal concerns its own command alone, or those that belong together. The wallets in `impatient` are
+    not waited for: where one is locked by somebody else, its commands are BUSY. With `is_recovering` the
+    commands may have been committed before, under the same ids, and are not applied again.
 
     Raises django.db.Error when the transaction as a whole failed or its end is unknown: nothing may be
     answered then.
     """
     with transaction.atomic(using=using):
         tables = Tables(using)
-        locked = _Locked(tables, commands, impatient)
-        ready = [command for command in commands if locked.has_all_for(command)]
+        locked = _Locked(tables, work, impatient)
+        ready = [item for item in work if locked.has_all_for(item)]
         if not ready:
-            return [BUSY for _ in commands]
-        repeats = _Repeats(tables.operations_like(ready, is_recovering))
-        batch = _Batch(locked.wallets, repeats, now=tables.clock())
-        outcomes = [batch.carry_out(command) if locked.has_all_for(command) else BUSY for command in commands]
-        tables.write(batch.written, batch.changed_wallets())
+            return [BUSY for _ in work]
+        batch = _load(tables, locked.wallets, _flat(ready), is_recovering)
+        outcomes = [_carry_out(batch, item) if locked.has_all_for(item) else BUSY for item in work]
+        tables.write(batch.written, batch.changed_wallets(), batch.changed_holds(), batch.accepted)
     return outcomes
 
 
 class _Locked:
     """The locks of one transaction: chosen ids first, then wallets, each in one order everywhere."""
 
-    def __init__(self, tables: Tables, commands: Sequence[Command], impatient: Collection[UUID]) -> None:
-        chosen = {command.id for command in commands if command.client_chose_id}
-        asked = {command.wallet_id for command in commands}
+    def __init__(self, tables: Tables, work: Sequence[Work], impatient: Collection[UUID]) -> None:
+        chosen = {command.id for command in _flat(work) if command.client_chose_id}
+        asked = {wallet_id for item in work for wallet_id in item.wallet_ids}
         self._ids_taken = tables.lock_ids(chosen, wait=not impatient)
         self.wallets = tables.lock_wallets(asked.difference(impatient), wait=True)
         self._wallets_taken: set[UUID] = set()
@@ -82,100 +62,62 @@ class _Locked:
             self.wallets |= tables.lock_wallets(skipping, wait=False)
             self._wallets_taken = tables.existing_wallets(skipping.difference(self.wallets))
 
-    def has_all_for(self, command: Command) -> bool:
-        return command.wallet_id not in self._wallets_taken and command.id not in self._ids_taken
+    def has_all_for(self, work: Work) -> bool:
+        if not self._wallets_taken and not self._ids_taken:
+            return True
+        return self._wallets_taken.isdisjoint(work.wallet_ids) and self._ids_taken.isdisjoint(
+            command.id for command in _flat([work])
+        )
 
 
-class _Batch:
-    """The commands of one transaction, one after the other on the locked wallets."""
-
-    def __init__(self, wallets: dict[UUID, WalletState], repeats: "_Repeats", now: datetime) -> None:
-        self.wallets = wallets
-        self.repeats = repeats
-        self.now = now
-        self.written: list[Record] = []
-
-    def carry_out(self, command: Command) -> Outcome:
-        wallet = self.wallets.get(command.wallet_id)
-        if wallet is None:
-            return WalletNotFound()
-        if first := self.repeats.first(command):
-            return _answer_again(first, command, wallet.currency)
-        verdict = rules.decide(wallet, command)
-        if isinstance(verdict, ValidationError):
-            return verdict  # a question of form: it leaves no trace, and its key stays free
-        record = _record(command, verdict, created_at=max(self.now, wallet.updated_at + TICK))
-        self.wallets[wallet.id] = rules.after(wallet, verdict, record.created_at)
-        self.written.append(record)
-        self.repeats.add(record)
-        if isinstance(verdict, Problem):
-            verdict.operation_id = record.id
-            return verdict
-        return Posted(record, wallet.currency)
-
-    def changed_wallets(self) -> list[WalletState]:
-        return [self.wallets[wallet_id] for wallet_id in {record.wallet_id for record in self.written}]
+def _flat(work: Sequence[Work]) -> list[Command]:
+    return [
+        command for item in work for command in (item.commands if isinstance(item, Together) else (item,))
+    ]
 
 
-class _Repeats:
-    """Operations that were written before, by key and by id."""
-
-    def __init__(self, records: Iterable[Record]) -> None:
-        self._by_key: dict[tuple[UUID, str], Record] = {}
-        self._by_id: dict[UUID, Record] = {}
-        for record in records:
-            self.add(record)
-
-    def add(self, record: Record) -> None:
-        self._by_id[record.id] = record
-        if record.idempotency_key is not None:
-            self._by_key[record.wallet_id, record.idempotency_key] = record
-
-    def first(self, command: Command) -> Record | None:
-        if command.key is not None and (found := self._by_key.get((command.wallet_id, command.key))):
-            return found
-        return self._by_id.get(command.id)
+def _carry_out(batch: Batch, work: Work) -> Answer:
+    return batch.carry_out_together(work.commands) if isinstance(work, Together) else batch.carry_out(work)
 
 
-def _answer_again(first: Record, command: Command, currency: str) -> Outcome:
-    if not _same_request(first, command):
-        return IdempotencyKeyReused()
-    # An id of our own making is found only when its commit was in doubt: this is its first answer.
-    replayed = first.id != command.id or command.client_chose_id
-    if first.status == REJECTED:
-        return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=replayed)
-    return Posted(first, currency, replayed)
-
-
-def _same_request(first: Record, command: Command) -> bool:
-    return (
-        first.wallet_id == command.wallet_id
-        and first.type == command.type
-        and first.amount == command.amount
-        and first.description == command.description
-        and canonical_json(first.metadata) == canonical_json(command.metadata)
+def _load(
+    tables: Tables, wallets: dict[UUID, WalletState], commands: Sequence[Command], is_recovering: bool
+) -> Batch:
+    """Everything that the decisions may look at, as it stands under the locks."""
+    now = tables.clock()
+    wallets = _with_expired_holds(tables, wallets, now)
+    records = tables.operations_like(commands, is_recovering)
+    ends = {command.hold_id for command in commands if isinstance(command, Capture | Void)}
+    reversals = [command for command in commands if isinstance(command, Reversal)]
+    return Batch(
+        books=Books(wallets, tables.holds(ends), tables.reversed(_originals(reversals))),
+        repeats=Repeats(records),
+        counterparts=tables.counterparts({record.transfer_id for record in records if record.transfer_id}),
+        now=now,
     )
 
 
-def canonical_json(value: Any) -> bytes:
-    """Equal for equal JSON values. Python's own == would take true for 1."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+def _with_expired_holds(
+    tables: Tables, wallets: dict[UUID, WalletState], now: datetime
+) -> dict[UUID, WalletState]:
+    """An expired hold frees its money at its time: whoever has the wallet's lock next writes that down."""
+    due = [
+        wallet.id
+        for wallet in wallets.values()
+        if wallet.next_expiry_at is not None and wallet.next_expiry_at <= max(now, wallet.updated_at)
+    ]
+    if not due:
+        return wallets
+    tables.expire_holds(due, now)
+    return wallets | tables.lock_wallets(due, wait=True)
 
 
-def _record(command: Command, verdict: rules.Entry | Problem, created_at: datetime) -> Record:
-    entry = verdict if isinstance(verdict, rules.Entry) else None
-    return Record(
-        id=command.id,
-        wallet_id=command.wallet_id,
-        sequence=entry.sequence if entry else None,
-        type=command.type,
-        amount=command.amount,
-        balance_after=entry.balance if entry else None,
-        status=COMPLETED if entry else REJECTED,
-        reason=verdict.code if isinstance(verdict, Problem) else None,
-        idempotency_key=command.key,
-        description=command.description,
-        metadata=command.metadata,
-        actor=command.actor,
-        created_at=created_at,
-    )
+def _originals(reversals: Sequence[Reversal]) -> set[tuple[UUID, UUID]]:
+    """The operations that are to be reversed, on both sides of a transfer, each with its wallet."""
+    own = {(command.wallet_id, command.original.id) for command in reversals}
+    others = {
+        (original.counterparty_id, original.counterpart_id)
+        for original in (command.original for command in reversals)
+        if original.counterparty_id and original.counterpart_id
+    }
+    return own | others

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
@@ -103,6 +104,12 @@ class Ticket(Generic[ItemT, ResultT]):
             raise self._error
         return self._result
 
+    def result_or_error(self) -> ResultT | Exception:
+        try:
+            return self.wait()
+        except Exception as error:
+            return error
+
     def _given_up(self) -> Problem:
         if self.is_parked and not self.is_in_doubt:
             return TooManyRequests("The wallet was busy for too long.")
@@ -116,7 +123,7 @@ class Gather(Generic[ItemT, ResultT]):
     Must be made in the process that uses it: its thread does not survive a fork.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         name: str,
         run: Callable[[Sequence[Ticket[ItemT, ResultT]]], list[Ticket[ItemT, ResultT]]],
@@ -124,8 +131,13 @@ class Gather(Generic[ItemT, ResultT]):
         most: int,
         bound: int,
         patience: float,
+        weigh: Callable[[ItemT], int] = lambda _: 1,
     ) -> None:
         self._run = run
+        self._weigh = weigh
+        self._waiting = 0  # the weight of what is in the queue
+        self._parked = 0  # and of what is to be tried again
+        self._counting = threading.Lock()
         self._most = most
         self._bound = bound
         self._patience = patience
@@ -135,11 +147,23 @@ class Gather(Generic[ItemT, ResultT]):
 
     def ask(self, item: ItemT) -> ResultT:
         """The result. Raises as Ticket.wait does, and TooManyRequests at once where the queue is full."""
-        if self._queue.qsize() + len(self._again) >= self._bound:
-            raise TooManyRequests
-        ticket: Ticket[ItemT, ResultT] = Ticket(item, self._patience)
-        self._queue.put(ticket)
-        return ticket.wait()
+        return self._put([item])[0].wait()
+
+    def ask_all(self, items: Sequence[ItemT]) -> list[ResultT | Exception]:
+        """The result of each, or what was raised instead. Raises TooManyRequests where not all have room."""
+        return [ticket.result_or_error() for ticket in self._put(items)]
+
+    def _put(self, items: Sequence[ItemT]) -> list[Ticket[ItemT, ResultT]]:
+        weight = sum(map(self._weigh, items))
+        with self._counting:
+            ahead = self._waiting + self._parked
+            if ahead and ahead + weight > self._bound:  # where nothing waits, there is room for anything
+                raise TooManyRequests
+            self._waiting += weight
+        tickets: list[Ticket[ItemT, ResultT]] = [Ticket(item, self._patience) for item in items]
+        for ticket in tickets:
+            self._queue.put(ticket)
+        return tickets
 
     def _work(self) -> None:
         while True:
@@ -152,18 +176,25 @@ class Gather(Generic[ItemT, ResultT]):
                 for ticket in tickets:
                     if not ticket.is_settled:
                         ticket.fail(error)
+            self._parked = sum(self._weigh(ticket.item) for ticket in self._again)
 
     def _arrived(self) -> list[Ticket[ItemT, ResultT]]:
         """Those waiting; where none is, the next one to come."""
-        arrived = []
-        try:
-            arrived.append(self._queue.get(timeout=PAUSE if self._again else None))
-            self._let_others_arrive()
-            while len(arrived) < self._most:
-                arrived.append(self._queue.get_nowait())
-        except Empty:
-            pass
+        arrived: list[Ticket[ItemT, ResultT]] = []
+        weight = 0
+        with suppress(Empty):
+            while weight < self._most:
+                ticket = self._queue.get_nowait() if arrived else self._first()
+                arrived.append(ticket)
+                weight += self._weigh(ticket.item)
+        with self._counting:
+            self._waiting -= weight
         return arrived
+
+    def _first(self) -> Ticket[ItemT, ResultT]:
+        ticket = self._queue.get(timeout=PAUSE if self._again else None)
+        self._let_others_arrive()
+        return ticket
 
     def _let_others_arrive(self) -> None:
         """Give way while requests that are already being read turn up: they come in bursts, as answers go.

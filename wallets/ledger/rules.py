@@ -1,34 +1,61 @@
-"""The rules of money, pure: (locked state, command) -> entry or refusal. No Django, no database, no clock.
+"""The rules of money, pure: (locked books, command) -> entries or refusal. No Django, no database, no clock.
 
 The checks run in this order, and the first that fails is the answer (tests/test_rules.py is the same table;
-before them execute.py has checked that the wallet exists and that the key is new):
+before them execute.py has checked that the wallets exist and that the key is new):
 
-1. the amount has no more fraction digits than the currency   ValidationError (not recorded)
-2. the wallet is not closed                                    WalletClosed
-3. the wallet is not frozen                                    WalletFrozen
-4. a deposit stays within the maximum balance                  BalanceLimitExceeded
-5. a withdrawal stays within what is available                 InsufficientFunds
+ 1. the amount has no more fraction digits than the currency   ValidationError (not recorded)
+ 2. a hold ends in the future                                   ValidationError (not recorded)
+ 3. both wallets of a transfer have one currency                CurrencyMismatch
+ 4. no wallet is closed                                         WalletClosed
+ 5. no wallet is frozen (a hold may be voided all the same)     WalletFrozen
+ 6. the hold to capture or void is active                       HoldNotActive
+ 7. no more is captured than is held                            HoldAmountExceeded
+ 8. the operation to reverse moved money, and is no reversal    OperationNotReversible
+ 9. no more is reversed than is left of it                      ReversalExceedsOriginal
+10. what leaves a wallet or is held stays within the available  InsufficientFunds
+11. what comes into a wallet stays within its maximum balance   BalanceLimitExceeded
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Final
 from uuid import UUID
 
 from wallets import money
-from wallets.ledger.commands import Command, Deposit, Withdraw
+from wallets.ledger.commands import (
+    REVERSED_BY,
+    Capture,
+    Command,
+    Deposit,
+    Hold,
+    Reversal,
+    Transfer,
+    Void,
+    Withdraw,
+)
+from wallets.ledger.value import value
 from wallets.problems import (
     BalanceLimitExceeded,
+    CurrencyMismatch,
     FieldError,
+    HoldAmountExceeded,
+    HoldNotActive,
     InsufficientFunds,
+    OperationNotReversible,
     Problem,
+    ReversalExceedsOriginal,
     ValidationError,
     WalletClosed,
     WalletFrozen,
 )
 
+NOTHING: Final = Decimal(0)
+ACTIVE: Final = "ACTIVE"
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class WalletState:
     """A wallet as it stands under its lock. Amounts are in the wallet's currency."""
 
@@ -41,56 +68,144 @@ class WalletState:
     sequence: int
     status: str
     updated_at: datetime
+    next_expiry_at: datetime | None = None  # no active hold expires before
 
     @property
     def available(self) -> Decimal:
         return self.balance - self.held
 
 
-@dataclass(frozen=True, slots=True)
+@value
+class HoldState:
+    """A hold as it stands under its wallet's lock."""
+
+    id: UUID
+    wallet_id: UUID
+    amount: Decimal
+    status: str
+    expires_at: datetime | None
+    captured_amount: Decimal | None
+    operation_id: UUID | None  # what captured it
+    description: str
+    created_at: datetime
+    ended_at: datetime | None
+
+    def is_active(self, at: datetime) -> bool:
+        """The commands of a batch have a time each: it may have expired since it was read."""
+        return self.status == ACTIVE and (self.expires_at is None or at < self.expires_at)
+
+
+@value
+class Books:
+    """All that a decision may look at: locked wallets, their holds, and what was reversed of operations."""
+
+    wallets: dict[UUID, WalletState]
+    holds: dict[UUID, HoldState]
+    reversed: dict[UUID, Decimal]
+
+
+@value
 class Entry:
-    """What an accepted command does to the wallet."""
+    """What an accepted command does to one wallet: an operation, and the wallet as it is left."""
 
-    sequence: int
+    id: UUID
+    wallet_id: UUID
+    type: str
+    amount: Decimal
+    sequence: int | None  # None where no money moves: it is held or released
     balance: Decimal
+    held: Decimal
+    reverses_id: UUID | None = None
 
 
-def decide(wallet: WalletState, command: Command) -> Entry | Problem:
-    """The verdict on one command. A refusal changes nothing."""
-    if not money.fits(command.amount, wallet.currency):
-        return amount_does_not_fit("amount", wallet.currency)
-    if wallet.status == "CLOSED":
-        return WalletClosed()
-    if wallet.status == "FROZEN":
-        return WalletFrozen()
+Verdict = tuple[Entry, ...] | Problem
+
+
+def decide(books: Books, command: Command, at: datetime) -> Verdict:
+    """The verdict on one command: its entries, the first on its own wallet. A refusal changes nothing."""
+    refusals = _refusals(books, command, at)
+    return next(refusals, None) or _entries(books, command)
+
+
+def amount_of(books: Books, command: Command) -> Decimal:
+    """The amount of the command; where it leaves that to us, all that there is to take."""
     match command:
-        case Deposit():
-            balance = wallet.balance + command.amount
-            if balance > (money.MAX_BALANCE if wallet.max_balance is None else wallet.max_balance):
-                return BalanceLimitExceeded()
-        case Withdraw():
-            balance = wallet.balance - command.amount
-            if balance - wallet.held < -wallet.overdraft_limit:
-                return InsufficientFunds()
-        case _:
-            raise AssertionError(f"no rule for {command!r}")
-    return Entry(sequence=wallet.sequence + 1, balance=balance)
+        case Deposit() | Withdraw() | Transfer() | Hold():
+            return command.amount
+        case Capture(amount=None) | Void():
+            return books.holds[command.hold_id].amount
+        case Reversal(amount=None):
+            # Where nothing is left the refusal names the whole.
+            return left_of(books, command) or command.original.amount
+        case Capture(amount=amount) | Reversal(amount=amount) if amount is not None:
+            return amount
+    raise AssertionError(f"no amount for {command!r}")
 
 
-def after(wallet: WalletState, verdict: Entry | Problem, at: datetime) -> WalletState:
-    """The wallet after the verdict at this time: a refusal moves nothing but the time."""
-    entry = verdict if isinstance(verdict, Entry) else None
-    return WalletState(
-        id=wallet.id,
-        currency=wallet.currency,
-        balance=entry.balance if entry else wallet.balance,
-        held=wallet.held,
-        overdraft_limit=wallet.overdraft_limit,
-        max_balance=wallet.max_balance,
-        sequence=entry.sequence if entry else wallet.sequence,
-        status=wallet.status,
-        updated_at=at,
-    )
+def left_of(books: Books, command: Reversal) -> Decimal:
+    """What has not been reversed yet of the operation."""
+    return command.original.amount - books.reversed.get(command.original.id, NOTHING)
+
+
+# --- Refusals, in the documented order --------------------------------------------------------------
+def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]:
+    wallet = books.wallets[command.wallet_id]
+    other = books.wallets[command.counterparty_id] if command.counterparty_id else None
+    amount = amount_of(books, command)
+    if refusal := form_refusal(command, wallet.currency):
+        yield refusal
+    if isinstance(command, Hold) and command.expires_at is not None and command.expires_at <= at:
+        error = FieldError("expiresAt", "out_of_range", "must be in the future")
+        yield ValidationError(errors=(error,))
+    if other and other.currency != wallet.currency:
+        yield CurrencyMismatch()
+    statuses = (wallet.status, other.status) if other else (wallet.status,)
+    if "CLOSED" in statuses:
+        yield WalletClosed()
+    if "FROZEN" in statuses and not isinstance(command, Void):
+        yield WalletFrozen()
+    if isinstance(command, Capture | Void) and not books.holds[command.hold_id].is_active(at):
+        yield HoldNotActive()
+    if isinstance(command, Capture) and amount > books.holds[command.hold_id].amount:
+        yield HoldAmountExceeded()
+    if isinstance(command, Reversal):
+        if command.original.type not in REVERSED_BY or not command.original.is_completed:
+            yield OperationNotReversible()
+        if amount > left_of(books, command):
+            yield ReversalExceedsOriginal()
+    yield from _limits(command, amount, wallet, other)
+
+
+def _limits(
+    command: Command, amount: Decimal, wallet: WalletState, other: WalletState | None
+) -> Iterator[Problem]:
+    payer, taker = _sides(command, wallet, other)
+    if payer and payer.available - amount < -payer.overdraft_limit:
+        yield InsufficientFunds()
+    if taker:
+        limit = money.MAX_BALANCE if taker.max_balance is None else taker.max_balance
+        if taker.balance + amount > limit:
+            yield BalanceLimitExceeded()
+
+
+def _sides(
+    command: Command, wallet: WalletState, other: WalletState | None
+) -> tuple[WalletState | None, WalletState | None]:
+    """Whose available money goes, and whose balance grows. What is captured was set aside before."""
+    match command.operation_type:
+        case "WITHDRAW" | "HOLD" | "TRANSFER_OUT" | "REVERSAL_OUT":
+            return wallet, other
+        case "DEPOSIT" | "REVERSAL_IN":
+            return other, wallet
+    return None, None
+
+
+def form_refusal(command: Command, currency: str) -> ValidationError | None:
+    """What can be said of the amount that is asked for before its time has come."""
+    amount: Decimal | None = getattr(command, "amount", None)
+    if command.accepted_at is not None:
+        return None  # it was asked when it was accepted; the amount has the table's digits now
+    return None if amount is None or money.fits(amount, currency) else amount_does_not_fit("amount", currency)
 
 
 def amount_does_not_fit(field: str, currency: str) -> ValidationError:
@@ -99,3 +214,125 @@ def amount_does_not_fit(field: str, currency: str) -> ValidationError:
         field, "too_many_digits", f"{currency} has {digits} fraction digits; nothing is rounded"
     )
     return ValidationError(errors=(error,))
+
+
+# --- Entries: nothing may refuse any more -----------------------------------------------------------
+def _entries(books: Books, command: Command) -> tuple[Entry, ...]:
+    wallet = books.wallets[command.wallet_id]
+    amount = amount_of(books, command)
+    match command:
+        case Deposit():
+            return (_entry(wallet, command, amount, amount),)
+        case Withdraw():
+            return (_entry(wallet, command, amount, -amount),)
+        case Transfer():
+            target = books.wallets[command.target_id]
+            return (
+                _entry(wallet, command, amount, -amount),
+                _opposite(target, command.target_operation_id, "TRANSFER_IN", amount, amount),
+            )
+        case Hold():
+            return (_entry(wallet, command, amount, held=amount),)
+        case Void():
+            return (_entry(wallet, command, amount, held=-amount),)
+        case Capture():
+            return (_entry(wallet, command, amount, -amount, held=-books.holds[command.hold_id].amount),)
+        case Reversal():
+            return tuple(_reversal(books, command, wallet, amount))
+    raise AssertionError(f"no entries for {command!r}")
+
+
+def _reversal(books: Books, command: Reversal, wallet: WalletState, amount: Decimal) -> Iterator[Entry]:
+    original = command.original
+    moved = amount if command.operation_type == "REVERSAL_IN" else -amount
+    yield replace(_entry(wallet, command, amount, moved), reverses_id=original.id)
+    if original.counterparty_id is not None:
+        other = books.wallets[original.counterparty_id]
+        kind = "REVERSAL_OUT" if command.operation_type == "REVERSAL_IN" else "REVERSAL_IN"
+        opposite = _opposite(other, command.counterpart_operation_id, kind, amount, -moved)
+        yield replace(opposite, reverses_id=original.counterpart_id)
+
+
+def _entry(
+    wallet: WalletState, command: Command, amount: Decimal, moved: Decimal = NOTHING, held: Decimal = NOTHING
+) -> Entry:
+    return Entry(
+        id=command.id,
+        wallet_id=wallet.id,
+        type=command.operation_type,
+        amount=amount,
+        sequence=wallet.sequence + 1 if moved else None,
+        balance=wallet.balance + moved,
+        held=wallet.held + held,
+    )
+
+
+def _opposite(wallet: WalletState, entry_id: UUID, kind: str, amount: Decimal, moved: Decimal) -> Entry:
+    return Entry(
+        id=entry_id,
+        wallet_id=wallet.id,
+        type=kind,
+        amount=amount,
+        sequence=wallet.sequence + 1,
+        balance=wallet.balance + moved,
+        held=wallet.held,
+    )
+
+
+# --- The books afterwards ---------------------------------------------------------------------------
+def enter(books: Books, command: Command, verdict: Verdict, at: datetime) -> None:
+    """Bring the books to where the verdict leaves them: a refusal moves nothing but the wallet's time."""
+    if isinstance(verdict, Problem):
+        wallet = books.wallets[command.wallet_id]
+        books.wallets[wallet.id] = replace(wallet, updated_at=at)
+        return
+    for entry in verdict:
+        wallet = books.wallets[entry.wallet_id]
+        books.wallets[wallet.id] = WalletState(
+            wallet.id,
+            wallet.currency,
+            entry.balance,
+            entry.held,
+            wallet.overdraft_limit,
+            wallet.max_balance,
+            wallet.sequence if entry.sequence is None else entry.sequence,
+            wallet.status,
+            at,
+            wallet.next_expiry_at,
+        )
+        if entry.reverses_id:
+            sofar = books.reversed.get(entry.reverses_id, NOTHING)
+            books.reversed[entry.reverses_id] = sofar + entry.amount
+    if isinstance(command, Hold | Capture | Void):
+        _enter_hold(books, command, verdict[0], at)
+
+
+def _enter_hold(books: Books, command: Hold | Capture | Void, entry: Entry, at: datetime) -> None:
+    match command:
+        case Hold():
+            hold = HoldState(
+                id=command.id,
+                wallet_id=command.wallet_id,
+                amount=command.amount,
+                status=ACTIVE,
+                expires_at=command.expires_at,
+                captured_amount=None,
+                operation_id=None,
+                description=command.description,
+                created_at=at,
+                ended_at=None,
+            )
+            wallet = books.wallets[command.wallet_id]
+            expiries = [time for time in (wallet.next_expiry_at, command.expires_at) if time is not None]
+            books.wallets[wallet.id] = replace(wallet, next_expiry_at=min(expiries, default=None))
+        case Capture():
+            hold = replace(
+                books.holds[command.hold_id],
+                status="CAPTURED",
+                captured_amount=entry.amount,
+                operation_id=entry.id,
+                ended_at=at,
+            )
+        case Void():
+            hold = replace(books.holds[command.hold_id], status="VOIDED", ended_at=at)
+    books.holds[hold.id] = hold

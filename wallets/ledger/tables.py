@@ -1,7 +1,7 @@
 """The statements of one transaction. Their texts do not vary with the number of rows: they stay prepared."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -12,54 +12,138 @@ from django.db import connections
 from django.db.models.expressions import RawSQL
 
 from wallets.ledger.commands import Command
-from wallets.ledger.rules import WalletState
+from wallets.ledger.rules import HoldState, WalletState
+from wallets.ledger.value import value
 from wallets.models import Wallet
 
+PENDING: Final = "PENDING"
 
-@dataclass(frozen=True, slots=True)
+
+@value
 class Record:
-    """A row of `operation`, without what a model instance costs."""
+    """A row of `operation`, without what a model instance costs; PENDING, it is one of `inbox`."""
 
     id: UUID
     wallet_id: UUID
-    sequence: int | None
     type: str
     amount: Decimal
-    balance_after: Decimal | None
     status: str
-    reason: str | None
-    idempotency_key: str | None
     description: str
     metadata: dict[str, Any]
     actor: str
     created_at: datetime
+    sequence: int | None = None
+    balance_after: Decimal | None = None
+    reason: str | None = None
+    idempotency_key: str | None = None
+    transfer_id: UUID | None = None
+    counterparty_id: UUID | None = None
+    hold_id: UUID | None = None
+    reverses_id: UUID | None = None
+    expires_at: datetime | None = None
+    takes_rest: bool | None = None
+    accepted_at: datetime | None = None
 
 
 _STATE: Final = tuple(field.name for field in fields(WalletState))
 _NAMES: Final = tuple(field.name for field in fields(Record))
 _COLUMNS: Final = ", ".join(_NAMES)
+_HOLD: Final = ", ".join(field.name for field in fields(HoldState))
+
+# A row of the inbox in the form of an operation that has no verdict yet.
+AS_OPERATION: Final = f"""
+    id, wallet_id, type, amount, '{PENDING}', description, metadata, actor, created_at, NULL::bigint,
+    NULL::numeric, NULL, idempotency_key, CASE WHEN counterparty_id IS NOT NULL THEN id END, counterparty_id,
+    hold_id, reverses_id, NULL::timestamptz, takes_rest, NULL::timestamptz
+"""
 _OPERATIONS_LIKE: Final = f"""
     SELECT {_COLUMNS} FROM operation
     JOIN unnest(%s::uuid[], %s::text[]) AS asked (asked_wallet, asked_key)
       ON wallet_id = asked_wallet AND idempotency_key = asked_key
     UNION ALL
     SELECT {_COLUMNS} FROM operation WHERE id IN (SELECT unnest(%s::uuid[]))
+    UNION ALL
+    SELECT {AS_OPERATION} FROM inbox
+    JOIN unnest(%s::uuid[], %s::text[]) AS asked (asked_wallet, asked_key)
+      ON wallet_id = asked_wallet AND idempotency_key = asked_key
+    UNION ALL
+    SELECT {AS_OPERATION} FROM inbox WHERE id IN (SELECT unnest(%s::uuid[]))
 """  # noqa: S608
+# One statement, so one snapshot: on its way from the inbox an operation is in one of the two.
+_OPERATION: Final = f"""
+    SELECT found.*, currency FROM (
+        SELECT {_COLUMNS} FROM operation WHERE id = %s
+        UNION ALL
+        SELECT {AS_OPERATION} FROM inbox WHERE id = %s
+    ) AS found JOIN wallet ON wallet.id = wallet_id
+"""  # noqa: S608
+_COUNTERPARTS: Final = f"""
+    SELECT {_COLUMNS} FROM operation WHERE transfer_id IN (SELECT unnest(%s::uuid[])) AND transfer_id <> id
+"""  # noqa: S608
+_HOLDS: Final = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT unnest(%s::uuid[]))"  # noqa: S608
+_REVERSED: Final = """
+    SELECT reverses_id, sum(amount) FROM operation
+    JOIN unnest(%s::uuid[], %s::uuid[]) AS asked (asked_wallet, asked_id)
+      ON wallet_id = asked_wallet AND reverses_id = asked_id
+    WHERE status = 'COMPLETED' GROUP BY reverses_id
+"""
+_EXPIRE: Final = """
+    WITH due AS (
+        SELECT id AS wallet_id, greatest(updated_at, %s) AS at FROM wallet
+        WHERE id IN (SELECT unnest(%s::uuid[]))
+    ), expired AS (
+        UPDATE hold SET status = 'EXPIRED', ended_at = expires_at FROM due
+        WHERE hold.wallet_id = due.wallet_id AND status = 'ACTIVE' AND expires_at <= due.at
+        RETURNING hold.wallet_id, amount, expires_at
+    )
+    -- updated_at moves as well: all that is older is known from now on, and this was.
+    UPDATE wallet SET
+        updated_at = greatest(
+            updated_at, (SELECT max(expires_at) FROM expired WHERE expired.wallet_id = due.wallet_id)
+        ),
+        held = held - (SELECT coalesce(sum(amount), 0) FROM expired WHERE expired.wallet_id = due.wallet_id),
+        next_expiry_at = (
+            SELECT min(expires_at) FROM hold
+            WHERE hold.wallet_id = due.wallet_id AND status = 'ACTIVE' AND expires_at > due.at
+        )
+    FROM due WHERE wallet.id = due.wallet_id
+"""
 _WRITE: Final = f"""
     WITH written AS (
         INSERT INTO operation ({_COLUMNS})
         SELECT {_COLUMNS} FROM json_to_recordset(%s::json) AS new (
-            id uuid, wallet_id uuid, sequence bigint, type text, amount numeric, balance_after numeric,
-            status text, reason text, idempotency_key text, description text, metadata jsonb, actor text,
-            created_at timestamptz
+            id uuid, wallet_id uuid, type text, amount numeric, status text, description text, metadata jsonb,
+            actor text, created_at timestamptz, sequence bigint, balance_after numeric, reason text,
+            idempotency_key text, transfer_id uuid, counterparty_id uuid, hold_id uuid, reverses_id uuid,
+            expires_at timestamptz, takes_rest boolean, accepted_at timestamptz
         )
     )
-    UPDATE wallet SET balance = new.balance, sequence = new.sequence, updated_at = new.updated_at
+    UPDATE wallet SET balance = new.balance, held = new.held, sequence = new.sequence,
+        updated_at = new.updated_at, next_expiry_at = new.next_expiry_at
     FROM json_to_recordset(%s::json) AS new (
-        id uuid, balance numeric, sequence bigint, updated_at timestamptz
+        id uuid, balance numeric, held numeric, sequence bigint, updated_at timestamptz,
+        next_expiry_at timestamptz
     )
     WHERE wallet.id = new.id
 """  # noqa: S608
+_WRITE_HOLDS: Final = f"""
+    INSERT INTO hold ({_HOLD})
+    SELECT {_HOLD} FROM json_to_recordset(%s::json) AS new (
+        id uuid, wallet_id uuid, amount numeric, status text, expires_at timestamptz, captured_amount numeric,
+        operation_id uuid, description text, created_at timestamptz, ended_at timestamptz
+    )
+    ON CONFLICT (id, wallet_id) DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at,
+        captured_amount = excluded.captured_amount, operation_id = excluded.operation_id
+"""  # noqa: S608
+_ACCEPT: Final = """
+    INSERT INTO inbox (id, wallet_id, type, amount, idempotency_key, counterparty_id, hold_id, reverses_id,
+        takes_rest, description, metadata, actor, created_at)
+    SELECT new.* FROM json_to_recordset(%s::json) AS new (
+        id uuid, wallet_id uuid, type text, amount numeric, idempotency_key text, counterparty_id uuid,
+        hold_id uuid, reverses_id uuid, takes_rest boolean, description text, metadata jsonb, actor text,
+        created_at timestamptz
+    )
+"""
 
 
 class Tables:
@@ -68,6 +152,7 @@ class Tables:
     def __init__(self, using: str) -> None:
         self._using = using
 
+    # --- Locks --------------------------------------------------------------------------------------
     def lock_ids(self, ids: Collection[UUID], wait: bool) -> set[UUID]:
         """Serialize commands that name one id on different wallets: no wallet's lock covers both.
 
@@ -94,6 +179,16 @@ class Tables:
             return set()
         return set(Wallet.objects.using(self._using).filter(id__in=_array(ids)).values_list("id", flat=True))
 
+    # --- Reading under the locks --------------------------------------------------------------------
+    def clock(self) -> datetime:
+        """The database's time. A statement of its own: asked for with the lock it could precede the wait."""
+        return database_clock(self._using)
+
+    def expire_holds(self, wallet_ids: Collection[UUID], now: datetime) -> None:
+        """End the wallets' holds whose time has come, and free what they held."""
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(_EXPIRE, [now, list(wallet_ids)])
+
     def operations_like(self, commands: Sequence[Command], is_recovering: bool) -> list[Record]:
         """What the commands' keys and chosen ids (recovering: all ids) stand for already.
 
@@ -104,17 +199,46 @@ class Tables:
         if not keys and not ids:
             return []
         asked = [[wallet_id for wallet_id, _ in keys], [key for _, key in keys], ids]
-        return [_record(row) for row in self._rows(_OPERATIONS_LIKE, asked)]
+        return [record(row) for row in self._rows(_OPERATIONS_LIKE, asked * 2)]
 
-    def clock(self) -> datetime:
-        """The database's time. A statement of its own: asked for with the lock it could precede the wait."""
-        return database_clock(self._using)
+    def operation(self, operation_id: UUID) -> tuple[Record, str] | None:
+        """The operation and its currency."""
+        rows = self._rows(_OPERATION, [operation_id, operation_id])
+        return (record(rows[0][:-1]), rows[0][-1]) if rows else None
 
-    def write(self, operations: Sequence[Record], wallets: Sequence[WalletState]) -> None:
-        """Add the operations and set the wallets' balances, in one statement."""
-        if operations:
-            with connections[self._using].cursor() as cursor:
+    def counterparts(self, transfer_ids: Collection[UUID]) -> dict[UUID, Record]:
+        """By transfer, the operation on its second wallet."""
+        rows = self._rows(_COUNTERPARTS, [list(transfer_ids)]) if transfer_ids else []
+        return {found.transfer_id: found for found in map(record, rows) if found.transfer_id}
+
+    def holds(self, ids: Collection[UUID]) -> dict[UUID, HoldState]:
+        rows = self._rows(_HOLDS, [list(ids)]) if ids else []
+        return {row[0]: HoldState(*row) for row in rows}
+
+    def reversed(self, operations: Collection[tuple[UUID, UUID]]) -> dict[UUID, Decimal]:
+        """By operation, how much of it has been taken back. Each is asked for by its wallet and its id."""
+        if not operations:
+            return {}
+        return dict(
+            self._rows(_REVERSED, [[wallet for wallet, _ in operations], [id for _, id in operations]])
+        )
+
+    # --- Writing ------------------------------------------------------------------------------------
+    def write(
+        self,
+        operations: Sequence[Record],
+        wallets: Sequence[WalletState],
+        holds: Sequence[HoldState],
+        accepted: Sequence[Record],
+    ) -> None:
+        """Add the operations and bring wallets and holds to where they leave them."""
+        with connections[self._using].cursor() as cursor:
+            if operations:
                 cursor.execute(_WRITE, [_as_json(operations), _as_json(wallets)])
+            if holds:
+                cursor.execute(_WRITE_HOLDS, [_as_json(holds)])
+            if accepted:
+                cursor.execute(_ACCEPT, [_as_json(accepted)])
 
     def _rows(self, sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         with connections[self._using].cursor() as cursor:
@@ -134,12 +258,13 @@ def _array(ids: Collection[UUID]) -> RawSQL:
     return RawSQL("SELECT unnest(%s::uuid[])", [list(ids)])
 
 
-def _record(row: tuple[Any, ...]) -> Record:
+def record(row: tuple[Any, ...]) -> Record:
+    """A row of the columns of Record. Django leaves jsonb as text."""
     values = dict(zip(_NAMES, row, strict=True))
-    return Record(**values | {"metadata": orjson.loads(values["metadata"])})  # Django leaves jsonb as text
+    return Record(**values | {"metadata": orjson.loads(values["metadata"])})
 
 
-def _as_json(rows: Sequence[Record] | Sequence[WalletState]) -> str:
+def _as_json(rows: Sequence[Record] | Sequence[WalletState] | Sequence[HoldState]) -> str:
     """One parameter for any number of rows, written ten times faster than arrays."""
     return orjson.dumps(rows, default=str).decode()  # Decimals are all that it does not know: as text, exact
 

@@ -11,9 +11,9 @@ from django.db import connection
 _DIFFERENCES = """
 WITH signed AS (
     SELECT wallet_id, sequence, created_at, balance_after,
-           CASE type WHEN 'DEPOSIT' THEN amount WHEN 'WITHDRAW' THEN -amount END AS amount
+           CASE WHEN type IN ('DEPOSIT', 'TRANSFER_IN', 'REVERSAL_IN') THEN amount ELSE -amount END AS amount
     FROM operation
-    WHERE status = 'COMPLETED' AND wallet_id = ANY(%(wallets)s::uuid[])
+    WHERE sequence IS NOT NULL AND wallet_id = ANY(%(wallets)s::uuid[])
 ), entry AS (
     SELECT *,
            row_number() OVER ordered AS expected_sequence,
@@ -41,8 +41,75 @@ SELECT id, format('sequence %%s, the ledger says %%s', wallet.sequence, coalesce
 FROM wallet LEFT JOIN total ON total.wallet_id = wallet.id
 WHERE id = ANY(%(wallets)s::uuid[]) AND wallet.sequence <> coalesce(total.sequence, 0)
 UNION ALL
-SELECT id, format('held %%s, but nothing holds', held)
-FROM wallet WHERE id = ANY(%(wallets)s::uuid[]) AND held <> 0
+SELECT id, format('held %%s, active holds say %%s', held, coalesce(active.amount, 0))
+FROM wallet LEFT JOIN (
+    SELECT wallet_id, sum(amount) AS amount FROM hold
+    WHERE status = 'ACTIVE' AND wallet_id = ANY(%(wallets)s::uuid[]) GROUP BY wallet_id
+) AS active ON active.wallet_id = wallet.id
+WHERE id = ANY(%(wallets)s::uuid[]) AND held <> coalesce(active.amount, 0)
+UNION ALL
+SELECT wallet_id,
+    format('hold %%s expires at %%s, the wallet looks first at %%s', hold.id, expires_at, next_expiry_at)
+FROM hold JOIN wallet ON wallet.id = wallet_id
+WHERE hold.status = 'ACTIVE' AND wallet_id = ANY(%(wallets)s::uuid[])
+    AND expires_at < coalesce(next_expiry_at, 'infinity')
+UNION ALL
+-- The two sides of a transfer, or of its reversal: each has its counterpart, alike but for the direction.
+SELECT one.wallet_id, format('operation %%s of transfer %%s has no counterpart', one.id, one.transfer_id)
+FROM operation AS one
+WHERE one.status = 'COMPLETED' AND one.transfer_id IS NOT NULL AND one.wallet_id = ANY(%(wallets)s::uuid[])
+    AND (
+        SELECT count(*) FROM operation AS other
+        WHERE other.transfer_id = one.transfer_id AND other.id <> one.id AND other.status = 'COMPLETED'
+            AND other.wallet_id = one.counterparty_id AND other.counterparty_id = one.wallet_id
+            AND other.amount = one.amount AND other.created_at = one.created_at
+            AND (other.type, one.type) IN (
+                ('TRANSFER_IN', 'TRANSFER_OUT'), ('TRANSFER_OUT', 'TRANSFER_IN'),
+                ('REVERSAL_IN', 'REVERSAL_OUT'), ('REVERSAL_OUT', 'REVERSAL_IN')
+            )
+    ) <> 1
+UNION ALL
+-- A hold and what the ledger says of it: placed once, and ended as it stands.
+SELECT hold.wallet_id,
+    format('hold %%s is %%s, the ledger says %%s', hold.id, hold.status, coalesce(ends.what, 'nothing'))
+FROM hold LEFT JOIN LATERAL (
+    SELECT string_agg(type || ' ' || amount, ', ' ORDER BY created_at) AS what FROM operation
+    WHERE operation.wallet_id = hold.wallet_id AND status = 'COMPLETED'
+        AND (operation.id = hold.id AND type = 'HOLD' OR operation.hold_id = hold.id)
+) AS ends ON true
+WHERE hold.wallet_id = ANY(%(wallets)s::uuid[])
+    AND coalesce(ends.what, '') <> concat_ws(', ', 'HOLD ' || amount, CASE status
+        WHEN 'CAPTURED' THEN 'CAPTURE ' || captured_amount WHEN 'VOIDED' THEN 'VOID ' || amount
+    END)
+UNION ALL
+SELECT operation.wallet_id,
+    format('%%s %%s is of hold %%s, but there is none', type, operation.id, coalesce(hold_id, operation.id))
+FROM operation
+WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND wallet_id = ANY(%(wallets)s::uuid[])
+    AND (status = 'COMPLETED' OR type <> 'HOLD')
+    AND NOT EXISTS (
+        SELECT FROM hold
+        WHERE hold.id = coalesce(hold_id, operation.id) AND hold.wallet_id = operation.wallet_id
+    )
+UNION ALL
+SELECT original.wallet_id,
+    format('operation %%s of %%s was reversed by %%s', original.id, original.amount, sum(back.amount))
+FROM operation AS back JOIN operation AS original
+    ON original.id = back.reverses_id AND original.wallet_id = back.wallet_id
+WHERE back.status = 'COMPLETED' AND back.wallet_id = ANY(%(wallets)s::uuid[])
+GROUP BY original.id, original.wallet_id, original.amount, original.status
+HAVING sum(back.amount) > original.amount OR original.status <> 'COMPLETED'
+UNION ALL
+SELECT back.wallet_id, format('operation %%s reverses %%s, but there is none', back.id, back.reverses_id)
+FROM operation AS back
+WHERE back.reverses_id IS NOT NULL AND back.wallet_id = ANY(%(wallets)s::uuid[])
+    AND NOT EXISTS (
+        SELECT FROM operation AS original
+        WHERE original.id = back.reverses_id AND original.wallet_id = back.wallet_id
+    )
+UNION ALL
+SELECT operation.wallet_id, format('operation %%s is in the ledger, and in the inbox still', operation.id)
+FROM inbox JOIN operation USING (id, wallet_id) WHERE wallet_id = ANY(%(wallets)s::uuid[])
 """
 
 

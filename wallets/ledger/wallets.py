@@ -12,9 +12,9 @@ from uuid_utils.compat import uuid7
 
 from wallets import money
 from wallets.ledger import rules
-from wallets.ledger.execute import TICK, canonical_json
+from wallets.ledger.batch import TICK, canonical_json
 from wallets.ledger.recovery import until_deadline
-from wallets.ledger.tables import database_clock
+from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
 from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
 
@@ -128,12 +128,18 @@ def _change(
     is_repeat: bool,
 ) -> Wallet:
     with transaction.atomic():
-        wallet = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id).first()
+        locked = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id)
+        wallet = locked.with_expired().first()
         if wallet is None:
             raise WalletNotFound
         if is_repeat and WalletChange.objects.filter(wallet_id=wallet_id, id=change_id).exists():
             return wallet
-        precondition(wallet)
+        precondition(wallet)  # as a reader sees it, before what has expired is written down
+        tables = Tables(DEFAULT_DB_ALIAS)
+        now = tables.clock()
+        if wallet.next_expiry_at is not None and wallet.next_expiry_at <= now:
+            tables.expire_holds([wallet_id], now)
+            wallet = locked.get()
         changes = _differences(wallet, change)
         if not changes:
             return wallet
@@ -141,7 +147,7 @@ def _change(
             raise refusal
         for name, (_, new) in changes.items():
             setattr(wallet, name, new)
-        wallet.updated_at = max(database_clock(DEFAULT_DB_ALIAS), wallet.updated_at + TICK)
+        wallet.updated_at = max(now, wallet.updated_at + TICK)
         wallet.save(update_fields=[*changes, "updated_at"])
         WalletChange.objects.create(
             id=change_id,

@@ -4,10 +4,11 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from wallets.api.bodies import operation_body, wallet_body
+from wallets.api.values import Id
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import Operation, Wallet
-from wallets.shapes import Id, operation_body, wallet_body
 
 NEWEST = 10
 

@@ -6,11 +6,11 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from tqdm import tqdm
 
+from wallets.api.values import Id
 from wallets.ledger.verify import verify, wallet_batches
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import Wallet
-from wallets.shapes import Id
 
 
 class Command(Base):

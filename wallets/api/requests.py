@@ -33,6 +33,14 @@ def read(request: Request, shape: type[ShapeT]) -> ShapeT:
     return check(shape, parse_object(_body(request)))
 
 
+def read_optional(request: Request, shape: type[ShapeT]) -> ShapeT:
+    """The same, where no body at all stands for an empty one. Raises as `read` does."""
+    has_none = request.META.get("CONTENT_LENGTH") in (None, "", "0")
+    if has_none and not request.META.get("HTTP_TRANSFER_ENCODING"):
+        return check(shape, {})
+    return read(request, shape)
+
+
 def check(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:
     try:
         return shape.model_validate(fields)
@@ -101,8 +109,14 @@ _CODES: Final = {
 }
 
 
+KINDS: Final = ("operation", "transfer")
+KIND: Final = 2  # their place: operations.3.transfer.amount
+
+
 def _field_error(error: Any) -> FieldError:
-    field = ".".join(str(part) for part in error["loc"])
+    # "operation" and "transfer" are the kinds in a bulk, not names of anything that was sent.
+    place = [str(part) for part in error["loc"]]
+    field = ".".join(part for at, part in enumerate(place) if at != KIND or part not in KINDS)
     return FieldError(field, _CODES.get(error["type"], error["type"]), error["msg"])
 
 

@@ -12,9 +12,9 @@ from django.http import QueryDict
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 from pydantic import ValidationError as PydanticError
 
+from wallets.api.requests import check
+from wallets.api.shapes import PageQuery
 from wallets.problems import FieldError, ValidationError
-from wallets.requests import check
-from wallets.shapes import PageQuery
 
 
 class Row(Protocol):
@@ -52,7 +52,7 @@ class Page(Generic[QueryT]):
     """One page of a list: what was asked for, and the answer to it."""
 
     def __init__(self, parameters: QueryDict, shape: type[QueryT]) -> None:
-        given = _single(parameters)
+        given = single(parameters)
         self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
         self._cursor = Cursor.decode(given["cursor"]) if given.get("cursor") else None
         if self._cursor:
@@ -78,7 +78,8 @@ class Page(Generic[QueryT]):
         return Cursor(created_at=last.created_at, id=last.id, filters=self._filters).encode()
 
 
-def _single(parameters: QueryDict) -> dict[str, str]:
+def single(parameters: QueryDict) -> dict[str, str]:
+    """Raises ValidationError for a parameter that stands twice."""
     for name, values in parameters.lists():
         if len(values) > 1:
             raise _invalid(name, "stands twice")

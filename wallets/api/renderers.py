@@ -15,3 +15,10 @@ class JSONRenderer(BaseRenderer):
 
     def render(self, data: Any, accepted_media_type: Any = None, renderer_context: Any = None) -> bytes:
         return b"" if data is None else orjson.dumps(data)
+
+
+class CSVRenderer(BaseRenderer):
+    """Names the media type; what is sent as CSV is streamed past the renderers."""
+
+    media_type = "text/csv"
+    format = "csv"

@@ -1,0 +1,130 @@
+"""A wallet's balance in its last months, drawn by the server: no script, nothing from elsewhere.
+
+The picture has lines only. What is to be read stands around it as text, so that it keeps its size on a phone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Final
+
+from django.db import connection
+
+from wallets import money
+from wallets.models import Wallet
+
+LONGEST: Final = timedelta(days=90)
+SLICES: Final = 100  # of the time that is shown, a look into the index for each
+SIZE: Final = 1000  # of the picture's own coordinates, both ways
+
+# Of each slice the last operation that moved money. The index has all that is read: a wallet with a million
+# operations takes as long as one with a hundred, and refused ones are passed at most once.
+_LAST_OF_SLICES: Final = """
+    SELECT newest.created_at, newest.balance_after
+    FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS slice (after, until)
+    CROSS JOIN LATERAL (
+        SELECT created_at, balance_after FROM operation
+        WHERE wallet_id = %s AND created_at > after AND created_at <= until AND sequence IS NOT NULL
+        ORDER BY created_at DESC LIMIT 1
+    ) AS newest
+    ORDER BY newest.created_at
+"""
+
+Point = tuple[datetime, Decimal]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A line across the picture: how far from its top, in per cent, and the balance there."""
+
+    top: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    title: str
+    summary: str  # for who does not see the picture
+    size: int
+    line: str
+    area: str
+    marks: Sequence[Mark]
+    times: Sequence[str]
+
+
+def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
+    """The balance since the wallet was opened, or for LONGEST; None where nothing has moved."""
+    end = max(now, wallet.updated_at)
+    start = max(wallet.created_at, end - LONGEST)
+    points = _points(wallet, start, end)
+    if not wallet.sequence or not points:
+        return None
+    balances = [balance for _, balance in points]
+    steps = _steps(min(Decimal(0), *balances), max(Decimal(0), *balances), wallet.currency)
+    picture = _Picture(start, end, steps[0], steps[-1])
+    line = picture.line(points)
+    told = (min(balances), max(balances), balances[-1])
+    low, high, last = (money.format_amount(balance, wallet.currency) for balance in told)
+    return Chart(
+        title=f"Balance, {wallet.currency}",
+        summary=f"Balance in {wallet.currency} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC:"
+        f" lowest {low}, highest {high}, at the end {last}",
+        size=SIZE,
+        line=line,
+        area=f"{line}V{picture.y(Decimal(0))}H{picture.x(start)}Z",
+        marks=[Mark(f"{picture.y(step) * 100 / SIZE:.2f}", f"{step:f}") for step in steps],
+        times=_times(start, end),
+    )
+
+
+def _points(wallet: Wallet, start: datetime, end: datetime) -> list[Point]:
+    """The balance at the start, and after the last operation of each slice."""
+    slice_ = (end - start) / SLICES
+    bounds = [start + slice_ * number for number in range(SLICES)] + [end]
+    before = min(wallet.created_at, start) - timedelta(days=1)
+    with connection.cursor() as cursor:
+        cursor.execute(_LAST_OF_SLICES, [[before, *bounds[:-1]], bounds, wallet.id])
+        found: list[Point] = cursor.fetchall()
+    opening = [balance for time, balance in found if time <= start]
+    return [(start, opening[0] if opening else Decimal(0)), *(point for point in found if point[0] > start)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    start: datetime
+    end: datetime
+    low: Decimal
+    high: Decimal
+
+    def x(self, time: datetime) -> float:
+        return round((time - self.start) / (self.end - self.start) * SIZE, 1)
+
+    def y(self, balance: Decimal) -> float:
+        return round(float((self.high - balance) / (self.high - self.low)) * SIZE, 1)
+
+    def line(self, points: Sequence[Point]) -> str:
+        """An SVG path: across to the time of each change, then up or down to the new balance."""
+        (first, opening), *changes = points
+        steps = [f"H{self.x(time)}V{self.y(balance)}" for time, balance in changes]
+        return "".join([f"M{self.x(first)} {self.y(opening)}", *steps, f"H{SIZE}"])
+
+
+def _steps(low: Decimal, high: Decimal, currency: str) -> list[Decimal]:
+    """Three to five round balances, around all that is to be shown."""
+    smallest = Decimal(1).scaleb(-money.FRACTION_DIGITS[currency])
+    wide = max(high - low, smallest) / 3
+    power = Decimal(1).scaleb(wide.adjusted())
+    step = max(next(power * times for times in (1, 2, 5, 10) if power * times >= wide), smallest)
+    first = (low / step).to_integral_value(ROUND_FLOOR)
+    last = max((high / step).to_integral_value(ROUND_CEILING), first + 1)
+    return [step * number for number in range(int(first), int(last) + 1)]
+
+
+def _times(start: datetime, end: datetime) -> list[str]:
+    span = end - start
+    if span < timedelta(hours=1):
+        form = "%H:%M:%S"
+    else:
+        form = "%m-%d %H:%M" if span < timedelta(days=6) else "%Y-%m-%d"
+    return [f"{time:{form}}" for time in (start, start + span / 2, end)]

@@ -1,0 +1,81 @@
+"""Holds, to look at: as they are now, whether or not somebody has noted that they expired."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import DropdownFilter
+from unfold.decorators import display
+
+from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
+from wallets.admin.rows import (
+    NEWEST,
+    OPERATION_HEADERS,
+    CurrencyOfWallet,
+    OfWallet,
+    operation_rows,
+    optional_time,
+)
+from wallets.models import Hold, Operation
+
+
+class StatusNowFilter(DropdownFilter):  # type: ignore[misc]
+    title = "status"
+    parameter_name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        return Hold.Status.choices
+
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        if (status := self.value()) is None:
+            return queryset
+        # What is stored is said too, as that is what an index knows.
+        stored = [status, Hold.Status.ACTIVE] if status == Hold.Status.EXPIRED else [status]
+        return queryset.filter(status_now=status, status__in=stored)
+
+
+@admin.register(Hold)
+class HoldAdmin(OfWallet):
+    has_keys = False
+    search_help_text = "Hold or wallet id"
+    list_display = ("created", "moved", "status_now", "captured", "expires", "of", "description")
+    list_filter = (StatusNowFilter, CurrencyOfWallet, ("created_at", TimeFilter))
+    fieldsets = (
+        (None, {"fields": ("id", "wallet", "moved", "status_now", "captured", "description")}),
+        ("When", {"fields": ("created", "expires", "ended")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: Any = super().get_queryset(request)
+        now: QuerySet[Any] = rows.as_of_now()
+        return now
+
+    def sections(self, request: HttpRequest, row: Hold) -> list[Section]:
+        """What placed it, what ended it, and what tried to."""
+        ends = Operation.objects.filter(wallet_id=row.wallet_id, hold_id=row.id).order_by("-created_at")
+        asked = operation_rows([*ends[:NEWEST], *Operation.objects.filter(id=row.id)], row.wallet.currency)
+        return [Section("What was asked of it", OPERATION_HEADERS, asked)]
+
+    @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
+    def status_now(self, hold: Any) -> str:
+        status: str = hold.status_now
+        return status
+
+    @admin.display(description="captured")
+    def captured(self, hold: Hold) -> SafeString | None:
+        """How much; it leads to the operation that took it."""
+        if hold.captured_amount is None or hold.operation_id is None:
+            return None
+        amount = f"{show_amount(hold.captured_amount, hold.wallet.currency)} {hold.wallet.currency}"
+        return link_to(Operation, hold.operation_id, amount)
+
+    @admin.display(description="expires (UTC)")
+    def expires(self, hold: Hold) -> SafeString | None:
+        return optional_time(hold.expires_at)
+
+    @admin.display(description="ended (UTC)")
+    def ended(self, hold: Any) -> SafeString | None:
+        return optional_time(hold.expires_at if hold.status_now == Hold.Status.EXPIRED else hold.ended_at)

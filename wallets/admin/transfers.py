@@ -1,0 +1,63 @@
+"""Transfers, to look at: both sides on one page."""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.safestring import SafeString
+from unfold.contrib.filters.admin import ChoicesDropdownFilter
+
+from wallets.admin.lists import Section, TimeFilter
+from wallets.admin.operations import OperationAdmin, present, reversals_of
+from wallets.admin.rows import OPERATION_HEADERS, operation_rows, wallet_link
+from wallets.models import Operation, Transfer
+
+HEADERS: Final = ("wallet", *OPERATION_HEADERS)
+
+
+@admin.register(Transfer)
+class TransferAdmin(OperationAdmin):
+    search_help_text = "Transfer or source wallet id, or source wallet id and key"
+    list_display = ("created", "source", "target", "moved", "outcome", "actor")
+    list_filter = (("status", ChoicesDropdownFilter), ("created_at", TimeFilter))
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return bool(request.user.has_perm("wallets.view_operation"))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        transfers = super().get_queryset(request).filter(type=Operation.Type.TRANSFER_OUT)
+        both = transfers.select_related("counterparty")
+        return both.defer("counterparty__metadata", "counterparty__opened_with")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
+        times = present(obj, ("accepted", "created"), self)
+        return [
+            (None, {"fields": ("id", "source", "target", "moved", "status", "reason")}),
+            ("Who, why and when", {"fields": ("actor", "description", *times)}),
+            ("The client's", {"fields": ("idempotency_key", "metadata")}),
+        ]
+
+    def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
+        sides = list(Operation.objects.filter(transfer_id=row.id).select_related("wallet"))
+        sides.sort(key=lambda side: side.id != row.id)  # the source first
+        both = Section("Both sides", HEADERS, _with_wallets(sides))
+        reversals = _with_wallets(reversals_of(*sides))
+        return [both, Section("What reversed it", HEADERS, reversals)] if reversals else [both]
+
+    @admin.display(description="from")
+    def source(self, transfer: Transfer) -> SafeString:
+        return wallet_link(transfer.wallet)
+
+    @admin.display(description="to")
+    def target(self, transfer: Transfer) -> SafeString | None:
+        return wallet_link(transfer.counterparty) if transfer.counterparty else None
+
+
+def _with_wallets(operations: Iterable[Operation]) -> list[list[Any]]:
+    return [
+        [wallet_link(operation.wallet), *row]
+        for operation in operations
+        for row in operation_rows([operation], operation.wallet.currency)
+    ]

@@ -1,0 +1,72 @@
+"""Many commands in one request."""
+
+from typing import Any, Final
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from wallets import ledger
+from wallets.api import openapi
+from wallets.api.bodies import operation_body, transfer_body
+from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, named
+from wallets.api.requests import idempotency_key, read
+from wallets.api.shapes import BulkOperation, BulkToPost, BulkTransfer
+from wallets.errors import to_problem
+from wallets.ledger.batch import Posted
+from wallets.ledger.commands import COMMANDS, Command, Transfer
+from wallets.ledger.tables import PENDING
+from wallets.problems import FieldError, ValidationError
+
+MAX_SHARED_KEY: Final = 251  # with the number of its operation, such as "/999", it has the 255 of any key
+
+
+class Operations(Endpoint):
+    """/operations"""
+
+    @openapi.post_operations
+    def post(self, request: Request) -> Response:
+        asked = read(request, BulkToPost)
+        commands = list(_commands(request, asked))
+        outcomes = ledger.submit_together(commands) if asked.atomic else ledger.submit_all(commands)
+        results = [_result(outcome, request) for outcome in outcomes]
+        is_replay = all(result["replayed"] for result in results)
+        return Response({"results": results}, headers=REPLAYED if is_replay else {})
+
+
+def _commands(request: Request, asked: BulkToPost) -> list[Command]:
+    key, later = idempotency_key(request), is_for_later(request)
+    if key and len(key) > MAX_SHARED_KEY:
+        detail = f"at most {MAX_SHARED_KEY} characters where it stands for many"
+        raise ValidationError(errors=[FieldError("Idempotency-Key", "too_long", detail)])
+    return [_command(item, number, key, later) for number, item in enumerate(asked.operations)]
+
+
+def _command(item: BulkOperation | BulkTransfer, number: int, key: str | None, later: bool) -> Command:
+    own_key = item.idempotency_key
+    if item.id and own_key:
+        detail = "give either an id or an idempotencyKey"
+        raise ValidationError(errors=[FieldError(f"operations.{number}.id", "conflict", detail)])
+    # The header's key stands for the whole: each command that has none of its own gets a part of it.
+    common = {
+        "amount": item.amount,
+        "description": item.description,
+        "metadata": item.metadata,
+        "is_for_later": later,
+        **named(own_key or (f"{key}/{number}" if key else None), item.id),
+    }
+    if isinstance(item, BulkTransfer):
+        return Transfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **common)
+    return COMMANDS[item.operation_type](wallet_id=item.wallet_id, **common)
+
+
+def _result(outcome: Posted | Exception, request: Request) -> dict[str, Any]:
+    """What the request would have been answered by itself."""
+    if isinstance(outcome, Exception):
+        problem = to_problem(outcome)
+        body = problem.as_json(request.id)  # type: ignore[attr-defined]
+        return {"status": problem.status, "replayed": problem.replayed, "problem": body}
+    status = 202 if outcome.operation.status == PENDING else 201
+    if outcome.operation.type == Transfer.type:
+        return {"status": status, "replayed": outcome.replayed, "transfer": transfer_body(outcome)}
+    body = operation_body(outcome.operation, outcome.currency)
+    return {"status": status, "replayed": outcome.replayed, "operation": body}

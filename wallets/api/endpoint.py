@@ -1,0 +1,67 @@
+"""What all views have in common. A view makes one call into the ledger and speaks only HTTP."""
+
+from typing import Any
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from wallets.api.renderers import JSONRenderer
+from wallets.api.requests import idempotency_key
+from wallets.ledger.batch import Posted
+from wallets.ledger.tables import PENDING
+from wallets.problems import FieldError, ValidationError
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+_RENDERER = JSONRenderer()
+
+
+class Endpoint(APIView):
+    http_method_names = ["get", "head", "post", "patch"]
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {}  # DRF would tell every caller which methods are allowed; a 405 does
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        if request.META.get("HTTP_ACCEPT", "*/*") in ("*/*", "application/json"):
+            return _RENDERER, _RENDERER.media_type  # as DRF would find out, for almost every request
+        return super().perform_content_negotiation(request, force)
+
+
+# --- From a request to a command --------------------------------------------------------------------
+def naming(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
+    """What the request's command is to be known by: the key of its header, or the id of its body."""
+    key = idempotency_key(request)
+    if chosen_id and key:
+        raise ValidationError(
+            errors=[FieldError("id", "conflict", "give either an id or an Idempotency-Key")]
+        )
+    return named(key, chosen_id)
+
+
+def named(key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
+    if chosen_id:
+        return {"id": chosen_id, "key": str(chosen_id), "client_chose_id": True}
+    return {"key": key}
+
+
+def is_for_later(request: Request) -> bool:
+    """Whether the client would rather not wait (RFC 7240)."""
+    prefer = request.META.get("HTTP_PREFER")
+    if prefer is None:
+        return False
+    return any(part.split(";")[0].strip().lower() == "respond-async" for part in prefer.split(","))
+
+
+# --- From an outcome to an answer -------------------------------------------------------------------
+def answer(posted: Posted, body: dict[str, Any], path: str) -> Response:
+    """201 with the new thing at `path`, or 202 with where its operation will be."""
+    headers = dict(REPLAYED) if posted.replayed else {}
+    if posted.operation.status == PENDING:
+        headers["Location"] = f"/api/v1/operations/{posted.operation.id}"
+        headers["Preference-Applied"] = "respond-async"
+        return Response(body, status=202, headers=headers)
+    headers["Location"] = f"/api/v1/{path}"
+    return Response(body, status=201, headers=headers)

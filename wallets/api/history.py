@@ -1,0 +1,68 @@
+"""What was: a balance at a time, and statements."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from wallets.api import openapi, statements
+from wallets.api.bodies import balance_body
+from wallets.api.endpoint import Endpoint
+from wallets.api.paging import single
+from wallets.api.renderers import CSVRenderer, JSONRenderer
+from wallets.api.requests import check
+from wallets.api.shapes import BalanceQuery, StatementQuery
+from wallets.ledger.history import Statement, balance_at, balance_now, statement
+from wallets.problems import NotAcceptable
+
+
+class WalletBalance(Endpoint):
+    """/wallets/{id}/balance"""
+
+    @openapi.read_balance
+    def get(self, request: Request, wallet_id: UUID) -> Response:
+        at = check(BalanceQuery, single(request.query_params)).at
+        balance = balance_now(wallet_id) if at is None else balance_at(wallet_id, at)
+        return Response(balance_body(balance))
+
+
+class WalletStatement(Endpoint):
+    """/wallets/{id}/statement"""
+
+    renderer_classes = [JSONRenderer, CSVRenderer]
+
+    @property
+    def default_response_headers(self) -> dict[str, str]:
+        return {"Vary": "Accept"}
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """By the weights that Accept gives, which DRF leaves out of account."""
+        renderers = {kind.media_type: kind for kind in (JSONRenderer, CSVRenderer)}
+        preferred = request._request.get_preferred_type(list(renderers))
+        if preferred is None:
+            raise NotAcceptable("A statement can be given as application/json or text/csv.")
+        return renderers[preferred](), preferred
+
+    @openapi.read_statement
+    def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
+        query = check(StatementQuery, single(request.query_params))
+        found = statement(wallet_id, query.from_, query.to)
+        if request.accepted_renderer.media_type == CSVRenderer.media_type:
+            name = f"statement-{wallet_id}-{found.begin.date()}-{found.end.date()}.csv"
+            headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+            return _streamed(request, statements.as_csv, found, "text/csv; charset=utf-8", headers)
+        return _streamed(request, statements.as_json, found, "application/json", {})
+
+
+def _streamed(
+    request: Request,
+    write: Callable[[Statement], Iterator[bytes]],
+    found: Statement,
+    content_type: str,
+    headers: dict[str, str],
+) -> StreamingHttpResponse:
+    content = iter(()) if request.method == "HEAD" else write(found)  # a million rows for nobody
+    return StreamingHttpResponse(content, content_type=content_type, headers=headers)

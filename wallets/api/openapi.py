@@ -1,0 +1,523 @@
+"""What the OpenAPI document says beyond the shapes: summaries, answers and an example of each.
+
+Each name decorates the view's method of the same name. Refusals are listed in the order of their checks.
+"""
+
+from typing import Any
+from uuid import UUID
+
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
+from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
+from pydantic import BaseModel
+
+from wallets import problems
+from wallets.api.bodies import (
+    BalanceBody,
+    BulkBody,
+    HoldBody,
+    HoldPage,
+    OperationBody,
+    OperationPage,
+    ProblemBody,
+    StatementBody,
+    TransferBody,
+    WalletBody,
+    WalletPage,
+)
+from wallets.api.examples import (
+    BALANCE_EXAMPLE,
+    CAPTURE_EXAMPLE,
+    HOLD_EXAMPLE,
+    OPERATION_EXAMPLE,
+    OTHER_WALLET_ID,
+    PENDING_TRANSFER,
+    REVERSAL_EXAMPLE,
+    STATEMENT_AS_CSV,
+    STATEMENT_EXAMPLE,
+    TIME,
+    TRANSFER_EXAMPLE,
+    WALLET_EXAMPLE,
+    WALLET_ID,
+    pending,
+)
+from wallets.api.shapes import (
+    BalanceQuery,
+    BulkToPost,
+    HoldQuery,
+    HoldToPlace,
+    Nothing,
+    OperationQuery,
+    OperationToPost,
+    PageQuery,
+    PartToTake,
+    StatementQuery,
+    TransferToPost,
+    WalletChanges,
+    WalletOperationToPost,
+    WalletToOpen,
+)
+from wallets.problems import FieldError, Problem
+
+
+class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    target_class = "wallets.authentication.ApiAccess"
+    name = "bearer"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        return {"type": "http", "scheme": "bearer", "description": "Not asked for where API_ACCESS=open."}
+
+
+# What any request to the API can meet; a body adds its own.
+ANY_REQUEST: tuple[type[Problem], ...] = (problems.NotAcceptable, problems.Unauthorized, problems.Unavailable)
+ANY_BODY = (
+    problems.UnsupportedMediaType,
+    problems.PayloadTooLarge,
+    problems.MalformedJson,
+    problems.ValidationError,
+)
+NEW_COMMAND = (problems.TooManyRequests, problems.WalletNotFound, problems.IdempotencyKeyReused)
+MOVABLE = (problems.WalletClosed, problems.WalletFrozen)
+LIMITS = (problems.InsufficientFunds, problems.BalanceLimitExceeded)
+TRANSFER_RULES = (problems.CurrencyMismatch, *MOVABLE, *LIMITS)
+READ_WALLET = (problems.TooManyRequests, problems.WalletNotFound)
+OPERATION_REFUSALS = (*ANY_BODY, *NEW_COMMAND, *MOVABLE, *LIMITS)
+
+
+def _parameters(query: type[BaseModel]) -> list[OpenApiParameter]:
+    """The fields of a query shape as parameters."""
+    schema = query.model_json_schema()
+    return [
+        OpenApiParameter(name, _parameter_schema(field), description=field.get("description", ""))
+        for name, field in schema["properties"].items()
+    ]
+
+
+def _parameter_schema(field: dict[str, Any]) -> dict[str, Any]:
+    """Without null: a query has no way to write it, a parameter is there or it is not."""
+    options = [option for option in field.get("anyOf", [field]) if option != {"type": "null"}]
+    default = {"default": field["default"]} if field.get("default") is not None else {}
+    return {key: value for key, value in options[0].items() if key not in ("title", "description")} | default
+
+
+KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
+    OpenApiParameter.HEADER,
+    description="A repeat with the same key gets the first answer. Instead, the body may name the id.",
+)
+IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)
+IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER)
+PREFER = OpenApiParameter(
+    "Prefer",
+    {"type": "string", "examples": ["respond-async"]},
+    OpenApiParameter.HEADER,
+    description="respond-async: answer 202 when it is accepted, durably, and carry it out later.",
+)
+HOLD = OpenApiParameter("hold_id", UUID, OpenApiParameter.PATH)
+TRANSFER = OpenApiParameter("transfer_id", UUID, OpenApiParameter.PATH)
+WALLET = OpenApiParameter("wallet_id", UUID, OpenApiParameter.PATH)
+OPERATION = OpenApiParameter("operation_id", UUID, OpenApiParameter.PATH)
+REQUEST_ID = OpenApiParameter(
+    "X-Request-ID",
+    str,
+    OpenApiParameter.HEADER,
+    response=True,
+    description="Names the request in every answer.",
+)
+
+
+def _example(problem: type[Problem]) -> OpenApiExample:
+    error = FieldError("amount", "out_of_range", "more than zero")
+    instance = problem(errors=(error,)) if problem is problems.ValidationError else problem()
+    return OpenApiExample(
+        problem.code,
+        instance.as_json("01930a5d-c0de-7000-8000-000000000000"),
+        media_type=problems.CONTENT_TYPE,
+        response_only=True,
+    )
+
+
+def _example_of_first(problem: type[Problem]) -> OpenApiExample:
+    """What an atomic bulk is answered for this refusal of one of its operations."""
+    instance = problem(errors=(FieldError("operations.3", problem.code, problem.title),))
+    instance.status = 409  # type: ignore[misc]  # of all of them together, whatever it would be alone
+    return OpenApiExample(
+        f"{problem.code} of one",
+        instance.as_json("01930a5d-c0de-7000-8000-000000000000"),
+        media_type=problems.CONTENT_TYPE,
+        response_only=True,
+    )
+
+
+def _answers(
+    status: int, body: type[BaseModel], example: dict[str, Any], *refusals: type[Problem]
+) -> dict[Any, OpenApiResponse]:
+    answers: dict[Any, OpenApiResponse] = {
+        (status, "application/json"): OpenApiResponse(
+            body, examples=[OpenApiExample("answer", example, response_only=True)]
+        )
+    }
+    by_status: dict[int, list[type[Problem]]] = {}
+    for refusal in refusals:
+        by_status.setdefault(refusal.status, []).append(refusal)
+    for code, kinds in sorted(by_status.items()):
+        answers[code, problems.CONTENT_TYPE] = OpenApiResponse(
+            ProblemBody,
+            description="; ".join(kind.code for kind in kinds),
+            examples=[_example(kind) for kind in kinds],
+        )
+    return answers
+
+
+def _accepted(body: type[BaseModel], example: dict[str, Any]) -> dict[Any, OpenApiResponse]:
+    """The answer to what is to be carried out later."""
+    return {
+        (202, "application/json"): OpenApiResponse(
+            body,
+            description="Accepted: Prefer asked for that. Location tells where it will be.",
+            examples=[OpenApiExample("accepted", example, response_only=True)],
+        )
+    }
+
+
+def _first_refusal(*refusals: type[Problem]) -> dict[Any, OpenApiResponse]:
+    """The answer to an atomic bulk of which one operation was refused."""
+    return {
+        (409, problems.CONTENT_TYPE): OpenApiResponse(
+            ProblemBody,
+            description="; ".join(kind.code for kind in refusals),
+            examples=[_example_of_first(kind) for kind in refusals],
+        )
+    }
+
+
+def _request(name: str, example: dict[str, Any]) -> OpenApiExample:
+    return OpenApiExample(name, example, request_only=True)
+
+
+open_wallet = extend_schema(
+    summary="Open a wallet",
+    description="With an `id` of your choice it is safe to repeat: the same request is answered again.",
+    tags=["wallets"],
+    parameters=[REQUEST_ID],
+    request=WalletToOpen,
+    examples=[_request("a wallet in euros", {"currency": "EUR", "label": "till 1"})],
+    responses=_answers(
+        201,
+        WalletBody,
+        WALLET_EXAMPLE | {"balance": "0.00", "available": "0.00", "sequence": 0},
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.IdempotencyKeyReused,
+    ),
+)
+list_wallets = extend_schema(
+    operation_id="wallets_list",
+    summary="List wallets, newest first",
+    description="Pages by cursor: stable while wallets are opened.",
+    tags=["wallets"],
+    parameters=[*_parameters(PageQuery), REQUEST_ID],
+    responses=_answers(
+        200,
+        WalletPage,
+        {"items": [WALLET_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+    ),
+)
+read_wallet = extend_schema(
+    operation_id="wallets_read",
+    summary="Read a wallet",
+    description="Never older than the request.",
+    tags=["wallets"],
+    parameters=[WALLET, IF_NONE_MATCH, REQUEST_ID],
+    responses=_answers(200, WalletBody, WALLET_EXAMPLE, *ANY_REQUEST, *READ_WALLET)
+    | {304: OpenApiResponse(description="Nothing has changed since If-None-Match's ETag.")},
+)
+change_wallet = extend_schema(
+    operation_id="wallets_change",
+    summary="Rename, freeze, thaw or close a wallet",
+    description="A wallet is closed only at zero, and for ever.",
+    tags=["wallets"],
+    parameters=[WALLET, IF_MATCH, REQUEST_ID],
+    request=WalletChanges,
+    examples=[_request("freeze", {"status": "FROZEN"})],
+    responses=_answers(
+        200,
+        WalletBody,
+        WALLET_EXAMPLE | {"status": "FROZEN"},
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.WalletNotFound,
+        problems.PreconditionFailed,
+        problems.WalletClosed,
+        problems.WalletNotEmpty,
+    ),
+)
+post_operation = extend_schema(
+    operation_id="operations_post",
+    summary="Deposit or withdraw",
+    description="Answered when it is committed. A refusal by a rule is recorded, and moves nothing.",
+    tags=["operations"],
+    parameters=[WALLET, KEY, PREFER, REQUEST_ID],
+    request=OperationToPost,
+    examples=[
+        _request("deposit", {"operationType": "DEPOSIT", "amount": "1000.00"}),
+        _request("withdraw", {"operationType": "WITHDRAW", "amount": 115.6, "description": "coffee"}),
+    ],
+    responses=_accepted(OperationBody, pending(OPERATION_EXAMPLE))
+    | _answers(201, OperationBody, OPERATION_EXAMPLE, *ANY_REQUEST, *OPERATION_REFUSALS),
+)
+post_wallet_operation = extend_schema(
+    operation_id="operations_post_by_body",
+    summary="Deposit or withdraw, with the wallet in the body",
+    description="`valletId` is taken as a spelling of `walletId`.",
+    tags=["operations"],
+    parameters=[KEY, PREFER, REQUEST_ID],
+    request=WalletOperationToPost,
+    examples=[_request("deposit", {"walletId": WALLET_ID, "operationType": "DEPOSIT", "amount": 1000})],
+    responses=_accepted(OperationBody, pending(OPERATION_EXAMPLE))
+    | _answers(201, OperationBody, OPERATION_EXAMPLE, *ANY_REQUEST, *OPERATION_REFUSALS),
+)
+read_operation = extend_schema(
+    operation_id="operations_read",
+    summary="Read an operation",
+    description="As it was answered, for ever: the ledger is only added to.",
+    tags=["operations"],
+    parameters=[OPERATION, REQUEST_ID],
+    responses=_answers(200, OperationBody, OPERATION_EXAMPLE, *ANY_REQUEST, problems.OperationNotFound),
+)
+list_operations = extend_schema(
+    operation_id="operations_list",
+    summary="List a wallet's operations, newest first",
+    description="Refused operations are history too. The cursor carries its filters.",
+    tags=["operations"],
+    parameters=[WALLET, *_parameters(OperationQuery), REQUEST_ID],
+    responses=_answers(
+        200,
+        OperationPage,
+        {"items": [OPERATION_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+        *READ_WALLET,
+    ),
+)
+post_operations = extend_schema(
+    operation_id="operations_post_many",
+    summary="Post many operations and transfers at once",
+    description="Up to 1,000, in their order, each with its own verdict. With `atomic` all of them are"
+    " carried out or none: then the answer is the first refusal. A key in the header stands for all that have"
+    " none.",
+    tags=["operations"],
+    parameters=[KEY, PREFER, REQUEST_ID],
+    request=BulkToPost,
+    examples=[
+        _request(
+            "a deposit and a transfer",
+            {
+                "operations": [
+                    {
+                        "walletId": WALLET_ID,
+                        "operationType": "DEPOSIT",
+                        "amount": "10.00",
+                        "idempotencyKey": "a",
+                    },
+                    {"sourceWalletId": WALLET_ID, "targetWalletId": OTHER_WALLET_ID, "amount": "5.00"},
+                ],
+                "atomic": False,
+            },
+        )
+    ],
+    responses=_answers(
+        200,
+        BulkBody,
+        {
+            "results": [
+                {"status": 201, "replayed": False, "operation": OPERATION_EXAMPLE},
+                {"status": 201, "replayed": False, "transfer": TRANSFER_EXAMPLE},
+            ]
+        },
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+    )
+    | _first_refusal(problems.WalletNotFound, problems.IdempotencyKeyReused, *TRANSFER_RULES),
+)
+reverse_operation = extend_schema(
+    operation_id="operations_reverse",
+    summary="Reverse an operation, as a whole or in part",
+    description="Moves money back, of a transfer on both sides. All reversals of an operation together never"
+    " move more than it did.",
+    tags=["operations"],
+    parameters=[OPERATION, KEY, PREFER, REQUEST_ID],
+    request=PartToTake,
+    examples=[_request("a part", {"amount": "100.00"})],
+    responses=_accepted(OperationBody, pending(REVERSAL_EXAMPLE))
+    | _answers(
+        201,
+        OperationBody,
+        REVERSAL_EXAMPLE,
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.OperationNotFound,
+        problems.TooManyRequests,
+        problems.IdempotencyKeyReused,
+        *MOVABLE,
+        problems.OperationNotReversible,
+        problems.ReversalExceedsOriginal,
+        *LIMITS,
+    ),
+)
+post_transfer = extend_schema(
+    operation_id="transfers_post",
+    summary="Transfer money to another wallet",
+    description="Both wallets or none; one currency. The key is the source's.",
+    tags=["transfers"],
+    parameters=[KEY, PREFER, REQUEST_ID],
+    request=TransferToPost,
+    examples=[
+        _request(
+            "transfer",
+            {"sourceWalletId": WALLET_ID, "targetWalletId": OTHER_WALLET_ID, "amount": "15.50"},
+        )
+    ],
+    responses=_accepted(TransferBody, PENDING_TRANSFER)
+    | _answers(201, TransferBody, TRANSFER_EXAMPLE, *ANY_REQUEST, *ANY_BODY, *NEW_COMMAND, *TRANSFER_RULES),
+)
+read_transfer = extend_schema(
+    operation_id="transfers_read",
+    summary="Read a transfer",
+    description="With the operations on both sides.",
+    tags=["transfers"],
+    parameters=[TRANSFER, REQUEST_ID],
+    responses=_answers(200, TransferBody, TRANSFER_EXAMPLE, *ANY_REQUEST, problems.TransferNotFound),
+)
+place_hold = extend_schema(
+    operation_id="holds_place",
+    summary="Set money aside",
+    description="Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided,"
+    " or expires.",
+    tags=["holds"],
+    parameters=[WALLET, KEY, REQUEST_ID],
+    request=HoldToPlace,
+    examples=[_request("for a week", {"amount": "200.00", "expiresAt": "2026-11-28T09:30:00Z"})],
+    responses=_answers(
+        201,
+        HoldBody,
+        HOLD_EXAMPLE,
+        *ANY_REQUEST,
+        *ANY_BODY,
+        *NEW_COMMAND,
+        *MOVABLE,
+        problems.InsufficientFunds,
+    ),
+)
+list_holds = extend_schema(
+    operation_id="holds_list",
+    summary="List a wallet's holds, newest first",
+    description="The cursor carries its filter.",
+    tags=["holds"],
+    parameters=[WALLET, *_parameters(HoldQuery), REQUEST_ID],
+    responses=_answers(
+        200,
+        HoldPage,
+        {"items": [HOLD_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+        *READ_WALLET,
+    ),
+)
+read_hold = extend_schema(
+    operation_id="holds_read",
+    summary="Read a hold",
+    description="It expires at its time, not when a job happens to run.",
+    tags=["holds"],
+    parameters=[HOLD, REQUEST_ID],
+    responses=_answers(200, HoldBody, HOLD_EXAMPLE, *ANY_REQUEST, problems.HoldNotFound),
+)
+capture_hold = extend_schema(
+    operation_id="holds_capture",
+    summary="Take what a hold has set aside, or a part of it",
+    description="Once; the rest is released.",
+    tags=["holds"],
+    parameters=[HOLD, KEY, PREFER, REQUEST_ID],
+    request=PartToTake,
+    examples=[_request("a part", {"amount": "150.00"})],
+    responses=_accepted(OperationBody, pending(CAPTURE_EXAMPLE))
+    | _answers(
+        201,
+        OperationBody,
+        CAPTURE_EXAMPLE,
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.HoldNotFound,
+        problems.TooManyRequests,
+        problems.IdempotencyKeyReused,
+        *MOVABLE,
+        problems.HoldNotActive,
+        problems.HoldAmountExceeded,
+    ),
+)
+void_hold = extend_schema(
+    operation_id="holds_void",
+    summary="Release all that a hold has set aside",
+    description="In a frozen wallet too: no money moves.",
+    tags=["holds"],
+    parameters=[HOLD, KEY, REQUEST_ID],
+    request=Nothing,
+    examples=[_request("nothing to say", {})],
+    responses=_answers(
+        200,
+        HoldBody,
+        HOLD_EXAMPLE | {"status": "VOIDED", "endedAt": TIME},
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.HoldNotFound,
+        problems.TooManyRequests,
+        problems.IdempotencyKeyReused,
+        problems.WalletClosed,
+        problems.HoldNotActive,
+    ),
+)
+read_balance = extend_schema(
+    operation_id="balance_read",
+    summary="Read a balance, as it is or as it was",
+    description="Exact for every moment, with all that happened up to it: whatever is in progress is waited"
+    " for. Before the wallet's first operation it is zero; before the wallet existed there is none.",
+    tags=["history"],
+    parameters=[WALLET, *_parameters(BalanceQuery), REQUEST_ID],
+    responses=_answers(
+        200,
+        BalanceBody,
+        BALANCE_EXAMPLE,
+        *ANY_REQUEST,
+        problems.ValidationError,
+        problems.WalletNotFound,
+        problems.TooManyRequests,
+    ),
+)
+read_statement = extend_schema(
+    operation_id="statement_read",
+    summary="Read a statement",
+    description="What moved money at `from` or later and before `to`, oldest first, between the balances that"
+    " it leads from and to. As JSON or CSV, whichever Accept prefers, streamed at any length. In CSV what"
+    " leaves the wallet is negative, and a text that a spreadsheet would take for a formula begins with '.",
+    tags=["history"],
+    parameters=[WALLET, *_parameters(StatementQuery), REQUEST_ID],
+    responses=_answers(
+        200,
+        StatementBody,
+        STATEMENT_EXAMPLE,
+        *ANY_REQUEST,
+        problems.ValidationError,
+        problems.WalletNotFound,
+        problems.TooManyRequests,
+    )
+    | {
+        (200, "text/csv"): OpenApiResponse(
+            str, examples=[OpenApiExample("answer as CSV", STATEMENT_AS_CSV, response_only=True)]
+        )
+    },
+)

@@ -1,0 +1,47 @@
+"""Transfers between two wallets."""
+
+from uuid import UUID
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from wallets import ledger
+from wallets.api import openapi
+from wallets.api.bodies import transfer_body
+from wallets.api.endpoint import Endpoint, answer, is_for_later, naming
+from wallets.api.requests import read
+from wallets.api.shapes import TransferToPost
+from wallets.ledger.commands import Transfer
+from wallets.ledger.reader import read_operation
+from wallets.problems import TransferNotFound
+
+
+class Transfers(Endpoint):
+    """/transfers"""
+
+    @openapi.post_transfer
+    def post(self, request: Request) -> Response:
+        asked = read(request, TransferToPost)
+        posted = ledger.submit(
+            Transfer(
+                wallet_id=asked.source_wallet_id,
+                target_id=asked.target_wallet_id,
+                amount=asked.amount,
+                description=asked.description,
+                metadata=asked.metadata,
+                is_for_later=is_for_later(request),
+                **naming(request, asked.id),
+            )
+        )
+        return answer(posted, transfer_body(posted), f"transfers/{posted.operation.id}")
+
+
+class TransferById(Endpoint):
+    """/transfers/{id}"""
+
+    @openapi.read_transfer
+    def get(self, request: Request, transfer_id: UUID) -> Response:
+        found = read_operation(transfer_id)
+        if found is None or found.operation.type != Transfer.type:
+            raise TransferNotFound
+        return Response(transfer_body(found))

@@ -1,0 +1,46 @@
+"""Addresses below /api/v1."""
+
+import re
+from uuid import UUID
+
+from django.urls import path, register_converter
+
+from wallets.api import bulk, history, holds, operations, transfers, wallets
+
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+class IdConverter:
+    """A UUID. Anything else becomes the nil UUID, which names nothing: so it is a 404 of the right noun."""
+
+    regex = "[^/]+"
+
+    def to_python(self, value: str) -> UUID:
+        return UUID(value) if _UUID.fullmatch(value) else UUID(int=0)
+
+    def to_url(self, value: UUID) -> str:
+        return str(value)
+
+
+register_converter(IdConverter, "id")
+
+# They are tried from the top: what is asked for a thousand times a second comes first.
+urlpatterns = [
+    path("wallets/<id:wallet_id>/operation", operations.WalletOperation.as_view()),
+    path("wallets/<id:wallet_id>", wallets.WalletById.as_view()),
+    path("wallet", operations.WalletOperationInBody.as_view()),
+    path("transfers", transfers.Transfers.as_view()),
+    path("operations", bulk.Operations.as_view()),
+    path("operations/<id:operation_id>", operations.OperationById.as_view()),
+    path("operations/<id:operation_id>/reversal", operations.OperationReversal.as_view()),
+    path("transfers/<id:transfer_id>", transfers.TransferById.as_view()),
+    path("holds/<id:hold_id>", holds.HoldById.as_view()),
+    path("holds/<id:hold_id>/capture", holds.HoldCapture.as_view()),
+    path("holds/<id:hold_id>/void", holds.HoldVoid.as_view()),
+    path("wallets/<id:wallet_id>/holds", holds.WalletHolds.as_view()),
+    path("wallets/<id:wallet_id>/operations", operations.WalletOperations.as_view()),
+    path("wallets/<id:wallet_id>/balance", history.WalletBalance.as_view()),
+    path("wallets/<id:wallet_id>/statement", history.WalletStatement.as_view()),
+    path("wallets", wallets.Wallets.as_view()),
+    path("wallet/create", wallets.OpenWallet.as_view()),
+]

@@ -1,0 +1,356 @@
+"""The commands of one transaction, one after the other on the locked books. Nothing here asks the database.
+
+A command meets, in this order: its wallets exist; its key and its id are new (else the first answer again, or
+IdempotencyKeyReused); rules.py.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+
+from wallets.ledger import rules
+from wallets.ledger.commands import Capture, Command, Hold, Reversal, Void
+from wallets.ledger.rules import Books, Entry, HoldState, WalletState
+from wallets.ledger.tables import PENDING, Record
+from wallets.ledger.value import value
+from wallets.problems import (
+    REJECTIONS,
+    FieldError,
+    IdempotencyKeyReused,
+    Problem,
+    ValidationError,
+    WalletNotFound,
+)
+
+TICK: Final = timedelta(microseconds=1)
+COMPLETED: Final = "COMPLETED"
+REJECTED: Final = "REJECTED"
+
+
+@value
+class Posted:
+    """A command that was carried out, or accepted for later: now, or (`replayed`) when it was first sent."""
+
+    operation: Record
+    currency: str
+    replayed: bool = False
+    counterpart: Record | None = None  # the operation on the second wallet of a transfer or its reversal
+    hold: HoldState | None = None  # of a hold, capture or void, as this command left it
+
+
+Outcome = Posted | Problem
+
+
+class Repeats:
+    """Operations that were written or accepted before, by key and by id."""
+
+    def __init__(self, records: Iterable[Record] = ()) -> None:
+        self._by_key: dict[tuple[UUID, str], Record] = {}
+        self._by_id: dict[UUID, Record] = {}
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        self._by_id[record.id] = record
+        if record.idempotency_key is not None:
+            self._by_key[record.wallet_id, record.idempotency_key] = record
+
+    def first(self, command: Command) -> Record | None:
+        if command.key is not None and (found := self._by_key.get((command.wallet_id, command.key))):
+            return found
+        return self._by_id.get(command.id)
+
+    def copy(self) -> "Repeats":
+        twin = Repeats()
+        twin._by_key, twin._by_id = self._by_key.copy(), self._by_id.copy()
+        return twin
+
+
+@dataclass(slots=True)
+class Batch:
+    """What the commands were decided on, and what has to be written when they are done."""
+
+    books: Books
+    repeats: Repeats
+    counterparts: dict[UUID, Record]  # by transfer
+    now: datetime
+    written: list[Record] = field(default_factory=list)
+    accepted: list[Record] = field(default_factory=list)
+    touched_holds: set[UUID] = field(default_factory=set)
+
+    def carry_out(self, command: Command) -> Outcome:
+        wallet = self.books.wallets.get(command.wallet_id)
+        if wallet is None:
+            return WalletNotFound()
+        if again := self._answer_again(command, wallet):
+            return again
+        if command.counterparty_id is not None and command.counterparty_id not in self.books.wallets:
+            return WalletNotFound("There is no such target wallet.")
+        return self._accept(command, wallet) if command.is_for_later else self._decide(command, wallet)
+
+    def carry_out_together(self, commands: Sequence[Command]) -> list[Outcome] | Problem:
+        """All of them, or none: then the first refusal, which is recorded as that of a single command is."""
+        # What was refused is refused again, even where by now an earlier one of them would be refused.
+        for number, command in enumerate(commands):
+            wallet = self.books.wallets.get(command.wallet_id)
+            again = self._answer_again(command, wallet) if wallet else None
+            if isinstance(again, Problem):
+                return _named(again, number)
+        trial = self._copy()
+        outcomes: list[Outcome] = []
+        for number, command in enumerate(commands):
+            outcome = trial.carry_out(command)
+            if isinstance(outcome, Problem):
+                tried = trial.written[len(self.written) :]
+                self._record([record for record in tried if record.id == outcome.operation_id])
+                return _named(outcome, number)
+            outcomes.append(outcome)
+        self.books, self.repeats, self.counterparts = trial.books, trial.repeats, trial.counterparts
+        self.written, self.accepted = trial.written, trial.accepted
+        self.touched_holds = trial.touched_holds
+        return outcomes
+
+    def changed_wallets(self) -> list[WalletState]:
+        return [self.books.wallets[wallet_id] for wallet_id in {record.wallet_id for record in self.written}]
+
+    def changed_holds(self) -> list[HoldState]:
+        return [self.books.holds[hold_id] for hold_id in self.touched_holds]
+
+    # --- One command --------------------------------------------------------------------------------
+    def _decide(self, command: Command, wallet: WalletState) -> Outcome:
+        at = self._time_for(command)
+        verdict = rules.decide(self.books, command, at)
+        if isinstance(verdict, ValidationError):
+            return verdict  # a question of form: it leaves no trace, and its key stays free
+        if isinstance(verdict, Problem):
+            record = _rejection(command, rules.amount_of(self.books, command), verdict, at)
+            self._record([record])
+            verdict.operation_id = record.id
+            return verdict
+        rules.enter(self.books, command, verdict, at)
+        records = [_record(command, entry, at) for entry in verdict]
+        self.written += records
+        self.repeats.add(records[0])
+        counterpart = records[1] if len(records) > 1 else None
+        if counterpart and counterpart.transfer_id:
+            self.counterparts[counterpart.transfer_id] = counterpart
+        return Posted(records[0], wallet.currency, counterpart=counterpart, hold=self._hold_after(command))
+
+    def _accept(self, command: Command, wallet: WalletState) -> Outcome:
+        if refusal := rules.form_refusal(command, wallet.currency):
+            return refusal
+        amount = self._accepted_amount(command)
+        record = replace(_rejection(command, amount, None, self.now), status=PENDING)
+        self.accepted.append(record)
+        self.repeats.add(record)
+        return Posted(record, wallet.currency)
+
+    def _accepted_amount(self, command: Command) -> Decimal:
+        """Where "what is left" is to be reversed, the whole: what is left then, nobody knows yet."""
+        if isinstance(command, Reversal) and command.amount is None:
+            return command.original.amount
+        return rules.amount_of(self.books, command)
+
+    def _time_for(self, command: Command) -> datetime:
+        """The database's time, but always later than what the wallets have seen."""
+        return max(self.now, *(self.books.wallets[id].updated_at + TICK for id in command.wallet_ids))
+
+    def _record(self, rejections: list[Record]) -> None:
+        for record in rejections:
+            wallet = self.books.wallets[record.wallet_id]
+            self.books.wallets[wallet.id] = replace(wallet, updated_at=record.created_at)
+            self.written.append(record)
+            self.repeats.add(record)
+
+    def _hold_after(self, command: Command) -> HoldState | None:
+        match command:
+            case Hold():
+                hold_id = command.id
+            case Capture() | Void():
+                hold_id = command.hold_id
+            case _:
+                return None
+        self.touched_holds.add(hold_id)
+        return self.books.holds[hold_id]
+
+    # --- Repeats ------------------------------------------------------------------------------------
+    def _answer_again(self, command: Command, wallet: WalletState) -> Outcome | None:
+        """What is answered to a command whose key or id is not new."""
+        first = self.repeats.first(command)
+        if first is None or _is_own_entry(first, command):
+            return None
+        return self._again(first, command, wallet.currency)
+
+    def _again(self, first: Record, command: Command, currency: str) -> Outcome:
+        if not _same_request(first, command):
+            return IdempotencyKeyReused()
+        # An id of our own making is found only when its commit was in doubt: this is its first answer.
+        replayed = first.id != command.id or command.client_chose_id
+        if first.accepted_at is not None and command.accepted_at is None:
+            accepted = replace(as_accepted(first), amount=self._accepted_amount(command))
+            return Posted(accepted, currency, replayed)
+        if first.status == REJECTED:
+            return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=replayed)
+        counterpart = self.counterparts.get(first.transfer_id) if first.transfer_id else None
+        return Posted(first, currency, replayed, counterpart, self._hold_then(first))
+
+    def _hold_then(self, first: Record) -> HoldState | None:
+        """The hold as the operation left it, whatever has become of it since."""
+        match first.type:
+            case "HOLD":
+                return HoldState(
+                    id=first.id,
+                    wallet_id=first.wallet_id,
+                    amount=first.amount,
+                    status=rules.ACTIVE,
+                    expires_at=first.expires_at,
+                    captured_amount=None,
+                    operation_id=None,
+                    description=first.description,
+                    created_at=first.created_at,
+                    ended_at=None,
+                )
+            case "CAPTURE" | "VOID" if first.hold_id:
+                return self.books.holds[first.hold_id]  # it ends once: this was the end
+        return None
+
+    def _copy(self) -> "Batch":
+        books = Books(self.books.wallets.copy(), self.books.holds.copy(), self.books.reversed.copy())
+        return replace(
+            self,
+            books=books,
+            repeats=self.repeats.copy(),
+            counterparts=self.counterparts.copy(),
+            written=self.written.copy(),
+            accepted=self.accepted.copy(),
+            touched_holds=self.touched_holds.copy(),
+        )
+
+
+def _is_own_entry(first: Record, command: Command) -> bool:
+    """Whether that is the command itself, on its way from the inbox."""
+    return first.status == PENDING and command.accepted_at is not None and first.id == command.id
+
+
+def as_accepted(operation: Record) -> Record:
+    """The operation as it was answered when it was accepted for later, before anything was decided."""
+    return replace(
+        operation,
+        status=PENDING,
+        sequence=None,
+        balance_after=None,
+        reason=None,
+        accepted_at=None,
+        created_at=operation.accepted_at or operation.created_at,
+    )
+
+
+def _named(problem: Problem, number: int) -> Problem:
+    """The first refusal of commands that belong together, with its place among them."""
+    place = f"operations.{number}"
+    inner = [replace(error, field=f"{place}.{error.field}") for error in problem.errors]
+    problem.errors = inner or [FieldError(place, problem.code, problem.detail)]
+    if not isinstance(problem, ValidationError):
+        problem.status = 409  # type: ignore[misc]  # whatever it would be alone: it is all or none
+    return problem
+
+
+# --- What was asked for -----------------------------------------------------------------------------
+def _same_request(first: Record, command: Command) -> bool:
+    return (
+        first.wallet_id == command.wallet_id
+        and first.type == command.operation_type
+        and (bool(first.takes_rest) if (amount := _asked(command)) is None else first.amount == amount)
+        and bool(first.takes_rest) == (_takes_rest(command) or False)
+        and first.counterparty_id == command.counterparty_id
+        and (first.hold_id, first.reverses_id, first.expires_at) == _links(command)
+        and first.description == command.description
+        and canonical_json(first.metadata) == canonical_json(command.metadata)
+    )
+
+
+def _asked(command: Command) -> Any:
+    return getattr(command, "amount", None)
+
+
+def _takes_rest(command: Command) -> bool | None:
+    """Whether it is left to us how much; None where it cannot be."""
+    if isinstance(command, Capture | Reversal | Void):
+        return _asked(command) is None
+    return None
+
+
+def _links(command: Command) -> tuple[UUID | None, UUID | None, datetime | None]:
+    """The hold that it ends, the operation that it reverses, the time at which it expires."""
+    match command:
+        case Capture() | Void():
+            return command.hold_id, None, None
+        case Reversal():
+            return None, command.original.id, None
+        case Hold():
+            return None, None, command.expires_at
+    return None, None, None
+
+
+def canonical_json(value: Any) -> bytes:
+    """Equal for equal JSON values. Python's own == would take true for 1."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+# --- Rows -------------------------------------------------------------------------------------------
+def _record(command: Command, entry: Entry, created_at: datetime) -> Record:
+    is_own = entry.id == command.id
+    hold_id, reverses_id, expires_at = _links(command)
+    has_two = command.counterparty_id is not None
+    return Record(
+        id=entry.id,
+        wallet_id=entry.wallet_id,
+        sequence=entry.sequence,
+        type=entry.type,
+        amount=entry.amount,
+        balance_after=entry.balance if entry.sequence else None,
+        status=COMPLETED,
+        reason=None,
+        # The key is the own wallet's: on the other it stays free.
+        idempotency_key=command.key if is_own else None,
+        transfer_id=command.id if has_two else None,
+        counterparty_id=command.counterparty_id if is_own else command.wallet_id,
+        hold_id=hold_id,
+        reverses_id=reverses_id if is_own else entry.reverses_id,
+        expires_at=expires_at,
+        takes_rest=_takes_rest(command),
+        description=command.description,
+        metadata=command.metadata,
+        actor=command.actor,
+        accepted_at=command.accepted_at,
+        created_at=created_at,
+    )
+
+
+def _rejection(command: Command, amount: Decimal, problem: Problem | None, created_at: datetime) -> Record:
+    hold_id, reverses_id, expires_at = _links(command)
+    return Record(
+        id=command.id,
+        wallet_id=command.wallet_id,
+        type=command.operation_type,
+        amount=amount,
+        status=REJECTED,
+        reason=problem.code if problem else None,
+        idempotency_key=command.key,
+        transfer_id=command.id if command.counterparty_id else None,
+        counterparty_id=command.counterparty_id,
+        hold_id=hold_id,
+        reverses_id=reverses_id,
+        expires_at=expires_at,
+        takes_rest=_takes_rest(command),
+        description=command.description,
+        metadata=command.metadata,
+        actor=command.actor,
+        accepted_at=command.accepted_at,
+        created_at=created_at,
+    )

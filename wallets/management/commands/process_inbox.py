@@ -1,0 +1,124 @@
+"""manage.py process_inbox: carry out what was accepted for later."""
+
+import logging
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from django.core.management.base import CommandParser
+from django.db import DEFAULT_DB_ALIAS, Error, connection
+
+from wallets.ledger import inbox, recovery
+from wallets.management.arguments import Command as Base
+
+logger = logging.getLogger(__name__)
+
+# To poll costs a look into an index. To be told by NOTIFY would cost each acceptance: it takes a lock that
+# all commits of the database share.
+PAUSE: Final = 0.2  # seconds between two looks, where there is nothing to do
+EASE: Final = 5  # but so many times what the look itself took, where much is held up
+NEWS: Final = 60.0  # seconds between two lines of the log
+
+
+class Command(Base):
+    help = "Carry out what was accepted for later, until a signal. Any number of these may run at once."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--batch", type=int, default=500, help="operations a transaction (default: %(default)s)"
+        )
+        ends = parser.add_mutually_exclusive_group()
+        ends.add_argument("--until-empty", action="store_true", help="end when the inbox is empty")
+        ends.add_argument("--status", action="store_true", help="show how much waits, and do nothing")
+
+    def handle(self, **options: Any) -> None:
+        if options["batch"] < 1:
+            self.refuse("--batch must be at least 1")
+        try:
+            if options["status"]:
+                self.stdout.write(status(recovery.until_deadline(inbox.waiting)))
+            else:
+                done = Worker(options["batch"], options["until_empty"]).run()
+                if options["until_empty"]:  # somebody waits for the end
+                    self.stdout.write(f"{done} operations carried out")
+        finally:
+            recovery.reconnect(DEFAULT_DB_ALIAS)
+            connection.close_pool()  # type: ignore[attr-defined]  # else Python 3.13 ends 20 s later
+
+
+def status(waiting: inbox.Waiting) -> str:
+    if waiting.oldest is None:
+        return "the inbox is empty"
+    return f"{waiting.entries} operations wait, the oldest for {waiting.oldest.total_seconds():.1f} s"
+
+
+class Worker:
+    """Drains the inbox, batch by batch, whatever the database does."""
+
+    def __init__(self, batch: int, until_empty: bool) -> None:
+        self._batch = batch
+        self._until_empty = until_empty
+        self._drain = inbox.Drain()
+        self._is_over = False
+        self._is_away = False
+        self._done = self._told = 0
+        self._news_at = time.monotonic() + NEWS
+
+    def run(self) -> int:
+        """How many were carried out, when a signal or the empty inbox has ended it."""
+        with self._ended_by_signals():
+            while not self._is_over:
+                try:
+                    self._step()
+                except Error as error:
+                    if not recovery.is_away(error):
+                        raise
+                    self._wait_for_database(error)
+        return self._done
+
+    def _step(self) -> None:
+        began = time.monotonic()
+        with recovery.watched(DEFAULT_DB_ALIAS):
+            done = self._drain.run(self._batch)
+        self._tell(done)
+        if done:
+            return
+        if self._until_empty and not inbox.waiting().entries:
+            self._is_over = True
+        else:
+            time.sleep(max(PAUSE, EASE * (time.monotonic() - began)))
+
+    def _tell(self, done: int) -> None:
+        self._done += done
+        if self._is_away:
+            logger.info("the database is back")
+            self._is_away = False
+        if self._done > self._told and time.monotonic() >= self._news_at:
+            logger.info(
+                "%d operations of the inbox carried out, %d in all", self._done - self._told, self._done
+            )
+            self._told, self._news_at = self._done, time.monotonic() + NEWS
+
+    def _wait_for_database(self, error: Error) -> None:
+        """The transaction happened or not: what is found in the inbox afterwards is what is left to do."""
+        if not self._is_away:
+            logger.warning("the database is away, the inbox waits for it: %s", str(error).strip())
+            self._is_away = True
+        recovery.reconnect(DEFAULT_DB_ALIAS)
+        time.sleep(PAUSE)
+
+    @contextmanager
+    def _ended_by_signals(self) -> Iterator[None]:
+        """After the batch at hand: what has been begun is committed."""
+        before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_over = True
