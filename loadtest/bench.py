@@ -26,6 +26,9 @@ FOLDER = STATE / "bench"
 WALLETS = 10_000
 MILLION = 1_000_000
 WARM_UP = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
+SETTLE = (
+    0.5  # seconds in which the connections of the row before are hung up: new ones are spread evenly then
+)
 CROWD_SIZE = 1000
 CROWD_SECONDS = 30.0
 
@@ -96,6 +99,7 @@ class Bench:
         row = ROWS[name]
         server = self._servers[row.kind]
         paths, post = self._requests(row)
+        time.sleep(SETTLE)
         with slow_disk(self._cluster) if row.disk_is_slow else nullcontext():
             before = self._cpu(server)
             result = wrk.load(server.url, row.method, paths, row.connections, seconds, post)

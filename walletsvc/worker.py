@@ -22,7 +22,7 @@ from walletsvc import census
 MAX_BUFFERED: Final = 65_536  # bytes of an answer kept back; a streamed one goes out as it grows
 AT_THE_DOOR: Final = 65_536  # connections: more than any backlog
 AT_ONCE: Final = 64  # connections that a worker takes before it looks after those it has
-SLACK: Final = 4  # connections that a worker may have more than another, and a quarter on top
+SLACK: Final = 1  # connections that a worker may have more than another, and a quarter on top
 PAUSE: Final = 0.002  # seconds in which another worker may take a connection
 PATIENCE: Final = 10  # such pauses
 LINGER: Final = 1.0  # seconds for clients in conversation to hear "Connection: close" with their next answer
