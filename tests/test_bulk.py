@@ -398,3 +398,19 @@ def test_atomic_is_true_or_false(api: Api, unchanged: Unchanged, atomic: Any) ->
     with unchanged(wallet_id):
         answer = api.bulk(deposit(wallet_id), atomic=atomic)
         assert (answer.status, answer.json["errors"][0]["field"]) == (400, "atomic")
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "detail"),
+    [
+        ({"operations": ["x"]}, "operations.0", "must be an object"),
+        ({"operations": {}}, "operations", "must be an array"),
+        ({"operations": [], "atomic": "yes"}, "atomic", "must be true or false"),
+    ],
+)
+def test_what_is_of_the_wrong_kind_is_told_in_words_of_json(
+    api: Api, body: dict[str, Any], field: str, detail: str
+) -> None:
+    answer = api.post("/operations", body)
+    assert answer.code == "validation_error"
+    assert {"field": field, "code": "invalid_type", "detail": detail} in answer.json["errors"]

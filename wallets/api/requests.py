@@ -104,11 +104,20 @@ _CODES: Final = {
     "literal_error": "unknown_value",
     "too_long": "too_long",
     "string_too_long": "too_long",
+    "model_type": "invalid_type",
+    "list_type": "invalid_type",
+    "bool_type": "invalid_type",
     "greater_than_equal": "out_of_range",
     "less_than_equal": "out_of_range",
 }
 
 
+# Where its own words name our classes.
+_DETAILS: Final = {
+    "model_type": "must be an object",
+    "list_type": "must be an array",
+    "bool_type": "must be true or false",
+}
 KINDS: Final = ("operation", "transfer")
 KIND: Final = 2  # their place: operations.3.transfer.amount
 
@@ -117,7 +126,8 @@ def _field_error(error: Any) -> FieldError:
     # "operation" and "transfer" are the kinds in a bulk, not names of anything that was sent.
     place = [str(part) for part in error["loc"]]
     field = ".".join(part for at, part in enumerate(place) if at != KIND or part not in KINDS)
-    return FieldError(field, _CODES.get(error["type"], error["type"]), error["msg"])
+    kind = error["type"]
+    return FieldError(field, _CODES.get(kind, kind), _DETAILS.get(kind, error["msg"]))
 
 
 def idempotency_key(request: Request) -> str | None:
