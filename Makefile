@@ -5,7 +5,7 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 LEDGER_TESTS := wallets operations transfers holds reversals bulk inbox history idempotency malformed_requests \
-	problems commands admin concurrency
+	problems commands admin concurrency rights api_keys
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS

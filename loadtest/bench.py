@@ -15,12 +15,23 @@ import psycopg
 from loadtest import big_ledger, drain, machine, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
-from loadtest.servers import BARE, NAIVE, SERVICE, THREADS, UNGROUPED, Kind, Server, running, scratch_cluster
+from loadtest.servers import (
+    BARE,
+    KEYED,
+    NAIVE,
+    SERVICE,
+    THREADS,
+    UNGROUPED,
+    Kind,
+    Server,
+    running,
+    scratch_cluster,
+)
 from loadtest.wrk import Post, Result
 from local import STATE, LocalError
 from local.files import plain_errors
 from local.postgres import SUPERUSER, Cluster
-from local.service import environment, manage
+from local.service import Address, environment, manage
 
 FOLDER = STATE / "bench"
 WALLETS = 10_000
@@ -50,6 +61,7 @@ class Row:
 
 ROWS = {
     "hot": Row("one hot wallet"),
+    "key": Row("one hot wallet, by an API key", KEYED),
     "keys": Row("one hot wallet, with keys", with_keys=True),
     "bulk": Row("one hot wallet, 1,000 a request", connections=8, operations=1000),
     "bulk-keys": Row("the same, with keys", connections=8, operations=1000, with_keys=True),
@@ -91,6 +103,7 @@ class Bench:
         self.figures = Figures()
         self._cluster = cluster
         self._wallets = create_wallets(cluster)
+        self._key = create_key(cluster)
         self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
 
     def measure(self, name: str, seconds: float) -> Result:
@@ -118,7 +131,11 @@ class Bench:
     def _requests(self, row: Row) -> tuple[Path, Post]:
         """Where the row's requests go, and what is in them."""
         wallets = self._wallets[: row.wallets]
-        post = Post(with_keys=row.with_keys, prefer="respond-async" if row.is_for_later else None)
+        post = Post(
+            with_keys=row.with_keys,
+            prefer="respond-async" if row.is_for_later else None,
+            api_key=self._key if row.kind == KEYED else None,
+        )
         if row.operations > 1:
             paths = FOLDER / "bulk.paths"
             paths.write_text("/api/v1/operations\n")
@@ -171,6 +188,11 @@ def create_wallets(cluster: Cluster) -> list[str]:
             [WALLETS],
         ).fetchall()
     return [row[0] for row in rows]
+
+
+def create_key(cluster: Cluster) -> str:
+    arguments = ("--name", "bench", "--scope", "operations:deposit")
+    return manage(environment(cluster.url(), Address("127.0.0.1", 1)), "create_api_key", *arguments).strip()
 
 
 def paths_file(name: str, wallets: Sequence[str], end: str) -> Path:

@@ -49,6 +49,7 @@ class Figures:
         yield from self._ratio("hot", "naive", at_least=9, aim=12)
         yield from self._ratio("hot", "bare", at_least=0.6, aim=0.75)
         yield from self._ratio("keys", "hot", at_least=0.85)
+        yield from self._ratio("key", "hot", at_least=0.95)
         yield from self._ratio("spread", "hot", at_least=0.9, at_most=1.1)
         yield from self._ratio("slow-disk", "hot", aim=0.9)
         yield from self._ratio("big-ledger", "empty-ledger", at_least=0.95)

@@ -29,6 +29,7 @@ class Kind:
 
 
 SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
+KEYED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"),))
 UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
 THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
 BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")

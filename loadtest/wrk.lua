@@ -1,5 +1,5 @@
--- wrk … URL -- METHOD FILE [keys=START] [body=FILE] [prefer=WHAT]: requests to paths drawn at random from the
--- lines of FILE. With keys each request has an idempotency key of its own; all of them begin with START.
+-- wrk … URL -- METHOD FILE [keys=START] [body=FILE] [prefer=WHAT] [apikey=KEY]: requests to paths drawn at random
+-- from the lines of FILE. With keys each request has an idempotency key of its own; all of them begin with START.
 -- One path or ten thousand cost wrk the same, so that rows of the benchmark can be compared.
 
 local body = '{"operationType":"DEPOSIT","amount":"1.50"}'
@@ -15,6 +15,9 @@ function init(args)
       given[name] = value
    end
    keys, headers["Prefer"] = given.keys, given.prefer
+   if given.apikey then
+      headers["Authorization"] = "Bearer " .. given.apikey
+   end
    if given.body then
       body = io.open(given.body):read("*a")
    end

@@ -45,9 +45,15 @@ class Post:
     body: Path | None = None
     prefer: str | None = None
     with_keys: bool = False  # each request has its own
+    api_key: str | None = None
 
     def arguments(self) -> list[str]:
-        given = {"keys": f"{uuid4()}-" if self.with_keys else None, "body": self.body, "prefer": self.prefer}
+        given = {
+            "keys": f"{uuid4()}-" if self.with_keys else None,
+            "body": self.body,
+            "prefer": self.prefer,
+            "apikey": self.api_key,
+        }
         return [f"{name}={value}" for name, value in given.items() if value is not None]
 
 

@@ -75,15 +75,22 @@ class Api:
     """The requests that the tests make again and again."""
 
     sender: Sender = field(default_factory=InProcess)
+    key: str | None = None  # sent with each
 
     def get(self, path: str, **headers: str) -> Answer:
-        return self.sender.send("GET", f"/api/v1{path}", headers=_named(headers))
+        return self.send("GET", path, **headers)
 
     def post(self, path: str, body: Any, **headers: str) -> Answer:
-        return self.sender.send("POST", f"/api/v1{path}", json.dumps(body).encode(), _named(headers))
+        return self.send("POST", path, body, **headers)
 
     def patch(self, path: str, body: Any, **headers: str) -> Answer:
-        return self.sender.send("PATCH", f"/api/v1{path}", json.dumps(body).encode(), _named(headers))
+        return self.send("PATCH", path, body, **headers)
+
+    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
+        """The body as JSON; None stands for no body at all."""
+        content = None if body is None else json.dumps(body).encode()
+        given = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return self.sender.send(method, f"/api/v1{path}", content, given | _named(headers))
 
     def open(self, deposit: str | None = None, **fields: Any) -> str:
         """A new wallet's id."""

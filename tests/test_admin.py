@@ -108,6 +108,7 @@ def log_of(wallet: Wallet) -> list[str]:
         "/admin/wallets/",
         WALLETS,
         OPERATIONS,
+        "/admin/wallets/apikey/",
         "/admin/wallets/hold/",
         "/admin/wallets/inboxentry/",
         "/admin/wallets/transfer/",
@@ -198,7 +199,7 @@ def test_the_search_for_wallets_reads_indexes(client: Client, queries: Queries) 
     read = next(sql for sql in queries() if 'FROM "wallet"' in sql and "LIMIT 51" in sql)
     plan = plan_of(read, "seqscan", "indexscan")
     assert "wallet_label_idx" in plan
-    assert "wallet_owner_idx" in plan
+    assert "wallet_owner_newest_idx" in plan
 
 
 def test_a_list_turns_its_pages_without_knowing_how_many_there_are(client: Client) -> None:

@@ -268,7 +268,7 @@ def test_compose_hands_the_service_its_settings_and_no_other_password(services: 
     assert set(environment) | in_the_image == set(settings_read())
     handed_on = {name: f"${{{name}:-}}" for name in environment}
     assert {name for name, value in environment.items() if value != handed_on[name]} == set(REQUIRED)
-    assert set(services["setup"]["environment"]) == {*environment, "ADMIN_PASSWORD"}
+    assert set(services["setup"]["environment"]) == {*environment, "ADMIN_PASSWORD", "BOOTSTRAP_API_KEY"}
     assert services["inbox"]["environment"] == environment
 
 

@@ -16,7 +16,10 @@ from django.conf import LazySettings, settings
 
 from tests.client import JSON, Answer, Api
 from tests.conftest import Unchanged
+from tests.keys import new_key, new_owner
 from wallets import problems
+from wallets.access import rights
+from wallets.api import urls
 from wallets.ledger import rules
 
 PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
@@ -81,10 +84,21 @@ def test_the_page_and_the_document_list_the_same_refusals_in_the_same_order(
 
 def test_every_problem_is_on_the_page_with_its_status() -> None:
     shown = {*ANY_REQUEST, *ANY_BODY, *ANY_TIME, *(row for rows in SECTIONS.values() for row in rows)}
-    # Nobody is forbidden anything yet; and a refusal of one of many is a 409 of all.
-    kinds = [kind for kind in problems.Problem.__subclasses__() if kind is not problems.Forbidden]
+    kinds = problems.Problem.__subclasses__()
+    # A refusal of one of many is a 409 of all.
     assert {(kind.code, kind.status) for kind in kinds} <= shown
     assert {code for code, _ in shown} == {kind.code for kind in kinds}
+
+
+def test_the_page_says_which_request_needs_which_scope() -> None:
+    rows = re.findall(r"^\| `([a-z]+:[a-z]+)` \| (.*) \|$", PAGE, re.MULTILINE)
+    shown = {(scope, line) for scope, cell in rows for line in requests_of(cell)}
+    assert shown == {
+        (scope, f"{method} /{re.sub('<.*?>', '{id}', str(route.pattern))}")
+        for route in urls.urlpatterns
+        for method, scopes in rights.NEEDED[getattr(route.callback, "view_class").__name__].items()  # noqa: B009
+        for scope in scopes
+    }
 
 
 # --- The order of the rules -------------------------------------------------------------------------
@@ -116,15 +130,22 @@ class Asked:
     address: str
     valid: bytes | None
     settings: LazySettings
+    has_more_to_allow: bool = False  # whether what the body asks for can be forbidden
     query: str = "?unknown=1"
 
     def __post_init__(self) -> None:
         self.headers = {"Accept": "text/html", "Content-Type": "text/plain"}
         self.content = b" " * (settings.MAX_BODY_BYTES + 1) if self.valid is not None else None
         self.settings.API_ACCESS = "key"
+        # What the first of them may is of no use here, what the second may is not enough.
+        useless = new_key(rights.READ if self.method != "GET" else rights.HOLD)
+        scarce = new_key(rights.WRITE, rights.WITHDRAW, owner=new_owner(), is_restricted=True)
+        self.keys = [useless, scarce] if self.has_more_to_allow else [useless]
 
     def send(self, api: Api) -> Answer:
-        headers = self.headers if self.content is not None else {"Accept": self.headers["Accept"]}
+        headers = dict(self.headers)
+        if self.content is None:
+            del headers["Content-Type"]
         return api.sender.send(self.method, f"/api/v1{self.address}{self.query}", self.content, headers)
 
 
@@ -133,7 +154,12 @@ def accept(asked: Asked) -> None:
 
 
 def be_known(asked: Asked) -> None:
-    asked.settings.API_ACCESS = "open"
+    asked.headers["Authorization"] = f"Bearer {asked.keys.pop(0)}"
+
+
+def be_allowed(asked: Asked) -> None:
+    key = asked.keys.pop(0) if asked.keys else new_key(rights.ADMIN)
+    asked.headers["Authorization"] = f"Bearer {key}"
 
 
 def name_the_type(asked: Asked) -> None:
@@ -155,6 +181,7 @@ def be_valid(asked: Asked) -> None:
 MEND: dict[str, Callable[[Asked], None]] = {
     "not_acceptable": accept,
     "unauthorized": be_known,
+    "forbidden": be_allowed,
     "unsupported_media_type": name_the_type,
     "payload_too_large": be_short,
     "malformed_json": be_json,
@@ -171,7 +198,8 @@ def test_the_first_thing_that_is_wrong_is_the_answer(
     body = document[request_line].get("requestBody")
     examples = body["content"][JSON]["examples"].values() if body else []
     valid = next((json.dumps(example["value"]).encode() for example in examples), None)
-    asked = Asked(method, path.replace("{id}", str(uuid4())), valid, settings)
+    may_forbid = ("forbidden", 403) in SECTIONS[request_line]
+    asked = Asked(method, path.replace("{id}", str(uuid4())), valid, settings, may_forbid)
     met = [*ANY_REQUEST, *(ANY_BODY if valid is not None else []), *SECTIONS[request_line]]
     for code, status in met:
         if code in EVERYWHERE or code == "too_many_requests":

@@ -24,6 +24,7 @@ from loadtest.wrk import Post, Result
 from local import ROOT, LocalError
 from tests.client import Api, OverHttp
 from tests.conftest import Books, Unchanged
+from tests.keys import new_key
 from wallets.ledger.inbox import drain as drain_inbox
 from wallets.models import InboxEntry
 
@@ -114,6 +115,19 @@ def test_wrk_counts_answers_and_failures(service: str, live_api: Api, tmp_path: 
     paths.write_text(f"{NOWHERE}\n")
     result = wrk.load(service, "GET", paths, connections=2, seconds=1)
     assert result.failures == result.requests > 0
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_sends_the_api_key_it_is_given(
+    service: str, live_api: Api, tmp_path: Path, unchanged: Unchanged
+) -> None:
+    wallet, paths = live_api.open(), tmp_path / "paths"
+    paths.write_text(f"/api/v1/wallets/{wallet}/operation\n")
+    with unchanged(wallet):
+        refused = wrk.load(service, "POST", paths, 1, 1, Post(api_key=new_key("wallets:read")))
+    assert refused.failures == refused.requests > 0
+    assert wrk.load(service, "POST", paths, 1, 1, Post(api_key=new_key("admin"))).failures == 0
+    assert live_api.history(wallet, "limit=1")[0]["status"] == "COMPLETED"
 
 
 def test_a_missing_wrk_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,7 +112,7 @@ def test_a_host_that_is_not_ours_is_refused(api: Api, host: str) -> None:
     assert_is_problem(api.get("/wallets", Host=host), 400, "bad_request")
 
 
-def test_key_access_takes_nobody_yet(api: Api) -> None:
+def test_without_a_key_nobody_is_known(api: Api) -> None:
     wallet_id = api.open()
     with override_settings(API_ACCESS="key"):
         for answer in (

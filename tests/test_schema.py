@@ -12,6 +12,8 @@ from django.db import connection
 
 from tests.client import Api
 from tests.cluster import cluster
+from tests.keys import new_key, prefix_of
+from wallets.access.rights import SCOPES
 from wallets.schema import EXPECTED_TAG
 
 LIQUIBASE = Path(__file__).parent.parent / "liquibase"
@@ -153,6 +155,10 @@ def test_the_service_expects_the_newest_tag() -> None:
         "UPDATE hold SET wallet_id = id",
         "UPDATE inbox SET amount = 1",
         "TRUNCATE inbox",
+        "UPDATE api_key SET digest = ''",
+        "UPDATE api_key SET scopes = '{admin}'",
+        "UPDATE api_key SET owner_id = NULL",
+        "DELETE FROM api_key",
         "UPDATE wallet_change SET reason = ''",
         "DELETE FROM wallet_change",
         "UPDATE django_admin_log SET change_message = ''",
@@ -295,3 +301,30 @@ def test_a_hold_has_one_end_or_none(api: Api, change: str, constraint: str) -> N
     ):
         database.execute(f"UPDATE hold SET {change} WHERE id = %s", [hold_id])
     assert error.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("change", "constraint"),
+    [
+        ("prefix = 'short'", "api_key_prefix_is_plain"),
+        ("prefix = 'ABCDEFGH'", "api_key_prefix_is_plain"),
+        ("digest = 'x'", "api_key_digest_is_sha256"),
+        ("scopes = '{}'", "api_key_scopes_is_known"),
+        ("scopes = '{admin,everything}'", "api_key_scopes_is_known"),
+        ("is_restricted_to_owner = true", "api_key_restricted_is_owned"),
+        ("owner_id = 0", "api_key_owner_fk"),
+    ],
+)
+def test_a_key_is_whole(change: str, constraint: str) -> None:
+    prefix = prefix_of(new_key("wallets:read"))
+    with (
+        psycopg.connect(cluster.url("postgres")) as database,
+        pytest.raises(psycopg.errors.IntegrityError) as error,
+    ):
+        database.execute(f"UPDATE api_key SET {change} WHERE prefix = %s", [prefix])
+    assert error.value.diag.constraint_name == constraint
+
+
+def test_the_table_knows_the_scopes_that_the_code_knows() -> None:
+    for scope in SCOPES:
+        assert new_key(scope)

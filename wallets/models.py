@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth.models import AbstractUser
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Now
@@ -262,3 +263,25 @@ class InboxEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.type} {self.id}"
+
+
+class ApiKey(models.Model):
+    """What a program calls the API with. Its secret is not here: only what it hashes to."""
+
+    prefix = models.CharField(primary_key=True, max_length=8)
+    digest = models.BinaryField()  # SHA-256 of the secret
+    name = models.CharField(max_length=200)
+    owner = models.ForeignKey(User, null=True, on_delete=models.PROTECT, db_index=False)
+    is_restricted_to_owner = models.BooleanField(db_default=False)  # to the wallets that the owner owns
+    scopes = ArrayField(models.TextField())
+    created_at = models.DateTimeField(db_default=Now())
+    expires_at = models.DateTimeField(null=True)
+    revoked_at = models.DateTimeField(null=True)
+    last_used_at = models.DateTimeField(null=True)  # at most a minute ago, where it is in use
+
+    class Meta:
+        db_table = "api_key"
+        verbose_name = "API key"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix})"

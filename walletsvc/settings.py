@@ -141,8 +141,8 @@ API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.authentication.ApiAccess"],
-    "DEFAULT_PERMISSION_CLASSES": ["wallets.authentication.MayUseApi"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.access.authentication.ApiAccess"],
+    "DEFAULT_PERMISSION_CLASSES": ["wallets.access.authentication.MayUseApi"],
     "DEFAULT_RENDERER_CLASSES": ["wallets.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_METADATA_CLASS": None,

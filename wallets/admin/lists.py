@@ -192,6 +192,7 @@ COLOURS: Final = {
     "REJECTED": "danger",
     "CAPTURED": "info",
     "EXPIRED": "warning",
+    "REVOKED": "danger",
 }
 
 

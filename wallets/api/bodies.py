@@ -45,7 +45,9 @@ class OperationBody(Shape):
     currency: str
     status: OperationStatus
     reason: str | None
-    balance: Money | None = Field(description="Right after the operation; null where no money has moved.")
+    balance: Money | None = Field(
+        description="Right after the operation; null where no money has moved, or it is not for you to know."
+    )
     transfer_id: UUID | None
     counterparty_wallet_id: UUID | None
     hold_id: UUID | None

@@ -8,9 +8,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets import ledger
+from wallets.access import rights
+from wallets.access.authentication import principal
 from wallets.api import openapi
 from wallets.api.bodies import operation_body, transfer_body
-from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, named
+from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, named, sent_by
 from wallets.api.requests import idempotency_key, read
 from wallets.api.shapes import BulkOperation, BulkToPost, BulkTransfer
 from wallets.errors import to_problem
@@ -31,6 +33,9 @@ class Operations(Endpoint):
     def post(self, request: Request) -> Response:
         asked = read(request, BulkToPost)
         commands = list(_giving_way(_commands(request, asked)))
+        who = principal(request)
+        for command in commands:
+            rights.require(who, command)
         outcomes = ledger.submit_together(commands) if asked.atomic else ledger.submit_all(commands)
         results = list(_giving_way(_result(outcome, request) for outcome in outcomes))
         is_replay = all(result["replayed"] for result in results)
@@ -50,10 +55,13 @@ def _commands(request: Request, asked: BulkToPost) -> Iterator[Command]:
     if key and len(key) > MAX_SHARED_KEY:
         detail = f"at most {MAX_SHARED_KEY} characters where it stands for many"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "too_long", detail)])
-    return (_command(item, number, key, later) for number, item in enumerate(asked.operations))
+    shared = {"is_for_later": later, **sent_by(principal(request))}
+    return (_command(item, number, key, shared) for number, item in enumerate(asked.operations))
 
 
-def _command(item: BulkOperation | BulkTransfer, number: int, key: str | None, later: bool) -> Command:
+def _command(
+    item: BulkOperation | BulkTransfer, number: int, key: str | None, shared: dict[str, Any]
+) -> Command:
     own_key = item.idempotency_key
     if item.id and own_key:
         detail = "give either an id or an idempotencyKey"
@@ -63,7 +71,7 @@ def _command(item: BulkOperation | BulkTransfer, number: int, key: str | None, l
         "amount": item.amount,
         "description": item.description,
         "metadata": item.metadata,
-        "is_for_later": later,
+        **shared,
         **named(own_key or (f"{key}/{number}" if key else None), item.id),
     }
     if isinstance(item, BulkTransfer):

@@ -7,9 +7,14 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from wallets import ledger
+from wallets.access import rights
+from wallets.access.authentication import principal
+from wallets.access.rights import Principal
 from wallets.api.renderers import JSONRenderer
 from wallets.api.requests import idempotency_key
 from wallets.ledger.batch import Posted
+from wallets.ledger.commands import Command
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
@@ -32,13 +37,17 @@ class Endpoint(APIView):
 
 # --- From a request to a command --------------------------------------------------------------------
 def naming(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
-    """What the request's command is to be known by: the key of its header, or the id of its body."""
+    """Who sends the request's command, and what it is to be known by: its header's key, or its body's id."""
     key = idempotency_key(request)
     if chosen_id and key:
         raise ValidationError(
             errors=[FieldError("id", "conflict", "give either an id or an Idempotency-Key")]
         )
-    return named(key, chosen_id)
+    return sent_by(principal(request)) | named(key, chosen_id)
+
+
+def sent_by(principal: Principal) -> dict[str, Any]:
+    return {"actor": principal.actor, "within": principal.within}
 
 
 def named(key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
@@ -53,6 +62,12 @@ def is_for_later(request: Request) -> bool:
     if prefer is None:
         return False
     return any(part.split(";")[0].strip().lower() == "respond-async" for part in prefer.split(","))
+
+
+def carry_out(request: Request, command: Command) -> Posted:
+    """Raises Forbidden, or as ledger.submit does."""
+    rights.require(principal(request), command)
+    return ledger.submit(command)
 
 
 # --- From an outcome to an answer -------------------------------------------------------------------

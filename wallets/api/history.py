@@ -8,6 +8,8 @@ from django.http import StreamingHttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from wallets.access.authentication import principal
+from wallets.access.rights import visible
 from wallets.api import openapi, statements
 from wallets.api.bodies import balance_body
 from wallets.api.endpoint import Endpoint
@@ -16,6 +18,7 @@ from wallets.api.renderers import CSVRenderer, JSONRenderer
 from wallets.api.requests import check
 from wallets.api.shapes import BalanceQuery, StatementQuery
 from wallets.ledger.history import Statement, balance_at, balance_now, statement
+from wallets.ledger.reader import read_wallet
 from wallets.problems import NotAcceptable
 
 
@@ -25,6 +28,7 @@ class WalletBalance(Endpoint):
     @openapi.read_balance
     def get(self, request: Request, wallet_id: UUID) -> Response:
         at = check(BalanceQuery, single(request.query_params)).at
+        _require_visible(request, wallet_id)
         balance = balance_now(wallet_id) if at is None else balance_at(wallet_id, at)
         return Response(balance_body(balance))
 
@@ -49,12 +53,18 @@ class WalletStatement(Endpoint):
     @openapi.read_statement
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
         query = check(StatementQuery, single(request.query_params))
+        _require_visible(request, wallet_id)
         found = statement(wallet_id, query.from_, query.to)
         if request.accepted_renderer.media_type == CSVRenderer.media_type:
             name = f"statement-{wallet_id}-{found.begin.date()}-{found.end.date()}.csv"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
             return _streamed(request, statements.as_csv, found, "text/csv; charset=utf-8", headers)
         return _streamed(request, statements.as_json, found, "application/json", {})
+
+
+def _require_visible(request: Request, wallet_id: UUID) -> None:
+    if principal(request).within is not None:  # else it is seen when it is read
+        visible(principal(request), read_wallet(wallet_id))
 
 
 def _streamed(

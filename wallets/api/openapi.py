@@ -60,15 +60,25 @@ from wallets.problems import FieldError, Problem
 
 
 class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
-    target_class = "wallets.authentication.ApiAccess"
+    target_class = "wallets.access.authentication.ApiAccess"
     name = "bearer"
 
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        return {"type": "http", "scheme": "bearer", "description": "Not asked for where API_ACCESS=open."}
+        return {
+            "type": "http",
+            "scheme": "bearer",
+            "description": "An API key, wk_…, with the scope that the request needs. Not asked for where"
+            " API_ACCESS=open.",
+        }
 
 
 # What any request to the API can meet; a body adds its own.
-ANY_REQUEST: tuple[type[Problem], ...] = (problems.NotAcceptable, problems.Unauthorized, problems.Unavailable)
+ANY_REQUEST: tuple[type[Problem], ...] = (
+    problems.NotAcceptable,
+    problems.Unauthorized,
+    problems.Forbidden,
+    problems.Unavailable,
+)
 ANY_BODY = (
     problems.UnsupportedMediaType,
     problems.PayloadTooLarge,
@@ -197,11 +207,14 @@ def _request(name: str, example: dict[str, Any]) -> OpenApiExample:
 
 open_wallet = extend_schema(
     summary="Open a wallet",
-    description="With an `id` of your choice it is safe to repeat: the same request is answered again.",
+    description="With an `id` of your choice it is safe to repeat: the same request is answered again. What a"
+    " restricted key opens is its owner's.",
     tags=["wallets"],
     parameters=[REQUEST_ID],
     request=WalletToOpen,
-    examples=[_request("a wallet in euros", {"currency": "EUR", "label": "till 1"})],
+    examples=[
+        _request("a wallet in euros", {"currency": "EUR", "label": "till 1", "overdraftLimit": "100.00"})
+    ],
     responses=_answers(
         201,
         WalletBody,
@@ -215,7 +228,7 @@ open_wallet = extend_schema(
 list_wallets = extend_schema(
     operation_id="wallets_list",
     summary="List wallets, newest first",
-    description="Pages by cursor: stable while wallets are opened.",
+    description="Those that the key may see. Pages by cursor: stable while wallets are opened.",
     tags=["wallets"],
     parameters=[*_parameters(PageQuery), REQUEST_ID],
     responses=_answers(
@@ -373,7 +386,8 @@ reverse_operation = extend_schema(
 post_transfer = extend_schema(
     operation_id="transfers_post",
     summary="Transfer money to another wallet",
-    description="Both wallets or none; one currency. The key is the source's.",
+    description="Both wallets or none; one currency. The Idempotency-Key is the source's. A restricted key"
+    " pays from its owner's wallets alone, to any.",
     tags=["transfers"],
     parameters=[KEY, PREFER, REQUEST_ID],
     request=TransferToPost,
@@ -389,7 +403,7 @@ post_transfer = extend_schema(
 read_transfer = extend_schema(
     operation_id="transfers_read",
     summary="Read a transfer",
-    description="With the operations on both sides.",
+    description="With the operations on both sides. To a restricted key another owner's balance is null.",
     tags=["transfers"],
     parameters=[TRANSFER, REQUEST_ID],
     responses=_answers(200, TransferBody, TRANSFER_EXAMPLE, *ANY_REQUEST, problems.TransferNotFound),

@@ -5,10 +5,11 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from wallets import ledger
+from wallets.access.authentication import principal
+from wallets.access.rights import visible
 from wallets.api import openapi
 from wallets.api.bodies import operation_body
-from wallets.api.endpoint import Endpoint, answer, is_for_later, naming
+from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
 from wallets.api.paging import Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
@@ -18,12 +19,13 @@ from wallets.ledger.origins import original
 from wallets.ledger.reader import read_operation, read_wallet
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation
-from wallets.problems import OperationNotFound, WalletNotFound
+from wallets.problems import OperationNotFound
 
 
 def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) -> Response:
     return operation_answer(
-        ledger.submit(
+        carry_out(
+            request,
             COMMANDS[asked.operation_type](
                 wallet_id=wallet_id,
                 amount=asked.amount,
@@ -31,7 +33,7 @@ def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) ->
                 metadata=asked.metadata,
                 is_for_later=is_for_later(request),
                 **naming(request, asked.id),
-            )
+            ),
         )
     )
 
@@ -63,7 +65,7 @@ class OperationById(Endpoint):
 
     @openapi.read_operation
     def get(self, request: Request, operation_id: UUID) -> Response:
-        found = read_operation(operation_id)
+        found = read_operation(operation_id, principal(request).within)
         if found is None:
             raise OperationNotFound
         return Response(operation_body(found.operation, found.currency))
@@ -76,16 +78,17 @@ class OperationReversal(Endpoint):
     def post(self, request: Request, operation_id: UUID) -> Response:
         asked = read_optional(request, PartToTake)
         named = naming(request, asked.id)
-        wallet_id, to_reverse = original(operation_id)
+        wallet_id, to_reverse = original(operation_id, principal(request).within)
         return operation_answer(
-            ledger.submit(
+            carry_out(
+                request,
                 Reversal(
                     wallet_id=wallet_id,
                     original=to_reverse,
                     amount=asked.amount,
                     is_for_later=is_for_later(request),
                     **named,
-                )
+                ),
             )
         )
 
@@ -96,9 +99,7 @@ class WalletOperations(Endpoint):
     @openapi.list_operations
     def get(self, request: Request, wallet_id: UUID) -> Response:
         page = Page(request.query_params, OperationQuery)
-        wallet = read_wallet(wallet_id)
-        if wallet is None:
-            raise WalletNotFound
+        wallet = visible(principal(request), read_wallet(wallet_id))
         query = page.query
         given = {
             "type": query.type,

@@ -5,14 +5,14 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from wallets import ledger
+from wallets.access.authentication import principal
 from wallets.api import openapi
 from wallets.api.bodies import transfer_body
-from wallets.api.endpoint import Endpoint, answer, is_for_later, naming
+from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
 from wallets.api.requests import read
 from wallets.api.shapes import TransferToPost
 from wallets.ledger.commands import Transfer
-from wallets.ledger.reader import read_operation
+from wallets.ledger.reader import read_transfer
 from wallets.problems import TransferNotFound
 
 
@@ -22,7 +22,8 @@ class Transfers(Endpoint):
     @openapi.post_transfer
     def post(self, request: Request) -> Response:
         asked = read(request, TransferToPost)
-        posted = ledger.submit(
+        posted = carry_out(
+            request,
             Transfer(
                 wallet_id=asked.source_wallet_id,
                 target_id=asked.target_wallet_id,
@@ -31,7 +32,7 @@ class Transfers(Endpoint):
                 metadata=asked.metadata,
                 is_for_later=is_for_later(request),
                 **naming(request, asked.id),
-            )
+            ),
         )
         return answer(posted, transfer_body(posted), f"transfers/{posted.operation.id}")
 
@@ -41,7 +42,7 @@ class TransferById(Endpoint):
 
     @openapi.read_transfer
     def get(self, request: Request, transfer_id: UUID) -> Response:
-        found = read_operation(transfer_id)
-        if found is None or found.operation.type != Transfer.type:
+        found = read_transfer(transfer_id, principal(request).within)
+        if found is None:
             raise TransferNotFound
         return Response(transfer_body(found))

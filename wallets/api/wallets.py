@@ -5,6 +5,8 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from wallets.access.authentication import principal
+from wallets.access.rights import require_unrestricted, visible
 from wallets.api import openapi
 from wallets.api.bodies import wallet_body
 from wallets.api.endpoint import REPLAYED, Endpoint
@@ -15,7 +17,7 @@ from wallets.ledger.reader import read_wallet
 from wallets.ledger.recovery import until_deadline
 from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
 from wallets.models import Wallet
-from wallets.problems import PreconditionFailed, WalletNotFound
+from wallets.problems import PreconditionFailed
 
 
 class OpenWallet(Endpoint):
@@ -24,7 +26,10 @@ class OpenWallet(Endpoint):
     @openapi.open_wallet
     def post(self, request: Request) -> Response:
         asked = read(request, WalletToOpen)
-        opened = open_wallet(Opening(**{name: getattr(asked, name) for name in WalletToOpen.model_fields}))
+        if asked.overdraft_limit:
+            require_unrestricted(principal(request), "overdraftLimit")
+        given = {name: getattr(asked, name) for name in WalletToOpen.model_fields}
+        opened = open_wallet(Opening(owner_id=principal(request).within, **given))
         headers = {"Location": f"/api/v1/wallets/{opened.wallet.id}", "ETag": etag(opened.wallet)}
         return Response(
             wallet_body(opened.wallet), status=201, headers=headers | (REPLAYED if opened.replayed else {})
@@ -37,8 +42,11 @@ class Wallets(OpenWallet):
     @openapi.list_wallets
     def get(self, request: Request) -> Response:
         page = Page(request.query_params, PageQuery)
-        wallets, next_cursor = until_deadline(lambda: page.of(Wallet.objects.with_expired()))
-        return Response({"items": [wallet_body(wallet) for wallet in wallets], "nextCursor": next_cursor})
+        wallets = Wallet.objects.with_expired()
+        if (owner_id := principal(request).within) is not None:
+            wallets = wallets.filter(owner_id=owner_id)
+        items, next_cursor = until_deadline(lambda: page.of(wallets))
+        return Response({"items": [wallet_body(wallet) for wallet in items], "nextCursor": next_cursor})
 
 
 class WalletById(Endpoint):
@@ -46,9 +54,7 @@ class WalletById(Endpoint):
 
     @openapi.read_wallet
     def get(self, request: Request, wallet_id: UUID) -> Response:
-        wallet = read_wallet(wallet_id)
-        if wallet is None:
-            raise WalletNotFound
+        wallet = visible(principal(request), read_wallet(wallet_id))
         tag = etag(wallet)
         if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag):
             return Response(status=304, headers={"ETag": tag})
@@ -57,13 +63,17 @@ class WalletById(Endpoint):
     @openapi.change_wallet
     def patch(self, request: Request, wallet_id: UUID) -> Response:
         asked = read(request, WalletChanges)
+        if "status" in asked.model_fields_set:
+            require_unrestricted(principal(request), "status")
         expected = request.META.get("HTTP_IF_MATCH")
 
         def as_expected(wallet: Wallet) -> None:
+            visible(principal(request), wallet)
             if expected is not None and not matches(expected, etag(wallet)):
                 raise PreconditionFailed
 
-        change = Change(**{name: getattr(asked, name) for name in asked.model_fields_set})
+        given = {name: getattr(asked, name) for name in asked.model_fields_set}
+        change = Change(actor=principal(request).actor, **given)
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})
 

@@ -1,7 +1,7 @@
 """The commands of one transaction, one after the other on the locked books. Nothing here asks the database.
 
-A command meets, in this order: its wallets exist; its key and its id are new (else the first answer again, or
-IdempotencyKeyReused); rules.py.
+A command meets, in this order: its wallets exist, its own for who sends it; its key and its id are new (else
+the first answer again, or IdempotencyKeyReused); rules.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,7 +39,8 @@ class Posted:
     operation: Record
     currency: str
     replayed: bool = False
-    counterpart: Record | None = None  # the operation on the second wallet of a transfer or its reversal
+    # The operation on the second wallet of a transfer or its reversal, as who asks may see it.
+    counterpart: Record | None = None
     hold: HoldState | None = None  # of a hold, capture or void, as this command left it
 
 
@@ -84,7 +85,7 @@ class Batch:
     touched_holds: set[UUID] = field(default_factory=set)
 
     def carry_out(self, command: Command) -> Outcome:
-        wallet = self.books.wallets.get(command.wallet_id)
+        wallet = self._wallet_of(command)
         if wallet is None:
             return WalletNotFound()
         if again := self._answer_again(command, wallet):
@@ -97,7 +98,7 @@ class Batch:
         """All of them, or none: then the first refusal, which is recorded as that of a single command is."""
         # What was refused is refused again, even where by now an earlier one of them would be refused.
         for number, command in enumerate(commands):
-            wallet = self.books.wallets.get(command.wallet_id)
+            wallet = self._wallet_of(command)
             again = self._answer_again(command, wallet) if wallet else None
             if isinstance(again, Problem):
                 return _named(again, number)
@@ -121,6 +122,18 @@ class Batch:
     def changed_holds(self) -> list[HoldState]:
         return [self.books.holds[hold_id] for hold_id in self.touched_holds]
 
+    # --- Whose it is --------------------------------------------------------------------------------
+    def _wallet_of(self, command: Command) -> WalletState | None:
+        """What is somebody else's does not exist for a command that is restricted to its owner's wallets."""
+        wallet = self.books.wallets.get(command.wallet_id)
+        return wallet if wallet and command.within in (None, wallet.owner_id) else None
+
+    def _shown(self, counterpart: Record | None, command: Command) -> Record | None:
+        if counterpart is None or command.within is None:
+            return counterpart
+        is_own = self.books.wallets[counterpart.wallet_id].owner_id == command.within
+        return counterpart if is_own else as_seen_by_others(counterpart)
+
     # --- One command --------------------------------------------------------------------------------
     def _decide(self, command: Command, wallet: WalletState) -> Outcome:
         at = self._time_for(command)
@@ -139,7 +152,8 @@ class Batch:
         counterpart = records[1] if len(records) > 1 else None
         if counterpart and counterpart.transfer_id:
             self.counterparts[counterpart.transfer_id] = counterpart
-        return Posted(records[0], wallet.currency, counterpart=counterpart, hold=self._hold_after(command))
+        shown, hold = self._shown(counterpart, command), self._hold_after(command)
+        return Posted(records[0], wallet.currency, counterpart=shown, hold=hold)
 
     def _accept(self, command: Command, wallet: WalletState) -> Outcome:
         if refusal := rules.form_refusal(command, wallet.currency):
@@ -197,7 +211,7 @@ class Batch:
         if first.status == REJECTED:
             return REJECTIONS[first.reason or ""](operation_id=first.id, replayed=replayed)
         counterpart = self.counterparts.get(first.transfer_id) if first.transfer_id else None
-        return Posted(first, currency, replayed, counterpart, self._hold_then(first))
+        return Posted(first, currency, replayed, self._shown(counterpart, command), self._hold_then(first))
 
     def _hold_then(self, first: Record) -> HoldState | None:
         """The hold as the operation left it, whatever has become of it since."""
@@ -248,6 +262,11 @@ def as_accepted(operation: Record) -> Record:
         accepted_at=None,
         created_at=operation.accepted_at or operation.created_at,
     )
+
+
+def as_seen_by_others(operation: Record) -> Record:
+    """What the other side of a transfer may know: not how much its wallet has, or how busy it is."""
+    return replace(operation, sequence=None, balance_after=None, idempotency_key=None)
 
 
 def _named(problem: Problem, number: int) -> Problem:

@@ -28,6 +28,7 @@ class Command:
     description: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     actor: str = ""
+    within: int | None = None  # whose wallet `wallet_id` has to be; anybody's where None
     is_for_later: bool = False  # put it into the inbox, decide later
     accepted_at: datetime | None = None  # when it was put there, for one that comes from there
 

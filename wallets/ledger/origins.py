@@ -1,8 +1,10 @@
 """What a command refers to by its id: a hold, an operation. Nothing that is found here ever changes.
 
-So it is looked up before anything is locked, and tells which wallets have to be.
+So it is looked up before anything is locked, and tells which wallets have to be. `within` names the user in
+whose wallet it has to be.
 """
 
+from typing import Any
 from uuid import UUID
 
 from wallets.ledger.commands import Original
@@ -11,24 +13,24 @@ from wallets.models import Hold, Operation
 from wallets.problems import HoldNotFound, OperationNotFound
 
 
-def wallet_of_hold(hold_id: UUID) -> UUID:
+def wallet_of_hold(hold_id: UUID, within: int | None = None) -> UUID:
     """Raises HoldNotFound."""
-    holds = Hold.objects.filter(id=hold_id).values_list("wallet_id", flat=True)
+    holds = Hold.objects.filter(id=hold_id, **owned(within)).values_list("wallet_id", flat=True)
     wallet_id = until_deadline(holds.first)
     if wallet_id is None:
         raise HoldNotFound
     return wallet_id
 
 
-def original(operation_id: UUID) -> tuple[UUID, Original]:
+def original(operation_id: UUID, within: int | None = None) -> tuple[UUID, Original]:
     """The operation that is to be reversed, and its wallet. Raises OperationNotFound."""
-    return until_deadline(lambda: find_original(operation_id))
+    return until_deadline(lambda: find_original(operation_id, within))
 
 
-def find_original(operation_id: UUID) -> tuple[UUID, Original]:
+def find_original(operation_id: UUID, within: int | None = None) -> tuple[UUID, Original]:
     """The same, in a transaction: without trying again."""
     operations = Operation.objects.defer("metadata", "description")
-    operation = operations.filter(id=operation_id).first()
+    operation = operations.filter(id=operation_id, **owned(within)).first()
     if operation is None:
         raise OperationNotFound
     other = None
@@ -42,3 +44,8 @@ def find_original(operation_id: UUID) -> tuple[UUID, Original]:
         counterparty_id=other.wallet_id if other else None,
         counterpart_id=other.id if other else None,
     )
+
+
+def owned(within: int | None) -> dict[str, Any]:
+    """What belongs to a wallet, as a filter: to one of this user's, where that matters."""
+    return {} if within is None else {"wallet__owner_id": within}

@@ -5,6 +5,7 @@ and there is no cache to go stale.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from django import db
@@ -12,7 +13,8 @@ from django.conf import settings
 from django.db.models.expressions import RawSQL
 
 from wallets.ledger import recovery
-from wallets.ledger.batch import Posted
+from wallets.ledger.batch import Posted, as_seen_by_others
+from wallets.ledger.commands import Transfer
 from wallets.ledger.gather import Gather, Ticket, once
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet
@@ -42,12 +44,30 @@ def gather() -> Gather[UUID, Wallet | None]:
     )
 
 
-def read_operation(operation_id: UUID) -> Posted | None:
-    """The operation as it is now, in the ledger or still in the inbox, with its transfer's other side.
+def read_operation(operation_id: UUID, within: int | None = None) -> Posted | None:
+    """The operation as it is now, in the ledger or still in the inbox.
 
-    Raises Unavailable where the database stays away.
+    With `within`, only one in a wallet of this user. Raises Unavailable where the database stays away.
     """
-    return recovery.until_deadline(lambda: _operation(operation_id))
+    found, own = recovery.until_deadline(lambda: _operation(operation_id, within))
+    return found if found and found.operation.wallet_id in own else None
+
+
+def read_transfer(transfer_id: UUID, within: int | None = None) -> Posted | None:
+    """The transfer by its operation on the source, with the one on the target.
+
+    With `within`, only one with a side in a wallet of this user; what the other side alone may know is left
+    out. Raises Unavailable where the database stays away.
+    """
+    found, own = recovery.until_deadline(lambda: _operation(transfer_id, within))
+    if found is None or found.operation.type != Transfer.type or not own:
+        return None
+    source, target = found.operation, found.counterpart
+    return replace(
+        found,
+        operation=source if source.wallet_id in own else as_seen_by_others(source),
+        counterpart=target if target is None or target.wallet_id in own else as_seen_by_others(target),
+    )
 
 
 def _run(tickets: Sequence[Ticket[UUID, Wallet | None]]) -> list[Ticket[UUID, Wallet | None]]:
@@ -70,12 +90,20 @@ def _wallets(ids: list[UUID]) -> dict[UUID, Wallet]:
     return {wallet.id: wallet for wallet in Wallet.objects.using(READER).with_expired().filter(id__in=asked)}
 
 
-def _operation(operation_id: UUID) -> Posted | None:
+def _operation(operation_id: UUID, within: int | None) -> tuple[Posted | None, set[UUID]]:
+    """The operation with its transfer's other side, and which of their wallets are this user's."""
     tables = Tables(db.DEFAULT_DB_ALIAS)
     if (found := tables.operation(operation_id)) is None:
-        return None
+        return None, set()
     operation, currency = found
     counterpart = None
     if operation.transfer_id is not None and operation.sequence is not None:
         counterpart = tables.counterparts([operation.transfer_id]).get(operation.transfer_id)
-    return Posted(operation, currency, counterpart=counterpart)
+    sides = {side.wallet_id for side in (operation, counterpart) if side}
+    return Posted(operation, currency, counterpart=counterpart), _own(sides, within)
+
+
+def _own(wallet_ids: set[UUID], within: int | None) -> set[UUID]:
+    if within is None:
+        return wallet_ids
+    return set(Wallet.objects.filter(owner_id=within, id__in=wallet_ids).values_list("id", flat=True))

@@ -69,6 +69,7 @@ class WalletState:
     status: str
     updated_at: datetime
     next_expiry_at: datetime | None = None  # no active hold expires before
+    owner_id: int | None = None
 
     @property
     def available(self) -> Decimal:
@@ -299,6 +300,7 @@ def enter(books: Books, command: Command, verdict: Verdict, at: datetime) -> Non
             wallet.status,
             at,
             wallet.next_expiry_at,
+            wallet.owner_id,
         )
         if entry.reverses_id:
             sofar = books.reversed.get(entry.reverses_id, NOTHING)

@@ -56,16 +56,18 @@ AS_OPERATION: Final = f"""
     NULL::numeric, NULL, idempotency_key, CASE WHEN counterparty_id IS NOT NULL THEN id END, counterparty_id,
     hold_id, reverses_id, NULL::timestamptz, takes_rest, NULL::timestamptz
 """
-_OPERATIONS_LIKE: Final = f"""
+# Two statements, as almost every command has a key and almost none an id of the client's choice.
+_WITH_KEYS: Final = f"""
     SELECT {_COLUMNS} FROM operation
     JOIN unnest(%s::uuid[], %s::text[]) AS asked (asked_wallet, asked_key)
       ON wallet_id = asked_wallet AND idempotency_key = asked_key
     UNION ALL
-    SELECT {_COLUMNS} FROM operation WHERE id IN (SELECT unnest(%s::uuid[]))
-    UNION ALL
     SELECT {AS_OPERATION} FROM inbox
     JOIN unnest(%s::uuid[], %s::text[]) AS asked (asked_wallet, asked_key)
       ON wallet_id = asked_wallet AND idempotency_key = asked_key
+"""  # noqa: S608
+_WITH_IDS: Final = f"""
+    SELECT {_COLUMNS} FROM operation WHERE id IN (SELECT unnest(%s::uuid[]))
     UNION ALL
     SELECT {AS_OPERATION} FROM inbox WHERE id IN (SELECT unnest(%s::uuid[]))
 """  # noqa: S608
@@ -196,10 +198,10 @@ class Tables:
         """
         keys = [(command.wallet_id, command.key) for command in commands if command.key is not None]
         ids = [command.id for command in commands if command.client_chose_id or is_recovering]
-        if not keys and not ids:
-            return []
-        asked = [[wallet_id for wallet_id, _ in keys], [key for _, key in keys], ids]
-        return [record(row) for row in self._rows(_OPERATIONS_LIKE, asked * 2)]
+        asked = [[wallet_id for wallet_id, _ in keys], [key for _, key in keys]]
+        found = self._rows(_WITH_KEYS, asked * 2) if keys else []
+        found += self._rows(_WITH_IDS, [ids] * 2) if ids else []
+        return [record(row) for row in found]
 
     def operation(self, operation_id: UUID) -> tuple[Record, str] | None:
         """The operation and its currency."""

@@ -75,7 +75,12 @@ def open_wallet(opening: Opening) -> Opened:
     )
     if is_new:
         return Opened(wallet, replayed=False)
-    if wallet.opened_with is None or canonical_json(wallet.opened_with) != canonical_json(asked):
+    is_foreign = opening.owner_id is not None and wallet.owner_id != opening.owner_id
+    if (
+        is_foreign
+        or wallet.opened_with is None
+        or canonical_json(wallet.opened_with) != canonical_json(asked)
+    ):
         raise IdempotencyKeyReused
     return Opened(_as_opened(wallet, fields), replayed=True)
 

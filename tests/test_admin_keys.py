@@ -1,0 +1,103 @@
+"""API keys in the admin: looked at by who may, revoked by who may, made and edited by nobody."""
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.test import Client
+from django.utils import timezone
+
+from tests.client import Api
+from tests.keys import new_key, new_owner, prefix_of
+from tests.test_admin import logged_in, new_user, shown, text_of
+from wallets.access.rights import DEPOSIT, READ
+from wallets.models import ApiKey
+
+KEYS = "/admin/wallets/apikey/"
+
+
+@pytest.fixture
+def client() -> Client:
+    return logged_in(new_user("view_apikey", "change_apikey"))
+
+
+def page(key: str, action: str = "change") -> str:
+    return f"{KEYS}{prefix_of(key)}/{action}/"
+
+
+def is_revoked(key: str) -> bool:
+    return ApiKey.objects.get(prefix=prefix_of(key)).revoked_at is not None
+
+
+def test_the_list_and_a_keys_page_show_what_it_may_and_never_its_secret(client: Client) -> None:
+    owner = new_owner()
+    key = new_key(READ, DEPOSIT, name="till 1", owner=owner, is_restricted=True)
+    for html in (shown(client, KEYS, q="till 1"), shown(client, page(key))):
+        for text in (prefix_of(key), "till 1", owner.username, "wallets:read, operations:deposit", "ACTIVE"):
+            assert text in html
+        assert key.split("_", 2)[2] not in html
+        assert bytes(ApiKey.objects.get(prefix=prefix_of(key)).digest).hex() not in html
+
+
+def test_keys_are_found_by_prefix_name_and_owner(client: Client) -> None:
+    owner = new_owner()
+    key, other = new_key(READ, name="shop", owner=owner), new_key(READ)
+    for term in (prefix_of(key), owner.username):
+        html = shown(client, KEYS, q=term)
+        assert page(key) in html
+        assert page(other) not in html
+
+
+def test_an_expired_key_says_so(client: Client) -> None:
+    assert "EXPIRED" in shown(client, page(new_key(READ, expires_at=timezone.now())))
+
+
+def test_revoking_asks_first_and_is_logged(client: Client) -> None:
+    key = new_key(READ)
+    assert page(key, "revoke") in shown(client, page(key))
+    assert "cannot be undone" in shown(client, page(key, "revoke"))
+    assert not is_revoked(key)
+    assert client.post(page(key, "revoke")).status_code == 302
+    assert is_revoked(key)
+    assert Api(key=key).get("/wallets").code == "unauthorized"
+    log = LogEntry.objects.filter(object_id=prefix_of(key))
+    assert list(log.values_list("change_message", flat=True)) == ["Revoked"]
+    html = shown(client, page(key))
+    assert "REVOKED" in html
+    assert page(key, "revoke") not in html
+
+
+def test_revoking_twice_is_done_once(client: Client) -> None:
+    key = new_key(READ)
+    for _ in range(2):
+        assert client.post(page(key, "revoke")).status_code == 302
+    assert LogEntry.objects.filter(object_id=prefix_of(key)).count() == 1
+
+
+def test_who_may_only_look_revokes_nothing() -> None:
+    key = new_key(READ)
+    onlooker = logged_in(new_user("view_apikey"))
+    assert page(key, "revoke") not in shown(onlooker, page(key))
+    for method in (onlooker.get, onlooker.post):
+        assert method(page(key, "revoke")).status_code in (302, 403)
+    assert not is_revoked(key)
+
+
+def test_who_may_not_look_sees_nothing() -> None:
+    stranger = logged_in(new_user("view_wallet"))
+    assert stranger.get(KEYS).status_code == 403
+    assert stranger.get(page(new_key(READ))).status_code == 403
+
+
+def test_nobody_adds_edits_or_deletes_a_key_here() -> None:
+    root = logged_in(new_user(is_superuser=True))
+    key = new_key(READ)
+    before = ApiKey.objects.filter(prefix=prefix_of(key)).values().get()
+    values = {"name": "mine", "scopes": "admin"}
+    assert root.get(f"{KEYS}add/").status_code == 403
+    for action in ("change", "delete"):
+        assert root.post(page(key, action), values).status_code == 403
+    assert ApiKey.objects.filter(prefix=prefix_of(key)).values().get() == before
+
+
+def test_a_key_that_is_not_there_leads_back(client: Client) -> None:
+    response = client.get(f"{KEYS}nosuchke/revoke/", follow=True)
+    assert "doesn’t exist" in text_of(response)

@@ -1,0 +1,394 @@
+"""Every request by every kind of principal, from one table; and what a restricted key never gets at."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import LazySettings
+
+from tests.client import Answer, Api
+from tests.conftest import Books, Unchanged
+from tests.keys import new_key, new_owner, prefix_of
+from wallets.access import rights
+from wallets.access.rights import ADMIN, DEPOSIT, HOLD, READ, SCOPES, TRANSFER, WITHDRAW, WRITE
+from wallets.api import urls
+from wallets.ledger.inbox import drain
+from wallets.models import InboxEntry, Operation, Wallet, WalletChange
+
+
+@pytest.fixture(autouse=True)
+def _with_keys_alone(settings: LazySettings) -> None:
+    settings.API_ACCESS = "key"
+
+
+@dataclass(frozen=True)
+class World:
+    """What one owner has, and somebody else's wallet. Both have a restricted key that may do everything."""
+
+    owner: Api
+    stranger: Api
+    bank: Api
+    ids: dict[str, str]
+
+    @property
+    def wallets(self) -> tuple[str, str]:
+        return self.ids["wallet"], self.ids["other"]
+
+
+def restricted_key() -> str:
+    return new_key(ADMIN, owner=new_owner(), is_restricted=True)
+
+
+@pytest.fixture
+def world() -> World:
+    owner, stranger, bank = (Api(key=key) for key in (restricted_key(), restricted_key(), new_key(ADMIN)))
+    wallet, other = owner.open(currency="EUR"), stranger.open(currency="EUR")
+    ids = {
+        "wallet": wallet,
+        "other": other,
+        "operation": bank.deposit(wallet, "100").json["id"],
+        "transfer": owner.transfer(wallet, other, "10", key="rent").json["id"],
+        "hold": owner.hold(wallet, "5").json["id"],
+    }
+    return World(owner, stranger, bank, ids)
+
+
+# --- Every request by everybody ---------------------------------------------------------------------
+NOTHING_SUCH = {
+    "wallet": (404, "wallet_not_found"),
+    "operation": (404, "operation_not_found"),
+    "transfer": (404, "transfer_not_found"),
+    "hold": (404, "hold_not_found"),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A request that is in order, with the scope that it needs."""
+
+    address: str  # what is named in it belongs to the owner
+    scope: str
+    done: int
+    body: dict[str, Any] | None = None
+    foreign: tuple[int, str | None] | None = None  # what the stranger is answered, where that is not a 404
+
+    def send(self, method: str, api: Api, ids: dict[str, str]) -> Answer:
+        return api.send(method, self.address.format(**ids), _filled(self.body, ids))
+
+    @property
+    def refused(self) -> tuple[int, str | None]:
+        return self.foreign or NOTHING_SUCH[re.findall(r"{(\w+)}", self.address + str(self.body))[0]]
+
+
+def _filled(body: Any, ids: dict[str, str]) -> Any:
+    match body:
+        case dict():
+            return {name: _filled(value, ids) for name, value in body.items()}
+        case list():
+            return [_filled(value, ids) for value in body]
+        case str():
+            return body.format(**ids)
+    return body
+
+
+DEPOSIT_1 = {"operationType": "DEPOSIT", "amount": "1"}
+TRANSFER_1 = {"sourceWalletId": "{wallet}", "targetWalletId": "{other}", "amount": "1"}
+BULK = {"operations": [{"walletId": "{wallet}", **DEPOSIT_1}], "atomic": True}
+ROWS = {
+    "POST /wallets": Row("/wallets", WRITE, 201, {}, (201, None)),
+    "POST /wallet/create": Row("/wallet/create", WRITE, 201, {}, (201, None)),
+    "GET /wallets": Row("/wallets", READ, 200, None, (200, None)),
+    "GET /wallets/{id}": Row("/wallets/{wallet}", READ, 200),
+    "PATCH /wallets/{id}": Row("/wallets/{wallet}", WRITE, 200, {"label": "mine"}),
+    "POST /wallets/{id}/operation": Row("/wallets/{wallet}/operation", DEPOSIT, 201, DEPOSIT_1),
+    "POST /wallet": Row("/wallet", DEPOSIT, 201, {"walletId": "{wallet}", **DEPOSIT_1}),
+    "POST /operations": Row("/operations", DEPOSIT, 200, BULK, (409, "wallet_not_found")),
+    "GET /operations/{id}": Row("/operations/{operation}", READ, 200),
+    "POST /operations/{id}/reversal": Row("/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}),
+    "GET /wallets/{id}/operations": Row("/wallets/{wallet}/operations", READ, 200),
+    "GET /wallets/{id}/balance": Row("/wallets/{wallet}/balance", READ, 200),
+    "GET /wallets/{id}/statement": Row("/wallets/{wallet}/statement", READ, 200),
+    "POST /transfers": Row("/transfers", TRANSFER, 201, TRANSFER_1),
+    # The stranger is the third here: who has one side of a transfer may see it.
+    "GET /transfers/{id}": Row("/transfers/{transfer}", READ, 200),
+    "POST /wallets/{id}/holds": Row("/wallets/{wallet}/holds", HOLD, 201, {"amount": "1"}),
+    "GET /wallets/{id}/holds": Row("/wallets/{wallet}/holds", READ, 200),
+    "GET /holds/{id}": Row("/holds/{hold}", READ, 200),
+    "POST /holds/{id}/capture": Row("/holds/{hold}/capture", HOLD, 201, {"amount": "1"}),
+    "POST /holds/{id}/void": Row("/holds/{hold}/void", HOLD, 200, {}),
+}
+Expected = Callable[[Row], tuple[int, str | None]]
+
+
+def done(row: Row) -> tuple[int, str | None]:
+    return row.done, None
+
+
+def forbidden(_: Row) -> tuple[int, str | None]:
+    return 403, "forbidden"
+
+
+# Of each kind of principal the key, and what it is answered.
+PRINCIPALS: dict[str, tuple[Callable[[Row, World], str | None], Expected]] = {
+    "nobody": (lambda row, world: None, lambda row: (401, "unauthorized")),
+    "a made up key": (lambda row, world: f"wk_abcd1234_{'x' * 43}", lambda row: (401, "unauthorized")),
+    "a key that reads": (
+        lambda row, world: new_key(READ),
+        lambda row: done(row) if row.scope == READ else forbidden(row),
+    ),
+    "a key with just the scope": (lambda row, world: new_key(row.scope), done),
+    "a key with all other scopes": (
+        lambda row, world: new_key(*(scope for scope in SCOPES if scope not in (row.scope, ADMIN))),
+        forbidden,
+    ),
+    "the owner's restricted key": (lambda row, world: world.owner.key, done),
+    "a third's restricted key": (lambda row, world: restricted_key(), lambda row: row.refused),
+    "an admin key": (lambda row, world: world.bank.key, done),
+}
+
+
+def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
+    served = {
+        f"{method.upper()} /{re.sub('<.*?>', '{id}', str(route.pattern))}": view.__name__
+        for route in urls.urlpatterns
+        for view in [getattr(route.callback, "view_class")]  # noqa: B009
+        for method in view.http_method_names
+        if method != "head" and hasattr(view, method)
+    }
+    assert set(ROWS) == set(served)
+    assert {(view, line.split()[0]) for line, view in served.items()} == {
+        (view, method) for view, methods in rights.NEEDED.items() for method in methods
+    }
+
+
+@pytest.mark.parametrize("principal", PRINCIPALS)
+@pytest.mark.parametrize("line", ROWS)
+def test_a_request_is_answered_by_what_its_sender_may(
+    world: World, unchanged: Unchanged, line: str, principal: str
+) -> None:
+    row, (key, expected) = ROWS[line], PRINCIPALS[principal]
+    status, code = expected(row)
+    asker = Api(key=key(row, world))
+    if code is None:
+        assert row.send(line.split(maxsplit=1)[0], asker, world.ids).status == status
+        Books(world.wallets).verify()
+        return
+    with unchanged(*world.wallets):
+        answer = row.send(line.split(maxsplit=1)[0], asker, world.ids)
+    assert (answer.status, answer.code) == (status, code)
+
+
+def test_a_view_that_is_not_in_the_table_is_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(rights.NEEDED, "WalletById")
+    assert world.bank.get(f"/wallets/{world.ids['wallet']}").code == "forbidden"
+
+
+def test_head_needs_what_get_needs(world: World) -> None:
+    path = f"/wallets/{world.ids['wallet']}"
+    assert [Api(key=new_key(scope)).send("HEAD", path).status for scope in (READ, WRITE)] == [200, 403]
+
+
+def test_a_method_that_is_not_there_is_told_so_whatever_the_scopes(world: World) -> None:
+    assert Api(key=new_key(READ)).send("PUT", "/wallets").code == "method_not_allowed"
+
+
+# --- Scopes by what is done -------------------------------------------------------------------------
+@pytest.mark.parametrize(("kind", "scope"), [("DEPOSIT", DEPOSIT), ("WITHDRAW", WITHDRAW)])
+def test_depositing_and_withdrawing_need_a_scope_each(
+    world: World, unchanged: Unchanged, kind: str, scope: str
+) -> None:
+    other = ({DEPOSIT, WITHDRAW} - {scope}).pop()
+    with unchanged(world.ids["wallet"]):
+        assert Api(key=new_key(other)).operate(world.ids["wallet"], kind, "1").code == "forbidden"
+    assert Api(key=new_key(scope)).operate(world.ids["wallet"], kind, "1").status == 201
+
+
+def test_of_many_each_needs_its_scope_and_else_none_is_carried_out(
+    world: World, unchanged: Unchanged
+) -> None:
+    wallet, other = world.wallets
+    deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": "1"}
+    transfer = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "1"}
+    for atomic in (False, True):
+        with unchanged(wallet, other):
+            answer = Api(key=new_key(DEPOSIT)).bulk(deposit, transfer, atomic=atomic)
+        assert (answer.status, answer.code) == (403, "forbidden")
+        assert Api(key=new_key(DEPOSIT, TRANSFER)).bulk(deposit, transfer, atomic=atomic).status == 200
+
+
+@pytest.mark.parametrize(
+    ("make", "scope"),
+    [
+        (lambda api, wallet, other: api.deposit(wallet, "1"), WITHDRAW),
+        (lambda api, wallet, other: api.withdraw(wallet, "1"), DEPOSIT),
+        (lambda api, wallet, other: api.capture(api.hold(wallet, "1").json["id"]), DEPOSIT),
+        (lambda api, wallet, other: api.transfer(wallet, other, "1"), TRANSFER),
+    ],
+    ids=["deposit", "withdrawal", "capture", "transfer"],
+)
+def test_a_reversal_needs_the_scope_of_what_it_does(
+    world: World, unchanged: Unchanged, make: Callable[..., Answer], scope: str
+) -> None:
+    operation_id = make(world.bank, *world.wallets).json["id"]
+    others = [other for other in (DEPOSIT, WITHDRAW, TRANSFER) if other != scope]
+    with unchanged(*world.wallets):
+        assert Api(key=new_key(*others)).reverse(operation_id).code == "forbidden"
+    assert Api(key=new_key(scope)).reverse(operation_id).status == 201
+
+
+def test_the_ledger_remembers_which_key_it_was(world: World) -> None:
+    wallet = world.ids["wallet"]
+    key = world.owner.key or ""
+    world.owner.patch(f"/wallets/{wallet}", {"label": "mine"})
+    world.owner.bulk({"walletId": wallet, "operationType": "DEPOSIT", "amount": "3"})
+    actor = f"key:{prefix_of(key)}"
+    assert WalletChange.objects.get(wallet_id=wallet).actor == actor
+    assert Operation.objects.get(wallet_id=wallet, amount=3).actor == actor
+    assert Operation.objects.get(id=world.ids["hold"]).actor == actor
+
+
+# --- Restricted: what is opened and listed ----------------------------------------------------------
+def test_a_wallet_that_a_restricted_key_opens_is_its_owners(world: World) -> None:
+    user = new_owner()
+    api = Api(key=new_key(WRITE, READ, owner=user, is_restricted=True))
+    wallet = api.open()
+    assert Wallet.objects.get(id=wallet).owner_id == user.id
+    assert Wallet.objects.get(id=world.bank.open()).owner_id is None
+    # Another key of the same owner sees it too; one that is not restricted opens wallets of nobody.
+    assert Api(key=new_key(READ, owner=user, is_restricted=True)).get(f"/wallets/{wallet}").status == 200
+    assert Wallet.objects.get(id=Api(key=new_key(WRITE, owner=user)).open()).owner_id is None
+
+
+def test_a_restricted_key_lists_its_owners_wallets_page_by_page(world: World) -> None:
+    mine = [world.ids["wallet"], *(world.owner.open() for _ in range(2))]
+    found, cursor = [], ""
+    while cursor is not None:
+        page = world.owner.get(f"/wallets?limit=2{f'&cursor={cursor}' if cursor else ''}").json
+        found += [item["id"] for item in page["items"]]
+        cursor = page["nextCursor"]
+    assert found == mine[::-1]
+
+
+def test_an_id_that_is_somebody_elses_wallet_shows_nothing_of_it(world: World) -> None:
+    chosen = {"id": str(uuid4()), "label": "secret"}
+    assert world.owner.post("/wallets", chosen).status == 201
+    again = world.stranger.post("/wallets", chosen)
+    assert again.code == "idempotency_key_reused"
+    assert "secret" not in again.content.decode()
+    assert world.owner.post("/wallets", chosen).headers["idempotent-replayed"] == "true"
+
+
+def test_credit_and_status_are_not_the_owners_to_decide(world: World, unchanged: Unchanged) -> None:
+    wallet = world.ids["wallet"]
+    with unchanged(wallet):
+        assert world.owner.post("/wallets", {"overdraftLimit": "1"}).code == "forbidden"
+        for status in ("ACTIVE", "FROZEN", "CLOSED"):
+            answer = world.owner.patch(f"/wallets/{wallet}", {"status": status, "label": "x"})
+            assert answer.code == "forbidden"
+    assert len(world.owner.get("/wallets").json["items"]) == 1
+    assert world.bank.patch(f"/wallets/{wallet}", {"status": "FROZEN"}).status == 200
+    assert world.owner.deposit(wallet, 1).code == "wallet_frozen"
+
+
+# --- Restricted: what moves -------------------------------------------------------------------------
+def test_who_pays_somebody_does_not_learn_what_they_have(world: World) -> None:
+    wallet, other = world.wallets
+    world.bank.deposit(other, "7777")
+    first = world.owner.transfer(wallet, other, "1", key="tip")
+    again = world.owner.transfer(wallet, other, "1", key="tip")
+    read = world.owner.get(f"/transfers/{first.json['id']}")
+    assert first.json == again.json == read.json
+    assert first.json["source"]["balance"] == "89.00"
+    target = first.json["target"]
+    assert (target["walletId"], target["amount"]) == (other, "1.00")
+    assert (target["balance"], target["sequence"]) == (None, None)
+    [result] = world.owner.bulk({"sourceWalletId": wallet, "targetWalletId": other, "amount": "1"}).json[
+        "results"
+    ]
+    assert result["transfer"]["target"]["balance"] is None
+    assert world.bank.get(f"/transfers/{first.json['id']}").json["target"]["balance"] == "7788.00"
+
+
+def test_who_is_paid_sees_the_transfer_but_not_what_the_payer_has(world: World) -> None:
+    transfer = world.stranger.get(f"/transfers/{world.ids['transfer']}").json
+    assert transfer["target"]["balance"] == "10.00"
+    source = transfer["source"]
+    assert (source["balance"], source["sequence"], source["idempotencyKey"]) == (None, None, None)
+    assert world.stranger.get(f"/operations/{source['id']}").code == "operation_not_found"
+    assert world.stranger.get(f"/operations/{transfer['target']['id']}").json["balance"] == "10.00"
+
+
+def test_a_transfer_between_ones_own_wallets_shows_both_balances(world: World) -> None:
+    savings = world.owner.open(currency="EUR")
+    transfer = world.owner.transfer(world.ids["wallet"], savings, "1").json
+    assert (transfer["source"]["balance"], transfer["target"]["balance"]) == ("89.00", "1.00")
+    assert world.owner.get(f"/transfers/{transfer['id']}").json == transfer
+
+
+def test_a_repeat_of_what_somebody_else_did_is_answered_like_any_foreign_wallet(
+    world: World, unchanged: Unchanged
+) -> None:
+    wallet, other = world.wallets
+    rent = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "10"}
+    world.owner.transfer(wallet, other, "1000", key="too-much")
+    with unchanged(wallet, other):
+        assert world.stranger.transfer(wallet, other, "10", key="rent").code == "wallet_not_found"
+        assert world.stranger.transfer(wallet, other, "1000", key="too-much").code == "wallet_not_found"
+        for atomic in (False, True):
+            answer = world.stranger.bulk({**rent, "idempotencyKey": "rent"}, atomic=atomic)
+            refused = answer.json if atomic else answer.json["results"][0]["problem"]
+            assert refused["code"] == "wallet_not_found"
+            assert "operationId" not in refused
+
+
+def test_of_many_only_those_on_foreign_wallets_are_refused(world: World, unmoved: Unchanged) -> None:
+    wallet, other = world.wallets
+    deposits = [{"walletId": id, "operationType": "DEPOSIT", "amount": "1"} for id in (wallet, other)]
+    with unmoved(other):
+        answer = world.owner.bulk(*deposits)
+    assert [result["status"] for result in answer.json["results"]] == [201, 404]
+    with unmoved(wallet, other):
+        assert world.owner.bulk(*deposits, atomic=True).json["errors"][0]["field"] == "operations.1"
+
+
+def test_what_is_accepted_for_later_is_ones_own_too(world: World, unchanged: Unchanged) -> None:
+    wallet, other = world.wallets
+    later = {"Prefer": "respond-async"}
+    deposit = {"operationType": "DEPOSIT", "amount": "1"}
+    with unchanged(other):
+        assert world.owner.post(f"/wallets/{other}/operation", deposit, **later).code == "wallet_not_found"
+    accepted = world.owner.post(f"/wallets/{wallet}/operation", deposit, **later)
+    assert accepted.status == 202
+    path = f"/operations/{accepted.json['id']}"
+    assert InboxEntry.objects.get(id=accepted.json["id"]).actor == f"key:{prefix_of(world.owner.key or '')}"
+    assert world.owner.get(path).json["status"] == "PENDING"
+    assert world.stranger.get(path).code == "operation_not_found"
+    while drain(500):
+        pass
+    assert world.owner.get(path).json["status"] == "COMPLETED"
+
+
+def test_a_transfer_is_taken_back_by_its_receiver_alone(world: World, unchanged: Unchanged) -> None:
+    received = world.stranger.history(world.ids["other"])[0]["id"]
+    with unchanged(*world.wallets):
+        assert world.owner.reverse(world.ids["transfer"]).code == "forbidden"
+        assert world.stranger.reverse(world.ids["transfer"]).code == "operation_not_found"
+        assert world.owner.reverse(received).code == "operation_not_found"
+    given_back = world.stranger.reverse(received)
+    assert (given_back.status, given_back.json["balance"]) == (201, "0.00")
+    assert world.owner.balance(world.ids["wallet"]) == "100.00"
+    Books(world.wallets).verify()
+
+
+def test_a_wallet_that_changes_hands_is_its_new_owners(world: World, unchanged: Unchanged) -> None:
+    wallet, hold = world.ids["wallet"], world.ids["hold"]
+    stranger = Wallet.objects.get(id=world.ids["other"]).owner_id
+    Wallet.objects.filter(id=wallet).update(owner_id=stranger)
+    with unchanged(wallet):
+        assert world.owner.capture(hold).code == "hold_not_found"
+        assert world.owner.deposit(wallet, 1).code == "wallet_not_found"
+        assert world.owner.get(f"/wallets/{wallet}").code == "wallet_not_found"
+    assert world.stranger.capture(hold).status == 201

@@ -1,0 +1,1 @@
+"""Who asks, and what they may: `keys` tells one program from another, `rights` says what it may do."""

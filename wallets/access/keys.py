@@ -1,0 +1,211 @@
+"""API keys: made, revoked, and told apart at the cost of a hash.
+
+A key is `wk_<prefix>_<secret>`: the prefix names it; of the secret, which has 256 bits, the table has the
+SHA-256 alone. What the table says is remembered for FRESH seconds: a revoked key works for less than five.
+"""
+
+import hmac
+import logging
+import math
+import re
+import secrets
+import string
+import threading
+import time
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import sha256
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from django import db
+from django.conf import settings
+from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from wallets.access.rights import ADMIN, SCOPES, Principal
+from wallets.ledger.gather import Gather, Ticket, once
+from wallets.ledger.recovery import until_deadline
+from wallets.models import ApiKey, User
+
+logger = logging.getLogger(__name__)
+
+START: Final = "wk_"
+PREFIX: Final = 8  # characters
+FRESH: Final = 4.0  # seconds
+MOST: Final = 10_000  # prefixes to remember: whoever makes them up fills no memory
+NOTED: Final = 60.0  # seconds between two notes of a key's use
+_TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
+_ALPHABET: Final = string.ascii_lowercase + string.digits
+_NOBODY: Final = Principal("", frozenset())
+
+
+# --- Their life -------------------------------------------------------------------------------------
+def new_text() -> str:
+    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX))
+    return f"{START}{prefix}_{secrets.token_urlsafe(32)}"
+
+
+def make(  # noqa: PLR0913
+    text: str,
+    *,
+    name: str,
+    scopes: Collection[str],
+    owner: User | None = None,
+    is_restricted: bool = False,
+    expires_at: datetime | None = None,
+) -> tuple[ApiKey, bool]:
+    """Store the key; and whether it is new. One that is there stays as it is: revoked, it stays revoked.
+
+    Raises ValueError where the text is no key, or its prefix is that of another.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise ValueError("a key is wk_, 8 of a-z and 0-9, _, and 43 of A-Z, a-z, 0-9, - and _")
+    digest = _digest(match[2])
+    key, is_new = ApiKey.objects.get_or_create(
+        prefix=match[1],
+        defaults={
+            "digest": digest,
+            "name": name,
+            "scopes": [scope for scope in SCOPES if scope in scopes],
+            "owner": owner,
+            "is_restricted_to_owner": is_restricted,
+            "expires_at": expires_at,
+        },
+    )
+    if not hmac.compare_digest(bytes(key.digest), digest):
+        raise ValueError("there is another key with this prefix")
+    _known.pop(key.prefix, None)
+    return key, is_new
+
+
+def revoke(prefix: str) -> bool:
+    """End the key, for ever. False where there is none that has not been revoked."""
+    revoked = ApiKey.objects.filter(prefix=prefix, revoked_at=None).update(revoked_at=Now())
+    _known.pop(prefix, None)  # here at once; in other processes when they look again
+    return bool(revoked)
+
+
+# --- Who sends one ----------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the table said of a prefix."""
+
+    digest: bytes  # empty where there is no key that works: nothing has that digest
+    principal: Principal
+    expires_at: float  # by the clock
+    stale_at: float  # by time.monotonic()
+
+
+_known: Final[dict[str, _Known]] = {}
+_noted: Final[dict[str, float]] = {}  # when a key's use was noted last
+
+
+def principal_of(text: str) -> Principal | None:
+    """Who sends this key; None where it is no key, unknown, revoked, expired, or its owner is inactive.
+
+    Raises Unavailable or db.Error where the database stays away, TooManyRequests where too many ask.
+    """
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        return None
+    prefix, secret = match.groups()
+    now = time.monotonic()
+    known = _known.get(prefix)
+    if known is None or known.stale_at <= now:
+        known = _gather().ask(prefix)
+    if not hmac.compare_digest(_digest(secret), known.digest):
+        return None
+    if known.expires_at <= time.time():
+        return None
+    if _noted.get(prefix, -math.inf) + NOTED <= now:
+        _noted[prefix] = now
+        _uses().put(prefix)
+    return known.principal
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode()).digest()
+
+
+@once
+def _gather() -> Gather[str, _Known]:
+    """The prefixes asked for by the requests in flight share a look: made up ones cost no query each."""
+    return Gather(
+        "keys",
+        _run,
+        most=MOST,
+        bound=MOST,  # more than a process has connections
+        patience=settings.OPERATION_DEADLINE,
+    )
+
+
+def _run(tickets: Sequence[Ticket[str, _Known]]) -> list[Ticket[str, _Known]]:
+    claimed = [ticket for ticket in tickets if ticket.claim()]
+    try:
+        found = until_deadline(lambda: _look({ticket.item for ticket in claimed}))
+    except db.Error as error:
+        for ticket in claimed:
+            ticket.fail(error)
+    else:
+        if len(_known) + len(found) > MOST:
+            _known.clear()
+        _known.update(found)
+        for ticket in claimed:
+            ticket.settle(found[ticket.item])
+    finally:
+        connection.close()  # gives it back to the pool
+    return []
+
+
+def _look(prefixes: Collection[str]) -> dict[str, _Known]:
+    stale_at = time.monotonic() + FRESH  # from before the look: what it cannot see is not older than that
+    keys = ApiKey.objects.filter(Q(owner=None) | Q(owner__is_active=True), revoked_at=None)
+    found = {key.prefix: _as_known(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
+    return dict.fromkeys(prefixes, _Known(b"", _NOBODY, 0, stale_at)) | found
+
+
+def _as_known(key: ApiKey, stale_at: float) -> _Known:
+    principal = Principal(
+        actor=f"key:{key.prefix}",
+        scopes=frozenset(SCOPES if ADMIN in key.scopes else key.scopes),
+        within=key.owner_id if key.is_restricted_to_owner else None,
+    )
+    expires_at = math.inf if key.expires_at is None else key.expires_at.timestamp()
+    return _Known(bytes(key.digest), principal, expires_at, stale_at)
+
+
+# --- When they were used ----------------------------------------------------------------------------
+# Two processes that note the same keys pass over each other's, instead of waiting.
+_NOTE: Final = """
+    UPDATE api_key SET last_used_at = statement_timestamp() WHERE prefix IN (
+        SELECT prefix FROM api_key WHERE prefix = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED
+    )
+"""
+
+
+@once
+def _uses() -> "SimpleQueue[str]":
+    """What was used and is to be noted, by a thread of its own: no request waits for it."""
+    queue: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=_note, args=[queue], name="uses of keys", daemon=True).start()
+    return queue
+
+
+def _note(queue: "SimpleQueue[str]") -> None:
+    while True:
+        prefixes = [queue.get()]
+        with suppress(Empty):
+            while len(prefixes) < MOST:
+                prefixes.append(queue.get_nowait())
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(_NOTE, [prefixes])
+        except db.Error as error:
+            logger.warning("the use of %d keys was not noted: %s", len(prefixes), error)
+        finally:
+            connection.close()

@@ -1,0 +1,71 @@
+"""manage.py create_api_key: make an API key and print it, once."""
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from wallets.access import keys
+from wallets.access.rights import SCOPES
+from wallets.api.values import Label, TimeParameter
+from wallets.management.arguments import Command as Base
+from wallets.management.arguments import argument
+from wallets.models import User
+
+
+class Command(Base):
+    help = "Make an API key and print it. It is shown only now: what is stored is a hash of it."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--name", type=argument(Label), required=True, help="what it is for")
+        parser.add_argument(
+            "--scope", nargs="+", action="extend", choices=SCOPES, required=True, dest="scopes"
+        )
+        parser.add_argument("--owner", metavar="USERNAME", help="whose it is; inactive, it is refused")
+        parser.add_argument(
+            "--restricted", action="store_true", help="for the wallets that its owner owns alone"
+        )
+        parser.add_argument(
+            "--expires", type=argument(TimeParameter), metavar="TIME", help="such as 2027-01-01T00:00:00Z"
+        )
+        parser.add_argument(
+            "--from-environment",
+            metavar="VARIABLE",
+            help="take the key from there and print nothing; safe to repeat, and empty it makes none",
+        )
+
+    def handle(self, **options: Any) -> None:
+        if not options["name"].strip():
+            self.refuse("--name must not be empty")
+        if options["restricted"] and not options["owner"]:
+            self.refuse("--restricted needs an --owner")
+        if options["expires"] and options["expires"] <= datetime.now(UTC):
+            self.refuse("--expires must be in the future")
+        variable = options["from_environment"]
+        text = os.environ.get(variable, "") if variable else keys.new_text()
+        if not text:
+            return
+        try:
+            key, is_new = keys.make(
+                text,
+                name=options["name"],
+                scopes=options["scopes"],
+                owner=self._owner(options["owner"]),
+                is_restricted=options["restricted"],
+                expires_at=options["expires"],
+            )
+        except ValueError as error:
+            self.refuse(f"{variable}: {error}")
+        if not variable:
+            self.stdout.write(text)
+        elif is_new:
+            self.stdout.write(f"Made the API key {key.prefix} of {variable}")
+
+    def _owner(self, username: str | None) -> User | None:
+        if username is None:
+            return None
+        owner = User.objects.filter(username=username).first()
+        if owner is None:
+            self.refuse(f"there is no user {username}")
+        return owner

@@ -1,0 +1,20 @@
+"""manage.py revoke_api_key: end an API key, for ever."""
+
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from wallets.access import keys
+from wallets.management.arguments import Command as Base
+
+
+class Command(Base):
+    help = "End an API key, for ever. Within five seconds no process takes it any more."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("prefix", help="the 8 characters after wk_")
+
+    def handle(self, **options: Any) -> None:
+        if not keys.revoke(options["prefix"]):
+            self.refuse(f"there is no key {options['prefix']} that is not revoked")
+        self.stdout.write(f"Revoked {options['prefix']}")
