@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test faults bench loadtest alone check formatted format lint types roundtrip clean
+.PHONY: help messages run test faults browser bench loadtest alone check formatted format lint types roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
@@ -18,12 +18,21 @@ help: ## list the commands
 run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
 
+# Those that break things under load, by themselves: others would be in their way. With ARGS all are one run.
 test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
-	@$(PYTHON) -m pytest --cov=wallets --cov-report=term-missing:skip-covered \
-		$(COVERAGE) $(ARGS)
+ifeq ($(ARGS),)
+	@without=$$($(PYTHON) -m tests.browser.chromium) && \
+		$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults $$without --cov=wallets --cov-report=
+	@$(PYTHON) -m pytest tests/faults --cov=wallets --cov-append --cov-report=term-missing:skip-covered $(COVERAGE)
+else
+	@without=$$($(PYTHON) -m tests.browser.chromium) && $(PYTHON) -m pytest $$without $(ARGS)
+endif
 
 faults: .venv/ready ## the tests that break database and workers under load, alone; FAULTS=long takes its time
 	@$(PYTHON) -m pytest tests/faults $(ARGS)
+
+browser: .venv/ready ## the tests of the pages in a Chromium, alone
+	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
 bench: .venv/ready ## measure the service beside its yardsticks, five minutes; ARGS="hot naive" picks, ARGS=--help
 	@$(PYTHON) -m loadtest.bench $(ARGS)
@@ -35,7 +44,8 @@ check: COVERAGE := --cov-fail-under=95
 check: formatted lint types roundtrip alone test ## all that has to pass before a change is done
 
 alone: .venv/ready ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
-	@GROUP_COMMIT=off $(PYTHON) -m pytest $(addprefix tests/test_, $(addsuffix .py, $(LEDGER_TESTS))) $(ARGS)
+	@GROUP_COMMIT=off $(PYTHON) -m pytest --numprocesses 2 --dist loadfile \
+		$(addprefix tests/test_, $(addsuffix .py, $(LEDGER_TESTS))) $(ARGS)
 
 formatted: .venv/ready
 	@$(PYTHON) -m ruff format --check .
@@ -52,6 +62,12 @@ types: .venv/ready ## check the types with mypy
 
 roundtrip: .venv/ready ## apply the changelogs, roll all of them back and apply them again
 	@$(PYTHON) -m local.roundtrip
+
+messages: .venv/ready ## collect the texts of the pages for translation, and compile it; needs gettext
+	@cd wallets && for what in "makemessages --locale ru --no-location --no-obsolete --ignore=admin* --ignore=api/*" \
+			compilemessages; do \
+		SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://nobody@localhost/none \
+			../$(PYTHON) ../manage.py $$what; done
 
 clean: ## remove all that make made: the virtual environment, caches, the local database with its data
 	@test ! -e .local/postgres/lock || flock --nonblock .local/postgres/lock true || \

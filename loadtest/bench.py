@@ -18,6 +18,7 @@ from loadtest.figures import Figures
 from loadtest.servers import (
     BARE,
     KEYED,
+    LIMITED,
     NAIVE,
     SERVICE,
     THREADS,
@@ -62,6 +63,7 @@ class Row:
 ROWS = {
     "hot": Row("one hot wallet"),
     "key": Row("one hot wallet, by an API key", KEYED),
+    "limited": Row("the same, with a rate limit", LIMITED),
     "keys": Row("one hot wallet, with keys", with_keys=True),
     "bulk": Row("one hot wallet, 1,000 a request", connections=8, operations=1000),
     "bulk-keys": Row("the same, with keys", connections=8, operations=1000, with_keys=True),
@@ -134,7 +136,7 @@ class Bench:
         post = Post(
             with_keys=row.with_keys,
             prefer="respond-async" if row.is_for_later else None,
-            api_key=self._key if row.kind == KEYED else None,
+            api_key=self._key if row.kind in (KEYED, LIMITED) else None,
         )
         if row.operations > 1:
             paths = FOLDER / "bulk.paths"

@@ -30,6 +30,9 @@ class Kind:
 
 SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
 KEYED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"),))
+LIMITED = Kind(
+    "walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"), ("RATE_LIMIT_KEY", "100000000/1h"))
+)
 UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
 THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
 BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")

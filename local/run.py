@@ -104,6 +104,7 @@ def banner(url: str, wallet: str) -> str:
     wallets = f"{url}/api/v1/wallets"
     deposit = """-H 'Content-Type: application/json' -d '{"operationType":"DEPOSIT","amount":"10"}'"""
     return f"""
+  wallet  {url}/   (sign up, and you have one)
   API     {wallets}
   docs    {url}/api/docs
   admin   {url}/admin/

@@ -68,6 +68,7 @@ def environment(database_url: str, address: Address) -> dict[str, str]:
         "API_ACCESS": "open",
         "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
         "HTTPS": "off",
+        "EMAIL_URL": "consolemail://",
         "BIND": address.bind,
     }
     exported = {name: value for name, value in os.environ.items() if value}

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from django.test import Client
 
 JSON = "application/json"
+UNKNOWN_ID = "01930a5d-0000-7000-8000-000000000000"  # a UUID that nothing has
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Sender(Protocol):
 class InProcess:
     """Django's test client: no server, but every middleware."""
 
-    def __init__(self) -> None:
-        self.client = Client(raise_request_exception=False)
+    def __init__(self, **options: Any) -> None:
+        self.client = Client(raise_request_exception=False, **options)
 
     def send(
         self, method: str, path: str, content: bytes | None = None, headers: Mapping[str, str] | None = None

@@ -101,6 +101,14 @@ def unmoved() -> Unchanged:
     return check
 
 
+@pytest.fixture
+def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password at a millionth of its cost."""
+    from wallets.access.passwords import Hasher
+
+    monkeypatch.setattr(Hasher, "iterations", 1)
+
+
 @pytest.fixture(scope="session")
 def service() -> Iterator[str]:
     """The address of the service as it really runs: gunicorn with several processes."""

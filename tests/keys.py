@@ -1,8 +1,13 @@
-"""API keys and owners for tests."""
+"""API keys, people and operators for tests."""
 
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
+from django.contrib.auth.hashers import make_password
+from django.contrib.auth.models import Permission
+
+from tests.client import Api, InProcess
 from wallets.access import keys
 from wallets.models import User
 
@@ -16,6 +21,36 @@ def new_key(*scopes: str, **fields: Any) -> str:
 
 def new_owner(**fields: Any) -> User:
     return User.objects.create_user(username=f"owner-{uuid4()}", **fields)
+
+
+PASSWORD = "correct horse battery staple"
+
+
+@cache
+def hashed() -> str:
+    """Once: it costs a third of a second."""
+    return make_password(PASSWORD)
+
+
+def new_person(**fields: Any) -> User:
+    """Somebody who could log in with PASSWORD."""
+    email = f"person-{uuid4()}@example.com"
+    given = {"username": email, "email": email, "first_name": "Anna", "password": hashed(), **fields}
+    return User.objects.create(**given)
+
+
+def new_operator(*permissions: str, **fields: Any) -> User:
+    user = new_person(username=f"operator-{uuid4()}", is_staff=True, **fields)
+    names = [name.removeprefix("wallets.") for name in permissions]
+    user.user_permissions.set(Permission.objects.filter(codename__in=names))
+    return user
+
+
+def session_of(user: User) -> Api:
+    """The API as it is called from the browser of who is logged in."""
+    sender = InProcess()
+    sender.client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
+    return Api(sender)
 
 
 def prefix_of(text: str) -> str:

@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from psycopg.errors import LockNotAvailable
 
+from tests.client import UNKNOWN_ID
 from tests.conftest import Unchanged
 from wallets.admin import actions, lists
 from wallets.ledger import submit
@@ -108,6 +109,11 @@ def log_of(wallet: Wallet) -> list[str]:
         "/admin/wallets/",
         WALLETS,
         OPERATIONS,
+        "/admin/admin/logentry/",
+        "/admin/axes/accessattempt/",
+        "/admin/axes/accesslog/",
+        "/admin/second-factor/",
+        "/admin/second-factor/enrol/",
         "/admin/wallets/apikey/",
         "/admin/wallets/hold/",
         "/admin/wallets/inboxentry/",
@@ -647,7 +653,7 @@ def test_an_action_from_another_site_is_refused(operator: User, unchanged: Uncha
         assert client.post(page(wallet, action), adjustment()).status_code == 403
 
 
-@pytest.mark.parametrize("wallet_id", [str(uuid4()), "nonsense", "00000000"])
+@pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "nonsense", "00000000"])
 @pytest.mark.parametrize("action", [*ACTIONS, "change"])
 def test_a_wallet_that_does_not_exist_has_no_pages(client: Client, wallet_id: str, action: str) -> None:
     response = client.get(f"{WALLETS}{wallet_id}/{action}/", follow=True)
@@ -671,7 +677,8 @@ def test_a_superuser_makes_an_operator(root: Client) -> None:
     assert form.fields.keys() >= fields.keys()
     assert root.post(address, fields | joined).status_code == 302
     client = Client()
-    assert client.login(username=name, password=chosen)
+    sent = client.post(f"/admin/login/?next={WALLETS}", {"username": name, "password": chosen})
+    assert sent["Location"] == WALLETS
     assert client.get(WALLETS).status_code == 200
 
 
@@ -685,6 +692,94 @@ def test_only_superusers_hand_out_permissions() -> None:
     assert client.get("/admin/wallets/user/add/").status_code == 403
     assert client.get("/admin/auth/group/add/").status_code == 403
     assert not User.objects.get(id=target.id).is_superuser
+
+
+def send_user(root: Client, user: User, **changes: str) -> Any:
+    """The form of a user's page as a browser sends it, with these changes."""
+    address = reverse("admin:wallets_user_change", args=[user.id])
+    fields = {name: getattr(user, name) for name in ("username", "first_name", "last_name", "email")}
+    boxes = {name: "on" for name in ("is_active", "is_staff") if getattr(user, name)}
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
+    return root.post(address, {**fields, **boxes, **joined, **changes})
+
+
+def new_person() -> User:
+    email = f"anna-{uuid4()}@example.com"
+    return new_user(username=email, email=email, is_staff=False)
+
+
+def names_of(user: User) -> tuple[str, str]:
+    user.refresh_from_db()
+    return user.username, user.email
+
+
+def test_who_logs_in_with_their_address_logs_in_with_their_new_one(root: Client) -> None:
+    user = new_person()
+    new = f"Anna-{uuid4()}@example.com"
+    assert send_user(root, user, email=new).status_code == 302
+    assert names_of(user) == (new.lower(), new)
+    again = f"anna-{uuid4()}@example.com"
+    assert send_user(root, user, email=again).status_code == 302
+    assert names_of(user) == (again, again)
+
+
+def test_an_operators_name_stays_when_their_address_changes(root: Client) -> None:
+    user = new_user(email=f"old-{uuid4()}@example.com")
+    new = f"new-{uuid4()}@example.com"
+    assert send_user(root, user, email=new).status_code == 302
+    assert names_of(user) == (user.username, new)
+    assert send_user(root, user, email="").status_code == 302
+    assert names_of(user) == (user.username, "")
+
+
+def test_a_persons_name_stays_when_their_address_is_taken_away(root: Client) -> None:
+    user = new_person()
+    name = user.username
+    assert send_user(root, user, email="").status_code == 302
+    assert names_of(user) == (name, "")
+
+
+def test_a_user_saved_unchanged_stays_the_same(root: Client) -> None:
+    for user in (new_person(), new_user()):
+        before = names_of(user)
+        assert send_user(root, user).status_code == 302
+        assert names_of(user) == before
+
+
+@pytest.mark.parametrize("field", ["username", "email"])
+@pytest.mark.parametrize("of", ["username", "email"])
+def test_nobody_takes_the_name_or_address_of_another(root: Client, field: str, of: str) -> None:
+    other = new_user(username=f"Bob-{uuid4()}@example.com", email=f"Bob-{uuid4()}@example.com")
+    for user in (new_person(), new_user()):
+        before = names_of(user)
+        for taken in (getattr(other, of), getattr(other, of).upper()):
+            response = send_user(root, user, **{field: taken})
+            assert response.status_code == 200
+            assert response.context["adminform"].form.errors.keys() == {field}
+            assert names_of(user) == before
+
+
+def test_no_operator_is_made_with_the_name_of_another(root: Client) -> None:
+    other = new_person()
+    chosen = {
+        "usable_password": "true",
+        "password1": "nine green elephants",
+        "password2": "nine green elephants",
+    }
+    for name in (other.username, other.username.upper()):
+        response = root.post("/admin/wallets/user/add/", {"username": name, **chosen})
+        assert response.status_code == 200
+        assert response.context["adminform"].form.errors.keys() == {"username"}
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x00@example.com", "x" * 255, "x" * 10_000])
+@pytest.mark.parametrize("field", ["username", "email", "first_name"])
+def test_a_user_with_nonsense_is_not_saved(root: Client, field: str, text: str) -> None:
+    user = new_person()
+    before = names_of(user)
+    response = send_user(root, user, **{field: text})
+    assert response.context["adminform"].form.errors.keys() == {field}
+    assert names_of(user) == before
 
 
 def test_users_are_not_deleted_because_the_trail_names_them(root: Client) -> None:

@@ -1,4 +1,8 @@
-"""API keys in the admin: looked at by who may, revoked by who may, made and edited by nobody."""
+"""API keys in the admin: looked at, made and revoked by who may, edited by nobody."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -101,3 +105,72 @@ def test_nobody_adds_edits_or_deletes_a_key_here() -> None:
 def test_a_key_that_is_not_there_leads_back(client: Client) -> None:
     response = client.get(f"{KEYS}nosuchke/revoke/", follow=True)
     assert "doesn’t exist" in text_of(response)
+
+
+# --- Made -------------------------------------------------------------------------------------------
+MAKE = f"{KEYS}make/"
+
+
+def made(client: Client, **fields: Any) -> str | None:
+    """The key that the page shows, if it shows one."""
+    sent = {"name": "shop", "scopes": [READ], **fields}
+    response = client.post(MAKE, sent)
+    assert response.status_code == 200
+    found = re.search(r"wk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}", text_of(response))
+    return found[0] if found else None
+
+
+@pytest.fixture
+def maker() -> Client:
+    """An operator who makes keys, and may look at wallets."""
+    return logged_in(new_user("view_apikey", "add_apikey", "view_wallet", "view_operation", "view_hold"))
+
+
+def test_a_key_is_made_and_shown_once(maker: Client) -> None:
+    assert MAKE in shown(maker, KEYS)
+    owner = new_owner()
+    fields = {"owner": owner.username.upper(), "is_restricted": "on", "expires_at": "2100-01-01T00:00"}
+    key = made(maker, **fields)
+    assert key is not None
+    assert Api(key=key).get("/wallets").status == 200
+    stored = ApiKey.objects.get(prefix=prefix_of(key))
+    assert (stored.name, stored.owner, stored.is_restricted_to_owner) == ("shop", owner, True)
+    assert stored.expires_at == datetime(2100, 1, 1, tzinfo=UTC)
+    assert key not in shown(maker, KEYS) + shown(maker, page(key))
+    assert "wallets:read" in LogEntry.objects.get(object_id=stored.prefix).change_message
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": ""},
+        {"name": "x" * 201},
+        {"name": "\x00"},
+        {"scopes": []},
+        {"scopes": ["everything"]},
+        {"scopes": [DEPOSIT]},
+        {"scopes": ["admin"]},
+        {"owner": "nobody-of-that-name"},
+        {"is_restricted": "on"},
+        {"expires_at": "2000-01-01T00:00"},
+        {"expires_at": "tomorrow"},
+    ],
+)
+def test_what_cannot_be_or_is_more_than_its_maker_may_makes_no_key(
+    maker: Client, fields: dict[str, Any]
+) -> None:
+    before = ApiKey.objects.count()
+    assert made(maker, **fields) is None
+    assert ApiKey.objects.count() == before
+
+
+def test_a_superuser_makes_keys_for_everything() -> None:
+    key = made(logged_in(new_user(is_superuser=True)), scopes=["admin"])
+    assert Api(key=key).post("/wallets", {}).status == 201
+
+
+def test_who_may_only_look_makes_none(client: Client) -> None:
+    before = ApiKey.objects.count()
+    assert MAKE not in shown(client, KEYS)
+    assert client.post(MAKE, {"name": "shop", "scopes": [READ]}).status_code == 403
+    assert ApiKey.objects.count() == before

@@ -8,15 +8,17 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 import pytest
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from tests.cluster import cluster
 from tests.conftest import Unchanged
 from tests.test_admin import logged_in, new_user, new_wallet, page, plan_of, shown
-from wallets.admin import chart
+from wallets import chart
 from wallets.ledger import inbox, submit
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import Capture, Deposit, Reversal, Transfer, Void, Withdraw
@@ -78,6 +80,22 @@ def rows_in(html: str, where: str) -> list[str]:
 
 
 # --- The lists --------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def crowded_inbox() -> Iterator[None]:
+    """Of many wallets: else whatever other tests have left in it decides how PostgreSQL reads it."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
+        database.execute(
+            "WITH crowd AS (INSERT INTO wallet (id, currency, label)"
+            " SELECT gen_random_uuid(), 'EUR', 'crowd' FROM generate_series(1, 300) RETURNING id)"
+            " INSERT INTO inbox (id, wallet_id, type, amount, created_at)"
+            " SELECT gen_random_uuid(), crowd.id, 'DEPOSIT', 1, now() FROM crowd, generate_series(1, 10)"
+        )
+        database.execute("ANALYZE inbox")
+        yield
+        database.execute("DELETE FROM inbox USING wallet WHERE wallet.id = wallet_id AND label = 'crowd'")
+
+
+@pytest.mark.usefixtures("crowded_inbox")
 @pytest.mark.parametrize(
     ("where", "query", "index"),
     [

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.client import Api
+from tests.client import UNKNOWN_ID, Api
 from tests.cluster import cluster
 from wallets.management.commands import wait_for_db
 from wallets.models import Operation, Wallet
@@ -242,13 +242,13 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
         ["create_wallet", "--deposit", "0.001"],
         ["create_wallet", "--count", "0"],
         ["create_wallet", "--count", "many"],
-        ["create_wallet", "--count", "2", "--id", str(uuid4())],
+        ["create_wallet", "--count", "2", "--id", UNKNOWN_ID],
         ["create_wallet", "--label", "x" * 201],
         ["create_wallet", "--nonsense"],
         ["show_wallet"],
         ["show_wallet", "x"],
-        ["show_wallet", str(uuid4())],
-        ["verify_ledger", "--wallet", str(uuid4())],
+        ["show_wallet", UNKNOWN_ID],
+        ["verify_ledger", "--wallet", UNKNOWN_ID],
         ["verify_ledger", "--batch", "0"],
         ["process_inbox", "--batch", "0"],
         ["process_inbox", "--status", "--until-empty"],

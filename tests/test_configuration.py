@@ -108,6 +108,12 @@ def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list
         ("TRUST_PROXY", "yes"),
         ("HSTS_SECONDS", "-1"),
         ("API_ACCESS", "closed"),
+        ("ADMIN_OTP", "required"),
+        ("LOGIN_LOCKOUT", "5"),
+        ("RATE_LIMIT_KEY", "0/1s"),
+        ("RATE_LIMIT_USER", "10/1w"),
+        ("RATE_LIMIT_SIGNUP", "ten/1m"),
+        ("SESSION_HOURS", "0"),
         ("DATABASE_POOL_MIN", "-1"),
         ("DATABASE_POOL_MAX", "0"),
         ("DATABASE_CONNECT_TIMEOUT", "3s"),
@@ -141,6 +147,9 @@ def test_the_server_tells_a_malformed_value_in_one_line_too() -> None:
         ("DATABASE_URL", "postgres://walletsvc:hunter2@127.0.0.1:port/walletsvc"),
         ("DATABASE_URL", "postgres://walletsvc:hunter2/@127.0.0.1/walletsvc"),
         ("DATABASE_URL", "hunter2"),
+        ("EMAIL_URL", "hunter2"),
+        ("EMAIL_URL", "imap://walletsvc:hunter2@mail.example.com"),
+        ("EMAIL_URL", "smtp://walletsvc:hunter2@mail.example.com:port"),
     ],
 )
 def test_a_malformed_secret_is_named_but_not_shown(command: list[str], name: str, value: str) -> None:

@@ -18,7 +18,7 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import connection, transaction
 
-from tests.client import Answer, Api, OverHttp
+from tests.client import UNKNOWN_ID, Answer, Api, OverHttp
 from tests.conftest import Books
 from wallets.api import statements
 from wallets.api.examples import STATEMENT_AS_CSV
@@ -227,7 +227,7 @@ def test_before_its_first_operation_a_wallet_had_nothing_and_before_that_it_was_
 
 
 @pytest.mark.parametrize("path", ["balance", "balance?at=2026-01-01T00:00:00Z", "statement"])
-@pytest.mark.parametrize("wallet_id", [str(uuid4()), "x"])
+@pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "x"])
 def test_a_wallet_that_is_not_has_no_past(api: Api, wallet_id: str, path: str) -> None:
     assert api.get(f"/wallets/{wallet_id}/{path}").code == "wallet_not_found"
 

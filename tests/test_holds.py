@@ -8,7 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from tests.client import Answer, Api
+from tests.client import UNKNOWN_ID, Answer, Api
 from tests.cluster import cluster
 from tests.conftest import Books, Unchanged
 from tests.test_idempotency import without_request_id
@@ -127,13 +127,13 @@ def test_nothing_is_held_in_a_wallet_that_does_not_move(
         assert api.hold(wallet_id, "1").code == code
 
 
-@pytest.mark.parametrize("wallet_id", [str(uuid4()), "x"])
+@pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "x"])
 def test_an_unknown_wallet_is_not_found(api: Api, wallet_id: str) -> None:
     assert api.hold(wallet_id, "1").code == "wallet_not_found"
     assert api.get(f"/wallets/{wallet_id}/holds").code == "wallet_not_found"
 
 
-@pytest.mark.parametrize("hold_id", [str(uuid4()), "x"])
+@pytest.mark.parametrize("hold_id", [UNKNOWN_ID, "x"])
 def test_an_unknown_hold_is_not_found(api: Api, hold_id: str) -> None:
     answers = (api.get(f"/holds/{hold_id}"), api.capture(hold_id), api.void(hold_id))
     assert [(answer.status, answer.code) for answer in answers] == [(404, "hold_not_found")] * 3

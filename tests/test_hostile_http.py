@@ -101,6 +101,31 @@ def test_a_body_of_100_megabytes_is_refused_without_being_read(
             assert json.loads(answer.body)["code"] == "payload_too_large"
 
 
+@pytest.mark.parametrize(
+    "charset", [b"hex", b"rot13", b"idna", b"utf-16", b"unicode_escape", b"undefined", b"x"]
+)
+def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api: Api, charset: bytes) -> None:
+    wallet_id = live_api.open(label="ключ")
+    head = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += b"Content-Type: text/plain; charset=%s\r\n\r\n"
+    for path, status in (
+        (f"/api/v1/wallets/{wallet_id}?x=%41\\ud800", 200),
+        ("/api/v1/wallets?limit=%31&limit=\\ud800", 400),
+        ("/?x=%FF\\ud800", 200),
+        ("/login?next=\\ud800", 200),
+        ("/nope?" + "a&" * 1500, 404),
+    ):
+        assert exchange(service, head % (path.encode(), charset)).status == status
+    form = b'--x\r\nContent-Disposition: form-data; name="email"\r\n\r\n\\ud800\r\n--x--\r\n'
+    posted = exchange(
+        service,
+        b"POST /signup HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n" % len(form)
+        + b"Content-Type: multipart/form-data; boundary=x; charset=%s\r\n\r\n" % charset,
+        form,
+    )
+    assert posted.status == 403  # without its token
+
+
 def test_a_body_in_chunks_is_read(service: str, live_api: Api) -> None:
     wallet_id = live_api.open()
     head = f"POST /api/v1/wallets/{wallet_id}/operation HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"

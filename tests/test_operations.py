@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Api
+from tests.client import UNKNOWN_ID, Api
 from tests.conftest import Books, Unchanged
 
 
@@ -132,7 +132,7 @@ def test_the_largest_amount_can_be_moved(api: Api) -> None:
         ("description", "x" * 501),
         ("description", 5),
         ("id", 5),
-        ("walletId", str(uuid4())),
+        ("walletId", UNKNOWN_ID),
         ("balance", "5"),
         ("actor", "operator:root"),
     ],
@@ -165,7 +165,7 @@ def test_sql_is_data(api: Api) -> None:
     assert api.wallet(wallet_id)["label"] == text
 
 
-@pytest.mark.parametrize("operation_id", [str(uuid4()), "x"])
+@pytest.mark.parametrize("operation_id", [UNKNOWN_ID, "x"])
 def test_an_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
     assert api.get(f"/operations/{operation_id}").code == "operation_not_found"
 

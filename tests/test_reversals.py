@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Api
+from tests.client import UNKNOWN_ID, Api
 from tests.conftest import Books, Unchanged
 from tests.test_idempotency import without_request_id
 from wallets.ledger.inbox import drain
@@ -151,7 +151,7 @@ def test_what_was_rejected_or_has_moved_nothing_cannot_be_reversed(api: Api, unm
                 assert (recorded["reversesId"], recorded["status"]) == (operation_id, "REJECTED")
 
 
-@pytest.mark.parametrize("operation_id", [str(uuid4()), "x"])
+@pytest.mark.parametrize("operation_id", [UNKNOWN_ID, "x"])
 def test_an_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
     answer = api.reverse(operation_id)
     assert (answer.status, answer.code) == (404, "operation_not_found")

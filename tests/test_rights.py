@@ -11,12 +11,24 @@ from django.conf import LazySettings
 
 from tests.client import Answer, Api
 from tests.conftest import Books, Unchanged
-from tests.keys import new_key, new_owner, prefix_of
+from tests.keys import PASSWORD, new_key, new_operator, new_owner, new_person, prefix_of, session_of
 from wallets.access import rights
-from wallets.access.rights import ADMIN, DEPOSIT, HOLD, READ, SCOPES, TRANSFER, WITHDRAW, WRITE
+from wallets.access.rights import (
+    ADMIN,
+    ANYBODY,
+    DEPOSIT,
+    HOLD,
+    OF_OPERATORS,
+    PERSON,
+    READ,
+    SCOPES,
+    TRANSFER,
+    WITHDRAW,
+    WRITE,
+)
 from wallets.api import urls
 from wallets.ledger.inbox import drain
-from wallets.models import InboxEntry, Operation, Wallet, WalletChange
+from wallets.models import InboxEntry, Operation, User, Wallet, WalletChange
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +40,7 @@ def _with_keys_alone(settings: LazySettings) -> None:
 class World:
     """What one owner has, and somebody else's wallet. Both have a restricted key that may do everything."""
 
+    user: User  # the owner
     owner: Api
     stranger: Api
     bank: Api
@@ -38,13 +51,25 @@ class World:
         return self.ids["wallet"], self.ids["other"]
 
 
-def restricted_key() -> str:
-    return new_key(ADMIN, owner=new_owner(), is_restricted=True)
+def restricted_key(owner: User | None = None) -> str:
+    return new_key(ADMIN, owner=owner or new_owner(), is_restricted=True)
 
 
 @pytest.fixture
 def world() -> World:
-    owner, stranger, bank = (Api(key=key) for key in (restricted_key(), restricted_key(), new_key(ADMIN)))
+    return new_world()
+
+
+@pytest.fixture(scope="module")
+def quiet_world() -> World:
+    """For what is refused: it stays as it is."""
+    return new_world()
+
+
+def new_world() -> World:
+    user = new_person()
+    keys = (restricted_key(user), restricted_key(), new_key(ADMIN))
+    owner, stranger, bank = (Api(key=key) for key in keys)
     wallet, other = owner.open(currency="EUR"), stranger.open(currency="EUR")
     ids = {
         "wallet": wallet,
@@ -52,8 +77,10 @@ def world() -> World:
         "operation": bank.deposit(wallet, "100").json["id"],
         "transfer": owner.transfer(wallet, other, "10", key="rent").json["id"],
         "hold": owner.hold(wallet, "5").json["id"],
+        "person": user.email,
+        "newcomer": f"newcomer-{uuid4()}@example.com",
     }
-    return World(owner, stranger, bank, ids)
+    return World(user, owner, stranger, bank, ids)
 
 
 # --- Every request by everybody ---------------------------------------------------------------------
@@ -70,10 +97,11 @@ class Row:
     """A request that is in order, with the scope that it needs."""
 
     address: str  # what is named in it belongs to the owner
-    scope: str
+    scope: str | None  # None: it is for everybody
     done: int
     body: dict[str, Any] | None = None
     foreign: tuple[int, str | None] | None = None  # what the stranger is answered, where that is not a 404
+    is_found_first: bool = False  # what is named, before it is known which scope that takes
 
     def send(self, method: str, api: Api, ids: dict[str, str]) -> Answer:
         return api.send(method, self.address.format(**ids), _filled(self.body, ids))
@@ -107,7 +135,9 @@ ROWS = {
     "POST /wallet": Row("/wallet", DEPOSIT, 201, {"walletId": "{wallet}", **DEPOSIT_1}),
     "POST /operations": Row("/operations", DEPOSIT, 200, BULK, (409, "wallet_not_found")),
     "GET /operations/{id}": Row("/operations/{operation}", READ, 200),
-    "POST /operations/{id}/reversal": Row("/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}),
+    "POST /operations/{id}/reversal": Row(
+        "/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}, is_found_first=True
+    ),
     "GET /wallets/{id}/operations": Row("/wallets/{wallet}/operations", READ, 200),
     "GET /wallets/{id}/balance": Row("/wallets/{wallet}/balance", READ, 200),
     "GET /wallets/{id}/statement": Row("/wallets/{wallet}/statement", READ, 200),
@@ -119,35 +149,113 @@ ROWS = {
     "GET /holds/{id}": Row("/holds/{hold}", READ, 200),
     "POST /holds/{id}/capture": Row("/holds/{hold}/capture", HOLD, 201, {"amount": "1"}),
     "POST /holds/{id}/void": Row("/holds/{hold}/void", HOLD, 200, {}),
-}
-Expected = Callable[[Row], tuple[int, str | None]]
-
-
-def done(row: Row) -> tuple[int, str | None]:
-    return row.done, None
-
-
-def forbidden(_: Row) -> tuple[int, str | None]:
-    return 403, "forbidden"
-
-
-# Of each kind of principal the key, and what it is answered.
-PRINCIPALS: dict[str, tuple[Callable[[Row, World], str | None], Expected]] = {
-    "nobody": (lambda row, world: None, lambda row: (401, "unauthorized")),
-    "a made up key": (lambda row, world: f"wk_abcd1234_{'x' * 43}", lambda row: (401, "unauthorized")),
-    "a key that reads": (
-        lambda row, world: new_key(READ),
-        lambda row: done(row) if row.scope == READ else forbidden(row),
+    "POST /signup": Row(
+        "/signup", None, 201, {"name": "Anna", "email": "{newcomer}", "password": PASSWORD}, (201, None)
     ),
-    "a key with just the scope": (lambda row, world: new_key(row.scope), done),
+    "POST /login": Row("/login", None, 200, {"email": "{person}", "password": PASSWORD}, (200, None)),
+    "POST /logout": Row("/logout", PERSON, 204, {}, (204, None)),
+    "GET /me": Row("/me", PERSON, 200, None, (200, None)),
+    "GET /me/wallet": Row("/me/wallet", PERSON, 200, None, (404, "wallet_not_found")),
+}
+Expected = tuple[int, str | None]
+UNKNOWN: Expected = (401, "unauthorized")
+FORBIDDEN: Expected = (403, "forbidden")
+PROGRAMS = frozenset(SCOPES)
+PEOPLE = frozenset((PERSON, READ, TRANSFER))
+
+
+def expected(
+    row: Row, scopes: frozenset[str], *, is_foreign: bool = False, refused: Expected = FORBIDDEN
+) -> Expected:
+    """What who has these scopes is answered."""
+    if is_foreign and row.is_found_first:
+        return row.refused
+    if row.scope is not None and row.scope not in scopes:
+        return refused
+    return row.refused if is_foreign else (row.done, None)
+
+
+def of_operator(row: Row, scopes: frozenset[str]) -> Expected:
+    """They have no wallet of their own."""
+    return expected(row, scopes, is_foreign=row.address == "/me/wallet")
+
+
+def key(*scopes: str) -> Api:
+    return Api(key=new_key(*scopes))
+
+
+def own_scope(row: Row) -> str:
+    """The scope of the row, or where no key can have that, another."""
+    return row.scope if row.scope in SCOPES else READ
+
+
+def others(row: Row) -> list[str]:
+    return [scope for scope in SCOPES if scope not in (row.scope, ADMIN)]
+
+
+CLOSED = "somebody whose account was closed"
+BANKER = [name for names in OF_OPERATORS for name in names]
+VIEWER = next(iter(OF_OPERATORS))
+# Of each kind of principal how it asks, and what it is answered.
+PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expected]]] = {
+    "nobody": (lambda row, world: Api(), lambda row: expected(row, frozenset(), refused=UNKNOWN)),
+    "a made up key": (
+        lambda row, world: Api(key=f"wk_abcd1234_{'x' * 43}"),
+        lambda row: expected(row, frozenset(), refused=UNKNOWN),
+    ),
+    "a key that reads": (lambda row, world: key(READ), lambda row: expected(row, frozenset((READ,)))),
+    "a key with just the scope": (
+        lambda row, world: key(own_scope(row)),
+        lambda row: expected(row, frozenset((own_scope(row),))),
+    ),
     "a key with all other scopes": (
-        lambda row, world: new_key(*(scope for scope in SCOPES if scope not in (row.scope, ADMIN))),
-        forbidden,
+        lambda row, world: key(*others(row)),
+        lambda row: expected(row, frozenset(others(row))),
     ),
-    "the owner's restricted key": (lambda row, world: world.owner.key, done),
-    "a third's restricted key": (lambda row, world: restricted_key(), lambda row: row.refused),
-    "an admin key": (lambda row, world: world.bank.key, done),
+    "the owner's restricted key": (lambda row, world: world.owner, lambda row: expected(row, PROGRAMS)),
+    "a third's restricted key": (
+        lambda row, world: Api(key=restricted_key()),
+        lambda row: expected(row, PROGRAMS, is_foreign=True),
+    ),
+    "an admin key": (lambda row, world: world.bank, lambda row: expected(row, PROGRAMS)),
+    "the owner, logged in": (
+        lambda row, world: session_of(world.user),
+        lambda row: expected(row, PEOPLE),
+    ),
+    "another person": (
+        lambda row, world: session_of(new_person()),
+        lambda row: expected(row, PEOPLE, is_foreign=True),
+    ),
+    "an operator with no permission": (
+        lambda row, world: session_of(new_operator()),
+        lambda row: of_operator(row, frozenset((PERSON,))),
+    ),
+    "an operator who looks": (
+        lambda row, world: session_of(new_operator(*VIEWER)),
+        lambda row: of_operator(row, frozenset((PERSON, READ))),
+    ),
+    "an operator of the bank": (
+        lambda row, world: session_of(new_operator(*BANKER)),
+        lambda row: of_operator(row, PROGRAMS | {PERSON}),
+    ),
+    "a superuser": (
+        lambda row, world: session_of(new_operator(is_superuser=True)),
+        lambda row: of_operator(row, PROGRAMS | {PERSON}),
+    ),
+    CLOSED: (
+        lambda row, world: session_of(closed(world.user)),
+        lambda row: (
+            (401, "invalid_credentials")
+            if row.address == "/login"
+            else expected(row, frozenset(), refused=UNKNOWN)
+        ),
+    ),
 }
+
+
+def closed(user: User) -> User:
+    User.objects.filter(pk=user.pk).update(is_active=False)
+    return user
 
 
 def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
@@ -162,16 +270,20 @@ def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
     assert {(view, line.split()[0]) for line, view in served.items()} == {
         (view, method) for view, methods in rights.NEEDED.items() for method in methods
     }
+    assert {line for line, row in ROWS.items() if row.scope is None} == {
+        line for line, view in served.items() if rights.NEEDED[view][line.split()[0]] is ANYBODY
+    }
 
 
 @pytest.mark.parametrize("principal", PRINCIPALS)
 @pytest.mark.parametrize("line", ROWS)
 def test_a_request_is_answered_by_what_its_sender_may(
-    world: World, unchanged: Unchanged, line: str, principal: str
+    quiet_world: World, unchanged: Unchanged, line: str, principal: str
 ) -> None:
-    row, (key, expected) = ROWS[line], PRINCIPALS[principal]
-    status, code = expected(row)
-    asker = Api(key=key(row, world))
+    row, (as_principal, answered) = ROWS[line], PRINCIPALS[principal]
+    status, code = answered(row)
+    world = quiet_world if code and principal != CLOSED else new_world()
+    asker = as_principal(row, world)
     if code is None:
         assert row.send(line.split(maxsplit=1)[0], asker, world.ids).status == status
         Books(world.wallets).verify()

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.client import Api
+from tests.client import UNKNOWN_ID, Api
 from tests.conftest import Unchanged
 from wallets.models import Wallet, WalletChange
 
@@ -134,7 +134,7 @@ def test_all_that_is_wrong_is_named_at_once(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    "wallet_id", [str(uuid4()), "x", "0", "%00", "' OR 1=1 --", "01930a5dac96774b8cceb302099a8057"]
+    "wallet_id", [UNKNOWN_ID, "x", "0", "%00", "' OR 1=1 --", "01930a5dac96774b8cceb302099a8057"]
 )
 def test_an_unknown_or_malformed_id_is_not_found(api: Api, wallet_id: str) -> None:
     path = wallet_id.replace(" ", "%20")

@@ -1,9 +1,19 @@
 from typing import Any
 
-from django.apps import AppConfig
+import unfold.apps
+from django.apps import AppConfig, apps
 from django.core.cache import close_caches
 from django.core.signals import request_finished, request_started
 from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, reset_queries
+
+
+class Unfold(unfold.apps.BasicAppConfig):  # type: ignore[misc]
+    """The looks of the admin. Its site is ours, so unfold does not put its own in Django's place."""
+
+    default = False  # the app of this package is the next one
+
+    def ready(self) -> None:
+        apps.get_app_config("admin").default_site = "wallets.admin.site.operators_site"  # type: ignore[attr-defined]
 
 
 class WalletsConfig(AppConfig):
@@ -20,6 +30,8 @@ class WalletsConfig(AppConfig):
 
 
 def give_back_connection(**_: Any) -> None:
-    """To the pool. The connections of committer and reader are no request's."""
-    if hasattr(connections._connections, DEFAULT_DB_ALIAS):  # type: ignore[attr-defined]
+    """To the pool, unless in the middle of a transaction. Committer's and reader's are no request's."""
+    if not hasattr(connections._connections, DEFAULT_DB_ALIAS):  # type: ignore[attr-defined]
+        return
+    if not connections[DEFAULT_DB_ALIAS].in_atomic_block:
         connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()

@@ -14,6 +14,7 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
 from psycopg import errors as postgres
 from rest_framework import exceptions as drf
 from rest_framework.request import Request
@@ -37,6 +38,7 @@ _DRF: dict[type[Exception], type[Problem]] = {
     DisallowedHost: problems.BadRequest,
     SuspiciousOperation: problems.BadRequest,
     DjangoBadRequest: problems.BadRequest,
+    MultiPartParserError: problems.BadRequest,
     UnreadablePostError: problems.BadRequest,  # the client went away in the middle of its body
 }
 

@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import AbstractUser, UserManager
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Sum, Value, When
@@ -31,11 +31,36 @@ class CurrentTransactionId(models.Func):
     output_field = TransactionId()
 
 
+class Users(UserManager["User"]):
+    def get_by_natural_key(self, username: str | None) -> "User":
+        """Who logs in with this name, however it is capitalised."""
+        return self.get(username__iexact=username)
+
+    def by_email(self, email: str) -> models.QuerySet["User"]:
+        """At most one; in the words of the index."""
+        return self.exclude(email="").filter(email__iexact=email)
+
+
 class User(AbstractUser):
-    """Who logs in: an operator today. Our own class, because Django cannot swap it in later."""
+    """Who logs in: a person who signed up, by e-mail address, or an operator (`is_staff`), by name.
+
+    A person's username is their e-mail address, in lower case. No two names differ by case alone, nor do two
+    addresses.
+    """
+
+    username = models.CharField(
+        max_length=254, unique=True, error_messages={"unique": "Somebody has this name already."}
+    )
+
+    objects = Users()  # type: ignore[misc]
 
     class Meta(AbstractUser.Meta):
         db_table = "wallet_user"
+
+    @property
+    def name(self) -> str:
+        """What they are called, where they said; who signs up does."""
+        return self.get_full_name()
 
 
 def subquery_of(wallet_id: UUID) -> models.QuerySet[Any, Any]:
@@ -105,6 +130,11 @@ class Wallet(models.Model):
         expired: Decimal = getattr(self, "expired", Decimal(0))
         held: Decimal = self.held
         return held - expired
+
+    @property
+    def available_now(self) -> Decimal:
+        balance: Decimal = self.balance
+        return balance - self.held_now
 
 
 class Operations(models.QuerySet["Operation"]):
@@ -285,3 +315,20 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix})"
+
+
+class RateLimit(models.Model):
+    """How often somebody has asked in the window that began then (wallets/access/limits.py)."""
+
+    subject = models.CharField(
+        primary_key=True, max_length=300
+    )  # the limit and whom it is for: "login:127.0.0.1"
+    began_at = models.DateTimeField()
+    hits = models.BigIntegerField()
+
+    class Meta:
+        db_table = "rate_limit"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.subject

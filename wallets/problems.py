@@ -83,6 +83,11 @@ class Unauthorized(Problem):
     headers = {"WWW-Authenticate": "Bearer"}
 
 
+class InvalidCredentials(Problem):
+    code, status, title = "invalid_credentials", 401, "The login or the password is wrong"
+    headers = {"WWW-Authenticate": "Bearer"}
+
+
 class Forbidden(Problem):
     code, status, title = "forbidden", 403, "This is not allowed"
 
@@ -117,6 +122,10 @@ class NotAcceptable(Problem):
 
 
 # --- 409: a rule refused ----------------------------------------------------------------------------
+class EmailTaken(Problem):
+    code, status, title = "email_taken", 409, "Somebody has signed up with this e-mail address"
+
+
 class WalletClosed(Problem):
     code, status, title = "wallet_closed", 409, "The wallet is closed"
 

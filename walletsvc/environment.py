@@ -5,7 +5,9 @@ READ remembers every name with its default, so that a test can hold env.example 
 """
 
 import os
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
 
@@ -44,6 +46,10 @@ def address(name: str, default: str) -> str:
         return raw
 
     return _read(name, default, parse)
+
+
+def text(name: str, default: str) -> str:
+    return _read(name, default, str)
 
 
 def secret(name: str, minimum_length: int) -> str:
@@ -86,6 +92,47 @@ def seconds(name: str, default: float) -> float:
         return value
 
     return _read(name, default, parse)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so many seconds."""
+
+    hits: int
+    seconds: int
+
+
+def rate(name: str, default: str) -> Rate | None:
+    """`20/1m` is 20 in a minute (s, m, h or d); `off` is no limit, None."""
+
+    def parse(raw: str) -> Rate | None:
+        if raw == "off":
+            return None
+        found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,3})([smhd])", raw)
+        if not found:
+            raise ValueError("must be such as 20/1m (20 in a minute; s, m, h or d), or off")
+        return Rate(int(found[1]), int(found[2]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[3]])
+
+    return _read(name, default, parse)
+
+
+def email(name: str) -> dict[str, Any] | None:
+    """A server for outgoing mail as Django's EMAIL_ settings; None where there is none."""
+
+    def parse(raw: str) -> dict[str, Any] | None:
+        if not raw:
+            return None
+        try:
+            config = environ.Env.email_url_config(raw) if "://" in raw else {}
+        except (ValueError, KeyError, ImproperlyConfigured):  # it may quote the password
+            config = {}
+        if not config:
+            raise ValueError(
+                "must be smtp://, smtp+tls:// or smtp+ssl://user:password@host:port, or consolemail://"
+            )
+        return {name: value for name, value in config.items() if name.startswith("EMAIL_")}
+
+    return _read(name, "", parse, is_secret=True)
 
 
 def decimal(name: str, default: str, maximum: Decimal) -> Decimal:

@@ -1,23 +1,35 @@
 """What happens to every request before and after its view."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from enum import Enum
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
 
+from django import db
+from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
+from django.middleware.locale import LocaleMiddleware
+from django.utils import translation
+from django_otp.middleware import OTPMiddleware
 from uuid_utils.compat import uuid7
 from whitenoise.middleware import WhiteNoiseMiddleware
 
+from wallets.apps import give_back_connection
 from wallets.errors import problem_response, to_problem
+from wallets.pages.errors import problem_page
+from wallets.problems import MethodNotAllowed, PayloadTooLarge, Problem
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 PROBES: Final = ("/livez", "/readyz")
+BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
@@ -32,13 +44,89 @@ class RequestId:
         request.id = given if _SANE_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
         response = self.get_response(request)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
-        if isinstance(response, HttpResponse) and response.status_code != HTTPStatus.NOT_MODIFIED:
+        if isinstance(response, HttpResponse) and response.status_code not in BODILESS:
             response["Content-Length"] = str(len(response.content))  # else the server sends it in chunks
         return response
 
 
+class Area(Enum):
+    """The parts of the service, each with the content security policy that it can live with."""
+
+    API = "default-src 'none'; frame-ancestors 'none'"
+    PAGES = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    )
+    # Swagger UI and ReDoc start by a script in their page and draw with styles.
+    DOCS = (
+        "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; worker-src 'self' blob:; base-uri 'none'; frame-ancestors 'none'"
+    )
+    # unfold's pages evaluate expressions in their attributes.
+    ADMIN = (
+        "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+        "style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+
+
+_AREAS: Final = (
+    ("/api/docs", Area.DOCS),
+    ("/api/redoc", Area.DOCS),
+    ("/api", Area.API),
+    ("/livez", Area.API),
+    ("/readyz", Area.API),
+    ("/static/", Area.API),
+    ("/admin/", Area.ADMIN),
+)
+
+
+def area_of(request: HttpRequest) -> Area:
+    """What `Headers` has found out: each of its questions would be asked by every middleware again."""
+    area: Area = request.area  # type: ignore[attr-defined]
+    return area
+
+
+def _find_area(path: str) -> Area:
+    if path.startswith("/api/v1/"):
+        return Area.API
+    return next((area for start, area in _AREAS if path.startswith(start)), Area.PAGES)
+
+
+PEOPLES: Final = (Area.PAGES, Area.ADMIN)
+SIGN_IN: Final = ("/api/v1/login", "/api/v1/signup")
+
+# Said here as well as by Django's middlewares: what is refused before them passes them by.
+_EVERYWHERE: Final = {
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Headers:
+    """What every answer tells a browser, about what it may load and keep."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        request.area = area = _find_area(request.path_info)  # type: ignore[attr-defined]
+        request.may_have_session = (  # type: ignore[attr-defined]
+            area in PEOPLES or bool(request.META.get("HTTP_COOKIE")) or request.path_info in SIGN_IN
+        )
+        response = self.get_response(request)
+        response.setdefault("Content-Security-Policy", area.value)
+        for name, value in _EVERYWHERE.items():
+            response.setdefault(name, value)
+        response.setdefault("Cache-Control", "no-store" if area is Area.PAGES else "private, no-cache")
+        return response
+
+
 class Problems:
-    """What fails outside a DRF view still leaves as problem+json, whatever DEBUG says.
+    """What fails outside a DRF view still leaves as problem+json, whatever DEBUG says; to people as a page.
 
     The pages of the admin keep Django's own error pages.
     """
@@ -52,50 +140,119 @@ class Problems:
                 request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))
-        return self.get_response(request)
+        if area_of(request) in PEOPLES and _is_too_long(request):
+            return answer_to(request, PayloadTooLarge())
+        response = self.get_response(request)
+        if area_of(request) is Area.PAGES and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            allowed = response.get("Allow", "")
+            response = answer_to(request, MethodNotAllowed())  # Django's own is a blank page
+            response["Allow"] = allowed
+        return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        if is_page(request):
+        if area_of(request) is Area.ADMIN and not isinstance(error, Problem):
             return None
-        return problem_response(request, to_problem(error))
+        return answer_to(request, error)
 
 
-def is_page(request: HttpRequest) -> bool:
-    return request.path_info.startswith("/admin/")
+def _is_too_long(request: HttpRequest) -> bool:
+    """Of a form, whatever kind it is; the API says it of bodies itself."""
+    return int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES
 
 
+def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    is_for_people = area_of(request) in PEOPLES
+    return (problem_page if is_for_people else problem_response)(request, to_problem(error))
+
+
+# --- For some parts alone ---------------------------------------------------------------------------
 class ForPages:
-    """Mixin: the middleware works for the admin's pages only; the API pays nothing for it."""
+    """Mixin: the middleware works where people are; a program's request passes it by."""
 
+    areas: Collection[Area] = PEOPLES
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> Any:
-        if not is_page(request):
+        if not self.concerns(request):
             return self.get_response(request)
         return super().__call__(request)  # type: ignore[misc]
 
+    def concerns(self, request: HttpRequest) -> bool:
+        return area_of(request) in self.areas
 
-class Sessions(ForPages, SessionMiddleware):
-    pass
+
+class WithSessions(ForPages):
+    """The same where a session may be: a person's browser may call the API as well."""
+
+    def concerns(self, request: HttpRequest) -> bool:
+        may: bool = request.may_have_session  # type: ignore[attr-defined]
+        return may
 
 
-class Csrf(ForPages, CsrfViewMiddleware):
+class Sessions(WithSessions, SessionMiddleware):
+    def process_request(self, request: HttpRequest) -> None:
+        """Quoted, a cookie can say anything, and PostgreSQL takes no NUL: what is no key is like none."""
+        key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
+        if not (key.isascii() and key.isalnum()):
+            request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
+        super().process_request(request)
+
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
+        try:
+            return super().process_response(request, response)
+        except (db.Error, SessionInterrupted) as error:  # it could not be kept: then nobody is logged in
+            return answer_to(request, error)
+        finally:
+            give_back_connection()  # the answer may be long in going
+
+
+class Csrf(WithSessions, CsrfViewMiddleware):
+    """Keeps the cookie; which of the API's requests to check, wallets/access/authentication.py knows."""
+
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        return super().process_view(request, *view) if is_page(request) else None
+        if not ForPages.concerns(self, request):
+            return None
+        try:
+            return super().process_view(request, *view)  # reads the form, which may be none
+        except Exception as error:
+            return answer_to(request, error)
 
 
-class Authentication(ForPages, AuthenticationMiddleware):
+class Locale(ForPages, LocaleMiddleware):
+    """The language of the browser, or the one that was chosen. The API and the admin speak English."""
+
+    areas = (Area.PAGES,)
+
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
+        localized = super().process_response(request, response)
+        translation.deactivate()  # the next request on this connection may be the API's
+        return localized
+
+
+class Authentication(WithSessions, AuthenticationMiddleware):
     pass
+
+
+class SecondFactor(WithSessions, OTPMiddleware):  # type: ignore[misc]
+    """request.user.is_verified(): whether this session has shown a second factor."""
 
 
 class Messages(ForPages, MessageMiddleware):
     pass
 
 
-class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
-    """The files of the admin and the API's documentation, from the packages that bring them."""
+class StaticFiles:
+    """The files of the pages, the admin and the API's documentation, from the packages that bring them."""
 
-    def __call__(self, request: HttpRequest) -> Any:
-        if not request.path_info.startswith("/static/"):
-            return self.get_response(request)
-        return super().__call__(request)
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        is_file = request.path_info.startswith("/static/")
+        response: HttpResponseBase = (self._files if is_file else self.get_response)(request)
+        return response
+
+    @cached_property
+    def _files(self) -> WhiteNoiseMiddleware:
+        """It looks for all files there are, which takes time: with the first that is asked for."""
+        return WhiteNoiseMiddleware(self.get_response)

@@ -1,5 +1,6 @@
 """Settings. Every key comes from the environment; env.example lists them all with their meaning."""
 
+from datetime import timedelta
 from decimal import Decimal
 from operator import methodcaller
 from pathlib import Path
@@ -20,9 +21,23 @@ SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come over plain HTTP
-if env.flag("TRUST_PROXY", "off"):
+TRUST_PROXY = env.flag("TRUST_PROXY", "off")
+if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
+CSRF_FAILURE_VIEW = "wallets.pages.errors.csrf_failure"
+CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
+CORS_URLS_REGEX = r"^/api/"
+CORS_ALLOW_CREDENTIALS = False  # pages of others come with keys, never with a person's session
+CORS_ALLOW_HEADERS = [
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
+    "x-request-id",
+]
+CORS_EXPOSE_HEADERS = [
+    *("etag", "idempotent-replayed", "location", "preference-applied", "ratelimit", "ratelimit-policy"),
+    *("retry-after", "x-request-id"),
+]
+PASSWORD_HASHERS = ["wallets.access.passwords.Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in (
@@ -32,10 +47,44 @@ AUTH_PASSWORD_VALIDATORS = [
         "NumericPasswordValidator",
     )
 ]
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+SESSION_COOKIE_AGE = env.number("SESSION_HOURS", 336, minimum=1) * 3600
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
+# Wrong passwords for one account from one address, and how long that address is then refused.
+LOGIN_LOCKOUT = env.rate("LOGIN_LOCKOUT", "5/15m")
+AXES_ENABLED = LOGIN_LOCKOUT is not None
+if LOGIN_LOCKOUT:
+    AXES_FAILURE_LIMIT = LOGIN_LOCKOUT.hits
+    AXES_COOLOFF_TIME = timedelta(seconds=LOGIN_LOCKOUT.seconds)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_USERNAME_CALLABLE = "wallets.access.people.account_of"
+AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.customer_of"
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # nobody keeps the owner out by trying on and on
+AXES_ENABLE_ADMIN = False  # the pages are ours
+AXES_VERBOSE = False
+# On: only with a second factor may operators do anything.
+ADMIN_OTP = env.flag("ADMIN_OTP", "off")
+OTP_TOTP_ISSUER = "walletsvc"
+RATE_LIMITS = {
+    "key": env.rate("RATE_LIMIT_KEY", "off"),
+    "user": env.rate("RATE_LIMIT_USER", "300/1m"),
+    "address": env.rate("RATE_LIMIT_ADDRESS", "off"),
+    "login": env.rate("RATE_LIMIT_LOGIN", "20/1m"),
+    "signup": env.rate("RATE_LIMIT_SIGNUP", "20/1h"),
+    "reset": env.rate("RATE_LIMIT_RESET", "5/1h"),
+}
+
+# --- Mail -------------------------------------------------------------------------------------------
+MAIL = env.email("EMAIL_URL")  # None: passwords cannot be reset by mail, and no page offers it
+globals().update(MAIL or {})
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "walletsvc@localhost")
 
 # --- Application ------------------------------------------------------------------------------------
 INSTALLED_APPS = [
-    "unfold",
+    "wallets.apps.Unfold",
     "unfold.contrib.filters",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -46,21 +95,34 @@ INSTALLED_APPS = [
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+    "django_htmx",
+    "django_otp",
+    "django_otp.plugins.otp_totp",
+    "django_otp.plugins.otp_static",
+    "axes",
+    "corsheaders",
     "wallets",
 ]
 MIDDLEWARE = [
     "walletsvc.middleware.RequestId",
+    "walletsvc.middleware.Headers",
+    *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "walletsvc.middleware.Problems",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    # What only pages need; a request to the API passes it by.
+    # What only pages and sessions need; a program's request to the API passes it by.
     "walletsvc.middleware.StaticFiles",
     "walletsvc.middleware.Sessions",
     "walletsvc.middleware.Csrf",
+    "walletsvc.middleware.Locale",
     "walletsvc.middleware.Authentication",
+    "walletsvc.middleware.SecondFactor",
     "walletsvc.middleware.Messages",
 ]
-SILENCED_SYSTEM_CHECKS = ["security.W003"]  # looks for Django's CSRF middleware by name; ours is a subclass
+SILENCED_SYSTEM_CHECKS = [
+    "security.W003",  # looks for Django's CSRF middleware by name; ours is a subclass
+    "axes.W002",  # its middleware would answer in its own form; wallets/access/people.py answers in ours
+]
 ROOT_URLCONF = "walletsvc.urls"
 WSGI_APPLICATION = "walletsvc.wsgi.application"
 AUTH_USER_MODEL = "wallets.User"
@@ -68,7 +130,9 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 APPEND_SLASH = False
 USE_TZ = True
 TIME_ZONE = "UTC"
-LANGUAGE_CODE = "en-us"
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("ru", "Русский")]
+LOCALE_PATHS = [BASE_DIR / "wallets" / "locale"]
 STATIC_URL = "static/"
 WHITENOISE_USE_FINDERS = True  # served from the installed packages: no collectstatic, nothing to forget
 TEMPLATES = [
@@ -140,6 +204,7 @@ MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 1
 API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]  # nobody uploads files
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.access.authentication.ApiAccess"],
     "DEFAULT_PERMISSION_CLASSES": ["wallets.access.authentication.MayUseApi"],
@@ -173,7 +238,13 @@ UNFOLD = {
     "SITE_TITLE": "walletsvc",
     "SITE_HEADER": "walletsvc",
     "SITE_SYMBOL": "account_balance_wallet",
-    "SITE_URL": "/api/docs",
+    "SITE_URL": "/",
+    "ACCOUNT": {
+        "navigation": [
+            {"title": "Change password", "link": "/admin/password_change/"},
+            {"title": "Second factor", "link": "/admin/second-factor/"},
+        ]
+    },
 }
 
 # --- Server -----------------------------------------------------------------------------------------
@@ -194,5 +265,6 @@ LOGGING = {
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.request": {"level": "ERROR"},  # a refusal is an answer; who wants them sets ACCESS_LOG
+        "axes": {"level": "WARNING"},
     },
 }

@@ -1,20 +1,12 @@
 """All addresses of the service."""
 
 from django.contrib import admin
-from django.http import HttpRequest, HttpResponse
 from django.urls import include, path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from wallets import health
-from wallets.errors import problem_response
-from wallets.problems import NotFound
-
-
-def nothing_here(request: HttpRequest) -> HttpResponse:
-    """A route, not handler404: Django answers that with a page of its own while DEBUG is on."""
-    return problem_response(request, NotFound())
-
+from wallets.pages.errors import nothing_here
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),
@@ -30,6 +22,7 @@ urlpatterns = [
         ),
     ),
     path("admin/", admin.site.urls),
+    path("", include("wallets.pages.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
     re_path(r"", nothing_here),

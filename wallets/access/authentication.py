@@ -1,18 +1,23 @@
-"""Who asks. API_ACCESS=key takes requests with an API key alone; =open takes everybody.
+"""Who asks: a program with an API key, a person or operator with a session, or anybody where API_ACCESS=open.
 
-A key that is sent to an open API counts all the same: what it may do is what it may do everywhere.
+What is sent to an open API counts all the same: what a key or session may do is what it may do everywhere.
 """
 
 from typing import Any, cast
 
 from django.conf import settings
-from rest_framework.authentication import BaseAuthentication
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import PermissionDenied
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from wallets.access import keys, rights
-from wallets.access.rights import EVERYBODY, Principal
-from wallets.problems import Unauthorized
+from wallets.access import devices, keys, rights
+from wallets.access.rights import EVERYBODY, NOBODY, Principal
+from wallets.apps import give_back_connection
+from wallets.ledger.recovery import until_deadline
+from wallets.models import User
+from wallets.problems import Forbidden, Unauthorized
 
 
 def principal(request: Request) -> Principal:
@@ -21,11 +26,17 @@ def principal(request: Request) -> Principal:
 
 
 class ApiAccess(BaseAuthentication):
-    """Makes `request.auth` the Principal who asks."""
+    """Makes `request.auth` the Principal who asks, and `request.user` who is logged in, if anybody is."""
 
-    def authenticate(self, request: Request) -> tuple[None, Principal]:
-        scheme, _, credentials = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+    def authenticate(self, request: Request) -> tuple[User | None, Principal]:
+        header = request.META.get("HTTP_AUTHORIZATION", "")
+        scheme, _, credentials = header.partition(" ")
         is_key = scheme.lower() == "bearer" and credentials.startswith(keys.START)
+        if not header and request.META.get("HTTP_COOKIE"):
+            of_session = until_deadline(lambda: _of_session(request._request))
+            give_back_connection()  # the body may be long in coming, and others need it meanwhile
+            if of_session is not None:
+                return of_session
         if not is_key and settings.API_ACCESS == "open":
             return None, EVERYBODY
         known = keys.principal_of(credentials) if is_key else None
@@ -37,7 +48,31 @@ class ApiAccess(BaseAuthentication):
         return "Bearer"
 
 
+class Anybody(BaseAuthentication):
+    """For what is there to become somebody."""
+
+    def authenticate(self, request: Request) -> tuple[None, Principal]:
+        return None, NOBODY
+
+
 class MayUseApi(BasePermission):
     def has_permission(self, request: Request, view: Any) -> bool:
         rights.require_scope(principal(request), view, request.method or "")
         return True
+
+
+def _of_session(request: HttpRequest) -> tuple[User, Principal] | None:
+    """Raises Forbidden where another site's page may have sent the request."""
+    user = request.user
+    if not isinstance(user, User):
+        return None
+    try:
+        SessionAuthentication().enforce_csrf(request)  # type: ignore[arg-type]
+    except PermissionDenied:
+        raise Forbidden(
+            "With a session, X-CSRFToken has to be what the cookie csrftoken says; and over HTTPS, Origin or"
+            " Referer has to name this service."
+        ) from None
+    if not user.is_staff:
+        return user, rights.person(user)
+    return user, rights.operator(user) if devices.suffices(request) else rights.unproven(user)

@@ -26,9 +26,9 @@ from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from wallets.access.rights import ADMIN, SCOPES, Principal
-from wallets.ledger.gather import Gather, Ticket, once
-from wallets.ledger.recovery import until_deadline
+from wallets.access.rights import ADMIN, NOBODY, SCOPES, Principal
+from wallets.ledger.gather import Gather, once
+from wallets.ledger.recovery import in_one_call
 from wallets.models import ApiKey, User
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,6 @@ MOST: Final = 10_000  # prefixes to remember: whoever makes them up fills no mem
 NOTED: Final = 60.0  # seconds between two notes of a key's use
 _TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
 _ALPHABET: Final = string.ascii_lowercase + string.digits
-_NOBODY: Final = Principal("", frozenset())
 
 
 # --- Their life -------------------------------------------------------------------------------------
@@ -137,36 +136,26 @@ def _gather() -> Gather[str, _Known]:
     """The prefixes asked for by the requests in flight share a look: made up ones cost no query each."""
     return Gather(
         "keys",
-        _run,
+        in_one_call(_known_now),
         most=MOST,
         bound=MOST,  # more than a process has connections
         patience=settings.OPERATION_DEADLINE,
     )
 
 
-def _run(tickets: Sequence[Ticket[str, _Known]]) -> list[Ticket[str, _Known]]:
-    claimed = [ticket for ticket in tickets if ticket.claim()]
-    try:
-        found = until_deadline(lambda: _look({ticket.item for ticket in claimed}))
-    except db.Error as error:
-        for ticket in claimed:
-            ticket.fail(error)
-    else:
-        if len(_known) + len(found) > MOST:
-            _known.clear()
-        _known.update(found)
-        for ticket in claimed:
-            ticket.settle(found[ticket.item])
-    finally:
-        connection.close()  # gives it back to the pool
-    return []
+def _known_now(prefixes: Sequence[str]) -> list[_Known]:
+    found = _look(set(prefixes))
+    if len(_known) + len(found) > MOST:
+        _known.clear()
+    _known.update(found)
+    return [found[prefix] for prefix in prefixes]
 
 
 def _look(prefixes: Collection[str]) -> dict[str, _Known]:
     stale_at = time.monotonic() + FRESH  # from before the look: what it cannot see is not older than that
     keys = ApiKey.objects.filter(Q(owner=None) | Q(owner__is_active=True), revoked_at=None)
     found = {key.prefix: _as_known(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
-    return dict.fromkeys(prefixes, _Known(b"", _NOBODY, 0, stale_at)) | found
+    return dict.fromkeys(prefixes, _Known(b"", NOBODY, 0, stale_at)) | found
 
 
 def _as_known(key: ApiKey, stale_at: float) -> _Known:

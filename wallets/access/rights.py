@@ -1,7 +1,8 @@
 """Who may do what: the one place that decides.
 
 A request needs a scope: by what it asks for (NEEDED) and, where it moves money, by what its command does
-(SCOPES_OF). Besides, a restricted key sees and moves its owner's wallets alone: others do not exist for it.
+(SCOPES_OF). Besides, a person sees and moves their own wallets alone, as a restricted key does its owner's:
+others do not exist for them.
 Where money moves that is decided under the wallet's lock (wallets/ledger/batch.py), by `Command.within`.
 """
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from wallets.ledger.commands import Command, Reversal
-from wallets.models import Wallet
+from wallets.models import User, Wallet
 from wallets.problems import Forbidden, WalletNotFound
 
 READ: Final = "wallets:read"
@@ -20,6 +21,9 @@ TRANSFER: Final = "transfers:write"
 HOLD: Final = "holds:write"
 ADMIN: Final = "admin"  # all of them
 SCOPES: Final = (READ, WRITE, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
+# What no key has: to be somebody who is logged in.
+PERSON: Final = "person"
+ANYBODY: Final = ()  # in NEEDED: no scope
 
 # By view and method. Any one of the scopes opens the door; what is not here is for nobody.
 NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -40,6 +44,11 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "HoldById": {"GET": (READ,)},
     "HoldCapture": {"POST": (HOLD,)},
     "HoldVoid": {"POST": (HOLD,)},
+    "SignUp": {"POST": ANYBODY},
+    "LogIn": {"POST": ANYBODY},
+    "LogOut": {"POST": (PERSON,)},
+    "Me": {"GET": (PERSON,)},
+    "MyWallet": {"GET": (PERSON,)},
 }
 # By type of operation. A reversal needs the scope of what it does, whatever it undoes.
 SCOPES_OF: Final = {
@@ -53,6 +62,14 @@ SCOPES_OF: Final = {
     "REVERSAL_OUT": WITHDRAW,
 }
 TRANSFERS: Final = ("TRANSFER_IN", "TRANSFER_OUT")
+# What a person may do with their own wallets: money comes in and goes out through the bank.
+OWN: Final = frozenset((PERSON, READ, TRANSFER))
+# What an operator may do with all wallets, by all of these permissions of theirs.
+OF_OPERATORS: Final = {
+    ("wallets.view_wallet", "wallets.view_operation", "wallets.view_hold"): (READ,),
+    ("wallets.change_wallet",): (WRITE,),
+    ("wallets.adjust_wallet",): (DEPOSIT, WITHDRAW, TRANSFER, HOLD),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +81,29 @@ class Principal:
     within: int | None = None  # whose wallets it is restricted to, if it is
 
 
+NOBODY: Final = Principal("", frozenset())
 EVERYBODY: Final = Principal("", frozenset(SCOPES))  # where the API is open
+
+
+def person(user: User) -> Principal:
+    """Whoever is logged in, as the owner of their wallets."""
+    return Principal(f"user:{user.pk}", OWN, user.pk)
+
+
+def unproven(user: User) -> Principal:
+    """An operator of whom a second factor is yet to be shown: they may know who they are, and log out."""
+    return Principal(f"operator:{user.get_username()}", frozenset((PERSON,)), user.pk)
+
+
+def operator(user: User) -> Principal:
+    """The same as an operator, by their permissions."""
+    scopes = {
+        scope
+        for permissions, scopes in OF_OPERATORS.items()
+        if user.has_perms(permissions)
+        for scope in scopes
+    }
+    return Principal(f"operator:{user.get_username()}", frozenset({PERSON, *scopes}))
 
 
 def require_scope(principal: Principal, view: Any, method: str) -> None:
@@ -76,7 +115,7 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
     if needed is None:
         if method.lower() in view.http_method_names and hasattr(view, method.lower()):
             raise Forbidden
-    elif principal.scopes.isdisjoint(needed):
+    elif needed is not ANYBODY and principal.scopes.isdisjoint(needed):
         raise lacks(*needed)
 
 
@@ -103,8 +142,10 @@ def visible(principal: Principal, wallet: Wallet | None) -> Wallet:
 def require_unrestricted(principal: Principal, what: str) -> None:
     """Raises Forbidden: `what` is decided by whoever runs the wallets, not by who owns one."""
     if principal.within is not None:
-        raise Forbidden(f"A restricted key sets no {what}.")
+        raise Forbidden(f"Who is restricted to their own wallets sets no {what}.")
 
 
 def lacks(*scopes: str) -> Forbidden:
-    return Forbidden(f"The key lacks the scope {' or '.join(scopes)}.")
+    if PERSON in scopes:
+        return Forbidden("This is for people who are logged in.")
+    return Forbidden(f"It takes the scope {' or '.join(scopes)}.")

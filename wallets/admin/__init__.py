@@ -3,10 +3,11 @@
 What changes a wallet goes through the ledger, with a reason and the operator's name.
 """
 
-from wallets.admin import holds, inbox, keys, operations, transfers, users, wallets
+from wallets.admin import audit, holds, inbox, keys, operations, transfers, users, wallets
 
 # Importing them registers their pages.
 __all__ = [
+    "audit",
     "holds",
     "inbox",
     "keys",

@@ -172,7 +172,7 @@ class WalletActions(LookOnly):
             "title": title,
             "opts": self.opts,
             "original": wallet,
-            "available": show_amount(wallet.balance - wallet.held_now, wallet.currency),
+            "available": show_amount(wallet.available_now, wallet.currency),
             "form": form,
             "wallet_page": address(wallet),
         }

@@ -1,27 +1,85 @@
-"""API keys, to look at and to revoke. They are made by `manage.py create_api_key`, which shows them once."""
+"""API keys: to look at, to make, which shows the key once, and to revoke."""
 
+from datetime import datetime
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.response import TemplateResponse
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import BooleanRadioFilter
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
-from wallets.access import keys
+from wallets.access import keys, rights
+from wallets.admin import confirm
 from wallets.admin.lists import COLOURS, LookOnly, TimeFilter, address, show_time
 from wallets.admin.rows import optional_time
-from wallets.models import ApiKey
+from wallets.models import ApiKey, User
+
+
+class KeyForm(forms.Form):
+    """A key to be made, for no more than whoever makes it may do."""
+
+    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
+    scopes = forms.MultipleChoiceField(widget=UnfoldAdminCheckboxSelectMultipleWidget)
+    owner = forms.CharField(
+        required=False,
+        max_length=254,
+        widget=UnfoldAdminTextInputWidget,
+        help_text="The username of whose it is, if anybody's: where they are inactive, it is refused.",
+    )
+    is_restricted = forms.BooleanField(
+        label="Restricted",
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text="To the wallets that the owner owns.",
+    )
+    expires_at = forms.DateTimeField(
+        label="Expires (UTC)",
+        required=False,
+        widget=UnfoldAdminTextInputWidget({"type": "datetime-local"}),
+    )
+
+    def __init__(self, maker: User, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        may = rights.operator(maker).scopes
+        given = [scope for scope in rights.SCOPES if scope in may or maker.is_superuser]
+        self.fields["scopes"].choices = [(scope, scope) for scope in given]  # type: ignore[attr-defined]
+
+    def clean_owner(self) -> User | None:
+        name: str = self.cleaned_data["owner"]
+        owner = User.objects.filter(username__iexact=name).first() if name else None
+        if name and owner is None:
+            raise forms.ValidationError("There is no such user.")
+        return owner
+
+    def clean_expires_at(self) -> datetime | None:
+        time: datetime | None = self.cleaned_data["expires_at"]
+        if time is not None and time <= timezone.now():
+            raise forms.ValidationError("Must be in the future.")
+        return time
+
+    def clean(self) -> dict[str, Any]:
+        if self.cleaned_data.get("is_restricted") and not self.cleaned_data.get("owner"):
+            self.add_error("owner", "A restricted key needs an owner.")
+        return self.cleaned_data
 
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(LookOnly):
     has_history = True
     ordering = ("-created_at", "-prefix")
+    actions_list = ("make",)
     actions_detail = ("revoke",)
     list_display = ("prefix", "name", "owner", "restricted", "may", "status", "used", "created")
     list_filter = (("is_restricted_to_owner", BooleanRadioFilter), ("created_at", TimeFilter))
@@ -33,12 +91,34 @@ class ApiKeyAdmin(LookOnly):
         ("When", {"fields": ("created", "expires", "revoked", "used")}),
     )
 
+    def has_make_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return bool(request.user.has_perm("wallets.add_apikey"))
+
     def has_revoke_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return bool(request.user.has_perm("wallets.change_apikey"))
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         key = self.get_object(request, object_id)
         return super().get_actions_detail(request, object_id) if key and key.revoked_at is None else []
+
+    @action(description="Make a key", permissions=["make"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    def make(self, request: HttpRequest) -> HttpResponse:
+        """GET asks what for; POST makes the key and shows it."""
+        form = KeyForm(request.user, request.POST or None)  # type: ignore[arg-type]
+        text = ""
+        if form.is_valid():
+            text = keys.new_text()
+            key, _ = keys.make(text, **form.cleaned_data)
+            self.log_addition(request, key, f"Made, with {', '.join(key.scopes)}")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Make a key",
+            "opts": self.opts,
+            "form": form,
+            "key": text,
+            "list_page": reverse("admin:wallets_apikey_changelist"),
+        }
+        return TemplateResponse(request, "admin/wallets/apikey/make.html", context)
 
     @action(description="Revoke for ever", permissions=["revoke"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -52,14 +132,12 @@ class ApiKeyAdmin(LookOnly):
                 self.log_change(request, key, "Revoked")
                 messages.success(request, "Revoked: within five seconds nobody takes it any more.")
             return redirect(address(key))
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Revoke key",
-            "opts": self.opts,
-            "original": key,
-            "key_page": address(key),
-        }
-        return TemplateResponse(request, "admin/wallets/apikey/revoke.html", context)
+        lines = (
+            key.name,
+            f"wk_{key.prefix}_…",
+            "Whoever calls the API with it is refused from then on. That cannot be undone.",
+        )
+        return confirm.ask(self, request, key, "Revoke key", lines)
 
     @display(description="restricted", boolean=True)  # type: ignore[untyped-decorator]
     def restricted(self, key: ApiKey) -> bool:

@@ -178,9 +178,9 @@ class TimeFilter(RangeDateFilter):  # type: ignore[misc]
             return queryset.none()
         start, end = form.cleaned_data.values()
         if start:
-            queryset = queryset.filter(created_at__gte=start)
+            queryset = queryset.filter(**{f"{self.field_path}__gte": start})
         if end:
-            queryset = queryset.filter(created_at__lt=end)
+            queryset = queryset.filter(**{f"{self.field_path}__lt": end})
         return queryset
 
 
@@ -194,6 +194,7 @@ COLOURS: Final = {
     "EXPIRED": "warning",
     "REVOKED": "danger",
 }
+LINK: Final = '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>'
 
 
 def show_amount(amount: Decimal | None, currency: str) -> str | None:
@@ -225,9 +226,7 @@ def link(row: Model, text: str) -> SafeString:
 
 def link_to(model: type[Model], id: UUID, text: str) -> SafeString:
     """To a row that need not be read for it. The text is escaped: labels are other people's."""
-    return format_html(
-        '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>', _address(model, id), text
-    )
+    return format_html(LINK, _address(model, id), text)
 
 
 def _address(model: type[Model], id: UUID) -> str:

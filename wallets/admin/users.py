@@ -2,17 +2,31 @@
 
 from typing import Any
 
-from django.contrib import admin
+import django_otp.plugins.otp_static.admin
+import django_otp.plugins.otp_totp.admin  # noqa: F401
+from django import forms
+from django.contrib import admin, messages
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
-from django.http import HttpRequest
+from django.db.models import Q
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django_otp.plugins.otp_static.models import StaticDevice
+from django_otp.plugins.otp_totp.models import TOTPDevice
 from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
+from wallets.access import devices
+from wallets.admin import confirm
+from wallets.admin.lists import address
 from wallets.models import User
 
-admin.site.unregister(Group)  # Django's own page looks foreign here
+# The packages' own pages look foreign here, and those of devices show their secrets.
+for _model in (Group, StaticDevice, TOTPDevice):
+    admin.site.unregister(_model)
 
 
 class SuperusersEdit(ModelAdmin):  # type: ignore[misc]
@@ -28,14 +42,70 @@ class SuperusersEdit(ModelAdmin):  # type: ignore[misc]
         return bool(request.user.is_superuser)
 
 
+class Unmistakable(forms.ModelForm):  # type: ignore[type-arg]
+    """Mixin: nobody is called what another is called, or has as e-mail address, whatever the case."""
+
+    def clean_username(self) -> str:
+        return self._untaken(self.cleaned_data["username"], "Somebody has this name already.")
+
+    def clean_email(self) -> str:
+        return self._untaken(self.cleaned_data["email"], "Somebody has this e-mail address already.")
+
+    def _untaken(self, text: str, message: str) -> str:
+        others = User.objects.exclude(pk=self.instance.pk)
+        if text and others.filter(Q(username__iexact=text) | Q(email__iexact=text)).exists():
+            raise forms.ValidationError(message)
+        return text
+
+
+class ChangeForm(Unmistakable, UserChangeForm):  # type: ignore[misc]
+    def clean(self) -> dict[str, Any]:
+        """Who logs in with their e-mail address, as people do, goes on doing so when it changes."""
+        cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+        before, now = self.initial["email"], cleaned.get("email")
+        if now and now != before and cleaned.get("username", "").lower() == before.lower():
+            cleaned["username"] = now.lower()
+        return cleaned
+
+
+class CreationForm(Unmistakable, UserCreationForm):  # type: ignore[misc]
+    pass
+
+
 @admin.register(User)
 class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
-    form = UserChangeForm
-    add_form = UserCreationForm
+    form = ChangeForm
+    add_form = CreationForm
     change_password_form = AdminPasswordChangeForm
+    actions_detail = ("reset_second_factor",)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # what they did names them: take `active` away instead
+
+    def has_reset_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return bool(request.user.is_superuser)
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        user = self.get_object(request, object_id)
+        return super().get_actions_detail(request, object_id) if user and devices.is_enrolled(user) else []
+
+    @action(description="Reset second factor", permissions=["reset"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    def reset_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """GET asks; POST removes it, for whoever has lost their phone and the recovery codes."""
+        user = self.get_object(request, object_id)
+        if user is None:
+            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return missing
+        if request.method != "POST":
+            lines = (
+                user.get_username(),
+                "A password alone will let them in, or whoever knows it, until they have set up another.",
+            )
+            return confirm.ask(self, request, user, "Reset second factor", lines)
+        if devices.remove(user):
+            self.log_change(request, user, "Reset the second factor")
+            messages.success(request, "Reset: the next login needs the password alone.")
+        return redirect(address(user))
 
 
 @admin.register(Group)

@@ -15,9 +15,9 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from wallets.admin.actions import WalletActions
-from wallets.admin.chart import balance_chart
 from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, parse_id, show_amount, show_time
 from wallets.admin.rows import NEWEST, OPERATION_HEADERS, operation_rows, optional_time
+from wallets.chart import balance_chart
 from wallets.models import Hold, Operation, User, Wallet, WalletChange, Wallets
 
 MAX_OWNERS: Final = 100  # users whose wallets one search looks through
@@ -114,7 +114,7 @@ class WalletAdmin(WalletActions):
 
     @admin.display(description="available")
     def shown_available(self, wallet: Wallet) -> str | None:
-        return show_amount(wallet.balance - wallet.held_now, wallet.currency)
+        return show_amount(wallet.available_now, wallet.currency)
 
     @admin.display(description="overdraft limit")
     def shown_overdraft_limit(self, wallet: Wallet) -> str | None:

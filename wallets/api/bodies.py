@@ -15,7 +15,7 @@ from wallets.ledger.batch import Posted
 from wallets.ledger.history import Balance
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Record
-from wallets.models import Hold, Operation, Wallet
+from wallets.models import Hold, Operation, User, Wallet
 
 OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
@@ -34,6 +34,13 @@ class WalletBody(Shape):
     sequence: int
     created_at: Time
     updated_at: Time
+
+
+class PersonBody(Shape):
+    name: str
+    email: str
+    wallet_id: UUID | None = Field(description="Their first wallet; null for who has none.")
+    created_at: Time
 
 
 class OperationBody(Shape):
@@ -145,6 +152,11 @@ class WalletPage(Shape):
     next_cursor: str | None
 
 
+class OwnWalletBody(Shape):
+    wallet: WalletBody
+    operations: list[OperationBody] = Field(description="The newest that move money, refused ones too.")
+
+
 class OperationPage(Shape):
     items: list[OperationBody]
     next_cursor: str | None
@@ -163,7 +175,7 @@ def wallet_body(wallet: Wallet) -> dict[str, Any]:
         "currency": currency,
         "balance": money.format_amount(wallet.balance, currency),
         "held": money.format_amount(wallet.held_now, currency),
-        "available": money.format_amount(wallet.balance - wallet.held_now, currency),
+        "available": money.format_amount(wallet.available_now, currency),
         "overdraftLimit": money.format_amount(wallet.overdraft_limit, currency),
         "maxBalance": _optional(wallet.max_balance, currency),
         "status": wallet.status,
@@ -172,6 +184,15 @@ def wallet_body(wallet: Wallet) -> dict[str, Any]:
         "sequence": wallet.sequence,
         "createdAt": format_time(wallet.created_at),
         "updatedAt": format_time(wallet.updated_at),
+    }
+
+
+def person_body(user: User, wallet: Wallet | None) -> dict[str, Any]:
+    return {
+        "name": user.name,
+        "email": user.email,
+        "walletId": _text(wallet.id if wallet else None),
+        "createdAt": format_time(user.date_joined),
     }
 
 

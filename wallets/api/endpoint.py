@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from wallets import ledger
-from wallets.access import rights
+from wallets.access import limits, rights
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal
 from wallets.api.renderers import JSONRenderer
@@ -33,6 +33,9 @@ class Endpoint(APIView):
         if request.META.get("HTTP_ACCEPT", "*/*") in ("*/*", "application/json"):
             return _RENDERER, _RENDERER.media_type  # as DRF would find out, for almost every request
         return super().perform_content_negotiation(request, force)
+
+    def check_throttles(self, request: Request) -> None:
+        self.headers.update(limits.require_of(principal(request), request._request))
 
 
 # --- From a request to a command --------------------------------------------------------------------

@@ -141,3 +141,4 @@ holdId,reversesId,idempotencyKey
 {TIME},2,TRANSFER_OUT,-15.50,984.50,RUB,,{TRANSFER_ID},{TRANSFER_ID},{OTHER_WALLET_ID},,,rent-november
 2026-12-01T00:00:00.000000Z,,CLOSING_BALANCE,,984.50,RUB,,,,,,,
 """.replace("\n", "\r\n")
+PERSON_EXAMPLE = {"name": "Anna", "email": "anna@example.com", "walletId": WALLET_ID, "createdAt": TIME}

@@ -6,6 +6,7 @@ Each name decorates the view's method of the same name. Refusals are listed in t
 from typing import Any
 from uuid import UUID
 
+from django.conf import settings
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema
 from pydantic import BaseModel
@@ -18,6 +19,8 @@ from wallets.api.bodies import (
     HoldPage,
     OperationBody,
     OperationPage,
+    OwnWalletBody,
+    PersonBody,
     ProblemBody,
     StatementBody,
     TransferBody,
@@ -31,6 +34,7 @@ from wallets.api.examples import (
     OPERATION_EXAMPLE,
     OTHER_WALLET_ID,
     PENDING_TRANSFER,
+    PERSON_EXAMPLE,
     REVERSAL_EXAMPLE,
     STATEMENT_AS_CSV,
     STATEMENT_EXAMPLE,
@@ -43,6 +47,7 @@ from wallets.api.examples import (
 from wallets.api.shapes import (
     BalanceQuery,
     BulkToPost,
+    Credentials,
     HoldQuery,
     HoldToPlace,
     Nothing,
@@ -50,6 +55,7 @@ from wallets.api.shapes import (
     OperationToPost,
     PageQuery,
     PartToTake,
+    PersonToSignUp,
     StatementQuery,
     TransferToPost,
     WalletChanges,
@@ -59,17 +65,28 @@ from wallets.api.shapes import (
 from wallets.problems import FieldError, Problem
 
 
-class BearerScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "wallets.access.authentication.ApiAccess"
-    name = "bearer"
+    name = ["bearer", "session"]
 
-    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
-        return {
+    def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
+        return [{name: []} for name in self.name]  # either of them
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        bearer = {
             "type": "http",
             "scheme": "bearer",
             "description": "An API key, wk_…, with the scope that the request needs. Not asked for where"
             " API_ACCESS=open.",
         }
+        session = {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": settings.SESSION_COOKIE_NAME,
+            "description": "Of who is logged in. What changes something repeats the cookie csrftoken in"
+            " X-CSRFToken.",
+        }
+        return [bearer, session]
 
 
 # What any request to the API can meet; a body adds its own.
@@ -77,7 +94,12 @@ ANY_REQUEST: tuple[type[Problem], ...] = (
     problems.NotAcceptable,
     problems.Unauthorized,
     problems.Forbidden,
+    problems.TooManyRequests,
     problems.Unavailable,
+)
+# What is for everybody.
+ANYBODY = tuple(
+    problem for problem in ANY_REQUEST if problem not in (problems.Unauthorized, problems.Forbidden)
 )
 ANY_BODY = (
     problems.UnsupportedMediaType,
@@ -134,6 +156,21 @@ REQUEST_ID = OpenApiParameter(
     response=True,
     description="Names the request in every answer.",
 )
+LEFT = OpenApiParameter(
+    "RateLimit",
+    {"type": "string", "examples": ['"user";r=298;t=41']},
+    OpenApiParameter.HEADER,
+    response=True,
+    description="Where a rate limit is set: how many more requests, and for how many seconds.",
+)
+POLICY = OpenApiParameter(
+    "RateLimit-Policy",
+    {"type": "string", "examples": ['"user";q=300;w=60']},
+    OpenApiParameter.HEADER,
+    response=True,
+    description="How many requests in how many seconds.",
+)
+ANSWERED = (REQUEST_ID, LEFT, POLICY)
 
 
 def _example(problem: type[Problem]) -> OpenApiExample:
@@ -162,13 +199,14 @@ def _example_of_first(problem: type[Problem]) -> OpenApiExample:
 def _answers(
     status: int, body: type[BaseModel], example: dict[str, Any], *refusals: type[Problem]
 ) -> dict[Any, OpenApiResponse]:
-    answers: dict[Any, OpenApiResponse] = {
-        (status, "application/json"): OpenApiResponse(
-            body, examples=[OpenApiExample("answer", example, response_only=True)]
-        )
-    }
+    answer = OpenApiResponse(body, examples=[OpenApiExample("answer", example, response_only=True)])
+    return {(status, "application/json"): answer} | _refusals(*refusals)
+
+
+def _refusals(*refusals: type[Problem]) -> dict[Any, OpenApiResponse]:
+    answers: dict[Any, OpenApiResponse] = {}
     by_status: dict[int, list[type[Problem]]] = {}
-    for refusal in refusals:
+    for refusal in dict.fromkeys(refusals):
         by_status.setdefault(refusal.status, []).append(refusal)
     for code, kinds in sorted(by_status.items()):
         answers[code, problems.CONTENT_TYPE] = OpenApiResponse(
@@ -210,7 +248,7 @@ open_wallet = extend_schema(
     description="With an `id` of your choice it is safe to repeat: the same request is answered again. What a"
     " restricted key opens is its owner's.",
     tags=["wallets"],
-    parameters=[REQUEST_ID],
+    parameters=[*ANSWERED],
     request=WalletToOpen,
     examples=[
         _request("a wallet in euros", {"currency": "EUR", "label": "till 1", "overdraftLimit": "100.00"})
@@ -230,7 +268,7 @@ list_wallets = extend_schema(
     summary="List wallets, newest first",
     description="Those that the key may see. Pages by cursor: stable while wallets are opened.",
     tags=["wallets"],
-    parameters=[*_parameters(PageQuery), REQUEST_ID],
+    parameters=[*_parameters(PageQuery), *ANSWERED],
     responses=_answers(
         200,
         WalletPage,
@@ -244,7 +282,7 @@ read_wallet = extend_schema(
     summary="Read a wallet",
     description="Never older than the request.",
     tags=["wallets"],
-    parameters=[WALLET, IF_NONE_MATCH, REQUEST_ID],
+    parameters=[WALLET, IF_NONE_MATCH, *ANSWERED],
     responses=_answers(200, WalletBody, WALLET_EXAMPLE, *ANY_REQUEST, *READ_WALLET)
     | {304: OpenApiResponse(description="Nothing has changed since If-None-Match's ETag.")},
 )
@@ -253,7 +291,7 @@ change_wallet = extend_schema(
     summary="Rename, freeze, thaw or close a wallet",
     description="A wallet is closed only at zero, and for ever.",
     tags=["wallets"],
-    parameters=[WALLET, IF_MATCH, REQUEST_ID],
+    parameters=[WALLET, IF_MATCH, *ANSWERED],
     request=WalletChanges,
     examples=[_request("freeze", {"status": "FROZEN"})],
     responses=_answers(
@@ -274,7 +312,7 @@ post_operation = extend_schema(
     summary="Deposit or withdraw",
     description="Answered when it is committed. A refusal by a rule is recorded, and moves nothing.",
     tags=["operations"],
-    parameters=[WALLET, KEY, PREFER, REQUEST_ID],
+    parameters=[WALLET, KEY, PREFER, *ANSWERED],
     request=OperationToPost,
     examples=[
         _request("deposit", {"operationType": "DEPOSIT", "amount": "1000.00"}),
@@ -288,7 +326,7 @@ post_wallet_operation = extend_schema(
     summary="Deposit or withdraw, with the wallet in the body",
     description="`valletId` is taken as a spelling of `walletId`.",
     tags=["operations"],
-    parameters=[KEY, PREFER, REQUEST_ID],
+    parameters=[KEY, PREFER, *ANSWERED],
     request=WalletOperationToPost,
     examples=[_request("deposit", {"walletId": WALLET_ID, "operationType": "DEPOSIT", "amount": 1000})],
     responses=_accepted(OperationBody, pending(OPERATION_EXAMPLE))
@@ -299,7 +337,7 @@ read_operation = extend_schema(
     summary="Read an operation",
     description="As it was answered, for ever: the ledger is only added to.",
     tags=["operations"],
-    parameters=[OPERATION, REQUEST_ID],
+    parameters=[OPERATION, *ANSWERED],
     responses=_answers(200, OperationBody, OPERATION_EXAMPLE, *ANY_REQUEST, problems.OperationNotFound),
 )
 list_operations = extend_schema(
@@ -307,7 +345,7 @@ list_operations = extend_schema(
     summary="List a wallet's operations, newest first",
     description="Refused operations are history too. The cursor carries its filters.",
     tags=["operations"],
-    parameters=[WALLET, *_parameters(OperationQuery), REQUEST_ID],
+    parameters=[WALLET, *_parameters(OperationQuery), *ANSWERED],
     responses=_answers(
         200,
         OperationPage,
@@ -324,7 +362,7 @@ post_operations = extend_schema(
     " carried out or none: then the answer is the first refusal. A key in the header stands for all that have"
     " none.",
     tags=["operations"],
-    parameters=[KEY, PREFER, REQUEST_ID],
+    parameters=[KEY, PREFER, *ANSWERED],
     request=BulkToPost,
     examples=[
         _request(
@@ -364,7 +402,7 @@ reverse_operation = extend_schema(
     description="Moves money back, of a transfer on both sides. All reversals of an operation together never"
     " move more than it did.",
     tags=["operations"],
-    parameters=[OPERATION, KEY, PREFER, REQUEST_ID],
+    parameters=[OPERATION, KEY, PREFER, *ANSWERED],
     request=PartToTake,
     examples=[_request("a part", {"amount": "100.00"})],
     responses=_accepted(OperationBody, pending(REVERSAL_EXAMPLE))
@@ -389,7 +427,7 @@ post_transfer = extend_schema(
     description="Both wallets or none; one currency. The Idempotency-Key is the source's. A restricted key"
     " pays from its owner's wallets alone, to any.",
     tags=["transfers"],
-    parameters=[KEY, PREFER, REQUEST_ID],
+    parameters=[KEY, PREFER, *ANSWERED],
     request=TransferToPost,
     examples=[
         _request(
@@ -405,7 +443,7 @@ read_transfer = extend_schema(
     summary="Read a transfer",
     description="With the operations on both sides. To a restricted key another owner's balance is null.",
     tags=["transfers"],
-    parameters=[TRANSFER, REQUEST_ID],
+    parameters=[TRANSFER, *ANSWERED],
     responses=_answers(200, TransferBody, TRANSFER_EXAMPLE, *ANY_REQUEST, problems.TransferNotFound),
 )
 place_hold = extend_schema(
@@ -414,7 +452,7 @@ place_hold = extend_schema(
     description="Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided,"
     " or expires.",
     tags=["holds"],
-    parameters=[WALLET, KEY, REQUEST_ID],
+    parameters=[WALLET, KEY, *ANSWERED],
     request=HoldToPlace,
     examples=[_request("for a week", {"amount": "200.00", "expiresAt": "2026-11-28T09:30:00Z"})],
     responses=_answers(
@@ -433,7 +471,7 @@ list_holds = extend_schema(
     summary="List a wallet's holds, newest first",
     description="The cursor carries its filter.",
     tags=["holds"],
-    parameters=[WALLET, *_parameters(HoldQuery), REQUEST_ID],
+    parameters=[WALLET, *_parameters(HoldQuery), *ANSWERED],
     responses=_answers(
         200,
         HoldPage,
@@ -448,7 +486,7 @@ read_hold = extend_schema(
     summary="Read a hold",
     description="It expires at its time, not when a job happens to run.",
     tags=["holds"],
-    parameters=[HOLD, REQUEST_ID],
+    parameters=[HOLD, *ANSWERED],
     responses=_answers(200, HoldBody, HOLD_EXAMPLE, *ANY_REQUEST, problems.HoldNotFound),
 )
 capture_hold = extend_schema(
@@ -456,7 +494,7 @@ capture_hold = extend_schema(
     summary="Take what a hold has set aside, or a part of it",
     description="Once; the rest is released.",
     tags=["holds"],
-    parameters=[HOLD, KEY, PREFER, REQUEST_ID],
+    parameters=[HOLD, KEY, PREFER, *ANSWERED],
     request=PartToTake,
     examples=[_request("a part", {"amount": "150.00"})],
     responses=_accepted(OperationBody, pending(CAPTURE_EXAMPLE))
@@ -479,7 +517,7 @@ void_hold = extend_schema(
     summary="Release all that a hold has set aside",
     description="In a frozen wallet too: no money moves.",
     tags=["holds"],
-    parameters=[HOLD, KEY, REQUEST_ID],
+    parameters=[HOLD, KEY, *ANSWERED],
     request=Nothing,
     examples=[_request("nothing to say", {})],
     responses=_answers(
@@ -501,7 +539,7 @@ read_balance = extend_schema(
     description="Exact for every moment, with all that happened up to it: whatever is in progress is waited"
     " for. Before the wallet's first operation it is zero; before the wallet existed there is none.",
     tags=["history"],
-    parameters=[WALLET, *_parameters(BalanceQuery), REQUEST_ID],
+    parameters=[WALLET, *_parameters(BalanceQuery), *ANSWERED],
     responses=_answers(
         200,
         BalanceBody,
@@ -519,7 +557,7 @@ read_statement = extend_schema(
     " it leads from and to. As JSON or CSV, whichever Accept prefers, streamed at any length. In CSV what"
     " leaves the wallet is negative, and a text that a spreadsheet would take for a formula begins with '.",
     tags=["history"],
-    parameters=[WALLET, *_parameters(StatementQuery), REQUEST_ID],
+    parameters=[WALLET, *_parameters(StatementQuery), *ANSWERED],
     responses=_answers(
         200,
         StatementBody,
@@ -534,4 +572,77 @@ read_statement = extend_schema(
             str, examples=[OpenApiExample("answer as CSV", STATEMENT_AS_CSV, response_only=True)]
         )
     },
+)
+
+
+# --- People -----------------------------------------------------------------------------------------
+sign_up = extend_schema(
+    summary="Sign up",
+    description="Opens a wallet in the service's default currency and begins a session: the cookies"
+    " `sessionid` and `csrftoken`, whose value every further request that changes something repeats in"
+    " `X-CSRFToken`.",
+    tags=["people"],
+    auth=[],
+    parameters=[*ANSWERED],
+    request=PersonToSignUp,
+    examples=[
+        _request(
+            "a person", {"name": "Anna", "email": "anna@example.com", "password": "correct horse battery"}
+        )
+    ],
+    responses=_answers(
+        201,
+        PersonBody,
+        PERSON_EXAMPLE,
+        *ANYBODY,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.EmailTaken,
+    ),
+)
+log_in = extend_schema(
+    summary="Log in",
+    description="Begins a session, as signing up does. An operator's name may stand for the e-mail address.",
+    tags=["people"],
+    auth=[],
+    parameters=[*ANSWERED],
+    request=Credentials,
+    examples=[_request("a person", {"email": "anna@example.com", "password": "correct horse battery"})],
+    responses=_answers(
+        200,
+        PersonBody,
+        PERSON_EXAMPLE,
+        *ANYBODY,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.InvalidCredentials,
+    ),
+)
+log_out = extend_schema(
+    summary="Log out",
+    description="Ends the session.",
+    tags=["people"],
+    parameters=[*ANSWERED],
+    request=None,
+    responses={204: OpenApiResponse(description="It has ended.")} | _refusals(*ANY_REQUEST),
+)
+read_me = extend_schema(
+    summary="Who is logged in",
+    description="The person or operator whose session this is.",
+    tags=["people"],
+    parameters=[*ANSWERED],
+    responses=_answers(200, PersonBody, PERSON_EXAMPLE, *ANY_REQUEST),
+)
+read_my_wallet = extend_schema(
+    summary="One's own wallet with its newest operations",
+    description="The first wallet that one had. The operations are those that the wallet's balance knows of.",
+    tags=["people"],
+    parameters=[*ANSWERED],
+    responses=_answers(
+        200,
+        OwnWalletBody,
+        {"wallet": WALLET_EXAMPLE, "operations": [OPERATION_EXAMPLE]},
+        *ANY_REQUEST,
+        problems.WalletNotFound,
+    ),
 )

@@ -14,18 +14,23 @@ from wallets.api.values import (
     Amount,
     CurrencyCode,
     Description,
+    Email,
     Id,
     Key,
     Label,
     Limit,
+    Login,
     Metadata,
+    Name,
     OperationType,
+    Password,
     PositiveAmount,
     Shape,
     TimeParameter,
 )
 
 MAX_BULK: Final = 1000  # commands in one request
+SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
 
 # --- Wallets ----------------------------------------------------------------------------------------
@@ -67,9 +72,8 @@ class WalletOperationToPost(OperationToPost):
     )
 
 
-class TransferToPost(Shape):
+class _Transfer(Shape):
     source_wallet_id: Id
-    target_wallet_id: Id
     amount: PositiveAmount
     description: Description = ""
     metadata: Metadata = Field(default_factory=dict)
@@ -77,8 +81,21 @@ class TransferToPost(Shape):
 
     @model_validator(mode="after")
     def has_two_wallets(self) -> Self:
-        if self.source_wallet_id == self.target_wallet_id:
-            raise PydanticCustomError("same_wallet", "source and target must be different wallets")
+        if self.source_wallet_id == getattr(self, "target_wallet_id"):  # noqa: B009
+            raise PydanticCustomError(*SAME_WALLET)
+        return self
+
+
+class TransferToPost(_Transfer):
+    """To a wallet, or to the first of its currency that somebody has."""
+
+    target_wallet_id: Id | None = None
+    target_email: Email | None = None
+
+    @model_validator(mode="after")
+    def has_one_target(self) -> Self:
+        if (self.target_wallet_id is None) == (self.target_email is None):
+            raise PydanticCustomError("required", "name either targetWalletId or targetEmail")
         return self
 
 
@@ -88,7 +105,8 @@ class BulkOperation(WalletOperationToPost):
     idempotency_key: Key | None = None
 
 
-class BulkTransfer(TransferToPost):
+class BulkTransfer(_Transfer):
+    target_wallet_id: Id
     idempotency_key: Key | None = None
 
 
@@ -161,3 +179,17 @@ class StatementQuery(Shape):
         None, alias="from", description="From this time on; without it, from the wallet's first moment."
     )
     to: TimeParameter | None = Field(None, description="Before this time; without it, up to the present one.")
+
+
+# --- People -----------------------------------------------------------------------------------------
+class PersonToSignUp(Shape):
+    name: Name
+    email: Email
+    password: Password
+
+
+class Credentials(Shape):
+    """What somebody logs in with; an operator's name stands for an e-mail address."""
+
+    email: Login
+    password: Password

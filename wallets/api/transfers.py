@@ -6,14 +6,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
+from wallets.access.people import wallet_of
 from wallets.api import openapi
 from wallets.api.bodies import transfer_body
 from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
 from wallets.api.requests import read
-from wallets.api.shapes import TransferToPost
+from wallets.api.shapes import SAME_WALLET, TransferToPost
 from wallets.ledger.commands import Transfer
 from wallets.ledger.reader import read_transfer
-from wallets.problems import TransferNotFound
+from wallets.problems import FieldError, TransferNotFound, ValidationError
 
 
 class Transfers(Endpoint):
@@ -22,16 +23,22 @@ class Transfers(Endpoint):
     @openapi.post_transfer
     def post(self, request: Request) -> Response:
         asked = read(request, TransferToPost)
+        named = naming(request, asked.id)
+        target_id = asked.target_wallet_id or wallet_of(
+            asked.target_email or "", asked.source_wallet_id, principal(request).within, named["key"]
+        )
+        if target_id == asked.source_wallet_id:
+            raise ValidationError(errors=[FieldError("targetEmail", *SAME_WALLET)])
         posted = carry_out(
             request,
             Transfer(
                 wallet_id=asked.source_wallet_id,
-                target_id=asked.target_wallet_id,
+                target_id=target_id,
                 amount=asked.amount,
                 description=asked.description,
                 metadata=asked.metadata,
                 is_for_later=is_for_later(request),
-                **naming(request, asked.id),
+                **named,
             ),
         )
         return answer(posted, transfer_body(posted), f"transfers/{posted.operation.id}")

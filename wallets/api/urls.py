@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.urls import path, register_converter
 
-from wallets.api import bulk, history, holds, operations, transfers, wallets
+from wallets.api import bulk, history, holds, operations, people, transfers, wallets
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -43,4 +43,9 @@ urlpatterns = [
     path("wallets/<id:wallet_id>/statement", history.WalletStatement.as_view()),
     path("wallets", wallets.Wallets.as_view()),
     path("wallet/create", wallets.OpenWallet.as_view()),
+    path("me", people.Me.as_view()),
+    path("me/wallet", people.MyWallet.as_view()),
+    path("signup", people.SignUp.as_view()),
+    path("login", people.LogIn.as_view()),
+    path("logout", people.LogOut.as_view()),
 ]

@@ -20,6 +20,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from wallets import money
+from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
 from wallets.api.requests import JsonNumber
 
 MAX_METADATA_BYTES: Final = 4096
@@ -72,6 +73,20 @@ def _key(value: object) -> str:
     text = _text(value)
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", text):
         raise PydanticCustomError("invalid", "1 to 255 visible ASCII characters")
+    return text
+
+
+def _email(value: object) -> str:
+    text = _text(value)
+    if not is_email(text):
+        raise PydanticCustomError("invalid_email", "must be an e-mail address such as anna@example.com")
+    return text
+
+
+def _name(value: object) -> str:
+    text = _text(value).strip()
+    if not text or not text.isprintable():
+        raise PydanticCustomError("invalid_text", "must be printable, and more than spaces")
     return text
 
 
@@ -175,6 +190,10 @@ CurrencyCode = Annotated[
     ),
 ]
 Label = Annotated[str, BeforeValidator(_text), Field(max_length=200)]
+Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME)]
+Email = Annotated[str, BeforeValidator(_email), Field(max_length=MAX_EMAIL, examples=["anna@example.com"])]
+Login = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_EMAIL)]
+Password = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_PASSWORD)]
 Description = Annotated[str, BeforeValidator(_text), Field(max_length=500)]
 Metadata = Annotated[
     dict[str, Any],

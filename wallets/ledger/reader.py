@@ -15,7 +15,7 @@ from django.db.models.expressions import RawSQL
 from wallets.ledger import recovery
 from wallets.ledger.batch import Posted, as_seen_by_others
 from wallets.ledger.commands import Transfer
-from wallets.ledger.gather import Gather, Ticket, once
+from wallets.ledger.gather import Gather, once
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet
 
@@ -37,7 +37,7 @@ def gather() -> Gather[UUID, Wallet | None]:
     """This process's one. It is made at the first read, and so after the server's fork."""
     return Gather(
         "reader",
-        _run,
+        recovery.in_one_call(_wallets, READER),
         most=settings.GROUP_COMMIT_BATCH,
         bound=settings.GROUP_COMMIT_QUEUE,
         patience=settings.OPERATION_DEADLINE,
@@ -70,24 +70,12 @@ def read_transfer(transfer_id: UUID, within: int | None = None) -> Posted | None
     )
 
 
-def _run(tickets: Sequence[Ticket[UUID, Wallet | None]]) -> list[Ticket[UUID, Wallet | None]]:
-    claimed = [ticket for ticket in tickets if ticket.claim()]
-    ids = list({ticket.item for ticket in claimed})
-    try:
-        found = recovery.until_deadline(lambda: _wallets(ids), READER)
-    except db.Error as error:
-        for ticket in claimed:
-            ticket.fail(error)
-    else:
-        for ticket in claimed:
-            ticket.settle(found.get(ticket.item))
-    return []
-
-
-def _wallets(ids: list[UUID]) -> dict[UUID, Wallet]:
+def _wallets(ids: Sequence[UUID]) -> list[Wallet | None]:
     # An array, not a list of parameters: one text for every number of wallets, so that it stays prepared.
-    asked = RawSQL("SELECT unnest(%s::uuid[])", [ids])
-    return {wallet.id: wallet for wallet in Wallet.objects.using(READER).with_expired().filter(id__in=asked)}
+    asked = RawSQL("SELECT unnest(%s::uuid[])", [list(set(ids))])
+    wallets = Wallet.objects.using(READER).with_expired().filter(id__in=asked)
+    found = {wallet.id: wallet for wallet in wallets}
+    return [found.get(id) for id in ids]
 
 
 def _operation(operation_id: UUID, within: int | None) -> tuple[Posted | None, set[UUID]]:

@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -15,9 +15,11 @@ from django.conf import settings
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
-from wallets.ledger.gather import once
+from wallets.ledger.gather import Ticket, once
 
 T = TypeVar("T")
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 
 PAUSE: Final = 0.1  # seconds between two attempts to reach the database
 LOOK: Final = 0.25  # seconds between two looks for calls that take too long
@@ -76,6 +78,30 @@ def until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T
             raise told
         reconnect(using)  # who waits for a lock gives the connection back to the pool meanwhile
         time.sleep(PAUSE)
+
+
+def in_one_call(
+    call: Callable[[list[ItemT]], list[ResultT]], using: str = db.DEFAULT_DB_ALIAS
+) -> Callable[[Sequence[Ticket[ItemT, ResultT]]], list[Ticket[ItemT, ResultT]]]:
+    """What a Gather runs where one call, safe to repeat, has the results of all items, in their order."""
+
+    def run(tickets: Sequence[Ticket[ItemT, ResultT]]) -> list[Ticket[ItemT, ResultT]]:
+        claimed = [ticket for ticket in tickets if ticket.claim()]
+        if not claimed:
+            return []
+        try:
+            results = until_deadline(lambda: call([ticket.item for ticket in claimed]), using)
+        except db.Error as error:
+            for ticket in claimed:
+                ticket.fail(error)
+        else:
+            for ticket, result in zip(claimed, results, strict=True):
+                ticket.settle(result)
+        finally:
+            db.connections[using].close_if_unusable_or_obsolete()  # the pool's goes back to it
+        return []
+
+    return run
 
 
 # --- A database that says nothing -------------------------------------------------------------------

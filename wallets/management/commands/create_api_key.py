@@ -65,7 +65,7 @@ class Command(Base):
     def _owner(self, username: str | None) -> User | None:
         if username is None:
             return None
-        owner = User.objects.filter(username=username).first()
+        owner = User.objects.filter(username__iexact=username).first()
         if owner is None:
             self.refuse(f"there is no user {username}")
         return owner

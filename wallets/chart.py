@@ -44,13 +44,48 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    title: str
-    summary: str  # for who does not see the picture
+    currency: str
+    start: datetime
+    end: datetime
+    low: Decimal
+    high: Decimal
+    last: Decimal
     size: int
     line: str
     area: str
     marks: Sequence[Mark]
-    times: Sequence[str]
+
+    @property
+    def moments(self) -> tuple[datetime, datetime, datetime]:
+        """What the picture's edge names."""
+        return self.start, self.start + (self.end - self.start) / 2, self.end
+
+    @property
+    def detail(self) -> str:
+        """What tells one moment from the next: the `time` of day, the `date`, or `both`."""
+        span = self.end - self.start
+        if span < timedelta(hours=1):
+            return "time"
+        return "both" if span < timedelta(days=6) else "date"
+
+    @property
+    def times(self) -> list[str]:
+        form = {"time": "%H:%M:%S", "both": "%m-%d %H:%M", "date": "%Y-%m-%d"}[self.detail]
+        return [f"{moment:{form}}" for moment in self.moments]
+
+    @property
+    def title(self) -> str:
+        return f"Balance, {self.currency}"
+
+    @property
+    def summary(self) -> str:
+        """For who does not see the picture."""
+        told = (self.low, self.high, self.last)
+        low, high, last = (money.format_amount(balance, self.currency) for balance in told)
+        return (
+            f"Balance in {self.currency} from {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC:"
+            f" lowest {low}, highest {high}, at the end {last}"
+        )
 
 
 def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
@@ -64,17 +99,17 @@ def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
     steps = _steps(min(Decimal(0), *balances), max(Decimal(0), *balances), wallet.currency)
     picture = _Picture(start, end, steps[0], steps[-1])
     line = picture.line(points)
-    told = (min(balances), max(balances), balances[-1])
-    low, high, last = (money.format_amount(balance, wallet.currency) for balance in told)
     return Chart(
-        title=f"Balance, {wallet.currency}",
-        summary=f"Balance in {wallet.currency} from {start:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC:"
-        f" lowest {low}, highest {high}, at the end {last}",
+        currency=wallet.currency,
+        start=start,
+        end=end,
+        low=min(balances),
+        high=max(balances),
+        last=balances[-1],
         size=SIZE,
         line=line,
         area=f"{line}V{picture.y(Decimal(0))}H{picture.x(start)}Z",
         marks=[Mark(f"{picture.y(step) * 100 / SIZE:.2f}", f"{step:f}") for step in steps],
-        times=_times(start, end),
     )
 
 
@@ -119,12 +154,3 @@ def _steps(low: Decimal, high: Decimal, currency: str) -> list[Decimal]:
     first = (low / step).to_integral_value(ROUND_FLOOR)
     last = max((high / step).to_integral_value(ROUND_CEILING), first + 1)
     return [step * number for number in range(int(first), int(last) + 1)]
-
-
-def _times(start: datetime, end: datetime) -> list[str]:
-    span = end - start
-    if span < timedelta(hours=1):
-        form = "%H:%M:%S"
-    else:
-        form = "%m-%d %H:%M" if span < timedelta(days=6) else "%Y-%m-%d"
-    return [f"{time:{form}}" for time in (start, start + span / 2, end)]

@@ -1,0 +1,48 @@
+"""Where Chromium is, and how it is started."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from playwright.sync_api import Browser, sync_playwright
+
+NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+MISSING: Final = "no Chromium is found; `apt-get install chromium`, or set CHROMIUM to its path"
+# It asks nobody but the service, and runs in a container, as root too.
+ARGUMENTS: Final = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+
+
+def find() -> str | None:
+    names = [chosen] if (chosen := os.environ.get("CHROMIUM")) else NAMES
+    return next(filter(None, map(shutil.which, names)), None)
+
+
+@contextmanager
+def running(path: str) -> Iterator[Browser]:
+    """With an empty profile. Inside, Django's ORM refuses in this thread: Playwright keeps a loop in it."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def main() -> int:
+    """For make: what pytest is to leave out where no Chromium is found. On CI that is an error."""
+    if find():
+        return 0
+    if os.environ.get("CI"):
+        print(f"The browser tests cannot run: {MISSING}", file=sys.stderr)
+        return 1
+    print(f"The browser tests are left out: {MISSING}", file=sys.stderr)
+    print("--ignore=tests/browser")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,105 @@
+"""A Chromium, and the service as it runs in production, closed. Who is at the browser finds no fault."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser import chromium
+from tests.browser.person import Person
+from tests.client import Api, OverHttp
+from tests.conftest import running_service
+from tests.keys import PASSWORD, new_key, new_operator, new_person
+from wallets.access.rights import ADMIN
+
+Someone = Callable[..., Person]
+
+
+@dataclass(frozen=True)
+class Payee:
+    """Somebody to send money to. All tests share them: what they have is worth only a comparison."""
+
+    email: str
+    wallet_id: str
+
+
+@dataclass(frozen=True)
+class House:
+    """The service, and who has to be there before the browser: then the ORM refuses (chromium.running)."""
+
+    address: str
+    bank: Api
+    without_wallet: str  # who logs in so has none
+    operator: str
+    boris: Payee
+
+
+@pytest.fixture(scope="package")
+def house() -> Iterator[House]:
+    key = new_key(ADMIN)
+    without_wallet, operator = new_person().username, new_operator().username
+    # All people come from one address.
+    off = {"RATE_LIMIT_SIGNUP": "off", "RATE_LIMIT_LOGIN": "off", "RATE_LIMIT_USER": "off"}
+    with running_service(API_ACCESS="key", EMAIL_URL="consolemail://", **off) as address:
+        sender = OverHttp(address)
+        boris = _sign_up(Api(sender), "Boris")
+        yield House(address, Api(sender, key), without_wallet, operator, boris)
+        sender.connection.close()
+
+
+def _sign_up(stranger: Api, name: str) -> Payee:
+    email = f"{name.lower()}-{uuid4()}@example.com"  # among other tests, this may not be the first house
+    answer = stranger.post("/signup", {"name": name, "email": email, "password": PASSWORD})
+    assert answer.status == 201, answer
+    return Payee(email, answer.json["walletId"])
+
+
+@pytest.fixture(scope="package")
+def browser(house: House) -> Iterator[Browser]:
+    path = chromium.find()
+    if path is None:
+        pytest.fail(chromium.MISSING, pytrace=False)
+    with chromium.running(path) as browser:
+        yield browser
+
+
+@pytest.fixture
+def bank(house: House) -> Api:
+    return house.bank
+
+
+@pytest.fixture
+def boris(house: House) -> Payee:
+    return house.boris
+
+
+@pytest.fixture
+def visitor(house: House, browser: Browser) -> Iterator[Someone]:
+    """`visitor(locale="ru-RU")`: somebody who has just come, with options of Playwright's contexts."""
+    here: list[Person] = []
+
+    def come(**options: Any) -> Person:
+        here.append(Person(browser, house.address, **options))
+        return here[-1]
+
+    yield come
+    for person in here:
+        person.leave()
+
+
+@pytest.fixture
+def owner(visitor: Someone, bank: Api) -> Someone:
+    """`owner("100.00")`: somebody with that much, who looks at their wallet."""
+
+    def come(deposit: str | None = None, **options: Any) -> Person:
+        person = visitor(**options)
+        person.open_account()
+        if deposit:
+            assert bank.deposit(person.wallet_id, deposit).status == 201
+        person.go_home()
+        return person
+
+    return come

@@ -1,0 +1,199 @@
+"""Every page, in light and dark, on a phone and on a desk: nobody is shut out, and nothing sticks out."""
+
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page, expect
+
+from tests.browser.conftest import House
+from tests.browser.person import DESK, PHONE, Person
+from tests.client import Api
+
+Way = Callable[[Person, House], None]
+
+WIDE: Final = "() => document.documentElement.scrollWidth - innerWidth"
+# What a finger has to meet, and is lower than a finger is wide.
+LOW: Final = """() => [...document.querySelectorAll(
+    "button, .button, nav a, .after-list a, input:not([type=hidden]), select"
+)].filter((it) => it.checkVisibility() && it.getBoundingClientRect().height < 44).map((it) => it.outerHTML)"""
+
+
+# --- How to get there -------------------------------------------------------------------------------
+def welcome(anna: Person, house: House) -> None:
+    anna.go_home()
+
+
+def sign_up(anna: Person, house: House) -> None:
+    anna.page.goto("/signup")
+
+
+def sign_up_with_errors(anna: Person, house: House) -> None:
+    anna.page.goto("/signup")
+    anna.field("name").fill("Anna\N{ZERO WIDTH SPACE}")
+    anna.field("email").fill("anna@example.com")
+    anna.field("password").fill("12345678")
+    anna.page.get_by_role("button", name="Open my wallet").click()
+    anna.page.locator(".errorlist").first.wait_for()
+
+
+def log_in(anna: Person, house: House) -> None:
+    anna.page.goto("/login")
+
+
+def log_in_with_an_error(anna: Person, house: House) -> None:
+    anna.page.goto("/login")
+    anna.log_in("nobody@example.com")
+    anna.page.get_by_role("alert").wait_for()
+
+
+def forgotten(anna: Person, house: House) -> None:
+    anna.page.goto("/password/forgotten")
+
+
+def link_is_on_its_way(anna: Person, house: House) -> None:
+    anna.page.goto("/password/forgotten")
+    anna.field("email").fill("nobody@example.com")
+    anna.page.get_by_role("button", name="Send me a link").click()
+    anna.page.get_by_role("status").get_by_role("paragraph").wait_for()
+
+
+def link_that_is_too_old(anna: Person, house: House) -> None:
+    anna.page.goto("/password/new/MQ/abc-def")
+
+
+def empty_wallet(anna: Person, house: House) -> None:
+    anna.open_account()
+    anna.go_home()
+
+
+def full_wallet(anna: Person, house: House) -> None:
+    fill(house.bank, anna)
+    anna.go_home()
+    expect(anna.history).to_have_count(20)
+
+
+def refused_operations(anna: Person, house: House) -> None:
+    full_wallet(anna, house)
+    anna.page.goto("/?kind=WITHDRAW")
+    expect(anna.page.locator("tr.refused")).to_have_count(1)
+
+
+def frozen_wallet(anna: Person, house: House) -> None:
+    fill(house.bank, anna)
+    house.bank.patch(f"/wallets/{anna.wallet_id}", {"status": "FROZEN"})
+    anna.go_home()
+
+
+def russian_wallet(anna: Person, house: House) -> None:
+    full_wallet(anna, house)
+    anna.page.get_by_role("button", name="Русский").click()
+    anna.page.get_by_role("heading", name="История").wait_for()
+
+
+def transfer_with_errors(anna: Person, house: House) -> None:
+    empty_wallet(anna, house)
+    anna.ask_to_send("nobody", "0.001")
+    anna.page.locator(".errorlist").first.wait_for()
+
+
+def review(anna: Person, house: House) -> None:
+    full_wallet(anna, house)
+    anna.ask_to_send(house.boris.email, "10", "For the tickets " * 10)
+    anna.page.locator("button[value=send]").wait_for()
+
+
+def refused(anna: Person, house: House) -> None:
+    review(anna, house)
+    house.bank.patch(f"/wallets/{anna.wallet_id}", {"status": "FROZEN"})
+    anna.expect_refusal(409)
+    anna.confirm()
+    anna.page.get_by_role("alert").wait_for()
+
+
+def receipt(anna: Person, house: House) -> None:
+    review(anna, house)
+    anna.confirm()
+    anna.page.get_by_role("link", name="To my wallet").wait_for()
+
+
+def nothing_here(anna: Person, house: House) -> None:
+    anna.expect_refusal(404)
+    anna.page.goto("/nothing/here")
+
+
+def password(anna: Person, house: House) -> None:
+    empty_wallet(anna, house)
+    anna.page.goto("/password")
+
+
+def without_wallet(anna: Person, house: House) -> None:
+    anna.page.goto("/login")
+    anna.log_in(house.without_wallet)
+    anna.page.get_by_role("heading", name="You have no wallet").wait_for()
+
+
+def operator(anna: Person, house: House) -> None:
+    anna.page.goto("/login")
+    anna.log_in(house.operator)
+    anna.page.get_by_role("link", name="To the admin").wait_for()
+
+
+def fill(bank: Api, person: Person) -> None:
+    """With something of everything."""
+    person.open_account()
+    wallet_id = person.wallet_id
+    bank.bulk(
+        *[
+            {
+                "operationType": "DEPOSIT",
+                "walletId": wallet_id,
+                "amount": "98765432.10",
+                "description": "x" * 90,
+            }
+            for _ in range(22)
+        ]
+    )
+    bank.withdraw(wallet_id, "11.50", description="Groceries")
+    bank.withdraw(wallet_id, "999999999999")
+    bank.hold(wallet_id, "25")
+
+
+PLACES: Final[tuple[Way, ...]] = (
+    *(welcome, sign_up, sign_up_with_errors, log_in, log_in_with_an_error),
+    *(forgotten, link_is_on_its_way, link_that_is_too_old),
+    *(empty_wallet, full_wallet, refused_operations, frozen_wallet, russian_wallet),
+    *(transfer_with_errors, review, refused, receipt),
+    *(nothing_here, password, without_wallet, operator),
+)
+
+
+@pytest.fixture(scope="module", params=PLACES, ids=lambda way: way.__name__)
+def page(request: pytest.FixtureRequest, house: House, browser: Browser) -> Iterator[Page]:
+    """One after the other; all tests look at the same."""
+    anna = Person(browser, house.address, "Anna-Maria Oppenheimer")
+    request.param(anna, house)
+    yield anna.page
+    anna.leave()
+
+
+# --- What is looked at ------------------------------------------------------------------------------
+@pytest.mark.parametrize("width", ["phone", "desk"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(page: Page, width: str, scheme: Literal["light", "dark"]) -> None:
+    page.set_viewport_size(PHONE if width == "phone" else DESK)
+    page.emulate_media(color_scheme=scheme)
+    found = Axe().run(page)
+    assert found.response["passes"], "axe has looked at nothing"
+    assert found.response["violations"] == [], found.generate_report()
+
+
+def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+    page.set_viewport_size(PHONE)
+    assert page.evaluate(WIDE) <= 0
+
+
+def test_a_finger_meets_what_it_wants(page: Page) -> None:
+    page.set_viewport_size(PHONE)
+    assert page.evaluate(LOW) == []

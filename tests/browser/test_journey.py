@@ -1,0 +1,72 @@
+"""From the sign-up to the receipt, and back again another day."""
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Someone
+from tests.client import Api
+
+
+def test_who_signs_up_has_an_empty_wallet(visitor: Someone, bank: Api) -> None:
+    anna = visitor()
+    anna.go_home()
+    anna.page.get_by_role("main").get_by_role("link", name="Sign up").click()
+    anna.sign_up()
+    expect(anna.available).to_have_text("0.00 RUB")
+    expect(anna.page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(anna.page.locator("#wallet-id")).to_have_text(anna.wallet_id)
+    assert bank.balance(anna.wallet_id) == "0.00"
+
+
+def test_money_that_comes_in_shows_on_the_open_page_by_itself(owner: Someone, bank: Api) -> None:
+    anna = owner()
+    anna.page.evaluate("window.isTheSame = true")
+    bank.deposit(anna.wallet_id, "1175.25", description="Salary")
+    expect(anna.available).to_have_text("1,175.25 RUB", timeout=20_000)
+    expect(anna.history).to_have_count(1)
+    expect(anna.history).to_contain_text(["Deposit Salary +1,175.25 RUB"])
+    expect(
+        anna.page.get_by_role("img", name="Your balance: lowest 0.00 RUB, highest 1,175.25")
+    ).to_be_visible()
+    bank.withdraw(anna.wallet_id, "75.25")
+    expect(anna.available).to_have_text("1,100.00 RUB", timeout=20_000)
+    expect(anna.history).to_have_count(2)
+    assert anna.page.evaluate("window.isTheSame")
+
+
+def test_a_transfer_is_shown_before_it_is_sent_and_stands_in_the_history_of_both(
+    owner: Someone, bank: Api
+) -> None:
+    anna, boris = owner("100.00"), owner(name="Boris")
+    anna.ask_to_send(boris.email, "40.50", "For the tickets")
+    expect(anna.heading).to_have_text("Send this?")
+    for fact in ("40.50 RUB", boris.email, "For the tickets"):
+        expect(anna.page.get_by_role("definition").filter(has_text=fact)).to_be_visible()
+    assert bank.balance(anna.wallet_id) == "100.00"
+
+    anna.confirm()
+    expect(anna.heading).to_have_text("Sent")
+    for fact in ("40.50 RUB", anna.wallet_id, boris.wallet_id, "For the tickets"):
+        expect(anna.page.get_by_role("definition").filter(has_text=fact)).to_be_visible()
+    anna.page.get_by_role("link", name="To my wallet").click()
+    expect(anna.available).to_have_text("59.50 RUB")
+    expect(anna.history.first).to_contain_text("Sent For the tickets −40.50 RUB")
+
+    boris.go_home()
+    expect(boris.available).to_have_text("40.50 RUB")
+    expect(boris.history).to_contain_text(["Received For the tickets +40.50 RUB"])
+    boris.page.get_by_role("link", name="Received").click()
+    expect(boris.heading).to_have_text("Received")
+    assert (bank.balance(anna.wallet_id), bank.balance(boris.wallet_id)) == ("59.50", "40.50")
+
+
+def test_who_has_logged_out_is_led_to_the_login_and_from_there_back(owner: Someone) -> None:
+    anna = owner("5.00")
+    anna.page.get_by_role("button", name="Log out").click()
+    expect(anna.heading).to_have_text("Log in")
+    anna.page.goto(f"/wallets/{anna.wallet_id}")
+    expect(anna.page).to_have_url(re.compile(r"/login\?next="))
+    anna.log_in()
+    expect(anna.page).to_have_url(re.compile(f"/wallets/{anna.wallet_id}$"))
+    expect(anna.available).to_have_text("5.00 RUB")

@@ -1,0 +1,74 @@
+"""Everybody reads in their own language and by their own clock."""
+
+import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Payee, Someone
+from tests.client import Api
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
+def test_times_are_those_of_the_readers_clock(owner: Someone, bank: Api, zone: str) -> None:
+    anna = owner("100.00", timezone_id=zone)
+    made = datetime.fromisoformat(bank.history(anna.wallet_id)[0]["createdAt"])
+    there = made.astimezone(ZoneInfo(zone))
+    time = anna.history.first.locator("time")
+    expect(time).to_have_text(f"{there:%b} {there.day}, {there:%Y}, {there.hour % 12 or 12}:{there:%M %p}")
+    expect(time).to_have_attribute("title", re.compile("UTC$"))
+
+
+def test_a_time_that_came_by_itself_is_the_readers_too(owner: Someone, bank: Api) -> None:
+    anna = owner(timezone_id="Asia/Tokyo")
+    anna.go_home_in_a_hurry()
+    bank.deposit(anna.wallet_id, "1")
+    anna.let_time_pass()
+    expect(anna.history).to_have_count(1)
+    expect(anna.history.first.locator("time")).to_have_text(re.compile(r", \d+:\d\d [AP]M$"))
+
+
+def test_a_russian_browser_is_spoken_to_in_russian(owner: Someone, boris: Payee, bank: Api) -> None:
+    anna = owner("1175.25", locale="ru-RU")
+    expect(anna.page.locator("html")).to_have_attribute("lang", "ru")
+    expect(anna.available).to_have_text("1 175,25 RUB")
+    expect(anna.page.get_by_label("Кому")).to_be_visible()
+    expect(anna.page.get_by_role("button", name="Выйти")).to_be_visible()
+    expect(anna.history).to_contain_text(["Пополнение +1 175,25 RUB"])
+
+    anna.ask_to_send(boris.email, "1 000,25", "За билеты")
+    expect(anna.heading).to_have_text("Отправить?")
+    expect(anna.page.get_by_text("1 000,25 RUB")).to_be_visible()
+    anna.confirm()
+    expect(anna.heading).to_have_text("Отправлено")
+    assert bank.balance(anna.wallet_id) == "175.00"
+
+
+def test_a_refusal_is_in_the_readers_language(owner: Someone, boris: Payee) -> None:
+    anna = owner("100.00", locale="ru-RU")
+    anna.ask_to_send(boris.email, "100,01")
+    anna.sees_error("amount", "Доступно меньше этой суммы. Деньги не переведены.")
+
+
+def test_the_language_is_switched_both_ways_and_stays(owner: Someone) -> None:
+    anna = owner("1175.25")
+    anna.page.get_by_role("button", name="Русский").click()
+    expect(anna.page.get_by_role("heading", name="История")).to_be_visible()
+    expect(anna.available).to_have_text("1 175,25 RUB")
+    anna.page.goto("/password")
+    expect(anna.heading).to_have_text("Изменить пароль")
+    anna.page.get_by_role("button", name="Выйти").click()
+    expect(anna.heading).to_have_text("Войти")
+    anna.page.get_by_role("button", name="English").click()
+    expect(anna.heading).to_have_text("Log in")
+    anna.page.goto("/signup")
+    expect(anna.heading).to_have_text("Sign up")
+
+
+@pytest.mark.parametrize("locale", ["en-US", "ru-RU"])
+def test_each_language_is_offered_by_its_own_name(visitor: Someone, locale: str) -> None:
+    anna = visitor(locale=locale)
+    anna.go_home()
+    expect(anna.page.locator(".language button")).to_have_text(["English", "Русский"])

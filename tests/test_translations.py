@@ -1,0 +1,158 @@
+"""Every text of the pages is there in Russian, and says the same things."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from babel.messages.catalog import Catalog, Message
+from babel.messages.mofile import read_mo
+from babel.messages.pofile import read_po
+from django.conf import settings
+from django.utils import translation
+from django.utils.translation import template
+
+from wallets import problems
+from wallets.api.openapi import TRANSFER_RULES
+from wallets.models import Operation, Wallet
+from wallets.pages.words import INCOMING, KINDS, REFUSALS, STATUSES, told
+from wallets.problems import REJECTIONS, Problem
+
+WALLETS: Final = Path(settings.BASE_DIR) / "wallets"
+FOLDER: Final = WALLETS / "locale" / "ru" / "LC_MESSAGES"
+PLAIN: Final = {"_", "gettext", "gettext_lazy", "gettext_noop"}
+WITH_CONTEXT: Final = {"pgettext", "pgettext_lazy"}
+PLURAL: Final = {"ngettext", "ngettext_lazy", "npgettext", "npgettext_lazy"}
+PLACEHOLDER: Final = re.compile(r"%\(\w+\)[sd]|%[sd%]|\{\w*\}")
+
+Text = tuple[str | None, str]  # its context, if it has one, and what it says in English
+
+
+def calls_in(source: str) -> Iterator[Text]:
+    """The texts that are marked for translation, in Python."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
+            continue
+        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+        assert name not in PLURAL, "this test knows no plurals"
+        if name in PLAIN | WITH_CONTEXT:
+            given = [ast.literal_eval(argument) for argument in node.args]
+            yield (given[0], given[1]) if name in WITH_CONTEXT else (None, given[0])
+
+
+def marked() -> Iterator[Text]:
+    for folder in (WALLETS / "pages", WALLETS / "templatetags"):
+        for path in folder.glob("*.py"):
+            yield from calls_in(path.read_text())
+    for path in templates():
+        yield from calls_in_template(path)
+
+
+def templates() -> list[Path]:
+    return list((WALLETS / "templates" / "pages").rglob("*.*"))
+
+
+def calls_in_template(path: Path) -> Iterator[Text]:
+    """As makemessages reads it: its tags become calls, all else is blotted out."""
+    source = template.templatize(path.read_text(), origin=str(path))
+    text = r"(?:[^()'\"]|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")*"
+    for call in re.findall(rf"p?gettext\({text}\)", source):
+        yield from calls_in(re.sub(r"(?<=[( ])u(?=['\"])", "", call))
+
+
+MARKED: Final = sorted(set(marked()), key=str)
+
+
+def catalog() -> Catalog:
+    with (FOLDER / "django.po").open("rb") as file:
+        return read_po(file, locale="ru")
+
+
+def translations(of: Catalog) -> dict[Text, Message]:
+    return {(message.context, str(message.id)): message for message in of if message.id}
+
+
+def as_text(context: str | bytes | None) -> str | None:
+    return context.decode() if isinstance(context, bytes) else context
+
+
+def test_the_texts_are_found_wherever_they_are_marked() -> None:
+    for text in (
+        (None, "Your name"),  # gettext_lazy
+        ("date", "From"),  # pgettext_lazy
+        (None, "Your password has been changed. Log in with it."),  # gettext
+        (None, "Send money"),  # {% translate %}
+        (None, "Copied"),  # {% translate %} in an attribute
+        (None, "You have %(amount)s available."),  # {% blocktranslate %}
+        (None, "Hello %(name)s,"),  # in mail
+        (None, "A new password for your wallet"),
+    ):
+        assert text in MARKED
+
+
+@pytest.mark.parametrize("path", templates(), ids=lambda path: path.name)
+def test_no_tag_of_a_template_is_overlooked(path: Path) -> None:
+    tags = re.findall(r"{% *(?:block)?trans(?:late)? ", path.read_text())
+    assert len(list(calls_in_template(path))) == len(tags)
+
+
+@pytest.mark.parametrize("text", MARKED, ids=str)
+def test_each_text_has_a_translation(text: Text) -> None:
+    message = translations(catalog()).get(text)
+    assert message is not None, "make messages"
+    assert message.string
+    assert not message.fuzzy
+    assert re.search("[а-яё]", str(message.string), re.IGNORECASE)
+    assert sorted(PLACEHOLDER.findall(str(message.string))) == sorted(PLACEHOLDER.findall(text[1]))
+
+
+def test_no_text_is_translated_that_is_not_there_any_more() -> None:
+    assert sorted(set(translations(catalog())) - set(MARKED), key=str) == []
+    assert not catalog().obsolete
+
+
+def test_what_is_read_is_what_was_written() -> None:
+    with (FOLDER / "django.mo").open("rb") as file:
+        compiled = translations(read_mo(file))  # which leaves contexts as bytes
+    written = translations(catalog())
+    assert {(as_text(context), text): message.string for (context, text), message in compiled.items()} == {
+        text: message.string for text, message in written.items()
+    }
+
+
+def test_a_page_speaks_russian_to_who_reads_russian() -> None:
+    with translation.override("ru"):
+        for problem in REFUSALS:
+            assert re.search("[а-яё]", str(REFUSALS[problem]))
+    assert told(problems.WalletNotFound()) == "There is no such wallet."
+
+
+# --- Words for all that there is --------------------------------------------------------------------
+def met_by_a_transfer() -> set[type[Problem]]:
+    """What sending money from a page can be refused for: by the ledger, and on the way to it."""
+    return {
+        *TRANSFER_RULES,
+        *(problems.TooManyRequests, problems.Unavailable, problems.IdempotencyKeyReused),
+        *(problems.WalletNotFound, problems.Forbidden, problems.NotFound, problems.TransferNotFound),
+    }
+
+
+@pytest.mark.parametrize("problem", sorted(met_by_a_transfer(), key=str), ids=lambda problem: problem.code)
+def test_each_refusal_of_a_transfer_has_words_of_its_own(problem: type[Problem]) -> None:
+    assert told(problem()) == str(REFUSALS[problem.code])
+
+
+def test_words_are_for_refusals_that_there_are() -> None:
+    codes = {
+        kind.code for kind in vars(problems).values() if isinstance(kind, type) and hasattr(kind, "code")
+    }
+    assert set(REFUSALS) <= codes
+    assert {problem.code for problem in TRANSFER_RULES} <= set(REJECTIONS)
+
+
+def test_each_kind_of_operation_and_each_status_of_a_wallet_has_words() -> None:
+    assert set(KINDS) == set(Operation.Type)
+    assert set(STATUSES) == set(Wallet.Status)
+    assert set(INCOMING) <= set(Operation.Type)

@@ -1,0 +1,88 @@
+"""Signing up, logging in, and what is one's own."""
+
+from typing import Final, cast
+
+from django.contrib import auth
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from wallets.access import limits, people
+from wallets.access.authentication import Anybody
+from wallets.api import openapi
+from wallets.api.bodies import operation_body, person_body, wallet_body
+from wallets.api.endpoint import Endpoint
+from wallets.api.requests import read
+from wallets.api.shapes import Credentials, PersonToSignUp
+from wallets.ledger.recovery import until_deadline
+from wallets.models import Operation, User
+from wallets.problems import WalletNotFound
+
+NEWEST: Final = 20  # operations that come with one's wallet
+
+
+class SignUp(Endpoint):
+    """/signup"""
+
+    authentication_classes = [Anybody]
+
+    @openapi.sign_up
+    def post(self, request: Request) -> Response:
+        asked = read(request, PersonToSignUp)
+        self.headers.update(limits.require(limits.SIGNUP, limits.network_of(request._request)))
+        user = people.sign_up(asked.name, asked.email, asked.password)
+        people.begin_session(request._request, user)
+        return Response(_person(user), status=201, headers={"Location": "/api/v1/me"})
+
+
+class LogIn(Endpoint):
+    """/login"""
+
+    authentication_classes = [Anybody]
+
+    @openapi.log_in
+    def post(self, request: Request) -> Response:
+        asked = read(request, Credentials)
+        self.headers.update(limits.require(limits.LOGIN, limits.network_of(request._request)))
+        return Response(_person(people.log_in(request._request, asked.email, asked.password)))
+
+
+class LogOut(Endpoint):
+    """/logout"""
+
+    @openapi.log_out
+    def post(self, request: Request) -> Response:
+        auth.logout(request._request)
+        return Response(status=204)
+
+
+class Me(Endpoint):
+    """/me"""
+
+    @openapi.read_me
+    def get(self, request: Request) -> Response:
+        return Response(_person(_user(request)))
+
+
+class MyWallet(Endpoint):
+    """/me/wallet"""
+
+    @openapi.read_my_wallet
+    def get(self, request: Request) -> Response:
+        wallet = people.main_wallet(_user(request))
+        if wallet is None:
+            raise WalletNotFound
+        # None that the wallet, read before, does not know of: each moves its updated_at.
+        history = Operation.objects.of_wallet(wallet.id).filter(created_at__lte=wallet.updated_at)
+        newest = history.that_move_money().order_by("-created_at", "-id")[:NEWEST]
+        operations = until_deadline(lambda: list(newest))
+        listed = [operation_body(operation, wallet.currency) for operation in operations]
+        return Response({"wallet": wallet_body(wallet), "operations": listed})
+
+
+def _user(request: Request) -> User:
+    """Who is logged in: the scope `person` has seen to it that somebody is."""
+    return cast(User, request.user)
+
+
+def _person(user: User) -> dict[str, object]:
+    return person_body(user, people.main_wallet(user))

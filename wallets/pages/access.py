@@ -1,0 +1,51 @@
+"""Who may see a page, and whose wallets are on it."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect
+
+from wallets.access import devices, limits, rights
+from wallets.ledger.reader import read_wallet
+from wallets.models import User, Wallet
+
+View = Callable[..., HttpResponseBase]
+
+
+def for_people(view: View) -> View:
+    """For who is logged in, as often as a person may ask; the others log in first."""
+
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        user = user_of(request)
+        limits.require_of(rights.person(user), request)
+        if user.is_staff and not devices.suffices(request):
+            return redirect("admin:index")  # which asks for the second factor
+        return view(request, *args, **kwargs)
+
+    with_login = login_required(guarded)
+
+    @wraps(view)
+    def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if "HX-Request" in request.headers and not request.user.is_authenticated:
+            return HttpResponse(
+                headers={"HX-Redirect": settings.LOGIN_URL}
+            )  # not the form into a part of the page
+        return with_login(request, *args, **kwargs)
+
+    return asked
+
+
+def user_of(request: HttpRequest) -> User:
+    assert isinstance(request.user, User)  # noqa: S101 - only views for people ask
+    return request.user
+
+
+def own_wallet(request: HttpRequest, wallet_id: UUID) -> Wallet:
+    """Raises WalletNotFound where it is not theirs, operators' too: their place is the admin."""
+    return rights.visible(rights.person(user_of(request)), read_wallet(wallet_id))

@@ -1,0 +1,123 @@
+"""Signing up, logging in and out, passwords."""
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.contrib import messages
+from django.contrib.auth import views as auth
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import redirect, render
+from django.urls import reverse_lazy
+from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_post_parameters
+from django.views.decorators.http import require_http_methods
+
+from wallets.access import limits, people
+from wallets.access.attempts import as_told
+from wallets.pages.access import for_people
+from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
+from wallets.pages.words import told
+from wallets.problems import Problem
+
+
+@sensitive_post_parameters("password")
+@require_http_methods(["GET", "HEAD", "POST"])
+def sign_up(request: HttpRequest) -> HttpResponse:
+    if request.user.is_authenticated:
+        return redirect("home")
+    form = SignUpForm(request.POST or None)
+    if form.is_valid():
+        asked = form.cleaned_data
+        try:
+            limits.require(limits.SIGNUP, limits.network_of(request))
+            user = people.sign_up(asked["name"], asked["email"], asked["password"])
+        except Problem as problem:
+            form.refuse(problem, told(problem))
+            return as_told(render(request, "pages/signup.html", {"form": form}), problem)
+        else:
+            people.begin_session(request, user)
+            return redirect("home")
+    return render(request, "pages/signup.html", {"form": form})
+
+
+# Django's form views would take a PUT for a POST.
+METHODS: Final = ["get", "head", "post"]
+
+
+class LogIn(auth.LoginView):
+    http_method_names = METHODS
+    template_name = "pages/login.html"
+    authentication_form = LogInForm
+    redirect_authenticated_user = True
+    extra_context = {"can_reset": settings.MAIL is not None}
+
+    def get_redirect_url(self, *args: Any, **kwargs: Any) -> str:
+        """Not to this page again: for who is logged in, Django would take that for a loop of ours."""
+        url = super().get_redirect_url(*args, **kwargs)
+        return "" if url == self.request.path else url
+
+    def form_invalid(self, form: Any) -> HttpResponse:
+        return as_told(super().form_invalid(form), form.problem)
+
+
+class LogOut(auth.LogoutView):
+    next_page = "login"
+
+
+class ChangePassword(auth.PasswordChangeView):
+    http_method_names = METHODS
+    template_name = "pages/password.html"
+    form_class = ChangePasswordForm
+    success_url = reverse_lazy("home")
+
+    def post(self, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The old password can be guessed here as well."""
+        limits.require(limits.LOGIN, limits.network_of(self.request))
+        return super().post(*args, **kwargs)
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        messages.success(self.request, _("Your password has been changed. Other devices are logged out."))
+        return super().form_valid(form)
+
+
+change_password = for_people(ChangePassword.as_view())
+
+
+# --- Forgotten passwords ----------------------------------------------------------------------------
+class ByMail:
+    """Mixin: where no mail can be sent, there is no such page."""
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if settings.MAIL is None:
+            raise Http404
+        response: HttpResponseBase = super().dispatch(request, *args, **kwargs)  # type: ignore[misc]
+        return response
+
+
+class Forgotten(ByMail, auth.PasswordResetView):
+    http_method_names = METHODS
+    template_name = "pages/forgotten.html"
+    form_class = ForgottenForm
+    success_url = reverse_lazy("login")
+    subject_template_name = "pages/mail/forgotten_subject.txt"
+    email_template_name = "pages/mail/forgotten.txt"
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        limits.require(limits.LOGIN, limits.network_of(self.request))
+        limits.require(limits.RESET, form.cleaned_data["email"].lower())
+        messages.info(
+            self.request,
+            _("If somebody has signed up with this address, a message with a link is on its way there."),
+        )
+        return super().form_valid(form)
+
+
+class NewPassword(ByMail, auth.PasswordResetConfirmView):
+    http_method_names = METHODS
+    template_name = "pages/new_password.html"
+    form_class = NewPasswordForm
+    success_url = reverse_lazy("login")
+
+    def form_valid(self, form: Any) -> HttpResponse:
+        messages.success(self.request, _("Your password has been changed. Log in with it."))
+        return super().form_valid(form)

@@ -1,0 +1,37 @@
+"""What went wrong, as a page."""
+
+from typing import Any
+
+from django.contrib.auth.models import AnonymousUser
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.csrf import csrf_exempt
+
+from wallets.access.attempts import as_told
+from wallets.errors import problem_response
+from wallets.pages.words import told
+from wallets.problems import Forbidden, NotFound, Problem
+
+
+def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
+    if problem.status >= 500:  # noqa: PLR2004
+        request.user = AnonymousUser()  # who they are is in the database, which may be what has failed
+    context = {"status": problem.status, "message": told(problem)}
+    return as_told(render(request, "pages/problem.html", context), problem)
+
+
+@csrf_exempt  # there is nothing to protect, and a program is to be told that
+def nothing_here(request: HttpRequest) -> HttpResponse:
+    """To a browser a page, to a program a problem; below /api everybody is a program.
+
+    A route, not handler404: Django answers that with a page of its own while DEBUG is on.
+    """
+    is_for_people = not request.path_info.startswith("/api") and "text/html" in request.headers.get(
+        "Accept", ""
+    )
+    return (problem_page if is_for_people else problem_response)(request, NotFound())
+
+
+def csrf_failure(request: HttpRequest, **_: Any) -> HttpResponse:
+    """CSRF_FAILURE_VIEW: the form is another site's, or of a session that has ended."""
+    return problem_page(request, Forbidden())

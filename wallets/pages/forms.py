@@ -1,0 +1,237 @@
+"""What people fill in. A form says what is wrong with it in the reader's language, and asks nobody else."""
+
+import logging
+import re
+import threading
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from django import db, forms
+from django.conf import settings
+from django.contrib.auth.forms import (
+    AuthenticationForm,
+    PasswordChangeForm,
+    PasswordResetForm,
+    SetPasswordForm,
+)
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
+from django.utils import translation
+from django.utils.translation import get_language, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
+
+from wallets import money
+from wallets.access import attempts, people
+from wallets.models import User, Wallet
+from wallets.pages.words import KINDS
+from wallets.problems import Problem
+
+logger = logging.getLogger(__name__)
+
+TOO_MANY: Final = _("Too many attempts. Wait a little and try again.")
+
+
+class PageForm(forms.Form):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
+        for field in self.fields.values():
+            if isinstance(field.widget, forms.PasswordInput):  # longer, nobody could log in with it
+                field.validators.append(MaxLengthValidator(people.MAX_PASSWORD))
+
+
+# --- Who ------------------------------------------------------------------------------------------
+class SignUpForm(PageForm):
+    name = forms.CharField(
+        label=_("Your name"),
+        max_length=people.MAX_NAME,
+        widget=forms.TextInput({"autocomplete": "name", "autofocus": True}),
+    )
+    email = forms.EmailField(
+        label=_("E-mail address"),
+        max_length=people.MAX_EMAIL,
+        widget=forms.EmailInput({"autocomplete": "email"}),
+    )
+    password = forms.CharField(
+        label=_("Password"),
+        strip=False,
+        widget=forms.PasswordInput({"autocomplete": "new-password"}),
+        help_text=_("At least eight characters, not only digits, and nothing that others would guess."),
+    )
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise ValidationError(_("Write it in letters that can be printed."))
+        return name
+
+    def clean_email(self) -> str:
+        email: str = self.cleaned_data["email"]
+        if not people.is_email(email):
+            raise ValidationError(_("Write it in the letters a to z."))
+        return email
+
+    def refuse(self, problem: Problem, message: str) -> None:
+        """Say why, at the field that is to blame."""
+        for error in problem.errors:
+            self.add_error(error.field, error.detail)
+        if not problem.errors:
+            self.add_error("email" if problem.code == "email_taken" else None, message)
+
+
+class LogInForm(PageForm, attempts.LogInForm):  # type: ignore[misc]
+    error_messages = {
+        **AuthenticationForm.error_messages,
+        "invalid_login": _("The e-mail address or the password is wrong."),
+    }
+
+    def __init__(self, request: Any = None, *args: Any, **kwargs: Any) -> None:
+        super().__init__(request, *args, **kwargs)
+        self.fields["username"].label = _("E-mail address")
+
+    def told(self, problem: Problem) -> str:
+        return str(TOO_MANY)
+
+
+class ChangePasswordForm(PageForm, PasswordChangeForm):
+    pass
+
+
+class NewPasswordForm(PageForm, SetPasswordForm):  # type: ignore[type-arg]
+    pass
+
+
+class ForgottenForm(PageForm, PasswordResetForm):
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Beside the request: how long it takes would tell whether somebody has the address."""
+        threading.Thread(target=self._send, args=[get_language(), args, kwargs], name="mail").start()
+
+    def get_users(self, email: str) -> Any:
+        """In the words of the index. Only ASCII is an address here: nothing else can be taken for one."""
+        users = User.objects.by_email(email) if people.is_email(email) else User.objects.none()
+        return (user for user in users.filter(is_active=True) if user.has_usable_password())
+
+    def send_mail(self, *args: Any, **kwargs: Any) -> None:
+        db.connection.close()  # gives it back to the pool: the mail server may take its time
+        super().send_mail(*args, **kwargs)
+
+    def _send(self, language: str, args: Any, kwargs: Any) -> None:
+        try:
+            with translation.override(language):
+                super().save(*args, **kwargs)
+        except db.Error as error:
+            logger.warning("a password could not be reset: %s", error)
+        finally:
+            db.connection.close()  # gives it back to the pool
+
+
+# --- What -----------------------------------------------------------------------------------------
+class TransferForm(PageForm):
+    """A transfer from `wallet`. The key is made with the form: however often it is sent, money moves once."""
+
+    to = forms.CharField(
+        label=_("To"),
+        max_length=people.MAX_EMAIL,
+        widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false"}),
+        help_text=_("An e-mail address or the number of a wallet."),
+    )
+    amount = forms.CharField(
+        label=_("Amount"),
+        max_length=40,
+        widget=forms.TextInput({"inputmode": "decimal", "autocomplete": "off"}),
+    )
+    note = forms.CharField(
+        label=_("Note"),
+        max_length=200,
+        required=False,
+        widget=forms.TextInput({"autocomplete": "off"}),
+        help_text=_("Both of you see it."),
+    )
+    key = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
+
+    def __init__(self, wallet: Wallet, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.wallet = wallet
+        self.fields["amount"].label = _("Amount, %(currency)s") % {"currency": wallet.currency}
+
+    def clean_to(self) -> UUID | str:
+        """A wallet's id, or an e-mail address."""
+        text: str = self.cleaned_data["to"]
+        if (wallet_id := parse_wallet_id(text)) is not None:
+            if wallet_id == self.wallet.id:
+                raise ValidationError(_("This is the wallet that the money comes from."))
+            return wallet_id
+        if not people.is_email(text):
+            raise ValidationError(_("This is neither an e-mail address nor the number of a wallet."))
+        return text
+
+    def clean_amount(self) -> Decimal:
+        text = re.sub(r"[\s']", "", self.cleaned_data["amount"])
+        if get_language() == "ru":  # elsewhere a comma may mean thousands: it is refused, not guessed
+            text = text.replace(",", ".")
+        try:
+            amount = money.parse(text)
+        except ValueError:
+            raise ValidationError(_("Write an amount in digits, such as 115.60.")) from None
+        if not 0 < amount <= settings.MAX_AMOUNT:
+            raise ValidationError(_("Write an amount of more than zero."))
+        if not money.fits(amount, self.wallet.currency):
+            digits = money.FRACTION_DIGITS[self.wallet.currency]
+            raise ValidationError(_("At most %(digits)d digits after the point.") % {"digits": digits})
+        return amount
+
+    def renew_key(self) -> None:
+        """The ledger keeps a refusal under its key for ever: the corrected form asks for something new."""
+        # A QueryDict has lists in itself, and only its items are what was filled in.
+        self.data = dict(self.data.items()) | {"key": str(uuid4())}
+
+
+def parse_wallet_id(text: str) -> UUID | None:
+    try:
+        return UUID(text) if len(text) == 36 else None  # noqa: PLR2004
+    except ValueError:
+        return None
+
+
+class Day(forms.DateInput):
+    """The browser's own picker, which takes and gives no other format."""
+
+    def __init__(self) -> None:
+        super().__init__({"type": "date"}, format="%Y-%m-%d")
+
+
+class HistoryForm(PageForm):
+    """Which operations to show."""
+
+    kind = forms.ChoiceField(
+        label=_("Kind"),
+        required=False,
+        choices=[("", _("All")), *((kind.value, label) for kind, label in KINDS.items())],
+    )
+    since = forms.DateField(label=pgettext_lazy("date", "From"), required=False, widget=Day)
+    until = forms.DateField(label=pgettext_lazy("date", "To"), required=False, widget=Day)
+
+    def clean_until(self) -> date | None:
+        day: date | None = self.cleaned_data["until"]
+        if day == date.max:
+            raise ValidationError(_("There is no day after that."))
+        return day
+
+    @property
+    def begin(self) -> datetime | None:
+        """The first moment of `since`."""
+        day = self.cleaned_data.get("since") if self.is_valid() else None
+        return datetime.combine(day, time(), UTC) if day else None
+
+    @property
+    def end(self) -> datetime | None:
+        """The first moment after `until`."""
+        day = self.cleaned_data.get("until") if self.is_valid() else None
+        return datetime.combine(day, time(), UTC) + timedelta(days=1) if day else None
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        kind = self.cleaned_data.get("kind") if self.is_valid() else None
+        given = {"type": kind or None, "created_at__gte": self.begin, "created_at__lt": self.end}
+        return {name: value for name, value in given.items() if value is not None}

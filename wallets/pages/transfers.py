@@ -1,0 +1,105 @@
+"""Sending money: a form, a look at what it will do, a receipt. Each is a page, without scripts too."""
+
+from uuid import UUID
+
+from django.db import OperationalError
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext_lazy as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from wallets import ledger
+from wallets.access import rights
+from wallets.access.people import wallet_of
+from wallets.errors import to_problem
+from wallets.ledger.commands import Transfer
+from wallets.ledger.reader import read_transfer
+from wallets.ledger.tables import PENDING
+from wallets.models import Wallet
+from wallets.pages.access import for_people, own_wallet, user_of
+from wallets.pages.forms import TransferForm
+from wallets.pages.words import told
+from wallets.problems import (
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    Problem,
+    TransferNotFound,
+    WalletNotFound,
+)
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@for_people
+def transfer(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
+    """The form; filled in, what it will do (step=review); confirmed, it is done (step=send)."""
+    wallet = own_wallet(request, wallet_id)
+    form = TransferForm(wallet, request.POST or None)
+    step = request.POST.get("step")
+    target_id = _target(form) if form.is_valid() else None
+    if target_id is None or step == "edit":
+        return _ask(request, form)
+    if step == "send":
+        return _send(request, form, target_id)
+    if form.cleaned_data["amount"] > wallet.available_now + wallet.overdraft_limit:
+        form.add_error("amount", told(InsufficientFunds()))
+        return _ask(request, form)
+    return render(
+        request, "pages/transfer_review.html", {"form": form, "wallet": wallet, "target": target_id}
+    )
+
+
+def _ask(request: HttpRequest, form: TransferForm, status: int = 200) -> HttpResponse:
+    return render(request, "pages/transfer.html", {"form": form, "wallet": form.wallet}, status=status)
+
+
+def _target(form: TransferForm) -> UUID | None:
+    """The wallet that the money goes to; where there is none, the form says so."""
+    to = form.cleaned_data["to"]
+    if isinstance(to, UUID):
+        return to
+    try:
+        found = wallet_of(to, form.wallet.id, form.wallet.owner_id, str(form.cleaned_data["key"]))
+    except WalletNotFound:
+        message = _("Nobody with this address has a wallet in %(currency)s.")
+        form.add_error("to", message % {"currency": form.wallet.currency})
+        return None
+    if found == form.wallet.id:
+        form.add_error("to", _("This is the wallet that the money comes from."))
+        return None
+    return found
+
+
+def _send(request: HttpRequest, form: TransferForm, target_id: UUID) -> HttpResponse:
+    asker = rights.person(user_of(request))
+    command = Transfer(
+        wallet_id=form.wallet.id,
+        target_id=target_id,
+        amount=form.cleaned_data["amount"],
+        description=form.cleaned_data["note"],
+        key=str(form.cleaned_data["key"]),
+        actor=asker.actor,
+        within=asker.within,
+    )
+    rights.require(asker, command)
+    try:
+        posted = ledger.submit(command)
+    except (Problem, OperationalError) as error:
+        problem = to_problem(error)
+        form.add_error(None, told(problem))
+        if problem.operation_id or isinstance(problem, IdempotencyKeyReused):
+            form.renew_key()
+        return _ask(request, form, problem.status)
+    return redirect("transfer_by_id", transfer_id=posted.operation.id)
+
+
+@require_safe
+@for_people
+def transfer_by_id(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
+    """The receipt, for either side."""
+    user_id = user_of(request).pk
+    found = read_transfer(transfer_id, user_id)
+    if found is None or found.operation.status == PENDING:  # it may be refused yet
+        raise TransferNotFound
+    own = Wallet.objects.filter(id=found.operation.wallet_id, owner=user_id).exists()
+    context = {"transfer": found.operation, "currency": found.currency, "is_sender": own}
+    return render(request, "pages/receipt.html", context)

@@ -1,0 +1,24 @@
+"""Addresses of the pages."""
+
+from django.urls import path
+from django.views.decorators.http import require_POST
+from django.views.i18n import set_language
+
+import wallets.api.urls  # noqa: F401 - for its converter `id`
+from wallets.pages import accounts, transfers, wallet
+
+urlpatterns = [
+    path("", wallet.home, name="home"),
+    path("signup", accounts.sign_up, name="signup"),
+    path("login", accounts.LogIn.as_view(), name="login"),
+    path("logout", accounts.LogOut.as_view(), name="logout"),
+    path("password", accounts.change_password, name="password"),
+    path("password/forgotten", accounts.Forgotten.as_view(), name="forgotten"),
+    path("password/new/<uidb64>/<token>", accounts.NewPassword.as_view(), name="new_password"),
+    path("language", require_POST(set_language), name="language"),
+    path("wallets/<id:wallet_id>", wallet.wallet_by_id, name="wallet"),
+    path("wallets/<id:wallet_id>/balance", wallet.balance, name="balance"),
+    path("wallets/<id:wallet_id>/statement.csv", wallet.statement_csv, name="statement"),
+    path("wallets/<id:wallet_id>/transfer", transfers.transfer, name="transfer"),
+    path("transfers/<id:transfer_id>", transfers.transfer_by_id, name="transfer_by_id"),
+]

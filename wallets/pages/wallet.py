@@ -1,0 +1,103 @@
+"""A person's wallet: what is in it, how that went, and where it came from."""
+
+from typing import Any, Final
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict, StreamingHttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_safe
+
+from wallets.access.people import main_wallet
+from wallets.api import statements
+from wallets.api.paging import Page
+from wallets.api.shapes import PageQuery
+from wallets.api.wallets import etag
+from wallets.chart import balance_chart
+from wallets.ledger.history import statement
+from wallets.ledger.recovery import until_deadline
+from wallets.models import Operation, Wallet
+from wallets.pages.access import for_people, own_wallet, user_of
+from wallets.pages.forms import HistoryForm, TransferForm
+
+PAGE: Final = 20  # operations on a page
+TABS: Final = 20  # wallets to choose from
+
+
+@require_safe
+def home(request: HttpRequest) -> HttpResponseBase:
+    if not request.user.is_authenticated:
+        return render(request, "pages/welcome.html")
+    return own(request)
+
+
+@for_people
+def own(request: HttpRequest) -> HttpResponse:
+    wallet = main_wallet(user_of(request))
+    return render(request, "pages/no_wallet.html") if wallet is None else _page(request, wallet)
+
+
+@require_safe
+@for_people
+def wallet_by_id(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
+    return _page(request, own_wallet(request, wallet_id))
+
+
+def _page(request: HttpRequest, wallet: Wallet) -> HttpResponse:
+    form = HistoryForm(request.GET)
+    operations, older = until_deadline(lambda: _history(wallet, form, request.GET.get("cursor")))
+    context = {
+        "wallet": wallet,
+        "tag": etag(wallet),
+        "tabs": until_deadline(lambda: _tabs(wallet)),
+        "chart": until_deadline(lambda: balance_chart(wallet, timezone.now())),
+        "transfer": TransferForm(wallet),
+        "history": form,
+        "operations": operations,
+        "older": older,
+        "filters": urlencode({name: request.GET.get(name, "") for name in form.fields}),
+    }
+    return render(request, "pages/wallet.html", context)
+
+
+def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[list[Operation], str | None]:
+    rows = Operation.objects.of_wallet(wallet.id).filter(**form.filters)
+    if "type" not in form.filters:
+        rows = rows.that_move_money()
+    asked = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+    return Page(QueryDict(urlencode(asked)), PageQuery).of(rows)
+
+
+def _tabs(wallet: Wallet) -> list[Wallet]:
+    """The owner's wallets, where there are several."""
+    wallets = Wallet.objects.filter(owner=wallet.owner_id).order_by("created_at", "id")[:TABS]
+    return found if len(found := list(wallets)) > 1 else []
+
+
+@require_safe
+@for_people
+def balance(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
+    """For the page to look whether something has changed since what it shows: 204 where nothing has."""
+    wallet = own_wallet(request, wallet_id)
+    tag = etag(wallet)
+    if request.GET.get("seen") == tag:
+        return HttpResponse(status=204)
+    context: dict[str, Any] = {"wallet": wallet, "tag": tag}
+    changed = render(request, "pages/balance.html", context)
+    changed["HX-Trigger"] = "moved"
+    return changed
+
+
+@require_safe
+@for_people
+def statement_csv(request: HttpRequest, wallet_id: UUID) -> StreamingHttpResponse:
+    own_wallet(request, wallet_id)
+    form = HistoryForm(request.GET)
+    end = form.end if form.end and form.end <= timezone.now() else None  # a day that is not over ends now
+    found = statement(wallet_id, form.begin, end)
+    name = f"statement-{found.begin.date()}-{found.end.date()}.csv"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(
+        statements.as_csv(found), content_type="text/csv; charset=utf-8", headers=headers
+    )

@@ -1,0 +1,51 @@
+// What the pages do better with scripts; each works without.
+"use strict";
+
+// Times in the reader's own time zone.
+function localTimes(root) {
+    const format = (options) => new Intl.DateTimeFormat(document.documentElement.lang, options);
+    const formats = {
+        time: format({ timeStyle: "medium" }),
+        date: format({ dateStyle: "medium" }),
+        both: format({ dateStyle: "medium", timeStyle: "short" }),
+    };
+    for (const time of root.querySelectorAll("time[datetime]")) {
+        time.title = time.textContent;
+        time.textContent = formats[time.dataset.detail].format(new Date(time.dateTime));
+        time.removeAttribute("datetime");
+    }
+}
+
+// A second click sends nothing. (Were it to, the form's key would make it count once.)
+document.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!form.matches("form.once")) return;
+    if (form.dataset.sent) event.preventDefault();
+    form.dataset.sent = "yes";
+});
+
+// A page that the browser kept, shown again by "back", may be sent again.
+window.addEventListener("pageshow", () => {
+    for (const form of document.querySelectorAll("form.once")) delete form.dataset.sent;
+});
+
+// Back and reload ask for this page anew, and never whether a form is to be sent again.
+history.replaceState(history.state, "");
+
+function copyButtons(root) {
+    for (const button of root.querySelectorAll("[data-copy]")) {
+        if (!navigator.clipboard) continue;
+        button.hidden = false;
+        button.addEventListener("click", async () => {
+            await navigator.clipboard.writeText(document.querySelector(button.dataset.copy).textContent);
+            button.textContent = button.dataset.done;
+        });
+    }
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+    localTimes(document);
+    copyButtons(document);
+    document.querySelector("[aria-invalid=true]")?.focus();  // what is to be corrected
+});
+document.addEventListener("htmx:afterSettle", () => localTimes(document));
