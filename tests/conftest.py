@@ -109,6 +109,22 @@ def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hasher, "iterations", 1)
 
 
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The passwords that were hashed."""
+    from wallets.access.passwords import Hasher
+
+    made: list[str] = []
+    encode = Hasher.encode
+
+    def noted(self: Any, password: str, *args: Any) -> str:
+        made.append(password)
+        return encode(self, password, *args)
+
+    monkeypatch.setattr(Hasher, "encode", noted)
+    return made
+
+
 @pytest.fixture(scope="session")
 def service() -> Iterator[str]:
     """The address of the service as it really runs: gunicorn with several processes."""

@@ -325,20 +325,6 @@ def assert_is_refused_page(page: Answer) -> None:
     assert b"Wait a little and try again" in page.content
 
 
-@pytest.fixture
-def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were looked at."""
-    made: list[str] = []
-    encode = Hasher.encode
-
-    def noted(self: Hasher, password: str, *args: Any) -> str:
-        made.append(password)
-        return encode(self, password, *args)
-
-    monkeypatch.setattr(Hasher, "encode", noted)
-    return made
-
-
 def test_an_address_that_logs_in_too_often_is_refused_whatever_the_password(
     limit: Limit, hashed: list[str]
 ) -> None:

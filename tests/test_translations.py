@@ -16,8 +16,9 @@ from django.utils.translation import template
 
 from wallets import problems
 from wallets.api.openapi import TRANSFER_RULES
+from wallets.api.statements import INCOMING
 from wallets.models import Operation, Wallet
-from wallets.pages.words import INCOMING, KINDS, REFUSALS, STATUSES, told
+from wallets.pages.words import KINDS, REFUSALS, STATUSES, told
 from wallets.problems import REJECTIONS, Problem
 
 WALLETS: Final = Path(settings.BASE_DIR) / "wallets"

@@ -74,18 +74,21 @@ def is_taken(email: str) -> bool:
 
 
 def _create(user: User, wallet_id: UUID) -> None:
-    if (wallet := Wallet.objects.filter(id=wallet_id).first()) is not None:
-        user.pk = wallet.owner_id
+    if _was_created(user, wallet_id):
         return
-    user.pk = None
     try:
         with transaction.atomic():
             user.save(force_insert=True)
             Wallet.objects.create(id=wallet_id, currency=settings.DEFAULT_CURRENCY, owner=user)
     except IntegrityError:  # somebody was quicker; or we were, and had not heard of it
-        if not Wallet.objects.filter(id=wallet_id).exists():
+        if not _was_created(user, wallet_id):
             raise EmailTaken from None
-        user.pk = Wallet.objects.get(id=wallet_id).owner_id
+
+
+def _was_created(user: User, wallet_id: UUID) -> bool:
+    """Whether an earlier attempt did it after all; then the user gets the number that it has."""
+    user.pk = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
+    return user.pk is not None
 
 
 # --- Logging in -------------------------------------------------------------------------------------

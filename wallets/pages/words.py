@@ -20,7 +20,6 @@ KINDS: Final = {
     Operation.Type.REVERSAL_IN: pgettext_lazy("operation", "Returned to you"),
     Operation.Type.REVERSAL_OUT: pgettext_lazy("operation", "Taken back"),
 }
-INCOMING: Final = (Operation.Type.DEPOSIT, Operation.Type.TRANSFER_IN, Operation.Type.REVERSAL_IN)
 STATUSES: Final = {
     Wallet.Status.ACTIVE: pgettext_lazy("wallet", "Active"),
     Wallet.Status.FROZEN: pgettext_lazy("wallet", "Frozen"),

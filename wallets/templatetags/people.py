@@ -10,6 +10,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from wallets import money
+from wallets.api.statements import INCOMING
 from wallets.models import Operation
 from wallets.pages import words
 
@@ -31,7 +32,7 @@ def moved(operation: Operation, currency: str) -> str:
     """The operation's amount with the sign that it has for the wallet's owner."""
     if operation.sequence is None:
         return amount(operation.amount, currency)
-    sign = "+" if operation.type in words.INCOMING else MINUS
+    sign = "+" if operation.type in INCOMING else MINUS
     return f"{sign}{amount(operation.amount, currency)}"
 
 
@@ -57,9 +58,3 @@ def why(operation: Operation) -> str:
 @register.filter
 def status(wallet: Any) -> str:
     return str(words.STATUSES[wallet.status])
-
-
-@register.filter
-def short(value: object) -> str:
-    """The end of an id, which tells it from others."""
-    return f"…{str(value)[-8:]}"
