@@ -23,7 +23,7 @@ from django.db import connection
 from tests.client import Answer, Api, OverHttp
 from tests.cluster import cluster
 from tests.conftest import Books, Unchanged
-from wallets.ledger.inbox import Drain, drain, waiting
+from wallets.ledger.inbox import HELD_UP, Drain, drain, waiting
 from wallets.models import Hold, InboxEntry, Operation
 
 ASYNC = {"Prefer": "respond-async"}
@@ -579,6 +579,29 @@ def test_what_cannot_be_carried_out_holds_up_its_wallet_alone(
     drain_all()
     assert (api.balance(stuck), api.balance(target)) == ("14.00", "0.00")  # in their order: no money was left
     Books((stuck, target, other)).verify()
+
+
+def test_wallets_that_were_held_up_one_after_the_other_are_not_so_for_ever(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain_all()
+    one, other = api.open(deposit="5"), api.open(deposit="5")
+    first = later(api, "/transfers", transfer(one, other, 1)).json["source"]["id"]
+    deposit_later(api, one, 1)
+    deposit_later(api, other, 1)
+    own, now = Drain(), 1000.0
+    monkeypatch.setattr("wallets.ledger.inbox.time.monotonic", lambda: now)
+    with psycopg.connect(cluster.url("postgres")) as elsewhere:
+        elsewhere.execute("SELECT FROM inbox WHERE id = %s FOR UPDATE", [first])
+        assert own.run(1) == 0  # sees the deposit to the one wallet, behind the transfer
+        now += HELD_UP / 2
+        assert own.run(1) == 0  # passes that wallet over, and so sees the other one's
+    done = 0
+    for _ in range(20):
+        now += HELD_UP / 4
+        done += own.run(1)
+    assert done == 3
+    assert (api.balance(one), api.balance(other)) == ("5.00", "7.00")
 
 
 # --- The command ------------------------------------------------------------------------------------

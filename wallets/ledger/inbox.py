@@ -23,7 +23,7 @@ from wallets.ledger.tables import AS_OPERATION, Record, Tables, record
 
 logger = logging.getLogger(__name__)
 
-HELD_UP: Final = 1.0  # seconds for which a wallet is passed over whose entries could not be carried out
+HELD_UP: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
 
 _CLAIM: Final = f"""
     SELECT position, {AS_OPERATION} FROM inbox
@@ -67,11 +67,14 @@ class Drain:
     """One process at work on the inbox.
 
     It remembers which wallets are held up, by others at work on them, by a lock, by an entry that cannot be
-    carried out: else a long queue of one of them would be all that it ever sees.
+    carried out: else a long queue of one of them would be all that it ever sees. All are forgotten at once.
+    One by one, the first of two wallets would be looked at while the second is passed over, with the transfer
+    between them that comes before everything else of both, and so on for ever.
     """
 
     def __init__(self) -> None:
-        self._held_up: dict[UUID, float] = {}  # until when
+        self._held_up: set[UUID] = set()
+        self._forget_at = 0.0
 
     def run(self, most: int) -> int:
         """Carry out up to `most` of the entries that come first, and return how many.
@@ -93,14 +96,16 @@ class Drain:
         return len(done)
 
     def _passed_over(self) -> list[UUID]:
-        now = time.monotonic()
-        self._held_up = {wallet_id: until for wallet_id, until in self._held_up.items() if until > now}
+        if time.monotonic() >= self._forget_at:
+            self._held_up = set()
         return list(self._held_up)
 
     def _pass_over(self, claimed: Sequence["_Entry"], done: Sequence["_Entry"]) -> None:
         left = {entry.position for entry in claimed}.difference(entry.position for entry in done)
         held_up = {wallet for entry in claimed if entry.position in left for wallet in entry.wallet_ids}
-        self._held_up |= dict.fromkeys(held_up, time.monotonic() + HELD_UP)
+        if held_up and not self._held_up:
+            self._forget_at = time.monotonic() + HELD_UP
+        self._held_up |= held_up
 
 
 class _NoTrace(Exception):
