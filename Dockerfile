@@ -7,6 +7,7 @@ RUN python3 -m venv --without-pip /venv \
         --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
         --only-binary=:all: --requirement=requirements.txt
 
+# The base brings CA certificates, for what the service calls itself: webhooks, a broker, a collector.
 FROM python:3.13-slim
 # A number, so that an orchestrator can see that it is not root.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin walletsvc

@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages run test faults browser bench loadtest alone check formatted format lint types roundtrip clean
+.PHONY: help messages run test faults browser bench loadtest restore-drill alone check formatted format lint types roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
@@ -12,7 +12,7 @@ unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWA
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 help: ## list the commands
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 # With exec the signals for make's child reach the supervisor; setpriv ends it when make is killed.
 run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
@@ -34,11 +34,14 @@ faults: .venv/ready ## the tests that break database and workers under load, alo
 browser: .venv/ready ## the tests of the pages in a Chromium, alone
 	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
-bench: .venv/ready ## measure the service beside its yardsticks, five minutes; ARGS="hot naive" picks, ARGS=--help
+bench: .venv/ready ## measure the service beside its yardsticks, seven minutes; ARGS="hot naive" picks, ARGS=--help
 	@$(PYTHON) -m loadtest.bench $(ARGS)
 
 loadtest: .venv/ready ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
 	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)
+
+restore-drill: .venv/ready ## back up under load, have an accident, restore to the moment before and prove it
+	@$(PYTHON) -m local.drill $(ARGS)
 
 check: COVERAGE := --cov-fail-under=95
 check: formatted lint types roundtrip alone test ## all that has to pass before a change is done

@@ -5,14 +5,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
-from loadtest import big_ledger, drain, machine, wrk
+from loadtest import big_ledger, cache, drain, machine, relayed, written, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
 from loadtest.servers import (
@@ -20,9 +20,12 @@ from loadtest.servers import (
     KEYED,
     LIMITED,
     NAIVE,
+    REDIS,
+    REDIS_RAW,
     SERVICE,
     THREADS,
     UNGROUPED,
+    UNMETERED,
     Kind,
     Server,
     running,
@@ -36,6 +39,7 @@ from local.service import Address, environment, manage
 
 FOLDER = STATE / "bench"
 WALLETS = 10_000
+SPREAD = 1000  # wallets that are read in turn: a cache has them all after the first second
 MILLION = 1_000_000
 WARM_UP = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
 SETTLE = (
@@ -58,10 +62,12 @@ class Row:
     with_keys: bool = False
     is_for_later: bool = False
     operations: int = 1  # in one request
+    is_written: bool = False  # while it is read
 
 
 ROWS = {
     "hot": Row("one hot wallet"),
+    "unmetered": Row("the same, without metrics", UNMETERED),
     "key": Row("one hot wallet, by an API key", KEYED),
     "limited": Row("the same, with a rate limit", LIMITED),
     "keys": Row("one hot wallet, with keys", with_keys=True),
@@ -77,6 +83,12 @@ ROWS = {
     "get-query": Row("GET, a query a request", UNGROUPED, "GET"),
     "get-threads": Row("GET, on threads", THREADS, "GET"),
     "get-bare": Row("GET, no database", BARE, "GET"),
+    "get-redis": Row("GET, from Redis", REDIS, "GET"),
+    "get-redis-raw": Row("GET, from Redis, unpickled", REDIS_RAW, "GET"),
+    "get-spread": Row("GET of 1,000 wallets", method="GET", wallets=SPREAD),
+    "get-spread-redis": Row("GET of 1,000, from Redis", REDIS, "GET", SPREAD),
+    "get-written": Row("GET while it is written", method="GET", connections=16, is_written=True),
+    "get-written-redis": Row("the same, from Redis", REDIS, "GET", connections=16, is_written=True),
     "lone": Row("one lone client", connections=1),
     "lone-naive": Row("one lone client, naive shape", NAIVE, connections=1),
 }
@@ -86,11 +98,14 @@ DRAINS = {  # by wallets and processes
     "drain-spread": (WALLETS, 1),
     "drain-spread-2": (WALLETS, 2),
 }
+RELAYS = ("relay", "relay-delay")
 OTHER_ROWS = {  # which wrk alone does not measure
     "drain": "drained, one hot wallet",
     "drain-2": "drained by two, one hot wallet",
     "drain-spread": "drained, 10,000 wallets",
     "drain-spread-2": "drained by two, 10,000 wallets",
+    "relay": "told in batches by webhook",
+    "relay-delay": "told, 1,000 a second",
     "crowd": "1,000 connections",
     "empty-ledger": "one hot wallet, beside the next",
     "big-ledger": "one hot wallet, 10 million stored",
@@ -111,11 +126,13 @@ class Bench:
     def measure(self, name: str, seconds: float) -> Result:
         if name in DRAINS:
             return self._measure_drain(*DRAINS[name])
+        if name in RELAYS:
+            return self._measure_relay(name, seconds)
         row = ROWS[name]
         server = self._servers[row.kind]
         paths, post = self._requests(row)
         time.sleep(SETTLE)
-        with slow_disk(self._cluster) if row.disk_is_slow else nullcontext():
+        with self._circumstances(row) as looks:
             before = self._cpu(server)
             result = wrk.load(server.url, row.method, paths, row.connections, seconds, post)
             service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
@@ -128,7 +145,20 @@ class Bench:
             requests=operations,
             service_cpu=service * each,
             database_cpu=database * each,
+            looks=looks.number,
+            stale=looks.stale,
         )
+
+    @contextmanager
+    def _circumstances(self, row: Row) -> Iterator[written.Looks]:
+        with ExitStack() as stack:
+            if row.disk_is_slow:
+                stack.enter_context(slow_disk(self._cluster))
+            looks = written.Looks()
+            if row.is_written:
+                address = self._servers[row.kind].address.bind
+                looks = stack.enter_context(written.meanwhile(address, self._wallets[0]))
+            yield looks
 
     def _requests(self, row: Row) -> tuple[Path, Post]:
         """Where the row's requests go, and what is in them."""
@@ -148,6 +178,16 @@ class Bench:
     def _measure_drain(self, wallets: int, processes: int) -> Result:
         env = environment(self._cluster.url(), self._servers[SERVICE].address)
         return drain.run(self._cluster, {"LOG_LEVEL": "WARNING"} | env, self._wallets[:wallets], processes)
+
+    def _measure_relay(self, name: str, seconds: float) -> Result:
+        server = self._servers[SERVICE]
+        env = {"LOG_LEVEL": "WARNING"} | environment(self._cluster.url(), server.address)
+        if name == "relay-delay":
+            return relayed.delay(self._cluster, env, server.address, self._wallets[0], seconds)
+        paths, post = self._requests(ROWS["hot"])
+        return relayed.catch_up(
+            self._cluster, env, lambda: wrk.load(server.url, "POST", paths, 64, seconds, post)
+        )
 
     def measure_crowd(self) -> None:
         address = self._servers[SERVICE].address
@@ -173,8 +213,12 @@ class Bench:
         return manage(env, "verify_ledger").strip()
 
     def _cpu(self, server: Server) -> tuple[float, float]:
+        """The service's, and that of what keeps its data."""
         assert self._cluster.process
-        return machine.cpu_seconds(server.process.pid), machine.cpu_seconds(self._cluster.process.pid)
+        kept = machine.cpu_seconds(self._cluster.process.pid)
+        if server.cache:
+            kept += machine.cpu_seconds(server.cache.process.pid)
+        return machine.cpu_seconds(server.process.pid), kept
 
     def _weigh(self, server: Server, operations: int) -> None:
         memory = self.figures.memory
@@ -243,7 +287,7 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = [*ROWS, *DRAINS, "crowd"]
+    names = [*ROWS, *DRAINS, *RELAYS, "crowd"]
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4, help="of load on a row in a round")
@@ -256,12 +300,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
+    names = [name for name in options.rows if name != "crowd"]
+    kinds = {SERVICE} | {ROWS[name].kind for name in names if name in ROWS}
+    if any(kind.has_cache for kind in kinds):
+        cache.program()  # better missed now than later
     file = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.json"
     cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
     described = machine.describe(cluster.url(SUPERUSER))
     print(machine.sentence(described), flush=True)
-    names = [name for name in options.rows if name != "crowd"]
-    bench = Bench(cluster, stack, {SERVICE} | {ROWS[name].kind for name in names if name in ROWS})
+    bench = Bench(cluster, stack, kinds)
     go_round(bench, names, options.rounds, options.seconds)
     if options.long:
         go_on_to_a_million(bench)

@@ -4,6 +4,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from math import inf
 from typing import Any
 
 from loadtest import report
@@ -23,8 +24,10 @@ class Figures:
         """The figures that were promised, as far as they were measured."""
         return [
             *self._ratios(),
+            *self._stale(),
             *self._bulk(),
             *self._slow_disk(),
+            *self._delay(),
             *self._looks(),
             *self._memory(),
             *self._crowd(),
@@ -48,13 +51,19 @@ class Figures:
     def _ratios(self) -> Iterator[Check]:
         yield from self._ratio("hot", "naive", at_least=9, aim=12)
         yield from self._ratio("hot", "bare", at_least=0.6, aim=0.75)
+        yield from self._ratio("hot", "unmetered", at_least=0.97)
         yield from self._ratio("keys", "hot", at_least=0.85)
+        yield from self._ratio("relay", "hot", at_least=1)
         yield from self._ratio("key", "hot", at_least=0.95)
         yield from self._ratio("spread", "hot", at_least=0.9, at_most=1.1)
         yield from self._ratio("slow-disk", "hot", aim=0.9)
         yield from self._ratio("big-ledger", "empty-ledger", at_least=0.95)
         yield from self._ratio("get", "get-bare", at_least=0.75, aim=0.85)
         yield from self._ratio("get", "get-query", at_least=2.5)
+        yield from self._ratio("get", "get-redis", at_least=1)
+        yield from self._ratio("get", "get-redis-raw", aim=1)
+        yield from self._ratio("get-spread", "get-spread-redis", at_least=1)
+        yield from self._ratio("get-written", "get-written-redis", at_least=1)
         yield from self._ratio("lone", "lone-naive", "p50", at_most=1)
 
     def _ratio(self, above: str, below: str, figure: str = "rate", **bounds: float) -> Iterator[Check]:
@@ -63,10 +72,23 @@ class Figures:
             what = f"{above} / {below}" + ("" if figure == "rate" else f", {figure}")
             yield ratio(what, one, other, **bounds)
 
+    def _stale(self) -> Iterator[Check]:
+        for row, most in (("get-written", 0), ("get-written-redis", inf)):
+            if results := self.results.get(row):
+                looks, stale = (
+                    sum(getattr(result, what) for result in results) for what in ("looks", "stale")
+                )
+                yield Check(f"{row}: stale of {looks:,} looks", stale, at_most=most)
+
     def _bulk(self) -> Iterator[Check]:
         if results := self.results.get("bulk"):
             rate = statistics.median(result.rate for result in results)
             yield Check("bulk: operations a second", rate, at_least=20_000, aim=30_000)
+
+    def _delay(self) -> Iterator[Check]:
+        if results := self.results.get("relay-delay"):
+            p99 = statistics.median(result.p99 for result in results)
+            yield Check("told at 1,000 a second: p99 ms after the operation", p99, at_most=250)
 
     def _slow_disk(self) -> Iterator[Check]:
         if results := self.results.get("slow-disk"):

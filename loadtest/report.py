@@ -64,7 +64,7 @@ def measured(title: str, results: Sequence[Result]) -> list[str]:
     ]
 
 
-MEASURED = ("row", "a second", "from–to", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "PG µs", "failures")
+MEASURED = ("row", "a second", "from–to", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "DB µs", "failures")
 CHECKED = ("figure", "is", "from–to", "has to be", "aim", "")
 
 

@@ -4,11 +4,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from loadtest import cache
+from loadtest.cache import Cache
 from local import ROOT, template
 from local.postgres import Cluster, free_port
 from local.processes import bound, stop
@@ -26,6 +28,7 @@ class Kind:
     config: str
     application: str
     environment: tuple[tuple[str, str], ...] = ()
+    has_cache: bool = False  # a Redis of its own
 
 
 SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
@@ -33,9 +36,12 @@ KEYED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"),)
 LIMITED = Kind(
     "walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"), ("RATE_LIMIT_KEY", "100000000/1h"))
 )
+UNMETERED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("METRICS", "off"),))
 UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
 THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
 BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")
+REDIS = Kind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "django"),), has_cache=True)
+REDIS_RAW = Kind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "raw"),), has_cache=True)
 NAIVE = Kind(
     "loadtest/naive/gunicorn.py",
     "loadtest.naive.wsgi",
@@ -59,7 +65,8 @@ def scratch_cluster(folder: Path) -> Iterator[Cluster]:
 class Server:
     """One of the kinds, running."""
 
-    def __init__(self, kind: Kind, database_url: str) -> None:
+    def __init__(self, kind: Kind, database_url: str, cache: Cache | None = None) -> None:
+        self.cache = cache
         self.address = Address("127.0.0.1", free_port())
         self.url = f"http://{self.address.bind}"
         command = [sys.executable, "-m", "gunicorn", "-c", kind.config, kind.application]
@@ -69,6 +76,7 @@ class Server:
                 "LOG_LEVEL": "WARNING",
                 **environment(database_url, self.address),
                 "BIND": self.address.bind,
+                **({"REDIS_URL": cache.url} if cache else {}),
                 **dict(kind.environment),
             },
             cwd=ROOT,
@@ -96,9 +104,8 @@ class Server:
 
 @contextmanager
 def running(kind: Kind, database_url: str) -> Iterator[Server]:
-    server = Server(kind, database_url)
-    try:
+    with ExitStack() as stack:
+        server = Server(kind, database_url, stack.enter_context(cache.running()) if kind.has_cache else None)
+        stack.callback(server.stop)
         server.wait_until_ready()
         yield server
-    finally:
-        server.stop()

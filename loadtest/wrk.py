@@ -24,7 +24,9 @@ class Result:
     p99: float
     slowest: float
     service_cpu: float = 0  # microseconds a request: less of a matter of chance than the rate
-    database_cpu: float = 0
+    database_cpu: float = 0  # with the cache's, where there is one
+    looks: int = 0  # at a wallet right after something was paid in
+    stale: int = 0  # those that did not show it
 
     @property
     def rate(self) -> float:

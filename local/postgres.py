@@ -47,7 +47,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _give_away(folder: Path) -> None:
+def give_away(folder: Path) -> None:
     """PostgreSQL refuses root: it runs as the owner of its data, and what root made or copied is root's."""
     if os.geteuid() == 0 and folder.stat().st_uid == 0:
         nobody = pwd.getpwnam("nobody")
@@ -97,7 +97,7 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="new-", dir=self.folder) as folder:
             new = Path(folder)
             write(new / "password", self._password(SUPERUSER))
-            _give_away(new)
+            give_away(new)
             run(
                 [
                     *(program("initdb"), "--pgdata", str(new / "data"), "--username", SUPERUSER),
@@ -115,7 +115,7 @@ class Cluster:
         """Return when the server accepts connections. It dies with the calling thread: use the main one."""
         self.claim()
         self._evict()
-        _give_away(self.data)
+        give_away(self.data)
         for _ in range(PORT_ATTEMPTS):  # another program may take the port that was free a moment ago
             self.port = int(self.parameters.get("port", 0)) or free_port()
             self.process = self._spawn()

@@ -12,7 +12,7 @@ from types import FrameType
 from local import STATE, LocalError, database
 from local.files import plain_errors
 from local.postgres import Cluster
-from local.service import Address, Inbox, Service, environment
+from local.service import Address, Inbox, Relay, Service, environment
 
 START_PATIENCE = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -65,7 +65,9 @@ def serve(stack: ExitStack) -> None:
     stack.callback(service.stop)
     inbox = Inbox(env)
     stack.callback(inbox.stop)
-    parts |= {"the service": service.process, "the inbox": inbox.process}
+    relay = Relay(env)
+    stack.callback(relay.stop)
+    parts |= {"the service": service.process, "the inbox": inbox.process, "the relay": relay.process}
     watch(parts, until=service.is_ready, patience=START_PATIENCE)
     print(banner(f"http://{address.reachable}", wallet), flush=True)
     watch(parts)

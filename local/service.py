@@ -69,6 +69,8 @@ def environment(database_url: str, address: Address) -> dict[str, str]:
         "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
         "HTTPS": "off",
         "EMAIL_URL": "consolemail://",
+        "LOG_FORMAT": "line",
+        "WEBHOOK_TARGETS": "any",
         "BIND": address.bind,
     }
     exported = {name: value for name, value in os.environ.items() if value}
@@ -106,6 +108,13 @@ class Inbox(Part):
 
     def __init__(self, env: dict[str, str]) -> None:
         super().__init__(["manage.py", "process_inbox"], "KILL", env)
+
+
+class Relay(Part):
+    """Tells others what happens."""
+
+    def __init__(self, env: dict[str, str]) -> None:
+        super().__init__(["manage.py", "relay_events"], "KILL", env)
 
 
 class Service(Part):

@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 from uuid import UUID
 
 import pytest
@@ -102,6 +102,12 @@ def unmoved() -> Unchanged:
 
 
 @pytest.fixture
+def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its figures are there however busy the machine is."""
+    monkeypatch.setattr("wallets.report.PATIENCE", 60.0)
+
+
+@pytest.fixture
 def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password at a millionth of its cost."""
     from wallets.access.passwords import Hasher
@@ -133,17 +139,29 @@ def service() -> Iterator[str]:
 
 
 @contextmanager
-def running_service(**environment: str) -> Iterator[str]:
+def running_service(output: IO[bytes] | None = None, /, **environment: str) -> Iterator[str]:
+    with running_master(output, **environment) as (address, _):
+        yield address
+
+
+@contextmanager
+def running_master(output: IO[bytes] | None = None, /, **environment: str) -> Iterator[tuple[str, int]]:
+    """Its address, and the process whose children are its workers.
+
+    What it writes goes to `output`; None: where the tests' own goes.
+    """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
         # A test's connection may idle while others storm, for minutes on a busy machine.
         env=os.environ | {"BIND": f"127.0.0.1:{port}", "KEEPALIVE": "600"} | environment,
+        stdout=output,
+        stderr=output,
     )
     try:
         _wait_until_ready(process, address)
-        yield address
+        yield address, process.pid
     finally:
         process.terminate()
         assert process.wait(30) == 0
@@ -166,3 +184,12 @@ def live_api(service: str) -> Iterator[Api]:
     sender = OverHttp(service)
     yield Api(sender)
     sender.connection.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A running tests.rabbitmq.Server."""
+    from tests.rabbitmq import Server
+
+    with Server(tmp_path_factory.mktemp("rabbitmq")).running() as server:
+        yield server

@@ -117,6 +117,8 @@ def log_of(wallet: Wallet) -> list[str]:
         "/admin/wallets/apikey/",
         "/admin/wallets/hold/",
         "/admin/wallets/inboxentry/",
+        "/admin/wallets/subscriber/",
+        "/admin/wallets/subscriber/register/",
         "/admin/wallets/transfer/",
         "/admin/wallets/user/",
         "/admin/wallets/user/add/",

@@ -25,6 +25,7 @@ from wallets.ledger.commands import Capture, Deposit, Reversal, Transfer, Void, 
 from wallets.ledger.commands import Hold as PlaceHold
 from wallets.ledger.origins import original
 from wallets.models import Hold, InboxEntry, Operation, Wallet
+from wallets.money import FRACTION_DIGITS
 from wallets.problems import Problem
 
 HOLDS = "/admin/wallets/hold/"
@@ -358,7 +359,7 @@ def test_the_chart_of_an_old_wallet_opens_with_the_balance_of_then() -> None:
 def test_the_marks_of_a_chart_are_round_and_around_all_that_is_shown(
     low: str, high: str, currency: str, marks: list[str]
 ) -> None:
-    steps = chart._steps(Decimal(low), Decimal(high), currency)
+    steps = chart.round_steps(Decimal(low), Decimal(high), FRACTION_DIGITS[currency])
     assert [f"{step:f}" for step in steps] == marks
 
 

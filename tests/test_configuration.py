@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from local import ROOT
+from wallets.events import brokers, webhooks
 
 REQUIRED = {
     "SECRET_KEY": "Wq3vT7zLr9XsNf2mKb8HcYd5GjPa4RuE6eVoZi1tQxCwDnMySBgUhFkJ",
@@ -28,7 +29,7 @@ MANAGE = ["manage.py", "check"]
 SERVE = ["-m", "gunicorn", "--check-config", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
 
 # Where env.example, made for a first try on one machine, is not what the code does by itself.
-CHOSEN = {"SECRET_KEY", "DATABASE_URL", "API_ACCESS", "ALLOWED_HOSTS", "HTTPS"}
+CHOSEN = {"SECRET_KEY", "DATABASE_URL", "API_ACCESS", "ALLOWED_HOSTS", "HTTPS", "METRICS_TOKEN"}
 
 ASSIGNMENT = re.compile(r"([A-Z_]+)=(\S*)")
 SUBSTITUTION = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)\}")
@@ -128,6 +129,12 @@ def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list
         ("MAX_BODY_BYTES", "1023"),
         ("WORKERS", "many"),
         ("LOG_LEVEL", "info"),
+        ("LOG_FORMAT", "text"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318"),
+        ("OTEL_TRACES_SAMPLER", "always"),
+        ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
+        ("OTEL_TRACES_SAMPLER_ARG", "half"),
+        ("METRICS", "yes"),
     ],
 )
 def test_a_malformed_value_stops_the_start_and_is_named(name: str, value: str) -> None:
@@ -150,6 +157,14 @@ def test_the_server_tells_a_malformed_value_in_one_line_too() -> None:
         ("EMAIL_URL", "hunter2"),
         ("EMAIL_URL", "imap://walletsvc:hunter2@mail.example.com"),
         ("EMAIL_URL", "smtp://walletsvc:hunter2@mail.example.com:port"),
+        ("SENTRY_DSN", "hunter2@sentry.example.com/1"),
+        ("METRICS_TOKEN", "hunter2-15-long"),
+        ("EVENTS_BROKER_URL", "http://walletsvc:hunter2@127.0.0.1"),
+        ("EVENTS_BROKER_URL", "amqp://walletsvc:hunter2/@127.0.0.1"),
+        ("EVENTS_BROKER_URL", "amqp://walletsvc:hunter2@127.0.0.1:port"),
+        ("EVENTS_BROKER_URL", "amqp://hunter2@127.0.0.1"),
+        ("EVENTS_BROKER_URL", "kafka://walletsvc:hunter2@127.0.0.1"),
+        ("EVENTS_BROKER_URL", "kafka://127.0.0.1:9092,?sasl.password=hunter2"),
     ],
 )
 def test_a_malformed_secret_is_named_but_not_shown(command: list[str], name: str, value: str) -> None:
@@ -266,9 +281,15 @@ def test_compose_starts_each_part_once_the_one_before_it_is_done(services: dict[
         ("setup", "liquibase"): "service_completed_successfully",
         ("web", "setup"): "service_completed_successfully",
         ("inbox", "setup"): "service_completed_successfully",
+        ("relay", "setup"): "service_completed_successfully",
+        ("prometheus", "web"): "service_started",
+        ("grafana", "prometheus"): "service_started",
     }
-    assert set(services) == {"db", "roles", "liquibase", "setup", "web", "inbox"}
-    assert {name for name, service in services.items() if "restart" in service} == {"db", "web", "inbox"}
+    once, observing = {"roles", "liquibase", "setup"}, {"prometheus", "grafana"}
+    assert set(services) == {"db", "web", "inbox", "relay", "rabbitmq"} | once | observing
+    assert {name for name, service in services.items() if "restart" not in service} == once
+    profiles = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert profiles == {name: ["observability"] for name in observing} | {"rabbitmq": ["events"]}
 
 
 def test_compose_hands_the_service_its_settings_and_no_other_password(services: dict[str, Any]) -> None:
@@ -278,17 +299,41 @@ def test_compose_hands_the_service_its_settings_and_no_other_password(services: 
     handed_on = {name: f"${{{name}:-}}" for name in environment}
     assert {name for name, value in environment.items() if value != handed_on[name]} == set(REQUIRED)
     assert set(services["setup"]["environment"]) == {*environment, "ADMIN_PASSWORD", "BOOTSTRAP_API_KEY"}
-    assert services["inbox"]["environment"] == environment
+    assert services["inbox"]["environment"] == services["relay"]["environment"] == environment
 
 
 def test_compose_runs_the_service_with_no_more_than_it_needs(services: dict[str, Any]) -> None:
-    for name in ("setup", "web", "inbox"):
+    for name in ("setup", "web", "inbox", "relay"):
         assert services[name]["read_only"] is True
         assert services[name]["pull_policy"] == "never"
     for name in set(services) - {"db"}:
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["security_opt"] == ["no-new-privileges:true"]
     assert services["web"]["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+
+
+def test_compose_observes_the_service_from_behind_passwords_and_on_this_machine_alone(
+    services: dict[str, Any],
+) -> None:
+    for name in ("prometheus", "grafana"):
+        assert services[name]["profiles"] == ["observability"]
+        assert services[name]["read_only"] is True
+        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
+        assert re.search(r"test -n .* exit 1", services[name]["command"][0])
+    for service in services.values():
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert not source.startswith(".") or (ROOT / source).exists(), volume
+
+
+def test_compose_has_the_broker_that_env_example_names(services: dict[str, Any]) -> None:
+    broker = services["rabbitmq"]
+    user, vhost = (broker["environment"][f"RABBITMQ_DEFAULT_{name}"] for name in ("USER", "VHOST"))
+    address = f"amqp://{user}:{example()['RABBITMQ_PASSWORD']}@{broker['hostname']}:5672/{vhost}"
+    assert f"# EVENTS_BROKER_URL, which then is {address}. Default: none" in example_lines()
+    assert run(MANAGE, REQUIRED | {"EVENTS_BROKER_URL": address}).returncode == 0
+    assert broker["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
+    assert re.search(r"test -n .* exit 1", broker["command"][0])
 
 
 def test_compose_leaves_durability_to_nobody(services: dict[str, Any]) -> None:
@@ -299,6 +344,16 @@ def test_compose_leaves_durability_to_nobody(services: dict[str, Any]) -> None:
 
 def test_compose_gives_requests_in_flight_the_time_they_are_promised() -> None:
     assert int(example()["STOP_GRACE_PERIOD"].removesuffix("s")) > int(example()["GRACEFUL_TIMEOUT"])
+
+
+def longest_end_of_the_relay() -> float:
+    """In seconds: a broker connects, takes a page, hangs up; a webhook may try an idle connection first."""
+    to_find_a_name = 10
+    return max(2 * brokers.PATIENCE + 1, webhooks.LONGEST + 2 * webhooks.PATIENCE + to_find_a_name)
+
+
+def test_compose_gives_the_relay_the_time_for_what_it_has_begun(services: dict[str, Any]) -> None:
+    assert int(services["relay"]["stop_grace_period"].removesuffix("s")) > longest_end_of_the_relay()
 
 
 def test_compose_records_changesets_by_the_names_that_make_run_records(services: dict[str, Any]) -> None:

@@ -212,6 +212,7 @@ def test_a_page_of_an_origin_that_is_set_may_call_with_a_key(browser: Browser) -
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, SHOP)
     allowed = set(answer.headers["access-control-allow-headers"].split(", "))
     assert {"authorization", "content-type", "idempotency-key", "prefer", "if-match"} <= allowed
+    assert {"traceparent", "tracestate"} <= allowed
     assert "x-csrftoken" not in allowed
     assert {"GET", "POST", "PATCH"} <= set(answer.headers["access-control-allow-methods"].split(", "))
     read = browser.send("GET", "/api/v1/wallets?limit=1", headers={"Origin": SHOP})
@@ -219,6 +220,7 @@ def test_a_page_of_an_origin_that_is_set_may_call_with_a_key(browser: Browser) -
     assert "origin" in read.headers["vary"].lower()
     exposed = set(read.headers["access-control-expose-headers"].split(", "))
     assert {"idempotent-replayed", "location", "retry-after", "x-request-id", "etag"} <= exposed
+    assert "traceresponse" in exposed
     for found in (answer, read):
         assert "access-control-allow-credentials" not in found.headers
 

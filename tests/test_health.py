@@ -23,20 +23,27 @@ def test_the_service_is_ready_with_the_expected_schema(api: Api) -> None:
     assert (answer.status, answer.json) == (200, {"status": "ok", "schema": EXPECTED_TAG})
 
 
-@pytest.mark.parametrize("tag", ["v0", None])
-def test_it_is_not_ready_with_another_schema(
-    api: Api, monkeypatch: pytest.MonkeyPatch, tag: str | None
+def test_it_is_still_ready_with_a_newer_schema(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade changes the schema first: the old processes serve until the new ones do."""
+    monkeypatch.setattr(health, "schema_tags", lambda: ["v1", EXPECTED_TAG, "v999"])
+    answer = api.sender.send("GET", "/readyz")
+    assert (answer.status, answer.json) == (200, {"status": "ok", "schema": EXPECTED_TAG})
+
+
+@pytest.mark.parametrize("tags", [["v0"], []], ids=["v0", "none"])
+def test_it_is_not_ready_with_an_older_schema(
+    api: Api, monkeypatch: pytest.MonkeyPatch, tags: list[str]
 ) -> None:
-    monkeypatch.setattr(health, "schema_tag", lambda: tag)
+    monkeypatch.setattr(health, "schema_tags", lambda: tags)
     answer = api.sender.send("GET", "/readyz")
     assert (answer.status, answer.code) == (503, "unavailable")
-    assert str(tag) in answer.json["detail"]
+    assert f"at {tags[0] if tags else None}," in answer.json["detail"]
 
 
 def test_it_is_not_ready_without_its_database(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> str:
+    def fail() -> list[str]:
         raise OperationalError("no route")
 
-    monkeypatch.setattr(health, "schema_tag", fail)
+    monkeypatch.setattr(health, "schema_tags", fail)
     answer = api.sender.send("GET", "/readyz")
     assert (answer.status, answer.code) == (503, "unavailable")

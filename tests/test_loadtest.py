@@ -6,23 +6,26 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
-from loadtest import wrk
+from loadtest import cache, written, wrk
 from loadtest.crowd import Crowd
 from loadtest.figures import Figures
 from loadtest.profiles import Profile, Stage
-from loadtest.servers import BARE, NAIVE, Kind, running
+from loadtest.servers import BARE, NAIVE, REDIS, REDIS_RAW, Kind, running
 from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, verdict
 from loadtest.wrk import Post, Result
 from local import ROOT, LocalError
-from tests.client import Api, OverHttp
+from tests.client import UNKNOWN_ID, Api, OverHttp
 from tests.conftest import Books, Unchanged
 from tests.keys import new_key
 from wallets.ledger.inbox import drain as drain_inbox
@@ -62,6 +65,33 @@ def test_the_service_without_a_database_answers_alike_and_stores_nothing(
         assert bare.deposit(wallet, "1.50").json.keys() == api.history(wallet)[0].keys()
         assert bare.wallet(wallet).keys() == api.wallet(wallet).keys()
         assert bare.deposit(wallet, "1e3").code == "validation_error"
+
+
+@pytest.mark.parametrize("kind", [REDIS, REDIS_RAW], ids=["pickled", "raw"])
+def test_the_service_with_a_cache_answers_alike_and_from_the_cache(api: Api, kind: Kind) -> None:
+    wallet = api.open(deposit="10.00")
+    path = f"/wallets/{wallet}"
+    with served(kind) as cached:
+        for _ in ("missed", "found"):
+            theirs, ours = cached.get(path), api.get(path)
+            assert (theirs.status, theirs.json, theirs.headers["etag"]) == (
+                200,
+                ours.json,
+                ours.headers["etag"],
+            )
+            assert theirs.headers["content-type"] == ours.headers["content-type"]
+            assert cached.get(path, if_none_match=ours.headers["etag"]).status == 304
+        api.deposit(wallet, "1.00")  # past the cache, which does not hear of it
+        assert (cached.balance(wallet), api.balance(wallet)) == ("10.00", "11.00")
+        cached.deposit(wallet, "1.00")
+        assert cached.balance(wallet) == api.balance(wallet) == "12.00"
+        assert cached.get(f"/wallets/{UNKNOWN_ID}").code == "wallet_not_found"
+
+
+def test_a_missing_redis_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LocalError, match="apt-get install redis-server"):
+        cache.program()
 
 
 def test_no_yardstick_can_be_reached_from_the_service() -> None:
@@ -128,6 +158,50 @@ def test_wrk_sends_the_api_key_it_is_given(
     assert refused.failures == refused.requests > 0
     assert wrk.load(service, "POST", paths, 1, 1, Post(api_key=new_key("admin"))).failures == 0
     assert live_api.history(wallet, "limit=1")[0]["status"] == "COMPLETED"
+
+
+def test_who_pays_and_looks_sees_what_was_answered(service: str, live_api: Api) -> None:
+    wallet = live_api.open()
+    with written.meanwhile(service.removeprefix("http://"), wallet) as looks:
+        while looks.number < 3:
+            time.sleep(0.01)
+    assert looks.stale == 0
+    assert live_api.wallet(wallet)["sequence"] == looks.number
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Answers a payment, and shows the wallet as it was before."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self._show(2)
+
+    def do_GET(self) -> None:
+        self._show(1)
+
+    def _show(self, sequence: int) -> None:
+        body = json.dumps({"sequence": sequence}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_look_that_shows_less_than_was_answered_is_stale() -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        with written.meanwhile(f"127.0.0.1:{server.server_port}", "any") as looks:
+            while looks.number < 3:
+                time.sleep(0.01)
+        server.shutdown()
+        thread.join()
+    assert looks.stale == looks.number
 
 
 def test_a_missing_wrk_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +304,9 @@ def measured(**rates: list[int]) -> Figures:
         (measured(hot=[1000], spread=[1110]), ["spread / hot"]),
         (measured(hot=[1400], slow_disk=[1400]), ["slow disk: operations a second"]),
         (measured(get=[740], get_bare=[1000], get_query=[300]), ["get / get-bare", "get / get-query"]),
+        (measured(get=[99, 101], get_redis=[100, 100]), []),
+        (measured(get=[98, 101], get_redis=[100, 100]), ["get / get-redis"]),
+        (measured(get_spread=[99], get_spread_redis=[100]), ["get-spread / get-spread-redis"]),
         (measured(bulk=[19_999]), ["bulk: operations a second"]),
         (measured(bulk=[20_000]), []),
         (measured(hot=[1]), []),
@@ -237,6 +314,15 @@ def measured(**rates: list[int]) -> Figures:
 )
 def test_a_benchmark_is_judged_by_the_median_of_its_rounds(figures: Figures, missed: list[str]) -> None:
     assert [check.what for check in figures.checks() if not check.is_kept] == missed
+
+
+def test_one_stale_look_at_ours_is_one_too_many() -> None:
+    figures = Figures()
+    for row, stale in (("get-written", 1), ("get-written-redis", 1)):
+        figures.results[row] = [Result(1, 1, 0, 10, 20, 30, looks=40, stale=stale)]
+    checks = {check.what: check.is_kept for check in figures.checks()}
+    assert checks["get-written: stale of 40 looks"] is False
+    assert checks["get-written-redis: stale of 40 looks"] is True
 
 
 def test_growing_memory_is_a_figure_that_misses() -> None:

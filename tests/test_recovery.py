@@ -103,7 +103,7 @@ def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pyt
 
     monkeypatch.setattr(wallets, "until_deadline", answer_lost)
     assert change_wallet(wallet.id, Change(label="mine"), as_opened).label == "of somebody else"
-    assert WalletChange.objects.filter(wallet=wallet).count() == 1
+    assert WalletChange.objects.filter(wallet=wallet, type="CHANGED").count() == 1
 
 
 def run(alias: str, statement: str) -> None:

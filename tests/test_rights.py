@@ -27,8 +27,11 @@ from wallets.access.rights import (
     WRITE,
 )
 from wallets.api import urls
+from wallets.events import registry
+from wallets.events.subscribers import from_now_on
+from wallets.events.webhooks import new_secret
 from wallets.ledger.inbox import drain
-from wallets.models import InboxEntry, Operation, User, Wallet, WalletChange
+from wallets.models import InboxEntry, Operation, Subscriber, User, Wallet, WalletChange
 
 
 @pytest.fixture(autouse=True)
@@ -77,10 +80,22 @@ def new_world() -> World:
         "operation": bank.deposit(wallet, "100").json["id"],
         "transfer": owner.transfer(wallet, other, "10", key="rent").json["id"],
         "hold": owner.hold(wallet, "5").json["id"],
+        "webhook": new_webhook(),
+        "name": f"webhook-{uuid4()}",
         "person": user.email,
         "newcomer": f"newcomer-{uuid4()}@example.com",
     }
     return World(user, owner, stranger, bank, ids)
+
+
+def new_webhook() -> str:
+    """The only one: there may not be many."""
+    registry.webhooks().delete()
+    url = "https://127.0.0.1:1/"
+    webhook = Subscriber.objects.create(
+        id=uuid4(), kind="WEBHOOK", name="shop", url=url, secret=new_secret(), **from_now_on()
+    )
+    return str(webhook.id)
 
 
 # --- Every request by everybody ---------------------------------------------------------------------
@@ -141,6 +156,7 @@ ROWS = {
     "GET /wallets/{id}/operations": Row("/wallets/{wallet}/operations", READ, 200),
     "GET /wallets/{id}/balance": Row("/wallets/{wallet}/balance", READ, 200),
     "GET /wallets/{id}/statement": Row("/wallets/{wallet}/statement", READ, 200),
+    "GET /wallets/{id}/events": Row("/wallets/{wallet}/events?seconds=0", READ, 200),
     "POST /transfers": Row("/transfers", TRANSFER, 201, TRANSFER_1),
     # The stranger is the third here: who has one side of a transfer may see it.
     "GET /transfers/{id}": Row("/transfers/{transfer}", READ, 200),
@@ -149,6 +165,17 @@ ROWS = {
     "GET /holds/{id}": Row("/holds/{hold}", READ, 200),
     "POST /holds/{id}/capture": Row("/holds/{hold}/capture", HOLD, 201, {"amount": "1"}),
     "POST /holds/{id}/void": Row("/holds/{hold}/void", HOLD, 200, {}),
+    "POST /webhooks": Row("/webhooks", ADMIN, 201, {"name": "{name}", "url": "https://example.com/events"}),
+    "GET /webhooks": Row("/webhooks", ADMIN, 200),
+    "GET /webhooks/{id}": Row("/webhooks/{webhook}", ADMIN, 200),
+    "PATCH /webhooks/{id}": Row("/webhooks/{webhook}", ADMIN, 200, {"batch": 10}),
+    "DELETE /webhooks/{id}": Row("/webhooks/{webhook}", ADMIN, 204),
+    "POST /webhooks/{id}/rotation": Row("/webhooks/{webhook}/rotation", ADMIN, 200),
+    "POST /webhooks/{id}/test": Row("/webhooks/{webhook}/test", ADMIN, 200),
+    "GET /webhooks/{id}/deliveries": Row("/webhooks/{webhook}/deliveries", ADMIN, 200),
+    "GET /webhooks/{id}/dead-letters": Row("/webhooks/{webhook}/dead-letters", ADMIN, 200),
+    "DELETE /webhooks/{id}/dead-letters": Row("/webhooks/{webhook}/dead-letters", ADMIN, 204),
+    "POST /webhooks/{id}/replay": Row("/webhooks/{webhook}/replay", ADMIN, 200),
     "POST /signup": Row(
         "/signup", None, 201, {"name": "Anna", "email": "{newcomer}", "password": PASSWORD}, (201, None)
     ),
@@ -161,6 +188,9 @@ Expected = tuple[int, str | None]
 UNKNOWN: Expected = (401, "unauthorized")
 FORBIDDEN: Expected = (403, "forbidden")
 PROGRAMS = frozenset(SCOPES)
+# Webhooks are for programs that are not restricted: they are told of all wallets.
+RESTRICTED = PROGRAMS - {ADMIN}
+OPERATORS = RESTRICTED | {PERSON}
 PEOPLE = frozenset((PERSON, READ, TRANSFER))
 
 
@@ -212,10 +242,10 @@ PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expecte
         lambda row, world: key(*others(row)),
         lambda row: expected(row, frozenset(others(row))),
     ),
-    "the owner's restricted key": (lambda row, world: world.owner, lambda row: expected(row, PROGRAMS)),
+    "the owner's restricted key": (lambda row, world: world.owner, lambda row: expected(row, RESTRICTED)),
     "a third's restricted key": (
         lambda row, world: Api(key=restricted_key()),
-        lambda row: expected(row, PROGRAMS, is_foreign=True),
+        lambda row: expected(row, RESTRICTED, is_foreign=True),
     ),
     "an admin key": (lambda row, world: world.bank, lambda row: expected(row, PROGRAMS)),
     "the owner, logged in": (
@@ -236,11 +266,11 @@ PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expecte
     ),
     "an operator of the bank": (
         lambda row, world: session_of(new_operator(*BANKER)),
-        lambda row: of_operator(row, PROGRAMS | {PERSON}),
+        lambda row: of_operator(row, OPERATORS),
     ),
     "a superuser": (
         lambda row, world: session_of(new_operator(is_superuser=True)),
-        lambda row: of_operator(row, PROGRAMS | {PERSON}),
+        lambda row: of_operator(row, OPERATORS),
     ),
     CLOSED: (
         lambda row, world: session_of(closed(world.user)),
@@ -357,7 +387,7 @@ def test_the_ledger_remembers_which_key_it_was(world: World) -> None:
     world.owner.patch(f"/wallets/{wallet}", {"label": "mine"})
     world.owner.bulk({"walletId": wallet, "operationType": "DEPOSIT", "amount": "3"})
     actor = f"key:{prefix_of(key)}"
-    assert WalletChange.objects.get(wallet_id=wallet).actor == actor
+    assert WalletChange.objects.get(wallet_id=wallet, type="CHANGED").actor == actor
     assert Operation.objects.get(wallet_id=wallet, amount=3).actor == actor
     assert Operation.objects.get(id=world.ids["hold"]).actor == actor
 

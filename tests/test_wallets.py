@@ -203,7 +203,7 @@ def test_a_change_is_answered_recorded_and_seen(api: Api) -> None:
     assert answer.status == 200
     assert answer.json == api.wallet(wallet_id)
     assert (answer.json["label"], answer.json["metadata"], answer.json["status"]) == ("b", {"k": 1}, "FROZEN")
-    change = WalletChange.objects.get(wallet_id=wallet_id)
+    change = WalletChange.objects.get(wallet_id=wallet_id, type="CHANGED")
     assert change.changes == {"label": ["a", "b"], "metadata": [{}, {"k": 1}], "status": ["ACTIVE", "FROZEN"]}
     assert answer.json["updatedAt"] > answer.json["createdAt"]
 

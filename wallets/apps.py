@@ -2,6 +2,7 @@ from typing import Any
 
 import unfold.apps
 from django.apps import AppConfig, apps
+from django.conf import settings
 from django.core.cache import close_caches
 from django.core.signals import request_finished, request_started
 from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, reset_queries
@@ -27,6 +28,10 @@ class WalletsConfig(AppConfig):
         request_finished.disconnect(close_old_connections)
         request_finished.disconnect(close_caches)
         request_finished.connect(give_back_connection)
+        if settings.SENTRY_DSN:
+            from wallets.observability import errors
+
+            errors.start()
 
 
 def give_back_connection(**_: Any) -> None:

@@ -96,7 +96,8 @@ def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
     if not wallet.sequence or not points:
         return None
     balances = [balance for _, balance in points]
-    steps = _steps(min(Decimal(0), *balances), max(Decimal(0), *balances), wallet.currency)
+    digits = money.FRACTION_DIGITS[wallet.currency]
+    steps = round_steps(min(Decimal(0), *balances), max(Decimal(0), *balances), digits)
     picture = _Picture(start, end, steps[0], steps[-1])
     line = picture.line(points)
     return Chart(
@@ -145,9 +146,9 @@ class _Picture:
         return "".join([f"M{self.x(first)} {self.y(opening)}", *steps, f"H{SIZE}"])
 
 
-def _steps(low: Decimal, high: Decimal, currency: str) -> list[Decimal]:
-    """Three to five round balances, around all that is to be shown."""
-    smallest = Decimal(1).scaleb(-money.FRACTION_DIGITS[currency])
+def round_steps(low: Decimal, high: Decimal, digits: int) -> list[Decimal]:
+    """Three to five round numbers of so many fraction digits, around all that is to be shown."""
+    smallest = Decimal(1).scaleb(-digits)
     wide = max(high - low, smallest) / 3
     power = Decimal(1).scaleb(wide.adjusted())
     step = max(next(power * times for times in (1, 2, 5, 10) if power * times >= wide), smallest)

@@ -67,6 +67,7 @@ def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpRe
     )
     for name, value in problem.headers.items():
         response[name] = value
+    response.problem = problem.code  # type: ignore[attr-defined]
     if problem.replayed:
         response["Idempotent-Replayed"] = "true"
     return response

@@ -14,26 +14,29 @@ def livez(request: HttpRequest) -> HttpResponse:
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when the database is reachable and its schema is the expected one; else 503."""
+    """200 when the database is reachable with the schema that this code needs, or a newer one; else 503."""
     try:
-        tag = schema_tag()
+        missing = missing_schema()
     except Exception as error:
         return problem_response(request, to_problem(error))
-    if tag != EXPECTED_TAG:
-        return problem_response(
-            request, Unavailable(f"The schema is at {tag}, this service needs {EXPECTED_TAG}.")
-        )
-    return JsonResponse({"status": "ok", "schema": tag})
+    if missing:
+        return problem_response(request, Unavailable(missing))
+    return JsonResponse({"status": "ok", "schema": EXPECTED_TAG})
 
 
-def schema_tag() -> str | None:
-    """The newest tag that Liquibase has set; None for an empty database."""
+def missing_schema() -> str | None:
+    """What is wrong with the schema. A newer one is not: it comes before the old processes have gone."""
+    tags = schema_tags()
+    if EXPECTED_TAG in tags:
+        return None
+    return f"The schema is at {tags[-1] if tags else None}, this service needs {EXPECTED_TAG}."
+
+
+def schema_tags() -> list[str]:
+    """The tags that Liquibase has set, the newest last; none for an empty database."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('databasechangelog') IS NOT NULL")
         if not cursor.fetchone()[0]:
-            return None
-        cursor.execute(
-            "SELECT tag FROM databasechangelog WHERE tag IS NOT NULL ORDER BY orderexecuted DESC LIMIT 1"
-        )
-        row = cursor.fetchone()
-        return row[0] if row else None
+            return []
+        cursor.execute("SELECT tag FROM databasechangelog WHERE tag IS NOT NULL ORDER BY orderexecuted")
+        return [tag for (tag,) in cursor.fetchall()]

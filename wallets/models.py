@@ -210,10 +210,16 @@ class Transfer(Operation):
 
 
 class WalletChange(models.Model):
-    """A change of a wallet that moved no money: what, by whom and why. Append-only."""
+    """What happened to a wallet without an operation: what, by whom and why. Append-only."""
+
+    class Type(models.TextChoices):
+        OPENED = "OPENED"  # the wallet itself, by its id
+        CHANGED = "CHANGED"
+        HOLD_EXPIRED = "HOLD_EXPIRED"  # written down; nobody did it
 
     id = models.UUIDField(primary_key=True)
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
+    type = models.CharField(max_length=16, choices=Type.choices, db_default=Type.CHANGED)
     changes = models.JSONField()  # {"status": ["ACTIVE", "FROZEN"]}
     actor = models.CharField(max_length=200, db_default="")
     reason = models.CharField(max_length=500, db_default="")
@@ -315,6 +321,108 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix})"
+
+
+class Subscriber(models.Model):
+    """Who is told what happens: where, of what, and how far they are in the log."""
+
+    class Kind(models.TextChoices):
+        WEBHOOK = "WEBHOOK"
+        BROKER = "BROKER"  # of EVENTS_BROKER_URL
+
+    id = models.UUIDField(primary_key=True)
+    kind = models.CharField(max_length=16, choices=Kind.choices)
+    name = models.CharField(max_length=100, unique=True)
+    url = models.CharField(max_length=2000, db_default="")
+    types = ArrayField(models.CharField(max_length=64), db_default=[])  # none: all
+    batch = models.IntegerField(db_default=1)  # events in one request
+    is_enabled = models.BooleanField(db_default=True)
+    disabled_because = models.CharField(max_length=500, db_default="")
+    secret = models.CharField(max_length=100, db_default="")
+    secret_at = models.DateTimeField(db_default=Now())  # when it was made: it is shown for an hour
+    former_secret = models.CharField(max_length=100, db_default="")  # signs as well, after a rotation
+    former_secret_until = models.DateTimeField(null=True)
+    rotation_id = models.UUIDField(null=True)  # the request for the newest secret: its repeat is a replay
+    registered_with = models.JSONField(null=True)  # what was asked for: a repeat is held to it
+    begin_xid = TransactionId()
+    end_xid = TransactionId(null=True)
+    after_at = models.DateTimeField(null=True)
+    after_id = models.UUIDField(null=True)
+    failures = models.IntegerField(db_default=0)  # one after the other, up to now
+    failing_since = models.DateTimeField(null=True)
+    retry_at = models.DateTimeField(null=True)
+    last_error = models.CharField(max_length=500, db_default="")
+    delivered_at = models.DateTimeField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "subscriber"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ParkedEvent(models.Model):
+    """An event that could not be delivered, or waits behind one of the same wallet; DEAD, nobody tries it."""
+
+    class Status(models.TextChoices):
+        WAITING = "WAITING"
+        DEAD = "DEAD"
+
+    subscriber = models.ForeignKey(Subscriber, on_delete=models.CASCADE, db_index=False)
+    event_id = models.CharField(max_length=64)
+    type = models.CharField(max_length=64)
+    wallet_id = models.UUIDField()
+    event = models.TextField()  # as it was to be sent, to the byte: a repeat is a repeat
+    status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.WAITING)
+    attempts = models.IntegerField(db_default=0)
+    next_attempt_at = models.DateTimeField(db_default=Now())
+    last_error = models.CharField(max_length=500, db_default="")
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "parked_event"
+        default_permissions = ()  # they are looked at with their subscriber
+
+    def __str__(self) -> str:
+        return self.event_id
+
+
+class Delivery(models.Model):
+    """One attempt to deliver to a webhook. The newest are kept."""
+
+    subscriber = models.ForeignKey(Subscriber, on_delete=models.CASCADE, db_index=False)
+    event_id = models.CharField(max_length=64)  # the first of them
+    events = models.IntegerField()
+    at = models.DateTimeField()
+    duration = models.DurationField()
+    status_code = models.IntegerField(null=True)  # none: there was no answer
+    error = models.CharField(max_length=500, db_default="")
+    response = models.CharField(max_length=500, db_default="")
+
+    class Meta:
+        db_table = "delivery"
+        default_permissions = ()
+        verbose_name_plural = "deliveries"
+
+    def __str__(self) -> str:
+        return f"{self.event_id} at {self.at}"
+
+
+class LedgerCheck(models.Model):
+    """Once the whole ledger was verified. Append-only: nobody takes back what was found."""
+
+    began_at = models.DateTimeField()
+    ended_at = models.DateTimeField(db_default=Now())
+    wallets = models.BigIntegerField()
+    differences = models.BigIntegerField()
+
+    class Meta:
+        db_table = "ledger_check"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.differences} differences in {self.wallets} wallets"
 
 
 class RateLimit(models.Model):

@@ -113,6 +113,10 @@ class HoldNotFound(Problem):
     code, status, title = "hold_not_found", 404, "There is no such hold"
 
 
+class WebhookNotFound(Problem):
+    code, status, title = "webhook_not_found", 404, "There is no such webhook"
+
+
 class MethodNotAllowed(Problem):
     code, status, title = "method_not_allowed", 405, "The address does not take this method"
 
@@ -165,6 +169,14 @@ class BalanceLimitExceeded(Problem):
 
 class InsufficientFunds(Problem):
     code, status, title = "insufficient_funds", 409, "The wallet has less available than the amount"
+
+
+class TooManyWebhooks(Problem):
+    code, status, title = "too_many_webhooks", 409, "There are as many webhooks as there may be"
+
+
+class WebhookNameTaken(Problem):
+    code, status, title = "webhook_name_taken", 409, "Another webhook has this name"
 
 
 # --- 412 to 429 -------------------------------------------------------------------------------------

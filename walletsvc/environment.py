@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -52,13 +53,13 @@ def text(name: str, default: str) -> str:
     return _read(name, default, str)
 
 
-def secret(name: str, minimum_length: int) -> str:
+def secret(name: str, minimum_length: int, default: object = REQUIRED) -> str:
     def parse(raw: str) -> str:
-        if len(raw) < minimum_length:
+        if raw and len(raw) < minimum_length:
             raise ValueError(f"needs at least {minimum_length} characters")
         return raw
 
-    return _read(name, REQUIRED, parse, is_secret=True)
+    return _read(name, default, parse, is_secret=True)
 
 
 def choice(name: str, default: str, options: tuple[str, ...]) -> str:
@@ -133,6 +134,44 @@ def email(name: str) -> dict[str, Any] | None:
         return {name: value for name, value in config.items() if name.startswith("EMAIL_")}
 
     return _read(name, "", parse, is_secret=True)
+
+
+def broker(name: str) -> str:
+    """Where a message broker is; empty where there is none."""
+    host = r"(\[[0-9A-Fa-f:.]+\]|[^][\s:/?#@,]+)(:[0-9]+)?"
+    amqp = rf"amqps?://([^\s:/?#@]+:[^\s/?#@]*@)?{host}(/[^\s/?#]*)?"
+    kafka = rf"kafka://{host}(,{host})*"
+
+    def parse(raw: str) -> str:
+        if raw and not re.fullmatch(rf"({amqp}|{kafka})(\?[^\s#]*)?", raw):
+            raise ValueError(
+                "must be amqp://user:password@host:port/vhost, amqps://… or kafka://host:port,host:port;"
+                " what is no letter or digit in a name or password is percent-encoded"
+            )
+        return raw
+
+    return _read(name, "", parse, is_secret=True)
+
+
+def web_address(name: str, *, is_secret: bool = False) -> str:
+    """http:// or https:// with a host; empty where there is none."""
+
+    def parse(raw: str) -> str:
+        if raw and not (raw.startswith(("http://", "https://")) and urlsplit(raw).hostname):
+            raise ValueError("must be http://… or https://…")
+        return raw
+
+    return _read(name, "", parse, is_secret=is_secret)
+
+
+def share(name: str, default: str) -> float:
+    def parse(raw: str) -> float:
+        value = float(raw)
+        if not 0 <= value <= 1:
+            raise ValueError("must be between 0 and 1")
+        return value
+
+    return _read(name, default, parse)
 
 
 def decimal(name: str, default: str, maximum: Decimal) -> Decimal:

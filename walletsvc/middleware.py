@@ -1,6 +1,7 @@
 """What happens to every request before and after its view."""
 
 import re
+import time
 from collections.abc import Callable, Collection
 from enum import Enum
 from functools import cached_property
@@ -23,14 +24,30 @@ from whitenoise.middleware import WhiteNoiseMiddleware
 
 from wallets.apps import give_back_connection
 from wallets.errors import problem_response, to_problem
+from wallets.observability import current
+from wallets.observability.logs import outcome_of
+from wallets.observability.metrics import count_request
+from wallets.observability.traces import response_header, trace_of
 from wallets.pages.errors import problem_page
 from wallets.problems import MethodNotAllowed, PayloadTooLarge, Problem
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
-PROBES: Final = ("/livez", "/readyz")
 BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class Measure:
+    """Counts and times every request; the first of all, so that those which are refused early count too."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        began = time.perf_counter()
+        response = self.get_response(request)
+        count_request(request, response.status_code, time.perf_counter() - began)
+        return response
 
 
 class RequestId:
@@ -38,12 +55,18 @@ class RequestId:
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
+        self._is_logged = settings.ACCESS_LOG
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request.id = given if _SANE_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
+        current.request.set(request)
         response = self.get_response(request)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
+        if "HTTP_TRACEPARENT" in request.META:  # nobody else knows of a trace
+            response["traceresponse"] = response_header(trace_of(request))
+        if self._is_logged:
+            request.outcome = outcome_of(response)  # type: ignore[attr-defined]
         if isinstance(response, HttpResponse) and response.status_code not in BODILESS:
             response["Content-Length"] = str(len(response.content))  # else the server sends it in chunks
         return response
@@ -76,6 +99,7 @@ _AREAS: Final = (
     ("/api", Area.API),
     ("/livez", Area.API),
     ("/readyz", Area.API),
+    ("/metrics", Area.API),
     ("/static/", Area.API),
     ("/admin/", Area.ADMIN),
 )
@@ -136,7 +160,7 @@ class Problems:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         try:
-            if request.path_info not in PROBES:  # they come by address
+            if request.path_info not in current.PROBES:  # they come by address
                 request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))

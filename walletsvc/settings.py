@@ -7,6 +7,7 @@ from pathlib import Path
 
 from iso4217 import Currency
 
+from wallets.observability.current import PROBES
 from walletsvc import environment as env
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -20,7 +21,7 @@ HTTPS = env.flag("HTTPS", "on")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-SECURE_REDIRECT_EXEMPT = [r"^livez$", r"^readyz$"]  # probes come over plain HTTP
+SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBES]  # they come over plain HTTP
 TRUST_PROXY = env.flag("TRUST_PROXY", "off")
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -31,11 +32,11 @@ CORS_URLS_REGEX = r"^/api/"
 CORS_ALLOW_CREDENTIALS = False  # pages of others come with keys, never with a person's session
 CORS_ALLOW_HEADERS = [
     *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
-    "x-request-id",
+    *("traceparent", "tracestate", "x-request-id"),
 ]
 CORS_EXPOSE_HEADERS = [
     *("etag", "idempotent-replayed", "location", "preference-applied", "ratelimit", "ratelimit-policy"),
-    *("retry-after", "x-request-id"),
+    *("retry-after", "traceresponse", "x-request-id"),
 ]
 PASSWORD_HASHERS = ["wallets.access.passwords.Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
@@ -82,6 +83,27 @@ globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "walletsvc@localhost")
 
+# --- Metrics ----------------------------------------------------------------------------------------
+METRICS = env.flag("METRICS", "on")
+METRICS_TOKEN = env.secret("METRICS_TOKEN", minimum_length=16, default="")
+
+# --- Traces and error reports -----------------------------------------------------------------------
+# OpenTelemetry's SDK reads its variables itself; here they are checked when the service starts.
+OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
+OTEL_EXPORTER_OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", "")
+OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "walletsvc")
+OTEL_TRACES_SAMPLER = env.choice(
+    "OTEL_TRACES_SAMPLER",
+    "parentbased_always_on",
+    (
+        *("always_on", "always_off", "traceidratio"),
+        *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
+    ),
+)
+OTEL_TRACES_SAMPLER_ARG = env.share("OTEL_TRACES_SAMPLER_ARG", "1")
+SENTRY_DSN = env.web_address("SENTRY_DSN", is_secret=True)
+SENTRY_ENVIRONMENT = env.text("SENTRY_ENVIRONMENT", "production")
+
 # --- Application ------------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "wallets.apps.Unfold",
@@ -104,7 +126,9 @@ INSTALLED_APPS = [
     "wallets",
 ]
 MIDDLEWARE = [
+    *(["walletsvc.middleware.Measure"] if METRICS else []),
     "walletsvc.middleware.RequestId",
+    *(["wallets.observability.spans.Spans"] if OTEL_EXPORTER_OTLP_ENDPOINT else []),
     "walletsvc.middleware.Headers",
     *(["corsheaders.middleware.CorsMiddleware"] if CORS_ALLOWED_ORIGINS else []),
     "walletsvc.middleware.Problems",
@@ -165,7 +189,9 @@ def _database(**options: object) -> dict[str, object]:
         "application_name": "walletsvc",
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
         "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
-        f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}",
+        f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}"
+        # Nor does a host that has vanished keep the locks of its sessions.
+        " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
     }
     return database | {
         "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}
@@ -199,6 +225,12 @@ GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
 GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 1000, minimum=1)
 GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 16_384, minimum=1)
 MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
+
+# --- Events -----------------------------------------------------------------------------------------
+EVENTS_SOURCE = env.text("EVENTS_SOURCE", "walletsvc")
+EVENTS_BROKER_URL = env.broker("EVENTS_BROKER_URL")
+EVENTS_RETRY_DAYS = env.number("EVENTS_RETRY_DAYS", 3, minimum=1)
+WEBHOOK_TARGETS = env.choice("WEBHOOK_TARGETS", "public", ("public", "any"))
 
 # --- API --------------------------------------------------------------------------------------------
 API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
@@ -238,6 +270,7 @@ UNFOLD = {
     "SITE_TITLE": "walletsvc",
     "SITE_HEADER": "walletsvc",
     "SITE_SYMBOL": "account_balance_wallet",
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": "/static/pages/icon.svg"}],
     "SITE_URL": "/",
     "ACCOUNT": {
         "navigation": [
@@ -256,15 +289,30 @@ GRACEFUL_TIMEOUT = env.number("GRACEFUL_TIMEOUT", 30, minimum=1)
 KEEPALIVE = env.number("KEEPALIVE", 75, minimum=1)
 ACCESS_LOG = env.flag("ACCESS_LOG", "off")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "line"))
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "{asctime} {levelname} {name}: {message}", "style": "{"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "json": {"()": "wallets.observability.logs.Json"},
+        "line": {"()": "wallets.observability.logs.Line"},
+    },
+    "handlers": {
+        "stderr": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT},
+        "stdout": {"class": "logging.StreamHandler", "formatter": LOG_FORMAT, "stream": "ext://sys.stdout"},
+    },
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
         "django.request": {"level": "ERROR"},  # a refusal is an answer; who wants them sets ACCESS_LOG
-        "axes": {"level": "WARNING"},
+        "django.security.csrf": {"level": "ERROR"},  # it quotes Origin and Referer
+        "opentelemetry.trace": {"level": "ERROR"},  # it quotes tracestate
+        "axes": {"level": "ERROR"},  # it names who tried to log in; the admin's *Wrong passwords* has them
+        "wallets.requests": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
+        # At DEBUG these write what was sent: parameters of queries, and addresses.
+        "django.db.backends": {"level": "INFO"},
+        "django.template": {"level": "INFO"},
+        "urllib3": {"level": "INFO"},
+        "pika": {"level": "CRITICAL"},  # a page of ERROR for every attempt; our line says it once
     },
 }

@@ -6,6 +6,7 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, Spec
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from wallets import health
+from wallets.observability import exposition
 from wallets.pages.errors import nothing_here
 
 urlpatterns = [
@@ -25,5 +26,6 @@ urlpatterns = [
     path("", include("wallets.pages.urls")),
     path("livez", health.livez),
     path("readyz", health.readyz),
+    path("metrics", exposition.metrics),
     re_path(r"", nothing_here),
 ]

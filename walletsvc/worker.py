@@ -4,6 +4,7 @@ Nothing here may import Django or psycopg: the master process loads this before 
 """
 
 import contextlib
+import signal
 import socket
 import time
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from gevent.server import StreamServer
 from gunicorn.workers import ggevent
 from uuid_utils.compat import uuid7
 
+from wallets.observability import current, profiles
 from wallets.problems import CONTENT_TYPE, BadRequest, InternalError
 from walletsvc import census
 
@@ -30,6 +32,8 @@ LINGER: Final = 1.0  # seconds for clients in conversation to hear "Connection: 
 
 class Answer:
     """The client's socket, with head and body of an answer sent as one: each send wakes the client."""
+
+    is_last = False  # the worker stops: an answer that could go on for ever had better end
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
@@ -72,6 +76,11 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         Listener.worker = self.age
         super().init_process()
 
+    def init_signals(self) -> None:
+        super().init_signals()
+        signal.signal(signal.SIGPROF, profiles.on_signal)
+        signal.siginterrupt(signal.SIGPROF, False)
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         self.idle[client] = time.monotonic()
         self._count(1)
@@ -95,11 +104,13 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         finally:
             answer.flush()
             self.idle[sock] = time.monotonic()
+            current.request.set(None)
         # A client that has sent its next request already would be served on and on, and the others starve.
         gevent.sleep(0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
+        Answer.is_last = True
         census.leave(self.age)
         gevent.spawn(self._hang_up_on_idle)
 
@@ -166,7 +177,17 @@ def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
         f"Connection: close\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n"
         f"X-Request-ID: {request_id}\r\n\r\n"
     )
+    _count(problem.status)
     gunicorn.util.write_nonblock(sock, head.encode() + content)
+
+
+def _count(status: int) -> None:
+    from django.conf import settings
+
+    from wallets.observability import metrics
+
+    if settings.METRICS:
+        metrics.count_unreadable(status)
 
 
 gunicorn.util.write_error = write_problem

@@ -40,7 +40,7 @@ class House:
 @pytest.fixture(scope="package")
 def house() -> Iterator[House]:
     key = new_key(ADMIN)
-    without_wallet, operator = new_person().username, new_operator().username
+    without_wallet, operator = new_person().username, new_operator("view_wallet", "view_operation").username
     # All people come from one address.
     off = {"RATE_LIMIT_SIGNUP": "off", "RATE_LIMIT_LOGIN": "off", "RATE_LIMIT_USER": "off"}
     with running_service(API_ACCESS="key", EMAIL_URL="consolemail://", **off) as address:

@@ -98,9 +98,31 @@ class Person:
         self.page.clock.install()
         self.go_home()
 
+    def end_session(self) -> None:
+        """Elsewhere. The page has just looked, and does not notice yet."""
+        with self.page.expect_response("**/balance?*"):
+            self.go_home()
+        self.context.clear_cookies()
+
     def let_time_pass(self) -> None:
         """Until the page looks again whether something has changed."""
-        self.page.clock.fast_forward(5_000)
+        self.page.clock.fast_forward(60_000)
+
+    def look_at_another_tab(self) -> None:
+        """To a browser without a screen all its pages are seen; so the page is told otherwise."""
+        self._be_seen(False)
+
+    def look_at_it_again(self) -> None:
+        self._be_seen(True)
+
+    def _be_seen(self, is_seen: bool) -> None:
+        self.page.evaluate(
+            """(isSeen) => {
+                Object.defineProperty(document, "hidden", { value: !isSeen, configurable: true });
+                document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            is_seen,
+        )
 
     def ask_to_send(self, to: str, amount: str, note: str = "") -> None:
         """Fill the form and look at what it would do."""

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import django
 import psycopg
+from django.core.management import call_command
 from playwright.sync_api import Browser, ViewportSize, expect
 
 import tests.cluster  # starts a database of its own
@@ -22,7 +23,7 @@ django.setup()
 from tests.browser.person import PHONE, Person  # noqa: E402 - these need the settings, and they the database
 from tests.client import Api, OverHttp  # noqa: E402
 from tests.conftest import running_service  # noqa: E402
-from tests.keys import new_key  # noqa: E402
+from tests.keys import new_key, new_operator  # noqa: E402
 from wallets.access.rights import ADMIN  # noqa: E402
 
 FOLDER: Final = ROOT / "docs" / "images"
@@ -62,17 +63,79 @@ LIFE: Final = (
     Step(0.2, "SENT", "1175.25", "Concert on Friday", "Концерт в пятницу"),
 )
 HELD: Final = "4900"
+SHOPS: Final = (
+    ("Web shop", "RUB"),
+    ("Bakery", "RUB"),
+    ("Book shop", "EUR"),
+    ("Kiosk at the station", "RUB"),
+    ("Flowers", "EUR"),
+    ("Cinema", "RUB"),
+)
 
 
 def main() -> None:
     path = chromium.find()
     if path is None:
         sys.exit(chromium.MISSING)
-    key = new_key(ADMIN)  # before the browser: then the ORM refuses
+    # Before the browser: then the ORM refuses.
+    call_command("sync_permissions")
+    rights = ("view_operation", "view_wallet", "view_hold", "view_inboxentry")
+    key, operator = (
+        new_key(ADMIN),
+        new_operator(*rights, first_name="Olga", email="olga@example.com").username,
+    )
     with running_service(API_ACCESS="key") as address, chromium.running(path) as browser:
         sender = OverHttp(address)
         with closing(sender.connection):
+            take_start_page(browser, address, Api(sender, key), operator)
             take_all(browser, address, Api(sender, key))
+
+
+def take_start_page(browser: Browser, address: str, bank: Api, operator: str) -> None:
+    """Of a day in some shops."""
+    for number, (shop, currency) in enumerate(SHOPS):
+        till = bank.open(currency=currency, label=shop, maxBalance="1200000")
+        bank.bulk(*[sale(till, number, place) for place in range(400 - 40 * number)])
+    let_a_day_pass()
+    anna = Person(browser, address, viewport=DESK)
+    anna.page.goto("/login")
+    anna.log_in(operator)
+    anna.page.goto("/admin/")
+    expect(anna.page.get_by_role("heading", name="Operations per hour")).to_be_visible()
+    save(anna, "admin-start")
+    anna.leave()
+
+
+def sale(till: str, number: int, place: int) -> dict[str, Any]:
+    """Mostly money comes in; now and then more is to go out than there is."""
+    kind, amount = "DEPOSIT", f"{(place * 7919 + number * 613) % 9000 + 200}"
+    if place % 7 == 3:
+        kind, amount = "WITHDRAW", f"{(place * 104729) % 6000 + 100}"
+    if place % 23 == number:
+        kind, amount = "WITHDRAW", "9999999"
+    return {"operationType": kind, "walletId": till, "amount": amount}
+
+
+def let_a_day_pass() -> None:
+    """With a quiet night in it; and an hour ago somebody has verified the ledger."""
+    with psycopg.connect(tests.cluster.cluster.url(SUPERUSER)) as connection:
+        connection.execute(
+            """
+            UPDATE operation SET created_at = now() - interval '24 hours' * (1 - place)
+            FROM (
+                SELECT id, wallet, at - 0.12 * sin(2 * pi() * at) + 0.004 * sin(40 * at) AS place
+                FROM (
+                    SELECT id, wallet_id AS wallet,
+                           percent_rank() OVER (PARTITION BY wallet_id ORDER BY created_at) AS at
+                    FROM operation
+                ) AS even
+            ) AS moved WHERE operation.id = moved.id AND wallet_id = wallet
+            """
+        )
+        connection.execute(
+            "INSERT INTO ledger_check (began_at, ended_at, wallets, differences)"
+            " SELECT now() - interval '62 min', now() - interval '61 min', count(*), 0 FROM wallet"
+        )
 
 
 def take_all(browser: Browser, address: str, bank: Api) -> None:

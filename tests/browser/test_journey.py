@@ -35,6 +35,18 @@ def test_money_that_comes_in_shows_on_the_open_page_by_itself(owner: Someone, ba
     assert anna.page.evaluate("window.isTheSame")
 
 
+def test_a_page_that_nobody_sees_gives_its_connection_back_and_looks_when_it_is_seen_again(
+    owner: Someone, bank: Api
+) -> None:
+    anna = owner()
+    with anna.page.expect_event("requestfailed", lambda request: request.url.endswith("/events")):
+        anna.look_at_another_tab()
+    bank.deposit(anna.wallet_id, "5")
+    with anna.page.expect_response("**/events"):
+        anna.look_at_it_again()
+    expect(anna.available).to_have_text("5.00 RUB")
+
+
 def test_a_transfer_is_shown_before_it_is_sent_and_stands_in_the_history_of_both(
     owner: Someone, bank: Api
 ) -> None:

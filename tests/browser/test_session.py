@@ -20,7 +20,7 @@ def test_a_page_whose_session_has_ended_goes_to_the_login_as_a_whole(owner: Some
 
 def test_a_filter_of_a_session_that_has_ended_goes_to_the_login_as_a_whole(owner: Someone) -> None:
     anna = owner("100.00")
-    anna.context.clear_cookies()
+    anna.end_session()
     anna.page.get_by_label("Kind").select_option("Deposit")
     expect(anna.heading).to_have_text("Log in")
     expect(anna.page.locator("#history")).to_have_count(0)
@@ -28,7 +28,7 @@ def test_a_filter_of_a_session_that_has_ended_goes_to_the_login_as_a_whole(owner
 
 def test_a_form_of_a_session_that_has_ended_moves_nothing_and_says_so(owner: Someone) -> None:
     anna = owner("100.00")
-    anna.context.clear_cookies()
+    anna.end_session()
     anna.expect_refusal(403)
     anna.ask_to_send("somebody@example.com", "40")
     expect(anna.heading).to_have_text(

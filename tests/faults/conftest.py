@@ -64,6 +64,11 @@ class House:
         self.service.process.send_signal(signal.SIGQUIT)
         self.service.process.wait(30)
 
+    def end(self) -> None:
+        """Gently: what is in flight is answered."""
+        self.service.process.terminate()
+        assert self.service.process.wait(60) == 0
+
     @property
     def address(self) -> tuple[str, int]:
         return self._address.host, self._address.port
@@ -85,12 +90,18 @@ class House:
 
     @contextmanager
     def serving(
-        self, choose: Choose, wallet_ids: list[str], rate: float = 500, clients: int = 40
+        self,
+        choose: Choose,
+        wallet_ids: list[str],
+        rate: float = 500,
+        clients: int = 40,
+        at: tuple[str, int] | None = None,
     ) -> Iterator[Load]:
-        with Load(self.address, choose, rate, clients) as load:
+        """`at` is the address of what stands in front of it."""
+        with Load(at or self.address, choose, rate, clients) as load:
             load.wait_for()
             yield load
-        reconcile(load.journal, self.database, self.address, wallet_ids)
+        reconcile(load.journal, self.database, load.address, wallet_ids)
         self.database.expect_at_most(CONNECTIONS * self.database.services)
 
 

@@ -43,8 +43,7 @@ def test_a_reload_fails_no_request(house: House) -> None:
 def test_a_stop_fails_no_request(house: House) -> None:
     with house.under_load() as load:
         for _ in range(TIMES):
-            house.service.process.terminate()
-            assert house.service.process.wait(30) == 0
+            house.end()
             house.start()
             load.wait_for()
     load.expect_only(*CARRIED_OUT, "NotReached")

@@ -49,6 +49,7 @@ def as_told(page: HttpResponse, problem: Problem | None) -> HttpResponse:
     """The page with the status and the fields of the problem that it tells of."""
     if problem is not None:
         page.status_code = problem.status
+        page.problem = problem.code  # type: ignore[attr-defined]
         for name, value in problem.headers.items():
             page[name] = value
     return page

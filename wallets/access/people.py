@@ -18,6 +18,7 @@ from wallets.access import limits
 from wallets.ledger.commands import Transfer
 from wallets.ledger.origins import owned
 from wallets.ledger.recovery import until_deadline
+from wallets.ledger.wallets import note_opening
 from wallets.models import InboxEntry, Operation, User, Wallet
 from wallets.problems import (
     EmailTaken,
@@ -79,7 +80,7 @@ def _create(user: User, wallet_id: UUID) -> None:
     try:
         with transaction.atomic():
             user.save(force_insert=True)
-            Wallet.objects.create(id=wallet_id, currency=settings.DEFAULT_CURRENCY, owner=user)
+            note_opening(Wallet.objects.create(id=wallet_id, currency=settings.DEFAULT_CURRENCY, owner=user))
     except IntegrityError:  # somebody was quicker; or we were, and had not heard of it
         if not _was_created(user, wallet_id):
             raise EmailTaken from None

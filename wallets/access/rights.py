@@ -36,6 +36,7 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "WalletBalance": {"GET": (READ,)},
     "WalletStatement": {"GET": (READ,)},
     "WalletHolds": {"GET": (READ,), "POST": (HOLD,)},
+    "WalletEvents": {"GET": (READ,)},
     "Operations": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
     "OperationById": {"GET": (READ,)},
     "OperationReversal": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
@@ -44,6 +45,13 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "HoldById": {"GET": (READ,)},
     "HoldCapture": {"POST": (HOLD,)},
     "HoldVoid": {"POST": (HOLD,)},
+    "Webhooks": {"GET": (ADMIN,), "POST": (ADMIN,)},
+    "WebhookById": {"GET": (ADMIN,), "PATCH": (ADMIN,), "DELETE": (ADMIN,)},
+    "WebhookRotation": {"POST": (ADMIN,)},
+    "WebhookTest": {"POST": (ADMIN,)},
+    "WebhookDeliveries": {"GET": (ADMIN,)},
+    "WebhookDeadLetters": {"GET": (ADMIN,), "DELETE": (ADMIN,)},
+    "WebhookReplay": {"POST": (ADMIN,)},
     "SignUp": {"POST": ANYBODY},
     "LogIn": {"POST": ANYBODY},
     "LogOut": {"POST": (PERSON,)},
@@ -117,6 +125,8 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
             raise Forbidden
     elif needed is not ANYBODY and principal.scopes.isdisjoint(needed):
         raise lacks(*needed)
+    elif needed == (ADMIN,):
+        require_unrestricted(principal, "webhooks")  # they are told of all wallets
 
 
 def require(principal: Principal, command: Command) -> None:

@@ -3,7 +3,7 @@
 What changes a wallet goes through the ledger, with a reason and the operator's name.
 """
 
-from wallets.admin import audit, holds, inbox, keys, operations, transfers, users, wallets
+from wallets.admin import audit, holds, inbox, keys, operations, transfers, users, wallets, webhooks
 
 # Importing them registers their pages.
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "transfers",
     "users",
     "wallets",
+    "webhooks",
 ]

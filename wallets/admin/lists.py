@@ -194,7 +194,7 @@ COLOURS: Final = {
     "EXPIRED": "warning",
     "REVOKED": "danger",
 }
-LINK: Final = '<a href="{}" class="text-primary-600 dark:text-primary-500">{}</a>'
+LINK: Final = '<a href="{}" class="text-primary-600 dark:text-primary-400">{}</a>'
 
 
 def show_amount(amount: Decimal | None, currency: str) -> str | None:

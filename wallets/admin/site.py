@@ -12,11 +12,12 @@ from unfold.sites import UnfoldAdminSite
 
 from wallets.access import devices
 from wallets.access.attempts import as_told
-from wallets.admin import second_factor
+from wallets.admin import second_factor, start
 from wallets.admin.attempts import LoginForm
 
 
 class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
+    index_template = "admin/start.html"
     login_form = LoginForm
 
     def has_permission(self, request: HttpRequest) -> bool:
@@ -29,6 +30,10 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
         response: HttpResponse = super().login(request, _with_next(request) | (extra_context or {}))
         form = getattr(response, "context_data", {}).get("form")
         return as_told(response, form.problem) if form else response
+
+    def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        response: HttpResponse = super().index(request, {**(extra_context or {}), **start.context(request)})
+        return response
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """Back to the operators' login, not to the people's."""

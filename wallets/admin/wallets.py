@@ -171,6 +171,10 @@ def newest_changes(wallet: Wallet) -> Section:
 
 def describe(change: WalletChange) -> str:
     """status: "ACTIVE" → "FROZEN"."""
+    if change.type == WalletChange.Type.OPENED:
+        return "opened"
+    if change.type == WalletChange.Type.HOLD_EXPIRED:
+        return f"hold {change.changes['hold_id']} expired"
     return "; ".join(
         f"{name}: {_short(before)} → {_short(after)}" for name, (before, after) in change.changes.items()
     )

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import Field
 
 from wallets import money
-from wallets.api.values import Money, OperationType, Shape, Time, format_time
+from wallets.api.values import EventType, Money, OperationType, Shape, Time, format_time
 from wallets.ledger.batch import Posted
 from wallets.ledger.history import Balance
 from wallets.ledger.rules import HoldState
@@ -164,6 +164,83 @@ class OperationPage(Shape):
 
 class HoldPage(Shape):
     items: list[HoldBody]
+    next_cursor: str | None
+
+
+class _WebhookBody(Shape):
+    id: UUID
+    name: str
+    url: str
+    types: list[EventType] = Field(description="Which events; none: all of them.")
+    batch: int = Field(description="Up to so many events in one request.")
+    created_at: Time
+
+
+class RegisteredWebhookBody(_WebhookBody):
+    secret: str | None = Field(
+        description="What it signs with: keep it now. null in the answer to a repeat that comes later than an"
+        " hour, or after a rotation."
+    )
+
+
+class WebhookBody(_WebhookBody):
+    is_enabled: bool
+    disabled_because: str
+    failing_since: Time | None
+    last_error: str
+    retry_at: Time | None = Field(description="When it is tried again, where it fails.")
+    delivered_at: Time | None = Field(description="When it took something for the last time.")
+    former_secret_until: Time | None = Field(description="How long the secret before signs as well.")
+    lag: float = Field(
+        description="Seconds since what it is told next was committed; 0 where there is nothing."
+    )
+    parked: int = Field(description="Events that wait for another attempt, or behind one of their wallet.")
+    dead: int = Field(description="Events that were given up: its dead letters.")
+
+
+class SecretBody(Shape):
+    secret: str | None = Field(
+        description="Keep it now. null in the answer to a repeat that comes later than an hour."
+    )
+    former_secret_until: Time | None = Field(description="How long the secret before signs as well.")
+
+
+class DeliveryBody(Shape):
+    event_id: str = Field(description="Of the first event in the request.")
+    events: int
+    at: Time
+    duration_ms: int
+    status_code: int | None = Field(description="null where there was no answer.")
+    error: str = Field(description="Why it counts as not delivered; empty where it was.")
+    response: str = Field(description="The first 500 bytes of the answer's body.")
+
+
+class DeadLetterBody(Shape):
+    event_id: str
+    type: EventType
+    wallet_id: UUID
+    attempts: int
+    last_error: str
+    created_at: Time
+    event: dict[str, Any] = Field(description="As it was sent.")
+
+
+class ReplayBody(Shape):
+    replayed: int = Field(description="Dead letters that are tried again.")
+
+
+class WebhookPage(Shape):
+    items: list[WebhookBody]
+    next_cursor: str | None
+
+
+class DeliveryPage(Shape):
+    items: list[DeliveryBody]
+    next_cursor: str | None
+
+
+class DeadLetterPage(Shape):
+    items: list[DeadLetterBody]
     next_cursor: str | None
 
 

@@ -23,7 +23,7 @@ _RENDERER = JSONRenderer()
 
 
 class Endpoint(APIView):
-    http_method_names = ["get", "head", "post", "patch"]
+    http_method_names = ["get", "head", "post", "patch", "delete"]
 
     @property
     def default_response_headers(self) -> dict[str, str]:

@@ -141,4 +141,69 @@ holdId,reversesId,idempotencyKey
 {TIME},2,TRANSFER_OUT,-15.50,984.50,RUB,,{TRANSFER_ID},{TRANSFER_ID},{OTHER_WALLET_ID},,,rent-november
 2026-12-01T00:00:00.000000Z,,CLOSING_BALANCE,,984.50,RUB,,,,,,,
 """.replace("\n", "\r\n")
+EVENT_STREAM = f"""\
+id: 4711
+data: {{"specversion":"1.0","id":"{OPERATION_ID}:balance","source":"walletsvc","type":\
+"wallet.balance.changed","subject":"{WALLET_ID}","time":"{TIME}","datacontenttype":"application/json","data":{{"walletId":"{WALLET_ID}",\
+"currency":"RUB","balance":"1000.00","change":"1000.00","sequence":1,"operationId":"{OPERATION_ID}"}}}}
+
+"""
+WEBHOOK_ID = "01930a5d-b1c7-7d3e-9f40-5a6b7c8d9e15"
+_WEBHOOK = {
+    "id": WEBHOOK_ID,
+    "name": "shop",
+    "url": "https://shop.example.com/wallet-events",
+    "types": ["wallet.balance.changed"],
+    "batch": 1,
+    "createdAt": TIME,
+}
+REGISTERED_EXAMPLE = _WEBHOOK | {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="}
+WEBHOOK_EXAMPLE = _WEBHOOK | {
+    "isEnabled": True,
+    "disabledBecause": "",
+    "failingSince": None,
+    "lastError": "answered 503",
+    "retryAt": None,
+    "deliveredAt": TIME,
+    "formerSecretUntil": None,
+    "lag": 0.0,
+    "parked": 0,
+    "dead": 1,
+}
+SECRET_EXAMPLE = {"secret": REGISTERED_EXAMPLE["secret"], "formerSecretUntil": "2026-11-22T09:30:00.000000Z"}
+DELIVERY_EXAMPLE = {
+    "eventId": f"{OPERATION_ID}:balance",
+    "events": 1,
+    "at": TIME,
+    "durationMs": 48,
+    "statusCode": 503,
+    "error": "answered 503",
+    "response": "down for maintenance",
+}
+DEAD_LETTER_EXAMPLE = {
+    "eventId": f"{OPERATION_ID}:balance",
+    "type": "wallet.balance.changed",
+    "walletId": WALLET_ID,
+    "attempts": 17,
+    "lastError": "answered 503",
+    "createdAt": TIME,
+    "event": {
+        "specversion": "1.0",
+        "id": f"{OPERATION_ID}:balance",
+        "source": "walletsvc",
+        "type": "wallet.balance.changed",
+        "subject": WALLET_ID,
+        "time": TIME,
+        "datacontenttype": "application/json",
+        "data": {
+            "walletId": WALLET_ID,
+            "currency": "RUB",
+            "balance": "1000.00",
+            "change": "1000.00",
+            "sequence": 1,
+            "operationId": OPERATION_ID,
+        },
+    },
+}
+
 PERSON_EXAMPLE = {"name": "Anna", "email": "anna@example.com", "walletId": WALLET_ID, "createdAt": TIME}

@@ -15,6 +15,9 @@ from wallets import problems
 from wallets.api.bodies import (
     BalanceBody,
     BulkBody,
+    DeadLetterPage,
+    DeliveryBody,
+    DeliveryPage,
     HoldBody,
     HoldPage,
     OperationBody,
@@ -22,32 +25,44 @@ from wallets.api.bodies import (
     OwnWalletBody,
     PersonBody,
     ProblemBody,
+    RegisteredWebhookBody,
+    ReplayBody,
+    SecretBody,
     StatementBody,
     TransferBody,
     WalletBody,
     WalletPage,
+    WebhookBody,
+    WebhookPage,
 )
 from wallets.api.examples import (
     BALANCE_EXAMPLE,
     CAPTURE_EXAMPLE,
+    DEAD_LETTER_EXAMPLE,
+    DELIVERY_EXAMPLE,
+    EVENT_STREAM,
     HOLD_EXAMPLE,
     OPERATION_EXAMPLE,
     OTHER_WALLET_ID,
     PENDING_TRANSFER,
     PERSON_EXAMPLE,
+    REGISTERED_EXAMPLE,
     REVERSAL_EXAMPLE,
+    SECRET_EXAMPLE,
     STATEMENT_AS_CSV,
     STATEMENT_EXAMPLE,
     TIME,
     TRANSFER_EXAMPLE,
     WALLET_EXAMPLE,
     WALLET_ID,
+    WEBHOOK_EXAMPLE,
     pending,
 )
 from wallets.api.shapes import (
     BalanceQuery,
     BulkToPost,
     Credentials,
+    EventsQuery,
     HoldQuery,
     HoldToPlace,
     Nothing,
@@ -56,11 +71,14 @@ from wallets.api.shapes import (
     PageQuery,
     PartToTake,
     PersonToSignUp,
+    SecretToRotate,
     StatementQuery,
     TransferToPost,
     WalletChanges,
     WalletOperationToPost,
     WalletToOpen,
+    WebhookChanges,
+    WebhookToRegister,
 )
 from wallets.problems import FieldError, Problem
 
@@ -149,6 +167,7 @@ HOLD = OpenApiParameter("hold_id", UUID, OpenApiParameter.PATH)
 TRANSFER = OpenApiParameter("transfer_id", UUID, OpenApiParameter.PATH)
 WALLET = OpenApiParameter("wallet_id", UUID, OpenApiParameter.PATH)
 OPERATION = OpenApiParameter("operation_id", UUID, OpenApiParameter.PATH)
+WEBHOOK = OpenApiParameter("webhook_id", UUID, OpenApiParameter.PATH)
 REQUEST_ID = OpenApiParameter(
     "X-Request-ID",
     str,
@@ -572,6 +591,210 @@ read_statement = extend_schema(
             str, examples=[OpenApiExample("answer as CSV", STATEMENT_AS_CSV, response_only=True)]
         )
     },
+)
+
+
+follow_wallet = extend_schema(
+    operation_id="wallet_events",
+    summary="Follow a wallet",
+    description="Server-sent events: what happens to the wallet, as it happens, each a CloudEvent (see"
+    " docs/asyncapi.yaml). Every event may come more than once, with the same id. The stream ends after"
+    " `seconds`; a browser's EventSource comes again by itself, with Last-Event-ID, and misses nothing. An"
+    " event `gap` says that it was away for too long, or too much was waiting: look at the wallet anew.",
+    tags=["wallets"],
+    parameters=[
+        WALLET,
+        *_parameters(EventsQuery),
+        OpenApiParameter(
+            "Last-Event-ID",
+            {"type": "string", "pattern": "^[0-9]{1,18}$"},
+            OpenApiParameter.HEADER,
+            description="The id of the last event that was received: go on after it.",
+        ),
+        *ANSWERED,
+    ],
+    responses=_refusals(
+        *ANY_REQUEST, problems.ValidationError, problems.WalletNotFound, problems.TooManyRequests
+    )
+    | {
+        (200, "text/event-stream"): OpenApiResponse(
+            str, examples=[OpenApiExample("an event", EVENT_STREAM, response_only=True)]
+        )
+    },
+)
+
+
+# --- Webhooks ---------------------------------------------------------------------------------------
+register_webhook = extend_schema(
+    operation_id="webhooks_register",
+    summary="Register a webhook",
+    description="What happens is posted to its `url`, signed by the rules of Standard Webhooks with the"
+    " `secret` of the answer, which is shown once. With an `id` of your choice it is safe to repeat.",
+    tags=["webhooks"],
+    parameters=[*ANSWERED],
+    request=WebhookToRegister,
+    examples=[
+        _request(
+            "balances",
+            {
+                "name": "shop",
+                "url": "https://shop.example.com/wallet-events",
+                "types": ["wallet.balance.changed"],
+            },
+        )
+    ],
+    responses=_answers(
+        201,
+        RegisteredWebhookBody,
+        REGISTERED_EXAMPLE,
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.IdempotencyKeyReused,
+        problems.TooManyWebhooks,
+        problems.WebhookNameTaken,
+    ),
+)
+list_webhooks = extend_schema(
+    operation_id="webhooks_list",
+    summary="List webhooks, newest first",
+    description="With how they fare, and without their secrets.",
+    tags=["webhooks"],
+    parameters=[*_parameters(PageQuery), *ANSWERED],
+    responses=_answers(
+        200,
+        WebhookPage,
+        {"items": [WEBHOOK_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+    ),
+)
+read_webhook = extend_schema(
+    operation_id="webhooks_read",
+    summary="Read a webhook",
+    description="With how it fares, and without its secret.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    responses=_answers(200, WebhookBody, WEBHOOK_EXAMPLE, *ANY_REQUEST, problems.WebhookNotFound),
+)
+change_webhook = extend_schema(
+    operation_id="webhooks_change",
+    summary="Change, disable or enable a webhook",
+    description="Enabled again, it goes on where it was. What waits is tried at once after that, or at"
+    " another `url`. Other `types` count for what has not been read yet.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    request=WebhookChanges,
+    examples=[_request("disable", {"isEnabled": False})],
+    responses=_answers(
+        200,
+        WebhookBody,
+        WEBHOOK_EXAMPLE | {"isEnabled": False, "disabledBecause": "Disabled by key:abcd1234."},
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.WebhookNotFound,
+        problems.WebhookNameTaken,
+    ),
+)
+remove_webhook = extend_schema(
+    operation_id="webhooks_remove",
+    summary="Remove a webhook",
+    description="With what waits for it, its dead letters and its deliveries.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    responses={204: OpenApiResponse(description="It is gone.")}
+    | _refusals(*ANY_REQUEST, problems.TooManyRequests, problems.WebhookNotFound),
+)
+rotate_secret = extend_schema(
+    operation_id="webhooks_rotate",
+    summary="Give a webhook a new secret",
+    description="It is shown once. For `formerValidHours` the former one signs as well: a request then has"
+    " two signatures. With an `id` of your choice it is safe to repeat.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    request=SecretToRotate,
+    examples=[_request("two days to change it", {"formerValidHours": 48})],
+    responses=_answers(
+        200,
+        SecretBody,
+        SECRET_EXAMPLE,
+        *ANY_REQUEST,
+        *ANY_BODY,
+        problems.TooManyRequests,
+        problems.WebhookNotFound,
+    ),
+)
+test_webhook = extend_schema(
+    operation_id="webhooks_test",
+    summary="Send a webhook a test",
+    description="An event of the type `webhook.test`, at once; a disabled webhook too. The answer tells what"
+    " became of it.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    request=None,
+    responses=_answers(
+        200,
+        DeliveryBody,
+        DELIVERY_EXAMPLE | {"eventId": f"{WALLET_ID}:test"},
+        *ANY_REQUEST,
+        problems.WebhookNotFound,
+    ),
+)
+list_deliveries = extend_schema(
+    operation_id="webhooks_deliveries",
+    summary="List a webhook's deliveries, newest first",
+    description="Every request that was sent to it, failed ones too. The newest 1,000 are kept.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *_parameters(PageQuery), *ANSWERED],
+    responses=_answers(
+        200,
+        DeliveryPage,
+        {"items": [DELIVERY_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+        problems.WebhookNotFound,
+    ),
+)
+list_dead_letters = extend_schema(
+    operation_id="webhooks_dead_letters",
+    summary="List a webhook's dead letters, newest first",
+    description="Events that it did not take, however often they were tried.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *_parameters(PageQuery), *ANSWERED],
+    responses=_answers(
+        200,
+        DeadLetterPage,
+        {"items": [DEAD_LETTER_EXAMPLE], "nextCursor": None},
+        *ANY_REQUEST,
+        problems.ValidationError,
+        problems.WebhookNotFound,
+    ),
+)
+forget_dead_letters = extend_schema(
+    operation_id="webhooks_forget_dead_letters",
+    summary="Forget a webhook's dead letters",
+    description="All of them, for good.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    responses={204: OpenApiResponse(description="They are gone.")}
+    | _refusals(*ANY_REQUEST, problems.TooManyRequests, problems.WebhookNotFound),
+)
+replay_dead_letters = extend_schema(
+    operation_id="webhooks_replay",
+    summary="Try a webhook's dead letters again",
+    description="All of them, with the patience of new ones; those of a wallet in their order.",
+    tags=["webhooks"],
+    parameters=[WEBHOOK, *ANSWERED],
+    request=None,
+    responses=_answers(
+        200,
+        ReplayBody,
+        {"replayed": 3},
+        *ANY_REQUEST,
+        problems.TooManyRequests,
+        problems.WebhookNotFound,
+    ),
 )
 
 

@@ -3,13 +3,13 @@
 import base64
 import binascii
 from datetime import datetime
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 import orjson
 from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
-from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic import ValidationError as PydanticError
 
 from wallets.api.requests import check
@@ -31,15 +31,13 @@ class Cursor(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    created_at: AwareDatetime
-    id: UUID
     filters: dict[str, str]
 
     def encode(self) -> str:
         return base64.urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str) -> "Cursor":
+    def decode(cls, text: str) -> Self:
         """Raises ValidationError for what encode() did not make."""
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
@@ -48,13 +46,24 @@ class Cursor(BaseModel):
             raise _invalid("cursor", "is not a cursor of this list") from None
 
 
+class Moment(Cursor):
+    created_at: AwareDatetime
+    id: UUID
+
+
+class Number(Cursor):
+    id: Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+
+
 class Page(Generic[QueryT]):
     """One page of a list: what was asked for, and the answer to it."""
+
+    _cursors: type[Cursor] = Moment
 
     def __init__(self, parameters: QueryDict, shape: type[QueryT]) -> None:
         given = single(parameters)
         self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
-        self._cursor = Cursor.decode(given["cursor"]) if given.get("cursor") else None
+        self._cursor = self._cursors.decode(given["cursor"]) if given.get("cursor") else None
         if self._cursor:
             if self._filters and self._filters != self._cursor.filters:
                 raise _invalid("cursor", "was made with other filters")
@@ -63,19 +72,36 @@ class Page(Generic[QueryT]):
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
         """The rows of this page, newest first, and the cursor of the next one."""
-        if self._cursor:
-            # Written so that the index on created_at bounds the scan.
-            position = Q(created_at__lt=self._cursor.created_at) | Q(id__lt=self._cursor.id)
-            rows = rows.filter(position, created_at__lte=self._cursor.created_at)
-        page = list(rows.order_by("-created_at", "-id")[: self.query.limit + 1])
+        page = list(self._after_cursor(rows)[: self.query.limit + 1])
         if len(page) <= self.query.limit:
             return page, None
         page.pop()
         return page, self._cursor_after(page[-1])
 
+    def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
+        if isinstance(self._cursor, Moment):
+            # Written so that the index on created_at bounds the scan.
+            position = Q(created_at__lt=self._cursor.created_at) | Q(id__lt=self._cursor.id)
+            rows = rows.filter(position, created_at__lte=self._cursor.created_at)
+        return rows.order_by("-created_at", "-id")
+
     def _cursor_after(self, row: Any) -> str:
         last: Row = row
-        return Cursor(created_at=last.created_at, id=last.id, filters=self._filters).encode()
+        return Moment(created_at=last.created_at, id=last.id, filters=self._filters).encode()
+
+
+class NumberedPage(Page[QueryT]):
+    """The same of rows whose ids are numbers, in the order of these."""
+
+    _cursors = Number
+
+    def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
+        if isinstance(self._cursor, Number):
+            rows = rows.filter(id__lt=self._cursor.id)
+        return rows.order_by("-id")
+
+    def _cursor_after(self, row: Any) -> str:
+        return Number(id=row.id, filters=self._filters).encode()
 
 
 def single(parameters: QueryDict) -> dict[str, str]:

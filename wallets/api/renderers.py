@@ -22,3 +22,11 @@ class CSVRenderer(BaseRenderer):
 
     media_type = "text/csv"
     format = "csv"
+
+
+class EventStreamRenderer(BaseRenderer):
+    """The same for server-sent events."""
+
+    media_type = "text/event-stream"
+    format = "events"
+    charset = None

@@ -7,14 +7,24 @@ from decimal import Decimal
 from typing import Annotated, Final, Literal, Self
 
 from django.conf import settings
-from pydantic import AliasChoices, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from wallets.api.values import (
     Amount,
+    Count,
     CurrencyCode,
     Description,
     Email,
+    EventType,
     Id,
     Key,
     Label,
@@ -25,11 +35,19 @@ from wallets.api.values import (
     OperationType,
     Password,
     PositiveAmount,
+    PrintableText,
+    Seconds,
     Shape,
     TimeParameter,
+    text_of,
 )
+from wallets.events.addresses import MOST as MOST_IN_URL
+from wallets.events.addresses import NotAllowed, check_url
 
 MAX_BULK: Final = 1000  # commands in one request
+MOST_IN_BATCH: Final = 500  # events in one request to a webhook
+FORMER_HOURS: Final = 24  # for which the former secret of a webhook signs as well
+MOST_FORMER_HOURS: Final = 168
 SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
 
@@ -151,6 +169,67 @@ class Nothing(Shape):
     id: Id | None = None
 
 
+# --- Webhooks ---------------------------------------------------------------------------------------
+def _webhook_url(value: object) -> str:
+    url = text_of(value)
+    try:
+        check_url(url)
+    except NotAllowed as error:
+        raise PydanticCustomError("invalid_url", "{reason}", {"reason": str(error)}) from None
+    return url
+
+
+def _each_once(types: list[str]) -> list[str]:
+    if len(set(types)) != len(types):
+        raise PydanticCustomError("conflict", "names a type twice")
+    return types
+
+
+WebhookName = Annotated[PrintableText, Field(max_length=100)]
+WebhookUrl = Annotated[
+    str, BeforeValidator(_webhook_url), Field(max_length=MOST_IN_URL, examples=["https://example.com/events"])
+]
+WebhookTypes = Annotated[
+    list[EventType], AfterValidator(_each_once), Field(description="Which events; none: all of them.")
+]
+Batch = Annotated[Count, Field(ge=1, le=MOST_IN_BATCH, description="Up to so many events in one request.")]
+
+
+class WebhookToRegister(Shape):
+    name: WebhookName
+    url: WebhookUrl
+    types: WebhookTypes = Field(default_factory=list)
+    batch: Batch = 1
+    from_: Literal["now", "beginning"] = Field(
+        "now", alias="from", description="What happens from now on, or all that has ever happened first."
+    )
+    id: Id | None = None
+
+
+class WebhookChanges(Shape):
+    name: WebhookName = ""
+    url: WebhookUrl = ""
+    types: WebhookTypes = Field(default_factory=list)
+    batch: Batch = 1
+    is_enabled: Annotated[bool, Field(strict=True)] = True
+
+    @model_validator(mode="after")
+    def changes_something(self) -> Self:
+        if not self.model_fields_set:
+            raise PydanticCustomError("required", "name at least one of {names}", {"names": _CHANGEABLE})
+        return self
+
+
+_CHANGEABLE: Final = "name, url, types, batch and isEnabled"
+
+
+class SecretToRotate(Shape):
+    former_valid_hours: Annotated[Count, Field(ge=0, le=MOST_FORMER_HOURS)] = Field(
+        FORMER_HOURS, description="For how long the former secret signs as well."
+    )
+    id: Id | None = None
+
+
 # --- Queries ----------------------------------------------------------------------------------------
 class PageQuery(Shape):
     """Where to go on in a list, and how far."""
@@ -172,6 +251,13 @@ class HoldQuery(PageQuery):
 
 class BalanceQuery(Shape):
     at: TimeParameter | None = Field(None, description="A moment that is over; without it, the present one.")
+
+
+class EventsQuery(Shape):
+    seconds: Seconds = Field(
+        300,
+        description="How long to wait for what happens; 0 asks for what has happened since Last-Event-ID.",
+    )
 
 
 class StatementQuery(Shape):

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from django.urls import path, register_converter
 
-from wallets.api import bulk, history, holds, operations, people, transfers, wallets
+from wallets.api import bulk, events, history, holds, operations, people, transfers, wallets, webhooks
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
@@ -41,8 +41,16 @@ urlpatterns = [
     path("wallets/<id:wallet_id>/operations", operations.WalletOperations.as_view()),
     path("wallets/<id:wallet_id>/balance", history.WalletBalance.as_view()),
     path("wallets/<id:wallet_id>/statement", history.WalletStatement.as_view()),
+    path("wallets/<id:wallet_id>/events", events.WalletEvents.as_view()),
     path("wallets", wallets.Wallets.as_view()),
     path("wallet/create", wallets.OpenWallet.as_view()),
+    path("webhooks", webhooks.Webhooks.as_view()),
+    path("webhooks/<id:webhook_id>", webhooks.WebhookById.as_view()),
+    path("webhooks/<id:webhook_id>/rotation", webhooks.WebhookRotation.as_view()),
+    path("webhooks/<id:webhook_id>/test", webhooks.WebhookTest.as_view()),
+    path("webhooks/<id:webhook_id>/deliveries", webhooks.WebhookDeliveries.as_view()),
+    path("webhooks/<id:webhook_id>/dead-letters", webhooks.WebhookDeadLetters.as_view()),
+    path("webhooks/<id:webhook_id>/replay", webhooks.WebhookReplay.as_view()),
     path("me", people.Me.as_view()),
     path("me/wallet", people.MyWallet.as_view()),
     path("signup", people.SignUp.as_view()),

@@ -53,7 +53,7 @@ def _positive(value: object) -> Decimal:
     return amount
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     if not isinstance(value, str) or isinstance(value, JsonNumber):
         raise PydanticCustomError("invalid_type", "must be a string")
     if "\x00" in value or not _is_unicode(value):
@@ -70,28 +70,28 @@ def _is_unicode(text: str) -> bool:
 
 
 def _key(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", text):
         raise PydanticCustomError("invalid", "1 to 255 visible ASCII characters")
     return text
 
 
 def _email(value: object) -> str:
-    text = _text(value)
+    text = text_of(value)
     if not is_email(text):
         raise PydanticCustomError("invalid_email", "must be an e-mail address such as anna@example.com")
     return text
 
 
 def _name(value: object) -> str:
-    text = _text(value).strip()
+    text = text_of(value).strip()
     if not text or not text.isprintable():
         raise PydanticCustomError("invalid_text", "must be printable, and more than spaces")
     return text
 
 
 def _id(value: object) -> UUID:
-    text = _text(value)
+    text = text_of(value)
     try:
         parsed = UUID(text)
     except ValueError:
@@ -103,7 +103,7 @@ def _id(value: object) -> UUID:
 
 
 def _currency(value: object) -> str:
-    code = _text(value)
+    code = text_of(value)
     if code not in money.FRACTION_DIGITS:
         raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
     return code
@@ -126,9 +126,9 @@ def _json(value: object, depth: int) -> Any:
         case JsonNumber():
             return _json_number(value)
         case str():
-            return _text(value)
+            return text_of(value)
         case dict():
-            return {_text(key): _json(item, depth - 1) for key, item in value.items()}
+            return {text_of(key): _json(item, depth - 1) for key, item in value.items()}
         case list():
             return [_json(item, depth - 1) for item in value]
     return value
@@ -150,8 +150,15 @@ def _limit(value: object) -> int:
     return int(value)
 
 
+def _count(value: object) -> int:
+    """A whole number of a body."""
+    if not isinstance(value, JsonNumber) or not re.fullmatch(r"[0-9]{1,9}", value):
+        raise PydanticCustomError("invalid_type", "must be a whole number")
+    return int(value)
+
+
 def _time(value: object) -> datetime:
-    text = _text(value)
+    text = text_of(value)
     try:
         if not _RFC_3339.fullmatch(text):
             raise ValueError
@@ -189,12 +196,12 @@ CurrencyCode = Annotated[
         {"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217", "examples": ["EUR"]}
     ),
 ]
-Label = Annotated[str, BeforeValidator(_text), Field(max_length=200)]
+Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200)]
 Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME)]
 Email = Annotated[str, BeforeValidator(_email), Field(max_length=MAX_EMAIL, examples=["anna@example.com"])]
-Login = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_EMAIL)]
-Password = Annotated[str, BeforeValidator(_text), Field(max_length=MAX_PASSWORD)]
-Description = Annotated[str, BeforeValidator(_text), Field(max_length=500)]
+Login = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_EMAIL)]
+Password = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_PASSWORD)]
+Description = Annotated[str, BeforeValidator(text_of), Field(max_length=500)]
 Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_metadata),
@@ -213,12 +220,26 @@ OperationType = Literal[
     "REVERSAL_IN",
     "REVERSAL_OUT",
 ]
+EventType = Literal[
+    "wallet.opened",
+    "wallet.changed",
+    "wallet.operation.completed",
+    "wallet.operation.rejected",
+    "wallet.balance.changed",
+    "wallet.hold.placed",
+    "wallet.hold.captured",
+    "wallet.hold.voided",
+    "wallet.hold.expired",
+]
+PrintableText = Annotated[str, BeforeValidator(_name)]
 Key = Annotated[str, BeforeValidator(_key), Field(min_length=1, max_length=MAX_KEY_LENGTH)]
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["1000.00"])]
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 
+Count = Annotated[int, BeforeValidator(_count)]
 Limit = Annotated[int, BeforeValidator(_limit), Field(ge=1, le=500)]
+Seconds = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=300)]
 TimeParameter = Annotated[datetime, BeforeValidator(_time)]
 
 

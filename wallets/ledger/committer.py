@@ -15,10 +15,11 @@ from uuid import UUID
 from django import db
 from django.conf import settings
 
-from wallets.ledger import recovery
+from wallets.ledger import recovery, tally
 from wallets.ledger.commands import Command, Together, Work
 from wallets.ledger.execute import Answer, Busy, execute
 from wallets.ledger.gather import PAUSE, Gather, Ticket, once
+from wallets.observability import traces
 from wallets.problems import Unavailable
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def commit(work: Work) -> Answer:
     Raises TooManyRequests (nothing was applied), Unavailable (the outcome is not known), or what the database
     raised for this command alone.
     """
-    return gather().ask(work) if settings.GROUP_COMMIT else _alone(work)
+    with traces.wait():
+        return gather().ask(work) if settings.GROUP_COMMIT else _alone(work)
 
 
 def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
@@ -43,9 +45,10 @@ def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
 
     Raises TooManyRequests where there is not room for all of them: then none was applied.
     """
-    if settings.GROUP_COMMIT:
-        return gather().ask_all(commands)
-    return [_attempt(command) for command in commands]
+    with traces.wait():
+        if settings.GROUP_COMMIT:
+            return gather().ask_all(commands)
+        return [_attempt(command) for command in commands]
 
 
 @once
@@ -97,7 +100,7 @@ class Committer:
             work = [ticket.item for ticket in tickets]
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
-                with recovery.watched(self._using):
+                with recovery.watched(self._using), traces.batch(tickets):
                     self._plan_anew_at_times()
                     outcomes = execute(
                         work, using=self._using, impatient=impatient, is_recovering=is_recovering
@@ -129,6 +132,8 @@ class Committer:
                 again.append(ticket)
             else:
                 ticket.settle(outcome)
+        if settings.METRICS:
+            tally.count(zip([ticket.item for ticket in tickets], outcomes, strict=True))
         if again or self._kept_waiting:
             self._kept_waiting.difference_update(_wallets(tickets))
             self._kept_waiting.update(_wallets(again))

@@ -14,6 +14,7 @@ from functools import wraps
 from queue import Empty, SimpleQueue
 from typing import Final, Generic, TypeVar
 
+from wallets.observability import metrics, traces
 from wallets.problems import Problem, TooManyRequests, Unavailable
 
 ItemT = TypeVar("ItemT")
@@ -46,11 +47,12 @@ class Ticket(Generic[ItemT, ResultT]):
 
     __slots__ = (
         *("_claim", "_error", "_result", "_wakeup"),
-        *("deadline", "is_in_doubt", "is_parked", "is_settled", "item"),
+        *("deadline", "is_in_doubt", "is_parked", "is_settled", "item", "span"),
     )
 
     def __init__(self, item: ItemT, patience: float) -> None:
         self.item = item
+        self.span = traces.here()  # which asks
         self.deadline = time.monotonic() + patience
         self.is_parked = False  # came back once: something that it needs is taken
         self.is_in_doubt = False  # an attempt ended without a word: it may have been done
@@ -143,6 +145,7 @@ class Gather(Generic[ItemT, ResultT]):
         self._patience = patience
         self._queue: SimpleQueue[Ticket[ItemT, ResultT]] = SimpleQueue()
         self._again: list[Ticket[ItemT, ResultT]] = []
+        self._batches = metrics.Batches(name, lambda: self._waiting + self._parked, bound)
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def ask(self, item: ItemT) -> ResultT:
@@ -167,9 +170,13 @@ class Gather(Generic[ItemT, ResultT]):
 
     def _work(self) -> None:
         while True:
-            tickets = self._again + self._arrived()
+            arrived, weight = self._arrived()
+            tickets = self._again + arrived
+            began = time.monotonic()
+            waited = began - (arrived[0].deadline - self._patience) if arrived else None
             try:
                 self._again = self._run(tickets)
+                self._batches.count(weight + self._parked, waited, time.monotonic() - began)
             except Exception as error:  # a fault of ours must not leave anybody waiting, nor end this thread
                 logger.exception("a shared call failed")
                 self._again = []
@@ -178,8 +185,8 @@ class Gather(Generic[ItemT, ResultT]):
                         ticket.fail(error)
             self._parked = sum(self._weigh(ticket.item) for ticket in self._again)
 
-    def _arrived(self) -> list[Ticket[ItemT, ResultT]]:
-        """Those waiting; where none is, the next one to come."""
+    def _arrived(self) -> tuple[list[Ticket[ItemT, ResultT]], int]:
+        """Those waiting, and their weight; where none is, the next one to come."""
         arrived: list[Ticket[ItemT, ResultT]] = []
         weight = 0
         with suppress(Empty):
@@ -189,7 +196,7 @@ class Gather(Generic[ItemT, ResultT]):
                 weight += self._weigh(ticket.item)
         with self._counting:
             self._waiting -= weight
-        return arrived
+        return arrived, weight
 
     def _first(self) -> Ticket[ItemT, ResultT]:
         ticket = self._queue.get(timeout=PAUSE if self._again else None)

@@ -96,7 +96,11 @@ _EXPIRE: Final = """
     ), expired AS (
         UPDATE hold SET status = 'EXPIRED', ended_at = expires_at FROM due
         WHERE hold.wallet_id = due.wallet_id AND status = 'ACTIVE' AND expires_at <= due.at
-        RETURNING hold.wallet_id, amount, expires_at
+        RETURNING hold.wallet_id, id, amount, expires_at
+    ), noted AS (
+        INSERT INTO wallet_change (id, wallet_id, type, changes, created_at)
+        SELECT gen_random_uuid(), wallet_id, 'HOLD_EXPIRED', json_build_object('hold_id', id), expires_at
+        FROM expired
     )
     -- updated_at moves as well: all that is older is known from now on, and this was.
     UPDATE wallet SET

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from django.db import connection
+
+from wallets.models import LedgerCheck
 
 # One statement, so one snapshot: a wallet and its operations are read as of the same moment, whatever is
 # being posted meanwhile. Each check names what it expects, in the order in which they are reported.
@@ -139,3 +142,8 @@ def wallet_batches(size: int) -> Iterator[list[UUID]]:
             return
         yield batch
         last = batch[-1]
+
+
+def note_check(began_at: datetime, wallets: int, differences: int) -> None:
+    """Write down that all wallets were verified. Raises django.db.Error where nothing can be written."""
+    LedgerCheck.objects.create(began_at=began_at, wallets=wallets, differences=differences)

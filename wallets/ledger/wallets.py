@@ -68,11 +68,9 @@ def open_wallet(opening: Opening) -> Opened:
     if (chosen := opening.id) is None:
         # The id is made before the first attempt: one that was cut off after its commit is found again.
         new = uuid7()
-        return Opened(until_deadline(lambda: Wallet.objects.get_or_create(id=new, defaults=fields)[0]), False)
+        return Opened(until_deadline(lambda: _get_or_open(new, fields)[0]), False)
     asked = opening.as_json()
-    wallet, is_new = until_deadline(
-        lambda: Wallet.objects.get_or_create(id=chosen, defaults=fields | {"opened_with": asked})
-    )
+    wallet, is_new = until_deadline(lambda: _get_or_open(chosen, fields | {"opened_with": asked}))
     if is_new:
         return Opened(wallet, replayed=False)
     is_foreign = opening.owner_id is not None and wallet.owner_id != opening.owner_id
@@ -83,6 +81,32 @@ def open_wallet(opening: Opening) -> Opened:
     ):
         raise IdempotencyKeyReused
     return Opened(_as_opened(wallet, fields), replayed=True)
+
+
+def _get_or_open(wallet_id: UUID, fields: dict[str, Any]) -> tuple[Wallet, bool]:
+    with transaction.atomic():
+        wallet, is_new = Wallet.objects.get_or_create(id=wallet_id, defaults=fields)
+        if is_new:
+            note_opening(wallet)
+    return wallet, is_new
+
+
+def note_opening(wallet: Wallet) -> None:
+    """For who follows the log. In the transaction that opens the wallet."""
+    opened_with = Opening(
+        currency=wallet.currency,
+        label=wallet.label,
+        overdraft_limit=wallet.overdraft_limit,
+        max_balance=wallet.max_balance,
+        metadata=wallet.metadata,
+    )
+    WalletChange.objects.create(
+        id=wallet.id,
+        wallet=wallet,
+        type=WalletChange.Type.OPENED,
+        changes=opened_with.as_json(),
+        created_at=wallet.created_at,
+    )
 
 
 def _check_limits(opening: Opening) -> None:

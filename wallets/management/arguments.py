@@ -28,7 +28,9 @@ class Command(BaseCommand):
     """Base of our commands."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        return self.silenced(super().create_parser(prog_name, subcommand, **kwargs))
+
+    def silenced(self, parser: CommandParser) -> CommandParser:
         parser.print_usage = lambda file=None: None  # type: ignore[method-assign]  # the error alone is clearer
         return parser
 

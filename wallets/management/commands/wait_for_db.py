@@ -1,4 +1,4 @@
-"""manage.py wait_for_db: return when the database is there with the schema this code needs."""
+"""manage.py wait_for_db: return when the database is there with the schema that this code needs."""
 
 import time
 from typing import Any
@@ -6,15 +6,14 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import Error
 
-from wallets.health import schema_tag
+from wallets.health import missing_schema
 from wallets.management.arguments import Command as Base
-from wallets.schema import EXPECTED_TAG
 
 PAUSE = 0.5
 
 
 class Command(Base):
-    help = "Wait until the database is reachable and its schema is the expected one."
+    help = "Wait until the database is reachable with the schema that this code needs, or a newer one."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--timeout", type=float, default=60, help="seconds (default: %(default)s)")
@@ -22,15 +21,17 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         if options["timeout"] < 0:
             self.refuse("--timeout must not be negative")
-        deadline = time.monotonic() + options["timeout"]
+        deadline, told = time.monotonic() + options["timeout"], ""
         while (missing := self._missing()) is not None:
             if time.monotonic() >= deadline:
                 raise CommandError(f"gave up after {options['timeout']:g} s: {missing}", returncode=1)
+            if missing != told:
+                self.stderr.write(f"waiting: {missing}")
+                told = missing
             time.sleep(PAUSE)
 
     def _missing(self) -> str | None:
         try:
-            tag = schema_tag()
+            return missing_schema()
         except Error as error:
             return str(error).strip()
-        return None if tag == EXPECTED_TAG else f"the schema is at {tag}, not at {EXPECTED_TAG}"

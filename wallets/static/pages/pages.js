@@ -43,7 +43,33 @@ function copyButtons(root) {
     }
 }
 
+// The balance follows what happens to the wallet. Many events at once are one look; without a stream there is
+// a look every minute. A page that nobody sees gives its connection back: a browser has six for all its tabs.
+function follow(balance) {
+    let waiting = null;
+    const look = () => {
+        waiting ??= setTimeout(() => {
+            waiting = null;
+            htmx.trigger(balance, "happened");
+        }, 100);
+    };
+    let stream = null;
+    const listen = () => {
+        stream?.close();
+        if (document.hidden) return;
+        stream = new EventSource(balance.dataset.events);
+        stream.onopen = look;  // something may have happened since the page was made, or seen
+        stream.onmessage = look;
+        stream.addEventListener("gap", look);
+    };
+    listen();
+    document.addEventListener("visibilitychange", listen);
+    window.addEventListener("pagehide", () => stream?.close());
+    window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+    document.querySelectorAll("[data-events]").forEach(follow);
     localTimes(document);
     copyButtons(document);
     document.querySelector("[aria-invalid=true]")?.focus();  // what is to be corrected

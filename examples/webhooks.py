@@ -1,0 +1,60 @@
+"""Takes webhooks: WEBHOOK_SECRET=whsec_… PORT=9000 python examples/webhooks.py
+
+Anybody can call an address, so a request counts only if its signature is right and its time is now: that is
+https://www.standardwebhooks.com, with nothing but Python. In front of it belongs a server that speaks https.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+from balances import Balances
+
+TOLERANCE = 5 * 60  # seconds between the sender's clock and ours; older requests may be somebody's repeats
+MOST_BYTES = 1_000_000
+SECRET = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
+
+balances = Balances()
+
+
+def is_genuine(id: str, timestamp: str, signatures: str, body: bytes) -> bool:
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
+        return False
+    digest = hmac.digest(SECRET, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
+    expected = "v1," + base64.b64encode(digest).decode()
+    # Several while the secret is being changed. compare_digest does not tell by its time how much is right.
+    return any(hmac.compare_digest(expected.encode(), each.encode()) for each in signatures.split())
+
+
+class Handler(BaseHTTPRequestHandler):
+    timeout = 10
+
+    def do_POST(self) -> None:
+        self.send_response(self._take())
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _take(self) -> int:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > MOST_BYTES:
+            return 413
+        body = self.rfile.read(int(length))
+        id, timestamp, signatures = (
+            self.headers.get(f"Webhook-{name}", "") for name in ("Id", "Timestamp", "Signature")
+        )
+        if not is_genuine(id, timestamp, signatures, body):
+            return 401
+        events = json.loads(body)
+        for event in events if isinstance(events, list) else [events]:
+            balances.apply(event)
+        return 204  # only now: whatever else happens, it is sent again
+
+    def log_message(self, *_: object) -> None: ...
+
+
+if __name__ == "__main__":
+    HTTPServer(("127.0.0.1", int(os.environ.get("PORT", "9000"))), Handler).serve_forever()

@@ -1,0 +1,64 @@
+"""A Redis of one's own, on a free port of 127.0.0.1, with nothing on disk."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from local import LocalError
+from local.postgres import free_port
+from local.processes import bound, stop
+
+PATIENCE: Final = 10.0  # seconds until it answers
+
+
+def program() -> str:
+    found = shutil.which("redis-server")
+    if found is None:
+        raise LocalError("the program redis-server is missing: apt-get install redis-server")
+    return found
+
+
+class Cache:
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        listen = ("--bind", "127.0.0.1", "--port", str(self.port))
+        self.process = subprocess.Popen(  # noqa: S603
+            bound([program(), *listen, "--save", "", "--appendonly", "no", "--loglevel", "warning"]),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # its greeting
+            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+        )
+
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not self._answers():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise LocalError(f"redis-server does not answer on port {self.port}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=PATIENCE)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith(b"+PONG")
+        except OSError:
+            return False
+
+
+@contextmanager
+def running() -> Iterator[Cache]:
+    cache = Cache()
+    try:
+        cache.wait_until_ready()
+        yield cache
+    finally:
+        cache.stop()

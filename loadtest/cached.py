@@ -1,0 +1,80 @@
+"""The service with Redis in front of its wallets, as a WSGI application: REDIS_URL says where.
+
+The yardstick for what a cache would bring, built to be hard to beat: the cache has the body as it is sent,
+so that nothing is decoded or rendered; all greenlets of a process share a pool of connections, the parser
+is in C, and a miss is read as the service reads. What moves a wallet's money deletes its entry once that is
+committed, as is usual, and TTL bounds what this misses. Who may see the wallet is not asked after a hit:
+the benchmark's API is open.
+
+REDIS_CLIENT chooses: `django`, Django's cache framework, which pickles even bytes; or `raw`, redis-py alone.
+"""
+
+import os
+from typing import Any, Final, Protocol
+from uuid import UUID
+
+import orjson
+import redis
+from django.core.cache.backends.redis import RedisCache
+from django.http import HttpResponse
+from rest_framework.request import Request
+
+from walletsvc.wsgi import application
+
+# The import above has set Django up, which these need.
+from wallets import ledger  # isort: skip
+from wallets.access.authentication import principal  # isort: skip
+from wallets.access.rights import visible  # isort: skip
+from wallets.api.bodies import wallet_body  # isort: skip
+from wallets.api.wallets import WalletById, etag, matches  # isort: skip
+from wallets.ledger.batch import Posted  # isort: skip
+from wallets.ledger.commands import Command  # isort: skip
+from wallets.ledger.reader import read_wallet  # isort: skip
+
+__all__ = ["application"]
+
+TTL: Final = 300  # seconds
+
+
+class Store(Protocol):
+    def get(self, key: str) -> Any: ...
+    def set(self, key: str, value: bytes, ttl: int, /) -> Any: ...
+    def delete(self, key: str) -> Any: ...
+
+
+def store(url: str, client: str) -> Store:
+    # Django would make a cache, with a pool, for each greenlet.
+    return RedisCache(url, {}) if client == "django" else redis.Redis.from_url(url)
+
+
+STORE: Final = store(os.environ["REDIS_URL"], os.environ["REDIS_CLIENT"])
+
+
+def get(view: WalletById, request: Request, wallet_id: UUID) -> HttpResponse:
+    """As the service's own, from the cache: an ETag and a body."""
+    found: bytes | None = STORE.get(f"wallet:{wallet_id}")
+    tag, _, body = (found or _read(request, wallet_id)).partition(b"\n")
+    if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag.decode()):
+        return HttpResponse(status=304, headers={"ETag": tag.decode()})
+    return HttpResponse(body, headers={"ETag": tag.decode()}, content_type="application/json")
+
+
+def _read(request: Request, wallet_id: UUID) -> bytes:
+    wallet = visible(principal(request), read_wallet(wallet_id))
+    value = b"\n".join((etag(wallet).encode(), orjson.dumps(wallet_body(wallet))))
+    STORE.set(f"wallet:{wallet_id}", value, TTL)
+    return value
+
+
+_submit = ledger.submit
+
+
+def submit(command: Command) -> Posted:
+    posted = _submit(command)
+    for wallet_id in command.wallet_ids:
+        STORE.delete(f"wallet:{wallet_id}")
+    return posted
+
+
+WalletById.get = get  # type: ignore[method-assign, assignment]
+ledger.submit = submit

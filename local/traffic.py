@@ -1,0 +1,92 @@
+"""Customers of a running service, each with its next request at once, and what they were told."""
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
+from itertools import cycle
+from threading import Event
+from typing import Any, Final
+from uuid import uuid4
+
+from local import LocalError
+
+CUSTOMERS: Final = 4
+PATIENCE: Final = 30.0  # seconds for one answer
+LOOK: Final = 0.01  # seconds between two looks at how much was answered
+
+# In turn, so that there is always enough in the wallet.
+MOVEMENTS: Final = (
+    ("wallets/{own}/operation", {"operationType": "DEPOSIT", "amount": "20.00"}),
+    ("wallets/{own}/operation", {"operationType": "WITHDRAW", "amount": "5.00"}),
+    ("transfers", {"sourceWalletId": "{own}", "targetWalletId": "{shared}", "amount": "5.00"}),
+    ("wallets/{own}/holds", {"amount": "1.00"}),
+)
+
+
+class Traffic:
+    """Every operation has an id of its customer's: `sent` before it goes, `answered` once they are told."""
+
+    def __init__(self, address: str) -> None:
+        self.sent: set[str] = set()
+        self.answered: set[str] = set()
+        self.is_over = Event()
+        self.customers: list[Future[None]] = []
+        self._address = address
+
+    def wait_for(self, more: int) -> None:
+        """Return when so many more are answered. Raises LocalError where a customer was refused."""
+        goal = len(self.answered) + more
+        while len(self.answered) < goal:
+            for customer in self.customers:
+                if customer.done():
+                    customer.result()
+            time.sleep(LOOK)
+
+    def customer(self, shared: str) -> None:
+        with closing(HTTPConnection(self._address, timeout=PATIENCE)) as connection:
+            wallets = {"own": open_wallet(connection), "shared": shared}
+            for path, movement in cycle(MOVEMENTS):
+                if self.is_over.is_set():
+                    return
+                body = {name: value.format(**wallets) for name, value in movement.items()}
+                self._send(connection, path.format(**wallets), {"id": str(uuid4()), **body})
+
+    def _send(self, connection: HTTPConnection, path: str, body: dict[str, str]) -> None:
+        self.sent.add(body["id"])
+        post(connection, path, body)
+        self.answered.add(body["id"])
+
+
+@contextmanager
+def traffic(address: str) -> Iterator[Traffic]:
+    with closing(HTTPConnection(address, timeout=PATIENCE)) as connection:
+        shared = open_wallet(connection)
+    with ThreadPoolExecutor(CUSTOMERS) as pool:
+        flowing = Traffic(address)
+        flowing.customers = [pool.submit(flowing.customer, shared) for _ in range(CUSTOMERS)]
+        try:
+            yield flowing
+        finally:
+            flowing.is_over.set()
+    for customer in flowing.customers:
+        customer.result()
+
+
+def open_wallet(connection: HTTPConnection) -> str:
+    return str(post(connection, "wallets", {"currency": "EUR", "label": "drill"})["id"])
+
+
+def post(connection: HTTPConnection, path: str, body: dict[str, str]) -> Any:
+    try:
+        connection.request("POST", f"/api/v1/{path}", json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        content = response.read()
+    except (OSError, HTTPException) as error:
+        raise LocalError(f"the service does not answer: {error!r}") from error
+    if response.status != HTTPStatus.CREATED:
+        raise LocalError(f"POST {path} was answered {response.status}: {content.decode()}")
+    return json.loads(content)

@@ -1,0 +1,55 @@
+"""Who is told what happens, and the relay as it really runs."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from wallets.events import subscribers, webhooks
+from wallets.models import Subscriber
+
+PATIENCE = 60.0
+
+
+@contextmanager
+def subscribed(url: str, **fields: Any) -> Iterator[Subscriber]:
+    """A webhook that is told what happens from now on, as long as it is needed."""
+    id = uuid7()
+    subscriber = Subscriber.objects.create(
+        id=id,
+        kind=Subscriber.Kind.WEBHOOK,
+        name=f"test {id}",
+        url=url,
+        secret=webhooks.new_secret(),
+        **subscribers.from_now_on() | fields,
+    )
+    try:
+        yield subscriber
+    finally:
+        Subscriber.objects.filter(id=id).delete()
+
+
+@contextmanager
+def relaying(**environment: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """`manage.py relay_events` in a process of its own."""
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "relay_events"],
+        env=os.environ | {"WEBHOOK_TARGETS": "any"} | environment,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_until(happens: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not happens():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)

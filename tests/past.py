@@ -1,0 +1,33 @@
+"""A time long ago, which a test has for itself: reports are of the whole ledger, where others write."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import psycopg
+
+from tests.cluster import cluster
+
+_days = count()
+
+
+def quiet_day() -> datetime:
+    """The beginning of a day on which nothing has happened yet."""
+    return datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=40 * next(_days))
+
+
+def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
+    """As if what these wallets have done, one after the other, was done at these times.
+
+    The service takes the time from its database, and may not change it. A transfer has one for both sides.
+    """
+    with psycopg.connect(cluster.url("postgres")) as database:
+        moments = database.execute(
+            "SELECT DISTINCT created_at FROM operation WHERE wallet_id = ANY(%s::uuid[]) ORDER BY created_at",
+            [list(wallet_ids)],
+        ).fetchall()
+        for (moment,), time in zip(moments, times, strict=True):
+            database.execute(
+                "UPDATE operation SET created_at = %s WHERE wallet_id = ANY(%s::uuid[]) AND created_at = %s",
+                [time, list(wallet_ids), moment],
+            )

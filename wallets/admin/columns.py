@@ -1,0 +1,83 @@
+"""Operations over time, drawn by the server as columns: completed ones, and on top the rejected."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final
+
+from wallets.chart import SIZE, Mark, round_steps
+from wallets.report import Movements, Period, Refusals
+
+GAP: Final = 0.2  # between two columns, of the place that each has
+_NAMES: Final = {
+    timedelta(minutes=1): "minute",
+    timedelta(hours=1): "hour",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    x: float
+    completed: float  # how high
+    rejected: float
+    title: str
+
+    @property
+    def top(self) -> float:
+        return round(SIZE - self.completed - self.rejected, 1)
+
+    @property
+    def boundary(self) -> float:
+        return round(SIZE - self.completed, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    title: str
+    size: int
+    width: float  # of a column
+    columns: Sequence[Column]
+    marks: Sequence[Mark]
+    times: Sequence[str]
+    summary: str
+
+
+def draw(period: Period, movements: Movements, refusals: Refusals) -> Chart:
+    pairs = list(zip(movements.steps, refusals.steps, strict=True))
+    marks = round_steps(Decimal(0), Decimal(max(map(sum, pairs))), 0)
+    middle = period.since + (period.until - period.since) / 2
+    return Chart(
+        title=f"Operations per {_name(period.step)}",
+        size=SIZE,
+        width=round(SIZE / len(pairs) * (1 - GAP), 1),
+        columns=_columns(period, pairs, float(marks[-1])),
+        marks=[Mark(f"{100 - float(mark / marks[-1]) * 100:.2f}", f"{mark:,f}") for mark in marks],
+        times=[_moment(moment) for moment in (period.since, middle, period.until)],
+        summary=f"{sum(movements.steps):,} operations completed, {sum(refusals.steps):,} rejected,"
+        f" from {_moment(period.since)} to {_moment(period.until)} UTC",
+    )
+
+
+def _columns(period: Period, pairs: Sequence[tuple[int, int]], highest: float) -> list[Column]:
+    place, unit = SIZE / len(pairs), SIZE / highest
+    return [
+        Column(
+            x=round(place * (number + GAP / 2), 1),
+            completed=round(completed * unit, 1),
+            rejected=round(rejected * unit, 1),
+            title=f"from {_moment(since)}: {completed:,} completed, {rejected:,} rejected",
+        )
+        for number, ((since, _), (completed, rejected)) in enumerate(zip(period.slices(), pairs, strict=True))
+    ]
+
+
+def _name(step: timedelta) -> str:
+    if step in _NAMES:
+        return _NAMES[step]
+    minutes = int(step.total_seconds()) // 60
+    return f"{minutes} minutes" if minutes % 60 else f"{minutes // 60} hours"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%m-%d %H:%M}"

@@ -1,0 +1,495 @@
+"""Who is told what happens: webhooks, to look at and to manage, and the broker, to switch on and off."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.db import OperationalError
+from django.db.models import Count, FloatField, OuterRef, QuerySet
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Coalesce
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator
+from pydantic import TypeAdapter
+from pydantic import ValidationError as PydanticError
+from unfold.contrib.filters.admin import BooleanRadioFilter
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminIntegerFieldWidget,
+    UnfoldAdminRadioSelectWidget,
+    UnfoldAdminTextInputWidget,
+)
+
+from wallets.admin import confirm
+from wallets.admin.lists import LookOnly, Section, address, link_to, show_time, unbroken
+from wallets.admin.rows import NEWEST, optional_time
+from wallets.api.shapes import FORMER_HOURS, MOST_FORMER_HOURS, MOST_IN_BATCH, WebhookName, WebhookUrl
+from wallets.errors import to_problem
+from wallets.events import registry
+from wallets.events.cloudevents import TYPES
+from wallets.events.subscribers import LAG
+from wallets.models import Delivery, ParkedEvent, Subscriber, Wallet
+from wallets.problems import IdempotencyKeyReused, Problem, WebhookNameTaken
+
+COLOURS: Final = {"WELL": "success", "FAILING": "warning", "DISABLED": "danger"}
+BROKER: Final = "the broker"
+SHORTLY: Final = 60  # seconds that are told to the tenth
+USED: Final = "This form was used before, for another webhook. Look at the list before sending it again."
+
+
+# --- What is asked ----------------------------------------------------------------------------------
+def _checked(kind: Any) -> Callable[[Any], Any]:
+    """A field's value, as the API would take it."""
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+
+    def check(value: Any) -> Any:
+        try:
+            return adapter.validate_python(value)
+        except PydanticError as error:
+            raise forms.ValidationError(error.errors()[0]["msg"]) from None
+
+    return check
+
+
+_check_name, _check_url = _checked(WebhookName), _checked(WebhookUrl)
+
+
+class WebhookForm(forms.Form):
+    name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
+    url = forms.CharField(
+        label="Address",
+        strip=False,
+        widget=UnfoldAdminTextInputWidget({"inputmode": "url"}),
+        help_text="Where events are posted to, such as https://shop.example.com/wallet-events.",
+    )
+    types = forms.MultipleChoiceField(
+        label="Events",
+        required=False,
+        choices=[(type, type) for type in TYPES],
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text="None: all of them, and those to come.",
+    )
+    batch = forms.IntegerField(
+        min_value=1,
+        max_value=MOST_IN_BATCH,
+        initial=1,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="Up to so many events in one request.",
+    )
+
+    def clean_name(self) -> Any:
+        return _check_name(self.cleaned_data["name"])
+
+    def clean_url(self) -> Any:
+        return _check_url(self.cleaned_data["url"])
+
+    def refuse(self, problem: Problem) -> None:
+        """Say why it was not done, at the field that is to blame."""
+        self.add_error("name" if isinstance(problem, WebhookNameTaken) else None, problem.detail)
+
+
+class RegistrationForm(WebhookForm):
+    begins = forms.ChoiceField(
+        label="Begins with",
+        choices=[("now", "what happens from now on"), ("beginning", "all that has ever happened")],
+        initial="now",
+        widget=UnfoldAdminRadioSelectWidget,
+    )
+    # Made with the page: however often it is sent, by a double click or a reload, it registers one.
+    id = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
+
+    def refuse(self, problem: Problem) -> None:
+        used = isinstance(problem, IdempotencyKeyReused)
+        super().refuse(Problem(USED) if used else problem)
+        if used:
+            self.data = {**self.data, "id": str(uuid4())}
+
+
+class RotationForm(forms.Form):
+    hours = forms.IntegerField(
+        label="Hours",
+        min_value=0,
+        max_value=MOST_FORMER_HOURS,
+        initial=FORMER_HOURS,
+        widget=UnfoldAdminIntegerFieldWidget,
+        help_text="For how long the former secret signs as well. 0: it has become known to others.",
+    )
+    id = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
+
+    def refuse(self, problem: Problem) -> None:
+        self.add_error(None, problem.detail)
+
+
+AnyForm = WebhookForm | RotationForm
+
+
+# --- The pages --------------------------------------------------------------------------------------
+@admin.register(Subscriber)
+class SubscriberAdmin(LookOnly):
+    has_history = True
+    ordering = ("name",)
+    actions_list = ("register",)
+    actions_detail = (
+        *("edit", "send_test", "enable", "disable"),
+        {"title": "More", "items": ["replay", "forget", "rotate", "remove"]},
+    )
+    list_display = ("name", "host", "types_of", "status", "lag", "parked", "dead", "delivered")
+    list_filter = (("is_enabled", BooleanRadioFilter),)
+    search_fields = ("name", "url")
+    search_help_text = "Part of a name or address"
+    fieldsets = (
+        (None, {"fields": ("name", "destination", "told_of", "batch", "status", "disabled_because")}),
+        ("How it fares", {"fields": ("lag", "parked", "dead", "delivered")}),
+        ("Where it fails", {"fields": ("failures", "failing", "last_error", "retry")}),
+        ("When", {"fields": ("created", "former_until")}),
+    )
+
+    def has_register_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return bool(request.user.has_perm("wallets.add_subscriber"))
+
+    def has_manage_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return bool(request.user.has_perm("wallets.change_subscriber"))
+
+    def has_remove_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        return bool(request.user.has_perm("wallets.delete_subscriber"))
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Subscriber]:
+        rows: QuerySet[Subscriber] = super().get_queryset(request)
+        lag = RawSQL(LAG, (), output_field=FloatField())  # noqa: S611 - a constant
+        return rows.defer("secret", "former_secret").annotate(
+            waiting=_count(ParkedEvent.Status.WAITING), given_up=_count(ParkedEvent.Status.DEAD), behind=lag
+        )
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        """The buttons that this operator may press and that mean something for it."""
+        row = self.get_object(request, unquote(object_id))
+        offered = _offered(row) if row else ()
+        return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
+
+    def sections(self, request: HttpRequest, row: Subscriber) -> list[Section]:
+        waiting = ParkedEvent.objects.filter(subscriber=row, status=ParkedEvent.Status.WAITING)
+        found = [_deliveries(row)] if row.kind == Subscriber.Kind.WEBHOOK else []
+        if row.waiting:  # type: ignore[attr-defined]
+            found.append(_parked("Events that wait, the first on top", waiting.order_by("id")))
+        if row.given_up:  # type: ignore[attr-defined]
+            found.append(
+                _parked("Dead letters, the newest on top", registry.dead_letters(row).order_by("-id"))
+            )
+        return found
+
+    # --- What an operator does ---
+    @action(description="Register a webhook", permissions=["register"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    def register(self, request: HttpRequest) -> HttpResponse:
+        """GET asks what for; POST registers it and shows its secret."""
+
+        def deed(filled: dict[str, Any]) -> HttpResponse:
+            wanted = registry.Registration(**filled)
+            registered = registry.register(wanted, _actor(request))
+            if not registered.replayed:
+                self.log_addition(request, registered.webhook, f"Registered, for {_host(wanted.url)}")
+            return self._show_secret(request, registered.webhook, registered.secret)
+
+        form = RegistrationForm(request.POST.dict() | _types(request) if request.method == "POST" else None)
+        return self._ask(request, None, "Register a webhook", form, deed)
+
+    @action(description="Change", permissions=["manage"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    def edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        row = self.get_object(request, unquote(object_id))
+        if row is None or row.kind != Subscriber.Kind.WEBHOOK:
+            return self._missing(request, object_id)
+
+        def deed(filled: dict[str, Any]) -> HttpResponse:
+            changed = [name for name, value in filled.items() if value != getattr(row, name)]
+            if changed:
+                registry.change(row.id, _actor(request), **{name: filled[name] for name in changed})
+                where = f", now for {_host(filled['url'])}" if "url" in changed else ""
+                self.log_change(request, row, f"Changed {', '.join(changed)}{where}")
+                messages.success(request, "Changed.")
+            return redirect(address(row))
+
+        data = request.POST.dict() | _types(request) if request.method == "POST" else None
+        initial = {name: getattr(row, name) for name in ("name", "url", "types", "batch")}
+        return self._ask(request, row, "Change webhook", WebhookForm(data, initial=initial), deed)
+
+    @action(description="Rotate secret", permissions=["manage"])  # type: ignore[untyped-decorator]
+    def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """GET asks how long the former one stays; POST makes a new one and shows it."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or row.kind != Subscriber.Kind.WEBHOOK:
+            return self._missing(request, object_id)
+
+        def deed(filled: dict[str, Any]) -> HttpResponse:
+            valid = timedelta(hours=filled["hours"])
+            rotated = registry.rotate(row.id, _actor(request), rotation_id=filled["id"], former_valid=valid)
+            if not rotated.replayed:
+                self.log_change(request, row, f"New secret; the former one for {filled['hours']} hours")
+            return self._show_secret(request, rotated.webhook, rotated.secret)
+
+        form = RotationForm(request.POST.dict() if request.method == "POST" else None)
+        return self._ask(request, row, "Rotate secret", form, deed)
+
+    @action(description="Send a test", permissions=["manage"])  # type: ignore[untyped-decorator]
+    def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def deed(row: Subscriber) -> None:
+            delivery = registry.try_out(row.id)
+            took = f"after {delivery.duration.total_seconds() * 1000:.0f} ms"
+            if delivery.error:
+                messages.error(request, f"Not taken: {delivery.error}, {took}.")
+            else:
+                messages.success(request, f"Taken: it answered {delivery.status_code} {took}.")
+            self.log_change(request, row, "Sent a test")
+
+        lines = ("An event of the type webhook.test is posted to it at once. It means nothing.",)
+        return self._confirm(request, object_id, "Send a test", lines, deed)
+
+    @action(description="Enable", permissions=["manage"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        lines = ("It goes on where it was: all that has happened since comes to it.",)
+        return self._confirm(request, object_id, "Enable", lines, self._switching(request, True), of_all=True)
+
+    @action(description="Disable", permissions=["manage"])  # type: ignore[untyped-decorator]
+    def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        lines = ("It is told nothing until it is enabled again; then it goes on where it was.",)
+        return self._confirm(
+            request, object_id, "Disable", lines, self._switching(request, False), of_all=True
+        )
+
+    @action(description="Replay dead letters", permissions=["manage"])  # type: ignore[untyped-decorator]
+    def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def deed(row: Subscriber) -> None:
+            if found := registry.replay(row.id, _actor(request)):
+                self.log_change(request, row, f"Replayed {found} dead letters")
+            messages.success(request, f"{found} dead letters are tried again.")
+
+        lines = ("Every event that was given up is tried again, those of a wallet in their order.",)
+        return self._confirm(request, object_id, "Replay dead letters", lines, deed)
+
+    @action(description="Forget dead letters", permissions=["manage"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    def forget(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def deed(row: Subscriber) -> None:
+            if found := registry.forget(row.id, _actor(request)):
+                self.log_change(request, row, f"Forgot {found} dead letters")
+            messages.success(request, f"{found} dead letters are forgotten.")
+
+        lines = ("The webhook is never told of these events. That cannot be undone.",)
+        return self._confirm(request, object_id, "Forget dead letters", lines, deed)
+
+    @action(description="Remove", permissions=["remove"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    def remove(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        def deed(row: Subscriber) -> None:
+            registry.remove(row.id, _actor(request))
+            self.log_deletions(request, [row])
+            messages.success(request, f"Removed: {row.name} is told nothing any more.")
+
+        lines = (
+            "What waits for it and its dead letters are lost to it. That cannot be undone: one that is"
+            " registered anew has another secret, and another place to begin.",
+        )
+        return self._confirm(request, object_id, "Remove webhook", lines, deed, next=_list_page())
+
+    def _switching(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
+        def deed(row: Subscriber) -> None:
+            if row.is_enabled == is_enabled:
+                messages.info(request, "That had been done already; it was not done again.")
+                return
+            registry.switch(row, is_enabled, _actor(request))
+            self.log_change(request, row, done := "Enabled" if is_enabled else "Disabled")
+            messages.success(request, f"{done}.")
+
+        return deed
+
+    # --- How it is asked ---
+    def _ask(
+        self,
+        request: HttpRequest,
+        row: Subscriber | None,
+        title: str,
+        form: AnyForm,
+        deed: Callable[[dict[str, Any]], HttpResponse],
+    ) -> HttpResponse:
+        """GET shows the form; POST does the deed, or says why not."""
+        if form.is_valid():
+            try:
+                return deed(form.cleaned_data)
+            except (Problem, OperationalError) as error:
+                form.refuse(to_problem(error))
+        return self._form_page(request, row, title, form=form)
+
+    def _show_secret(self, request: HttpRequest, row: Subscriber, secret: str | None) -> HttpResponse:
+        if secret is None:
+            messages.info(request, "That had been done already, and its secret is not shown again.")
+            return redirect(address(row))
+        return self._form_page(request, row, "The secret", secret=secret)
+
+    def _form_page(
+        self, request: HttpRequest, row: Subscriber | None, title: str, **more: Any
+    ) -> HttpResponse:
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "original": row,
+            "back": address(row) if row else _list_page(),
+            **more,
+        }
+        return TemplateResponse(request, "admin/wallets/subscriber/form.html", context)
+
+    def _confirm(  # noqa: PLR0913
+        self,
+        request: HttpRequest,
+        object_id: str,
+        title: str,
+        lines: tuple[str, ...],
+        deed: Callable[[Subscriber], None],
+        *,
+        of_all: bool = False,
+        next: str = "",
+    ) -> HttpResponse:
+        """GET asks; POST does the deed and goes back to the page."""
+        row = self.get_object(request, unquote(object_id))
+        if row is None or (row.kind != Subscriber.Kind.WEBHOOK and not of_all):
+            return self._missing(request, object_id)
+        if request.method != "POST":
+            return confirm.ask(self, request, row, title, (row.name, *lines))
+        try:
+            deed(row)
+        except (Problem, OperationalError) as error:
+            messages.error(request, to_problem(error).detail)
+            return redirect(_list_page())
+        return redirect(next or address(row))
+
+    def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        answer: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        return answer
+
+    # --- How it looks ---
+    @admin.display(description="where to")
+    def destination(self, row: Subscriber) -> SafeString:
+        return format_html('<span style="overflow-wrap: anywhere">{}</span>', row.url or BROKER)
+
+    @admin.display(description="where to")
+    def host(self, row: Subscriber) -> SafeString:
+        return unbroken(Truncator(_host(row.url)).chars(40) or BROKER)
+
+    @admin.display(description="events")
+    def told_of(self, row: Subscriber) -> str:
+        return ", ".join(row.types) or "all"
+
+    @admin.display(description="events")
+    def types_of(self, row: Subscriber) -> SafeString:
+        return unbroken(f"{len(row.types)} types" if len(row.types) > 1 else self.told_of(row))
+
+    @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
+    def status(self, row: Subscriber) -> str:
+        if not row.is_enabled:
+            return "DISABLED"
+        return "FAILING" if row.failures else "WELL"
+
+    @admin.display(description="behind")
+    def lag(self, row: Any) -> SafeString:
+        if row.behind < SHORTLY:
+            return unbroken(f"{row.behind:.1f} s")
+        return unbroken(str(timedelta(seconds=round(row.behind))))
+
+    @admin.display(description="waiting")
+    def parked(self, row: Any) -> int:
+        return int(row.waiting)
+
+    @admin.display(description="dead letters")
+    def dead(self, row: Any) -> int:
+        return int(row.given_up)
+
+    @admin.display(description="last taken (UTC)")
+    def delivered(self, row: Subscriber) -> SafeString | None:
+        return optional_time(row.delivered_at)
+
+    @admin.display(description="failing since (UTC)")
+    def failing(self, row: Subscriber) -> SafeString | None:
+        return optional_time(row.failing_since)
+
+    @admin.display(description="tried again (UTC)")
+    def retry(self, row: Subscriber) -> SafeString | None:
+        return optional_time(row.retry_at)
+
+    @admin.display(description="created (UTC)")
+    def created(self, row: Subscriber) -> SafeString:
+        return show_time(row.created_at)
+
+    @admin.display(description="former secret signs until (UTC)")
+    def former_until(self, row: Subscriber) -> SafeString | None:
+        return optional_time(row.former_secret_until)
+
+
+def _offered(row: Any) -> tuple[str, ...]:
+    switch = "disable" if row.is_enabled else "enable"
+    if row.kind == Subscriber.Kind.BROKER:
+        return (switch,)
+    return ("edit", "send_test", switch, *(["replay", "forget"] if row.given_up else []), "rotate", "remove")
+
+
+def _count(status: str) -> Coalesce:
+    of_row = ParkedEvent.objects.filter(subscriber=OuterRef("id"), status=status).values("subscriber")
+    return Coalesce(of_row.annotate(events=Count("id")).values("events"), 0)
+
+
+def _types(request: HttpRequest) -> dict[str, Any]:
+    return {"types": request.POST.getlist("types")}
+
+
+def _actor(request: HttpRequest) -> str:
+    return f"operator:{request.user.get_username()}"
+
+
+def _host(url: str) -> str:
+    """For the audit trail: what follows the host may be a secret."""
+    return urlsplit(url).netloc
+
+
+def _list_page() -> str:
+    return reverse("admin:wallets_subscriber_changelist")
+
+
+# --- Below its fields -------------------------------------------------------------------------------
+def _deliveries(row: Subscriber) -> Section:
+    headers = ("sent (UTC)", "answer", "took", "events", "what it said", "first event")
+    rows = [
+        [
+            show_time(delivery.at),
+            Truncator(delivery.error).chars(60) or delivery.status_code,
+            f"{delivery.duration.total_seconds() * 1000:.0f} ms",
+            delivery.events,
+            Truncator(delivery.response).chars(40) or "-",
+            unbroken(delivery.event_id),
+        ]
+        for delivery in Delivery.objects.filter(subscriber=row).order_by("-id")[:NEWEST]
+    ]
+    return Section("Newest deliveries", headers, rows)
+
+
+def _parked(title: str, events: QuerySet[ParkedEvent]) -> Section:
+    headers = ("since (UTC)", "type", "wallet", "attempts", "next (UTC)", "error", "event")
+    rows = [
+        [
+            show_time(event.created_at),
+            event.type,
+            link_to(Wallet, event.wallet_id, f"…{str(event.wallet_id)[-12:]}"),
+            event.attempts,
+            "never" if event.status == ParkedEvent.Status.DEAD else show_time(event.next_attempt_at),
+            Truncator(event.last_error).chars(40) or "-",
+            unbroken(event.event_id),
+        ]
+        for event in events[:NEWEST]
+    ]
+    return Section(title, headers, rows)

@@ -1,0 +1,103 @@
+"""What happens to a wallet, as server-sent events."""
+
+import errno
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+from uuid import UUID
+
+from django.http import StreamingHttpResponse
+from rest_framework.request import Request
+
+from wallets.access.authentication import principal
+from wallets.access.rights import visible
+from wallets.api import openapi
+from wallets.api.endpoint import Endpoint
+from wallets.api.paging import single
+from wallets.api.renderers import EventStreamRenderer, JSONRenderer
+from wallets.api.requests import check
+from wallets.api.shapes import EventsQuery
+from wallets.events import live
+from wallets.events.live import Moment, Watch
+from wallets.ledger.reader import read_wallet
+from wallets.problems import FieldError, NotAcceptable, ValidationError
+
+SILENCE: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent
+PATIENCE: Final = 10.0  # seconds for a client to take what it is sent; else it has to come again
+LOOK: Final = 1.0  # seconds between two looks whether the worker stops
+MOST_DIGITS: Final = 19
+
+
+class WalletEvents(Endpoint):
+    """/wallets/{id}/events"""
+
+    renderer_classes = [EventStreamRenderer, JSONRenderer]
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        if request._request.get_preferred_type([EventStreamRenderer.media_type]) is None:
+            raise NotAcceptable("Events are given as text/event-stream.")
+        return JSONRenderer(), JSONRenderer.media_type  # of a problem
+
+    @openapi.follow_wallet
+    def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
+        seconds = check(EventsQuery, single(request.query_params)).seconds
+        since = _last_event_id(request)
+        visible(principal(request), read_wallet(wallet_id))
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        stream: Iterable[bytes] = ()
+        if request.method != "HEAD":  # it would wait for what nobody is sent
+            watch = live.tail().watch(wallet_id, since, principal(request).actor)
+            stream = Stream(watch, seconds, request.META.get("gunicorn.socket"))
+        return StreamingHttpResponse(stream, content_type=EventStreamRenderer.media_type, headers=headers)
+
+
+def _last_event_id(request: Request) -> int | None:
+    given = request.META.get("HTTP_LAST_EVENT_ID", "")
+    if not given:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) < MOST_DIGITS):
+        raise ValidationError(errors=[FieldError("Last-Event-ID", "invalid", "must be the id of an event")])
+    return int(given)
+
+
+class Stream:
+    """What is sent, piece by piece, and who is to be told when that is over, had it begun or not."""
+
+    def __init__(self, watch: Watch, seconds: int, socket: Any) -> None:
+        self._watch = watch
+        self._ends_at = time.monotonic() + seconds
+        self._socket = socket  # the server's; Django's test client has none
+        if socket is not None:
+            socket.settimeout(PATIENCE)
+
+    def __iter__(self) -> Iterator[bytes]:
+        yield b": hello\n\n"
+        silent_since = time.monotonic()
+        while True:
+            if self._socket is not None:
+                self._send()
+            left = max(0.0, self._ends_at - time.monotonic())
+            moment = self._watch.next(min(LOOK, left))
+            if moment is None and (not left or getattr(self._socket, "is_last", False)):
+                return
+            if moment or time.monotonic() - silent_since > SILENCE:
+                silent_since = time.monotonic()
+                yield _lines(moment) if moment else b":\n\n"
+
+    def _send(self) -> None:
+        """What was said so far; else it would wait for the end."""
+        try:
+            self._socket.flush()
+        except TimeoutError as error:  # to gunicorn, that would be a fault of ours
+            raise BrokenPipeError(errno.EPIPE, "The client does not read") from error
+
+    def close(self) -> None:
+        self._watch.close()
+        if self._socket is not None:
+            self._socket.settimeout(None)  # the connection may be used on
+
+
+def _lines(moment: Moment) -> bytes:
+    if moment.event is None:
+        return b"id: %d\nevent: gap\ndata: {}\n\n" % moment.position
+    return b"id: %d\ndata: %s\n\n" % (moment.position, moment.event.content)

@@ -1,0 +1,173 @@
+"""What happened, as CloudEvents 1.0 in JSON; docs/asyncapi.yaml describes each.
+
+An event has the same id, and the same content, however often it is made: who has seen the id has seen it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS
+from django.utils.timezone import now
+from uuid_utils.compat import uuid7
+
+from wallets import money
+from wallets.api.bodies import hold_body, operation_body
+from wallets.api.statements import INCOMING
+from wallets.api.values import format_time
+from wallets.events.log import Change, Entry
+from wallets.ledger.rules import HoldState
+from wallets.ledger.tables import Record, Tables
+from wallets.models import Operation, Wallet, WalletChange
+
+# Of each type, what makes an event's id unique where one row of the log is several events.
+TYPES: Final = {
+    "wallet.opened": "opened",
+    "wallet.changed": "changed",
+    "wallet.operation.completed": "completed",
+    "wallet.operation.rejected": "rejected",
+    "wallet.balance.changed": "balance",
+    "wallet.hold.placed": "placed",
+    "wallet.hold.captured": "captured",
+    "wallet.hold.voided": "voided",
+    "wallet.hold.expired": "expired",
+}
+MOST_CURRENCIES: Final = 100_000  # of wallets, in memory
+
+_currencies: dict[UUID, str] = {}  # a wallet keeps the one that it was opened in
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    id: str
+    type: str
+    wallet_id: UUID
+    content: bytes  # the CloudEvent
+
+
+def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Event]:
+    """The entries of the log as events, in their order; with `types`, only these."""
+    currencies = _find_currencies({entry.wallet_id for entry in entries})
+    holds = Tables(DEFAULT_DB_ALIAS).holds({id for id in map(_ended_hold, entries) if id})
+    return [
+        _event(entry, type, data)
+        for entry in entries
+        for type, data in _happenings(entry, currencies[entry.wallet_id], holds)
+        if not types or type in types
+    ]
+
+
+def test_event() -> Event:
+    """One that means nothing: for who wants to see whether a webhook arrives."""
+    id = f"{uuid7()}:test"
+    event = {
+        "specversion": "1.0",
+        "id": id,
+        "source": settings.EVENTS_SOURCE,
+        "type": "webhook.test",
+        "time": format_time(now()),
+        "datacontenttype": "application/json",
+        "data": {},
+    }
+    return Event(id, "webhook.test", UUID(int=0), orjson.dumps(event))
+
+
+def _event(entry: Entry, type: str, data: dict[str, Any]) -> Event:
+    id = f"{(isinstance(entry, Change) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
+    event = {
+        "specversion": "1.0",
+        "id": id,
+        "source": settings.EVENTS_SOURCE,
+        "type": type,
+        "subject": entry.wallet_id,
+        "time": format_time(entry.created_at),
+        "datacontenttype": "application/json",
+        "data": data,
+    }
+    return Event(id, type, entry.wallet_id, orjson.dumps(event))
+
+
+def _happenings(
+    entry: Entry, currency: str, holds: dict[UUID, HoldState]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the entry says, in the order in which it is told: types, each with its data."""
+    if isinstance(entry, Change):
+        yield _of_change(entry, currency, holds)
+    elif entry.status == Operation.Status.REJECTED:
+        yield "wallet.operation.rejected", operation_body(entry, currency)
+    elif entry.type == Operation.Type.HOLD:
+        yield "wallet.hold.placed", hold_body(_as_placed(entry), currency)
+    elif entry.hold_id and entry.type == Operation.Type.VOID:
+        yield "wallet.hold.voided", hold_body(holds[entry.hold_id], currency)
+    else:
+        yield "wallet.operation.completed", operation_body(entry, currency)
+        yield "wallet.balance.changed", _balance(entry, currency)
+        if entry.hold_id:
+            yield "wallet.hold.captured", hold_body(holds[entry.hold_id], currency)
+
+
+def _of_change(change: Change, currency: str, holds: dict[UUID, HoldState]) -> tuple[str, dict[str, Any]]:
+    if hold_id := change.expired_hold_id:
+        return "wallet.hold.expired", hold_body(holds[hold_id], currency)
+    wallet = {"walletId": change.wallet_id, "currency": currency}
+    if change.type == WalletChange.Type.OPENED:
+        return "wallet.opened", wallet | {
+            "label": change.changes["label"],
+            "metadata": change.changes["metadata"],
+            "overdraftLimit": change.changes["overdraft_limit"],
+            "maxBalance": change.changes["max_balance"],
+        }
+    # Who changed it, and why, is for operators.
+    changes = {name: {"from": old, "to": new} for name, (old, new) in change.changes.items()}
+    return "wallet.changed", wallet | {"changes": changes}
+
+
+def _balance(entry: Record, currency: str) -> dict[str, Any]:
+    balance = entry.balance_after or Decimal(0)
+    change = entry.amount if entry.type in INCOMING else -entry.amount
+    return {
+        "walletId": entry.wallet_id,
+        "currency": currency,
+        "balance": money.format_amount(balance, currency),
+        "change": money.format_amount(change, currency),
+        "sequence": entry.sequence,
+        "operationId": entry.id,
+    }
+
+
+def _as_placed(entry: Record) -> HoldState:
+    """The hold as it was: by now it may have ended."""
+    return HoldState(
+        id=entry.id,
+        wallet_id=entry.wallet_id,
+        amount=entry.amount,
+        status="ACTIVE",
+        expires_at=entry.expires_at,
+        captured_amount=None,
+        operation_id=None,
+        description=entry.description,
+        created_at=entry.created_at,
+        ended_at=None,
+    )
+
+
+def _ended_hold(entry: Entry) -> UUID | None:
+    """The hold that the entry ends: ended once, it stays as it is."""
+    if isinstance(entry, Change):
+        return entry.expired_hold_id
+    return entry.hold_id if entry.status == Operation.Status.COMPLETED else None
+
+
+def _find_currencies(wallet_ids: set[UUID]) -> dict[UUID, str]:
+    """In a dictionary of their own: another thread may clear the common one."""
+    found = {id: currency for id in wallet_ids if (currency := _currencies.get(id))}
+    if missing := wallet_ids - found.keys():
+        found.update(Wallet.objects.filter(id__in=missing).values_list("id", "currency"))
+        if len(_currencies) > MOST_CURRENCIES:
+            _currencies.clear()
+        _currencies.update(found)
+    return found

@@ -1,0 +1,146 @@
+"""The log of all that happened, in an order in which nothing is skipped: `operation` and `wallet_change`.
+
+A transaction takes its id (xid8) when it begins to write, and others with later ids may commit before it. So
+only what lies below the oldest id that is still at work is read: below this horizon everything is known.
+
+Ids alone are not the order in which a wallet was written: who waited for its lock may have the smaller id.
+But then both were at work at once, and no horizon lies between them. So the log is read in windows, from one
+horizon to a later one, and within a window in the order of `created_at`, which is taken under the lock.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from heapq import merge
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+import orjson
+from django.db import DEFAULT_DB_ALIAS, connection, connections
+
+from wallets.ledger.tables import Record, record
+from wallets.models import WalletChange
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far somebody has read: all before `begin`; and of what is before `end`, all up to `after`."""
+
+    begin: int
+    end: int | None = None
+    after: tuple[datetime, UUID] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A row of `wallet_change`."""
+
+    id: UUID
+    wallet_id: UUID
+    type: str
+    changes: dict[str, Any]
+    created_at: datetime
+
+    @property
+    def expired_hold_id(self) -> UUID | None:
+        return UUID(self.changes["hold_id"]) if self.type == WalletChange.Type.HOLD_EXPIRED else None
+
+
+Entry = Record | Change
+
+_RECORD: Final = ", ".join(field.name for field in fields(Record))
+_CHANGE: Final = ", ".join(field.name for field in fields(Change))
+
+# The first page of a window. The index on the transaction's id finds it, and it is sorted: by a term that no
+# index has, or PostgreSQL would walk all that is older along created_at.
+_FIRST: Final = """
+    SELECT {columns} FROM {table}
+    WHERE transaction_id >= %(begin)s::xid8 AND transaction_id < %(end)s::xid8
+        AND (%(wallets)s::uuid[] IS NULL OR wallet_id = ANY(%(wallets)s::uuid[]))
+    ORDER BY created_at + interval '0', id LIMIT %(most)s
+"""
+# The next one of a long window. Sorted anew for every page it would take for ever, so this walks the index on
+# created_at instead; IS TRUE keeps the other out of the question.
+_NEXT: Final = """
+    SELECT {columns} FROM {table}
+    WHERE (transaction_id >= %(begin)s::xid8) IS TRUE AND (transaction_id < %(end)s::xid8) IS TRUE
+        AND (%(wallets)s::uuid[] IS NULL OR wallet_id = ANY(%(wallets)s::uuid[]))
+        AND created_at >= %(at)s AND (created_at, id) > (%(at)s, %(id)s)
+    ORDER BY created_at, id LIMIT %(most)s
+"""
+# Not by EXISTS, which may read a whole table: the next one from `begin` on is at hand in the index.
+_HAS_ENTRIES: Final = """
+    SELECT coalesce((
+        SELECT transaction_id FROM operation WHERE transaction_id >= %(begin)s::xid8
+        ORDER BY transaction_id LIMIT 1
+    ) < %(end)s::xid8, false) OR coalesce((
+        SELECT transaction_id FROM wallet_change WHERE transaction_id >= %(begin)s::xid8
+        ORDER BY transaction_id LIMIT 1
+    ) < %(end)s::xid8, false)
+"""
+_BEGINNING: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+
+
+def horizon(using: str = DEFAULT_DB_ALIAS) -> int:
+    """All transactions below this id have ended, and what they wrote is to be seen."""
+    with connections[using].cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
+        found: int = cursor.fetchone()[0]
+        return found
+
+
+def has_entries(begin: int, end: int, using: str = DEFAULT_DB_ALIAS) -> bool:
+    """Whether anything was written by the transactions from `begin` on and before `end`."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(_HAS_ENTRIES, {"begin": str(begin), "end": str(end)})
+        found: bool = cursor.fetchone()[0]
+        return found
+
+
+def read(
+    position: Position, most: int, wallet_ids: Collection[UUID] | None = None
+) -> tuple[list[Entry], Position]:
+    """What comes next, at most `most` entries of it, and the position behind them.
+
+    With `wallet_ids`, only what concerns these. Where there is nothing new, the position may move as well.
+    """
+    end = horizon() if position.end is None else position.end
+    if end <= position.begin:
+        return [], position
+    window = Position(position.begin, end, position.after or (_BEGINNING if position.begin == 0 else None))
+    entries = _page(window, most, wallet_ids)
+    if len(entries) < most:
+        return entries, Position(end)
+    last = entries[-1]
+    return entries, Position(position.begin, end, (last.created_at, last.id))
+
+
+def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[Entry]:
+    """Two queries that agree: what is below the horizon changes no more."""
+    operations: list[Entry] = [record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)]
+    changes: list[Entry] = [_change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)]
+    return list(islice(merge(operations, changes, key=lambda entry: (entry.created_at, entry.id)), most))
+
+
+def _change(row: tuple[Any, ...]) -> Change:
+    values = dict(zip((field.name for field in fields(Change)), row, strict=True))
+    return Change(**values | {"changes": orjson.loads(values["changes"])})
+
+
+def _rows(
+    window: Position, columns: str, table: str, most: int, wallet_ids: Collection[UUID] | None
+) -> list[tuple[Any, ...]]:
+    at, id = window.after or (None, None)
+    parameters = {
+        "begin": str(window.begin),
+        "end": str(window.end),
+        "wallets": None if wallet_ids is None else list(wallet_ids),
+        "at": at,
+        "id": id,
+        "most": most,
+    }
+    with connection.cursor() as cursor:
+        cursor.execute((_NEXT if window.after else _FIRST).format(columns=columns, table=table), parameters)
+        rows: list[tuple[Any, ...]] = cursor.fetchall()
+        return rows
