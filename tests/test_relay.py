@@ -6,6 +6,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from uuid import UUID
 
 import psycopg
@@ -17,8 +18,9 @@ from tests.client import Api, OverHttp
 from tests.cluster import cluster
 from tests.events import relaying, subscribed, wait_until
 from tests.receivers import Receiver, fail, receiver, refusing, take
-from wallets.events import subscribers
+from wallets.events import log, subscribers
 from wallets.events.cloudevents import Event
+from wallets.events.relay import PAGE
 from wallets.events.subscribers import (
     Failure,
     Item,
@@ -28,8 +30,10 @@ from wallets.events.subscribers import (
     settle,
     standings,
 )
+from wallets.ledger.commands import Deposit
+from wallets.ledger.execute import execute
 from wallets.management.commands.relay_events import status
-from wallets.models import Delivery, ParkedEvent, Subscriber
+from wallets.models import Delivery, ParkedEvent, Subscriber, WalletChange
 
 
 def has_sequences(told: Receiver, wallet: str, upto: int) -> bool:
@@ -70,6 +74,20 @@ def deposit_at_random(service: str, wallets: list[str], times: int, seed: int) -
     with closing(sender.connection):
         for _ in range(times):
             assert Api(sender).deposit(dice.choice(wallets), 1).status == 201
+
+
+def test_a_window_that_ends_with_a_full_page_is_left_behind(api: Api) -> None:
+    wallet = api.open()
+    wait_until(lambda: log.horizon() > newest_transaction(), "the wallet's opening is still to be told")
+    with receiver() as told, subscribed(told.url(), batch=500), relaying():
+        execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for _ in range(PAGE)])
+        wait_until(lambda: has_sequences(told, wallet, PAGE), "not all of the page has arrived")
+        api.deposit(wallet, "1")
+        wait_until(lambda: has_sequences(told, wallet, PAGE + 1), "what comes after it does not arrive")
+
+
+def newest_transaction() -> int:
+    return max(int(each) for each in WalletChange.objects.values_list("transaction_id", flat=True))
 
 
 def test_types_choose_what_is_told(api: Api) -> None:

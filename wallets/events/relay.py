@@ -152,11 +152,14 @@ class Courier(threading.Thread):
     def _read_on(self, subscriber: Subscriber) -> float:
         was = subscribers.position_of(subscriber)
         entries, position = log.read(was, PAGE)
-        if entries or position.begin > was.begin + PAGE:  # ids are used up by others as well
+        is_at_end = (
+            was.end is not None
+        )  # of a long window: this page may be empty, and is behind us all the same
+        if entries or is_at_end or position.begin > was.begin + PAGE:  # ids are used up by others as well
             waiting = subscribers.parked_wallets(subscriber)
             items = [Item(event) for event in events_of(entries, subscriber.types)]
             self._deliver(subscriber, items, waiting, position)
-        return 0 if entries else ROUND
+        return 0 if entries or is_at_end else ROUND
 
     def _deliver(
         self,
