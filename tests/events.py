@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from django.db import connection
 from uuid_utils.compat import uuid7
 
-from wallets.events import subscribers, webhooks
+from wallets.events import log, subscribers, webhooks
 from wallets.models import Subscriber
 
 PATIENCE = 60.0
@@ -53,3 +54,12 @@ def wait_until(happens: Callable[[], object], what: str) -> None:
     while not happens():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
+
+
+def horizon() -> int:
+    """Once it is past all that was done: others at work, such as an ANALYZE, hold it back."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
+        done = int(cursor.fetchone()[0])
+    wait_until(lambda: log.horizon() >= done, "somebody is at work for ever")
+    return log.horizon()

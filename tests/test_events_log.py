@@ -17,7 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, transaction
 
 from tests.client import Api
 from tests.cluster import cluster
-from tests.events import wait_until
+from tests.events import horizon
 from wallets.events import log
 from wallets.events.log import Change, Entry, Position
 from wallets.ledger import expiry
@@ -25,15 +25,6 @@ from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation
-
-
-def horizon() -> int:
-    """Once it is past all that was done: others at work, such as an ANALYZE, hold it back."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
-        done = int(cursor.fetchone()[0])
-    wait_until(lambda: log.horizon() >= done, "somebody is at work for ever")
-    return log.horizon()
 
 
 def now() -> Position:

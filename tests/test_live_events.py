@@ -18,11 +18,11 @@ from uuid_utils.compat import uuid7
 
 from tests.client import Answer, Api, OverHttp
 from tests.conftest import running_service
-from tests.events import wait_until
+from tests.events import horizon, wait_until
 from tests.keys import new_key, prefix_of
 from wallets.access.rights import READ
 from wallets.api import events
-from wallets.events import cloudevents, live, log
+from wallets.events import cloudevents, live
 from wallets.events.cloudevents import Event, events_of
 from wallets.events.live import Moment, Tail, Watch
 from wallets.events.log import Entry
@@ -142,9 +142,10 @@ def id_in(answer: Answer) -> str:
 
 
 def test_who_has_missed_more_than_may_wait_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    wallet, since = api.open(), str(log.horizon())
+    wallet, since = api.open(), str(horizon())
     for _ in range(3):
         api.deposit(wallet, "1")
+    horizon()
     monkeypatch.setattr(live, "PAGE", 2)
     monkeypatch.setattr(live, "MOST_WAITING", 6)
     everything = api.get(f"/wallets/{wallet}/events?seconds=0", Last_Event_ID=since)
@@ -250,7 +251,12 @@ class ByHand(Tail):
 
     def _work(self) -> None: ...
 
+    def watch(self, *args: Any) -> Watch:
+        horizon()
+        return super().watch(*args)
+
     def look(self) -> bool:
+        horizon()
         return self._look()
 
 
@@ -266,6 +272,7 @@ class Overtaking(ByHand):
         self.connections.append(db.connection.connection)
         if self._is_at_work:
             self._api.deposit(self._wallet, "1")
+            horizon()
             self._step()
         return super()._join(*args)
 
@@ -305,7 +312,7 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[
 
 def test_who_joins_amid_a_window_misses_nothing_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     wallet, tail = api.open(), ByHand()
-    since = log.horizon()
+    since = horizon()
     with closing(tail.watch(UUID(wallet), None, "")) as early:
         for _ in range(3):
             api.deposit(wallet, "1")
@@ -336,7 +343,7 @@ def test_who_joins_while_the_tail_moves_on_misses_nothing(api: Api) -> None:
 def test_who_comes_again_is_told_in_the_order_in_which_it_happened(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wallet, tail, since = api.open(), ByHand(), log.horizon()
+    wallet, tail, since = api.open(), ByHand(), horizon()
     api.deposit(wallet, "1")
     missed = live._missed
 

@@ -95,7 +95,8 @@ class Tail:
         horizon = _ask(log.horizon)
         watch = Watch(wallet_id, actor, self._leave)
         with self._lock:
-            until = self._join(watch, horizon)
+            # The tail may be a look behind; what it tells again is known by its id.
+            until = max(horizon, self._join(watch, horizon))
         try:
             watch.tell_first(_ask(lambda: _missed(wallet_id, since, horizon, until)))
         except Exception:
