@@ -24,8 +24,7 @@ from wallets.events.relay import PAGE
 from wallets.events.subscribers import (
     Failure,
     Item,
-    count_parked,
-    parked_wallets,
+    parked,
     position_of,
     settle,
     standings,
@@ -188,7 +187,7 @@ def test_two_events_that_nobody_can_digest_stop_no_third(api: Api) -> None:
         for wallet in (bad, worse):
             api.deposit(wallet, "1")
         with relaying():
-            wait_until(lambda: parked_wallets(subscriber) == {UUID(bad), UUID(worse)}, "they are not parked")
+            wait_until(lambda: set(parked(subscriber)) == {UUID(bad), UUID(worse)}, "they are not parked")
         much_later = now() + timedelta(hours=1)
         ParkedEvent.objects.filter(subscriber=subscriber).update(next_attempt_at=much_later)
         failing = {"failures": 9, "failing_since": now(), "retry_at": much_later}
@@ -223,7 +222,7 @@ def test_what_an_operator_changes_in_the_middle_of_a_delivery_counts(api: Api) -
         settle(seen, [item], {"x:opened": Failure("answered 410", was_tried=True)}, position_of(seen))
         seen.refresh_from_db()
         assert (seen.failures, seen.retry_at, seen.is_enabled) == (0, None, True)
-        assert count_parked(seen) == 1
+        assert parked(seen).total() == 1
 
 
 def test_old_deliveries_are_forgotten_by_one_relay_at_a_time(

@@ -40,7 +40,7 @@ from wallets.errors import to_problem
 from wallets.events import registry
 from wallets.events.cloudevents import TYPES
 from wallets.events.subscribers import LAG
-from wallets.models import Delivery, ParkedEvent, Subscriber, Wallet
+from wallets.models import ParkedEvent, Subscriber, Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, WebhookNameTaken
 
 COLOURS: Final = {"WELL": "success", "FAILING": "warning", "DISABLED": "danger"}
@@ -473,7 +473,7 @@ def _deliveries(row: Subscriber) -> Section:
             Truncator(delivery.response).chars(40) or "-",
             unbroken(delivery.event_id),
         ]
-        for delivery in Delivery.objects.filter(subscriber=row).order_by("-id")[:NEWEST]
+        for delivery in registry.deliveries(row).order_by("-id")[:NEWEST]
     ]
     return Section("Newest deliveries", headers, rows)
 

@@ -1,11 +1,12 @@
 """Webhooks: who is told what happens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
+from django.db.models import QuerySet
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -104,10 +105,7 @@ class WebhookDeliveries(Endpoint):
 
     @openapi.list_deliveries
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        page = NumberedPage(request.query_params, PageQuery)
-        webhook = registry.find(webhook_id)
-        found, next_cursor = until_deadline(lambda: page.of(Delivery.objects.filter(subscriber=webhook)))
-        return Response({"items": [delivery_body(each) for each in found], "nextCursor": next_cursor})
+        return _listed(request, webhook_id, registry.deliveries, delivery_body)
 
 
 class WebhookDeadLetters(Endpoint):
@@ -115,10 +113,7 @@ class WebhookDeadLetters(Endpoint):
 
     @openapi.list_dead_letters
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        page = NumberedPage(request.query_params, PageQuery)
-        webhook = registry.find(webhook_id)
-        found, next_cursor = until_deadline(lambda: page.of(registry.dead_letters(webhook)))
-        return Response({"items": [dead_letter_body(each) for each in found], "nextCursor": next_cursor})
+        return _listed(request, webhook_id, registry.dead_letters, dead_letter_body)
 
     @openapi.forget_dead_letters
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -132,6 +127,19 @@ class WebhookReplay(Endpoint):
     @openapi.replay_dead_letters
     def post(self, request: Request, webhook_id: UUID) -> Response:
         return Response({"replayed": registry.replay(webhook_id, principal(request).actor)})
+
+
+def _listed(
+    request: Request,
+    webhook_id: UUID,
+    kept: Callable[[Subscriber], QuerySet[Any]],
+    body: Callable[[Any], dict[str, Any]],
+) -> Response:
+    """What is kept of the webhook."""
+    page = NumberedPage(request.query_params, PageQuery)
+    webhook = registry.find(webhook_id)
+    found, next_cursor = until_deadline(lambda: page.of(kept(webhook)))
+    return Response({"items": [body(each) for each in found], "nextCursor": next_cursor})
 
 
 def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:

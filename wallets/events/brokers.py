@@ -5,10 +5,8 @@ from typing import Final
 from uuid import UUID
 
 from wallets.events.cloudevents import Event
-from wallets.events.relay import BEHIND
-from wallets.events.subscribers import Failure
+from wallets.events.subscribers import BEHIND, Failure
 
-CONTENT_TYPE: Final = "application/cloudevents+json"
 NAME: Final = "walletsvc.events"  # of RabbitMQ's exchange; of Kafka's topic, unless the address has another
 PATIENCE: Final = 20.0  # seconds to connect, and as many for a page of events
 MOST_OF_ERROR: Final = 500  # characters, as a subscriber has them

@@ -5,6 +5,7 @@ An event has the same id, and the same content, however often it is made: who ha
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -36,6 +37,7 @@ TYPES: Final = {
     "wallet.hold.voided": "voided",
     "wallet.hold.expired": "expired",
 }
+CONTENT_TYPE: Final = "application/cloudevents+json"
 MOST_CURRENCIES: Final = 100_000  # of wallets, in memory
 
 _currencies: dict[UUID, str] = {}  # a wallet keeps the one that it was opened in
@@ -54,7 +56,7 @@ def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Eve
     currencies = _find_currencies({entry.wallet_id for entry in entries})
     holds = Tables(DEFAULT_DB_ALIAS).holds({id for id in map(_ended_hold, entries) if id})
     return [
-        _event(entry, type, data)
+        _told_of(entry, type, data)
         for entry in entries
         for type, data in _happenings(entry, currencies[entry.wallet_id], holds)
         if not types or type in types
@@ -63,32 +65,26 @@ def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Eve
 
 def test_event() -> Event:
     """One that means nothing: for who wants to see whether a webhook arrives."""
-    id = f"{uuid7()}:test"
-    event = {
-        "specversion": "1.0",
-        "id": id,
-        "source": settings.EVENTS_SOURCE,
-        "type": "webhook.test",
-        "time": format_time(now()),
-        "datacontenttype": "application/json",
-        "data": {},
-    }
-    return Event(id, "webhook.test", UUID(int=0), orjson.dumps(event))
+    return _event(f"{uuid7()}:test", "webhook.test", now(), {}, None)
 
 
-def _event(entry: Entry, type: str, data: dict[str, Any]) -> Event:
+def _told_of(entry: Entry, type: str, data: dict[str, Any]) -> Event:
     id = f"{(isinstance(entry, Change) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
+    return _event(id, type, entry.created_at, data, entry.wallet_id)
+
+
+def _event(id: str, type: str, at: datetime, data: dict[str, Any], wallet_id: UUID | None) -> Event:
     event = {
         "specversion": "1.0",
         "id": id,
         "source": settings.EVENTS_SOURCE,
         "type": type,
-        "subject": entry.wallet_id,
-        "time": format_time(entry.created_at),
+        **({"subject": wallet_id} if wallet_id else {}),
+        "time": format_time(at),
         "datacontenttype": "application/json",
         "data": data,
     }
-    return Event(id, type, entry.wallet_id, orjson.dumps(event))
+    return Event(id, type, wallet_id or UUID(int=0), orjson.dumps(event))
 
 
 def _happenings(

@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.core.exceptions import ImproperlyConfigured
 
-from wallets.events.brokers import CONTENT_TYPE, NAME, PATIENCE, failures_of
-from wallets.events.cloudevents import Event
+from wallets.events.brokers import NAME, PATIENCE, failures_of
+from wallets.events.cloudevents import CONTENT_TYPE, Event
 from wallets.events.subscribers import Failure
 from wallets.models import Delivery, Subscriber
 

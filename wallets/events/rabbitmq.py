@@ -15,8 +15,8 @@ import pika
 from django.core.exceptions import ImproperlyConfigured
 from pika.exceptions import AMQPError
 
-from wallets.events.brokers import CONTENT_TYPE, NAME, PATIENCE, failures_of
-from wallets.events.cloudevents import Event
+from wallets.events.brokers import NAME, PATIENCE, failures_of
+from wallets.events.cloudevents import CONTENT_TYPE, Event
 from wallets.events.subscribers import Failure
 from wallets.models import Delivery, Subscriber
 

@@ -243,6 +243,10 @@ def forget(webhook_id: UUID, actor: str) -> int:
     return found
 
 
+def deliveries(webhook: Subscriber) -> QuerySet[Delivery]:
+    return Delivery.objects.filter(subscriber=webhook)
+
+
 def dead_letters(webhook: Subscriber) -> QuerySet[ParkedEvent]:
     return ParkedEvent.objects.filter(subscriber=webhook, status=ParkedEvent.Status.DEAD)
 

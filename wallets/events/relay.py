@@ -8,7 +8,7 @@ delivered at least once, and those of one wallet in their order.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, Protocol
 from uuid import UUID
 
@@ -18,8 +18,9 @@ from django.utils.timezone import now
 
 from wallets.events import log, subscribers
 from wallets.events.cloudevents import Event, events_of
-from wallets.events.subscribers import Failure, Item, Overtaken
+from wallets.events.subscribers import BEHIND, Failure, Item, Overtaken
 from wallets.ledger import expiry, recovery
+from wallets.ledger.tables import lock_number
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
@@ -31,8 +32,6 @@ ROUND: Final = 1.0  # seconds between two looks for subscribers, and for what is
 PROBE: Final = 60.0  # seconds for which one that takes nothing is left alone, whatever happens
 TIDYING: Final = 60.0  # seconds between two looks for deliveries that nobody will look at
 KEEPER: Final = "ledger"  # the connection whose end gives up all locks (settings.DATABASES)
-
-BEHIND: Final = Failure("an earlier event of the wallet waits", was_tried=False)
 
 
 class Destination(Protocol):
@@ -134,14 +133,15 @@ class Courier(threading.Thread):
         if left > 0 and not is_probe:
             return min(ROUND, left)
         self._tried_at = time.monotonic()
-        has_room = subscribers.count_parked(subscriber) < MOST_PARKED
+        waiting = subscribers.parked(subscriber)
+        has_room = waiting.total() < MOST_PARKED
         self._probes += is_probe
         if is_probe and has_room and self._probes % 2:  # in turn: it may be what waits, or the receiver
-            return self._read_on(subscriber)
-        if parked := subscribers.due(subscriber, PAGE, at_once=is_probe):
-            self._deliver(subscriber, parked)
+            return self._read_on(subscriber, waiting)
+        if waiting and (due := subscribers.due(subscriber, PAGE, at_once=is_probe)):
+            self._deliver(subscriber, due)
             return 0
-        return self._read_on(subscriber) if has_room else ROUND
+        return self._read_on(subscriber, waiting) if has_room else ROUND
 
     def _may_probe(self, subscriber: Subscriber) -> bool:
         """Whether it has been left alone for long enough, now that there is something new for it."""
@@ -149,23 +149,20 @@ class Courier(threading.Thread):
             return False
         return log.has_entries(subscribers.position_of(subscriber).begin, log.horizon())
 
-    def _read_on(self, subscriber: Subscriber) -> float:
+    def _read_on(self, subscriber: Subscriber, waiting: Collection[UUID]) -> float:
         was = subscribers.position_of(subscriber)
         entries, position = log.read(was, PAGE)
-        is_at_end = (
-            was.end is not None
-        )  # of a long window: this page may be empty, and is behind us all the same
-        if entries or is_at_end or position.begin > was.begin + PAGE:  # ids are used up by others as well
-            waiting = subscribers.parked_wallets(subscriber)
+        is_amid_window = was.end is not None  # its last page may be empty, and is behind us all the same
+        if entries or is_amid_window or position.begin > was.begin + PAGE:  # others use up ids as well
             items = [Item(event) for event in events_of(entries, subscriber.types)]
             self._deliver(subscriber, items, waiting, position)
-        return 0 if entries or is_at_end else ROUND
+        return 0 if entries or is_amid_window else ROUND
 
     def _deliver(
         self,
         subscriber: Subscriber,
         items: Sequence[Item],
-        waiting: frozenset[UUID] | set[UUID] = frozenset(),
+        waiting: Collection[UUID] = (),
         position: log.Position | None = None,
     ) -> None:
         ready = [item.event for item in items if item.event.wallet_id not in waiting]
@@ -252,15 +249,11 @@ def _try(otherwise: str, work: Callable[[], object]) -> None:
 
 def _lock(id: UUID) -> bool:
     with connections[KEEPER].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [_number(id)])
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock_number(id)])
         is_ours: bool = cursor.fetchone()[0]
         return is_ours
 
 
 def _unlock(id: UUID) -> None:
     with connections[KEEPER].cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [_number(id)])
-
-
-def _number(id: UUID) -> int:
-    return int.from_bytes(id.bytes[8:], "big", signed=True)
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [lock_number(id)])

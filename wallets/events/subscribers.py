@@ -1,6 +1,7 @@
 """Who is where in the log, what waits for them, and how they fare."""
 
 import random
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +11,7 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.db import connection, connections, transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 from django.utils.timezone import now
 from uuid_utils.compat import uuid7
 
@@ -61,8 +62,6 @@ _TRY_LATER: Final = """
     FROM json_to_recordset(%(tried)s::json) AS tried (parked_id bigint, pause float, error text)
     WHERE id = parked_id
 """
-
-
 # Seconds since what is to be delivered next was committed; 0 where there is nothing.
 LAG: Final = """
     coalesce(extract(epoch FROM greatest(clock_timestamp() - coalesce(after_at, (
@@ -104,6 +103,9 @@ class Failure:
     was_tried: bool
 
 
+BEHIND: Final = Failure("an earlier event of the wallet waits", was_tried=False)
+
+
 def position_of(subscriber: Subscriber) -> Position:
     after = (
         (subscriber.after_at, subscriber.after_id) if subscriber.after_at and subscriber.after_id else None
@@ -142,12 +144,9 @@ def due(subscriber: Subscriber, most: int, at_once: bool = False) -> list[Item]:
         ]
 
 
-def parked_wallets(subscriber: Subscriber) -> set[UUID]:
-    return set(_waiting(subscriber).values_list("wallet_id", flat=True).distinct())
-
-
-def count_parked(subscriber: Subscriber) -> int:
-    return _waiting(subscriber).count()
+def parked(subscriber: Subscriber) -> Counter[UUID]:
+    """How much waits, by wallet."""
+    return Counter(dict(_waiting(subscriber).values_list("wallet_id").annotate(Count("id"))))
 
 
 def _waiting(subscriber: Subscriber) -> QuerySet[ParkedEvent]:

@@ -29,9 +29,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
 from wallets.events.addresses import check_url, resolve
-from wallets.events.cloudevents import Event, test_event
-from wallets.events.relay import BEHIND
-from wallets.events.subscribers import Failure
+from wallets.events.cloudevents import CONTENT_TYPE, Event, test_event
+from wallets.events.subscribers import BEHIND, Failure
 from wallets.ledger.gather import once
 from wallets.models import Delivery, Subscriber
 
@@ -43,7 +42,6 @@ LOOK: Final = 0.25  # seconds between two looks for requests that take too long
 LONGEST: Final = 10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
 AT_ONCE: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
 ENOUGH: Final = 3  # failures in a row: it is the other side, not the event
-SINGLE: Final = "application/cloudevents+json"
 BATCH: Final = "application/cloudevents-batch+json"
 
 MOST_ADDRESSES: Final = 3  # of a host, that are tried one after the other
@@ -281,7 +279,7 @@ def _headers(subscriber: Subscriber, message: _Message) -> dict[str, str]:
     timestamp = int(time.time())
     signatures = [sign(secret, message.id, timestamp, message.body) for secret in _secrets(subscriber)]
     return {
-        "Content-Type": BATCH if message.is_batch else SINGLE,
+        "Content-Type": BATCH if message.is_batch else CONTENT_TYPE,
         "User-Agent": "walletsvc",
         "Webhook-Id": message.id,
         "Webhook-Timestamp": str(timestamp),

@@ -168,7 +168,7 @@ class Tables:
         if not ids:
             return set()
         lock = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
-        numbers = {_lock_number(chosen): chosen for chosen in ids}
+        numbers = {lock_number(chosen): chosen for chosen in ids}
         sql = f"SELECT n, {lock}(n)::text FROM unnest(%s::bigint[]) AS n"  # noqa: S608
         return {numbers[n] for n, locked in self._rows(sql, [sorted(numbers)]) if locked == "false"}
 
@@ -275,5 +275,5 @@ def _as_json(rows: Sequence[Record] | Sequence[WalletState] | Sequence[HoldState
     return orjson.dumps(rows, default=str).decode()  # Decimals are all that it does not know: as text, exact
 
 
-def _lock_number(chosen: UUID) -> int:
+def lock_number(chosen: UUID) -> int:
     return int.from_bytes(chosen.bytes[8:], "big", signed=True)

@@ -31,6 +31,7 @@ if FOLDER in os.environ:
 OURS: Final = CollectorRegistry()
 FRESH: Final = 1.0  # seconds until the files say what has happened, and what stands: queues, the pool
 BOUNDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds of an answer
+FINE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)  # of what shares a call
 
 REQUESTS: Final = Counter(
     "walletsvc_http_requests", "Answers, by route", ["route", "method", "status"], registry=OURS
@@ -60,14 +61,14 @@ BATCH_WAIT: Final = Histogram(
     "walletsvc_batch_wait_seconds",
     "How long the first item of a call had waited for it",
     ["queue"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+    buckets=FINE,
     registry=OURS,
 )
 BATCH_SECONDS: Final = Histogram(
     "walletsvc_batch_seconds",
     "Time of a call: of the committer, a transaction with its commit",
     ["queue"],
-    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+    buckets=FINE,
     registry=OURS,
 )
 QUEUE: Final = Gauge(
