@@ -96,7 +96,9 @@ class Person:
     def go_home_in_a_hurry(self) -> None:
         """With a clock of the page's own, which `let_time_pass` moves."""
         self.page.clock.install()
-        self.go_home()
+        self.page.goto("about:blank")  # what the page before it asked for is not taken for this one's
+        with self.page.expect_response("**/events"):  # it has asked for what happens from now on
+            self.go_home()
 
     def end_session(self) -> None:
         """Elsewhere. The page has just looked, and does not notice yet."""
