@@ -5,13 +5,23 @@ COPY requirements.txt .
 RUN python3 -m venv --without-pip /venv \
  && python3 -m pip --python=/venv/bin/python install \
         --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-        --only-binary=:all: --requirement=requirements.txt
+        --require-hashes --only-binary=:all: --requirement=requirements.txt
+
+# What /venv holds, as CycloneDX. Whatever the base image brings is for its own list.
+FROM packages AS sbom
+COPY requirements-sbom.txt pyproject.toml ./
+RUN python3 -m pip install \
+        --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+        --require-hashes --only-binary=:all: --requirement=requirements-sbom.txt \
+ && python3 -m cyclonedx_py environment --pyproject=pyproject.toml --output-reproducible --no-validate \
+        --output-file=/sbom.json /venv/bin/python
 
 # The base brings CA certificates, for what the service calls itself: webhooks, a broker, a collector.
 FROM python:3.13-slim
 # A number, so that an orchestrator can see that it is not root.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin walletsvc
 COPY --from=packages /venv /venv
+COPY --from=sbom /sbom.json /usr/share/doc/walletsvc/sbom.json
 WORKDIR /app
 COPY manage.py ./
 COPY walletsvc walletsvc

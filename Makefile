@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages run test faults browser bench loadtest restore-drill alone check formatted format lint types roundtrip clean
+.PHONY: help messages run test faults campaign fuzz browser bench loadtest restore-drill alone check formatted format lint \
+	types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
@@ -31,6 +32,14 @@ endif
 faults: .venv/ready ## the tests that break database and workers under load, alone; FAULTS=long takes its time
 	@$(PYTHON) -m pytest tests/faults $(ARGS)
 
+# With exec the signals for make's child reach it; setpriv ends it when make is killed.
+campaign: .venv/ready ## break everything at random under load and check the ledger; SEED=1 MINUTES=60, ARGS=--help
+	@exec setpriv --pdeathsig TERM $(PYTHON) -m tests.campaign \
+		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
+
+fuzz: .venv/ready ## ask the service whatever there is to ask: SEED=7 MINUTES=30 choose, for each of three runs
+	@SEED=$(or $(SEED),1) MINUTES=$(or $(MINUTES),10) $(PYTHON) -m pytest tests/fuzz --hypothesis-seed=$(or $(SEED),1) $(ARGS)
+
 browser: .venv/ready ## the tests of the pages in a Chromium, alone
 	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
@@ -44,7 +53,7 @@ restore-drill: .venv/ready ## back up under load, have an accident, restore to t
 	@$(PYTHON) -m local.drill $(ARGS)
 
 check: COVERAGE := --cov-fail-under=95
-check: formatted lint types roundtrip alone test ## all that has to pass before a change is done
+check: formatted lint types security roundtrip alone test ## all that has to pass before a change is done
 
 alone: .venv/ready ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
 	@GROUP_COMMIT=off $(PYTHON) -m pytest --numprocesses 2 --dist loadfile \
@@ -62,6 +71,29 @@ lint: .venv/ready ## look for mistakes with ruff
 types: .venv/ready ## check the types with mypy
 	@SECRET_KEY=only-for-the-type-checker-which-imports-the-settings \
 		DATABASE_URL=postgres://nobody@localhost/none $(PYTHON) -m mypy
+
+# Neither asks the network. What is no secret though it looks like one is written down in .secrets.baseline.
+security: .venv/ready ## look for weaknesses with bandit and for secrets with detect-secrets
+	@$(PYTHON) -m bandit --quiet --configfile pyproject.toml --recursive walletsvc wallets local
+	@git ls-files -z --cached --others --exclude-standard | \
+		xargs -0 $(PYTHON) -m detect_secrets.pre_commit_hook --no-verify --baseline .secrets.baseline
+
+audit: .venv/ready ## ask the network which of the pinned packages have known vulnerabilities
+	@$(PYTHON) -m pip_audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
+
+requirements: .venv/ready ## pin with hashes all that requirements*.in bring along; ARGS=--upgrade takes the newest
+	@for name in requirements requirements-sbom requirements-dev; do \
+		$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes \
+			--no-emit-index-url --custom-compile-command "make requirements" \
+			--output-file $$name.txt $$name.in $(ARGS) || exit; done
+
+# In a virtual environment as the image has it. What the base image brings is not in it.
+sbom: .venv/ready ## write sbom.json: the packages of the image and their licences, as CycloneDX
+	@rm -rf .local/sbom && python3 -m venv --without-pip .local/sbom
+	@$(PYTHON) -m pip --python=.local/sbom/bin/python install --quiet --disable-pip-version-check \
+		--require-hashes --only-binary=:all: --requirement=requirements.txt
+	@$(PYTHON) -m cyclonedx_py environment --pyproject=pyproject.toml --output-reproducible --no-validate \
+		--output-file sbom.json .local/sbom/bin/python
 
 roundtrip: .venv/ready ## apply the changelogs, roll all of them back and apply them again
 	@$(PYTHON) -m local.roundtrip

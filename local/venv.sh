@@ -26,6 +26,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     python3 -m venv --clear .venv || fail "the virtual environment cannot be made; the reason is above"
 fi
 echo "Installing the packages of requirements-dev.txt"
-.venv/bin/python -m pip install --disable-pip-version-check --requirement requirements-dev.txt ||
+.venv/bin/python -m pip install --disable-pip-version-check --require-hashes --requirement requirements-dev.txt ||
     fail "the packages cannot be installed; the reason is above"
 touch .venv/ready

@@ -7,16 +7,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import packages_distributions, requires
+from importlib.metadata import packages_distributions
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from local import ROOT
+from tests.test_supply_chain import pins
 from wallets.events import brokers, webhooks
 
 REQUIRED = {
@@ -197,21 +197,9 @@ def test_the_defaults_are_those_of_production() -> None:
     assert read["HTTPS"] == "on"
 
 
-def installed_with(requirement: Requirement) -> set[str]:
-    """The distributions that pip installs for it, itself included."""
-    found: set[str] = {canonicalize_name(requirement.name)}
-    for line in requires(requirement.name) or ():
-        further = Requirement(line)
-        extras = requirement.extras or {""}
-        if not further.marker or any(further.marker.evaluate({"extra": extra}) for extra in extras):
-            found |= installed_with(further)
-    return found
-
-
 def test_the_service_starts_with_what_requirements_txt_installs() -> None:
     """The packages of the tests are not there in production."""
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    installed = set[str]().union(*(installed_with(Requirement(line)) for line in lines if line[0] != "#"))
+    installed = {pin.name for pin in pins("requirements")}
     missing = [
         module
         for module, owners in packages_distributions().items()
@@ -302,14 +290,34 @@ def test_compose_hands_the_service_its_settings_and_no_other_password(services: 
     assert services["inbox"]["environment"] == services["relay"]["environment"] == environment
 
 
-def test_compose_runs_the_service_with_no_more_than_it_needs(services: dict[str, Any]) -> None:
-    for name in ("setup", "web", "inbox", "relay"):
-        assert services[name]["read_only"] is True
-        assert services[name]["pull_policy"] == "never"
-    for name in set(services) - {"db"}:
-        assert services[name]["cap_drop"] == ["ALL"]
-        assert services[name]["security_opt"] == ["no-new-privileges:true"]
+OURS = {"setup", "web", "inbox", "relay"}
+
+
+def test_compose_runs_everything_with_no_more_than_it_needs(services: dict[str, Any]) -> None:
+    writing = {"rabbitmq"}
+    for name, service in services.items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], (
+            name
+        )  # so the seccomp profile is Docker's
+        assert service["read_only"] is (name not in writing), name
+        assert "/tmp" in service["tmpfs"], name  # noqa: S108
+        assert not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "userns_mode"} & set(
+            service
+        )
+        assert not any("docker.sock" in volume for volume in service.get("volumes", [])), name
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
     assert services["web"]["ports"] == ["127.0.0.1:${PORT:-8000}:8000"]
+
+
+def test_compose_runs_nothing_as_root(services: dict[str, Any]) -> None:
+    users = {name: service["user"] for name, service in services.items() if "user" in service}
+    assert set(services) - set(users) == OURS  # whose user the Dockerfile names, by number
+    assert [name for name, user in users.items() if re.match("root|0", user)] == []
+
+
+def test_compose_takes_our_image_from_nobody(services: dict[str, Any]) -> None:
+    assert {name for name, service in services.items() if service.get("pull_policy") == "never"} == OURS
 
 
 def test_compose_observes_the_service_from_behind_passwords_and_on_this_machine_alone(
@@ -317,8 +325,6 @@ def test_compose_observes_the_service_from_behind_passwords_and_on_this_machine_
 ) -> None:
     for name in ("prometheus", "grafana"):
         assert services[name]["profiles"] == ["observability"]
-        assert services[name]["read_only"] is True
-        assert all(port.startswith("127.0.0.1:") for port in services[name]["ports"])
         assert re.search(r"test -n .* exit 1", services[name]["command"][0])
     for service in services.values():
         for volume in service.get("volumes", []):

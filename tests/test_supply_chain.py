@@ -1,0 +1,235 @@
+"""What others have made: pinned, the same as was reviewed, looked through and listed."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import venv
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import files, requires, version
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from local import ROOT
+
+FILES = ("requirements", "requirements-sbom", "requirements-dev")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+class Pin(NamedTuple):
+    requirement: Requirement
+    hashes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return canonicalize_name(self.requirement.name)
+
+    @property
+    def is_for_this_machine(self) -> bool:
+        return not self.requirement.marker or self.requirement.marker.evaluate()
+
+
+@cache
+def pins(file: str) -> tuple[Pin, ...]:
+    """What is installed, as `make requirements` wrote it."""
+    text = (ROOT / f"{file}.txt").read_text().replace("\\\n", "")
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    parts = (re.split(r"\s+--hash=sha256:", line) for line in lines)
+    return tuple(Pin(Requirement(first), tuple(hashes)) for first, *hashes in parts)
+
+
+def asked_for(file: str) -> list[Requirement]:
+    """What we import or run ourselves, with that of the files that it refers to."""
+    lines = (ROOT / f"{file}.in").read_text().splitlines()
+    further = [line.removeprefix("-r ").removesuffix(".txt") for line in lines if line.startswith("-r ")]
+    own = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    return own + [requirement for name in further for requirement in asked_for(name)]
+
+
+def installed() -> dict[str, str]:
+    """The version of each package that the service needs on this machine."""
+    return {pin.name: version(pin.name) for pin in pins("requirements") if pin.is_for_this_machine}
+
+
+def brought_by(requirement: Requirement, seen: set[str]) -> Iterator[str]:
+    """The distributions that pip installs for it, itself included."""
+    if (wanted := f"{canonicalize_name(requirement.name)}{sorted(requirement.extras)}") in seen:
+        return
+    seen.add(wanted)
+    yield canonicalize_name(requirement.name)
+    for line in requires(requirement.name) or ():
+        further = Requirement(line)
+        extras = requirement.extras or {""}
+        if not further.marker or any(further.marker.evaluate({"extra": extra}) for extra in extras):
+            yield from brought_by(further, seen)
+
+
+# --- Pinned -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("file", FILES)
+def test_every_package_is_pinned_to_one_version_and_its_hashes(file: str) -> None:
+    names = [pin.name for pin in pins(file)]
+    assert len(names) == len(set(names)) > len(asked_for(file)) / 2
+    for pin in pins(file):
+        assert re.fullmatch(r"==[^*,]+", str(pin.requirement.specifier)), pin
+        assert pin.requirement.url is None
+        assert pin.hashes, pin
+        assert [each for each in pin.hashes if not re.fullmatch("[0-9a-f]{64}", each)] == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_what_is_asked_for_is_what_is_pinned(file: str) -> None:
+    """Else somebody has forgotten `make requirements`."""
+    asked = {canonicalize_name(each.name): str(each.specifier) for each in asked_for(file)}
+    pinned = {pin.name: str(pin.requirement.specifier) for pin in pins(file)}
+    assert asked.items() <= pinned.items()
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_nothing_is_pinned_that_nobody_needs_and_all_of_it_is_installed(file: str) -> None:
+    here = {pin.name: str(pin.requirement.specifier) for pin in pins(file) if pin.is_for_this_machine}
+    seen: set[str] = set()
+    assert {name for each in asked_for(file) for name in brought_by(each, seen)} == set(here)
+    assert {name: f"=={version(name)}" for name in here} == here
+
+
+def test_the_tests_run_on_the_versions_of_the_image() -> None:
+    of_tests = {pin.name: pin for pin in pins("requirements-dev")}
+    for pin in (*pins("requirements"), *pins("requirements-sbom")):
+        assert of_tests[pin.name].requirement.specifier == pin.requirement.specifier
+        assert set(of_tests[pin.name].hashes) == set(pin.hashes)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_no_file_says_where_packages_come_from(file: str) -> None:
+    """That is the machine's to say: a mirror is nobody else's business."""
+    for path in (ROOT / f"{file}.in", ROOT / f"{file}.txt"):
+        assert re.findall(r"://|index-url|find-links|trusted-host", path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", ["Dockerfile", "local/venv.sh", "Makefile"])
+def test_nothing_is_installed_without_its_hashes(path: str) -> None:
+    lines = (ROOT / path).read_text().replace("\\\n", "").splitlines()
+    commands = [line for line in lines if re.search(r"-m pip .*\binstall ", line)]
+    assert commands
+    assert [command for command in commands if "--require-hashes" not in command] == []
+
+
+# --- Looked through ---------------------------------------------------------------------------------
+def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    """A module of ours or of a package."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+SCAN = ("detect_secrets.pre_commit_hook", "--no-verify", "--baseline", ".secrets.baseline")
+# Put together here, else they would be found here.
+PLANTED = (
+    "AKIA" + "IOSFODNN7EXAMPLA",
+    "-----BEGIN RSA " + "PRIVATE KEY-----",
+    "password = '" + "Tr0ub4dor-and-3" + "'",
+    "postgres://walletsvc_app:" + "Tr0ub4dor-and-3" + "@db/walletsvc",
+)
+
+
+@pytest.mark.parametrize("secret", PLANTED, ids=("key id", "private key", "password", "address"))
+def test_a_secret_in_a_file_is_found(tmp_path: Path, secret: str) -> None:
+    file = tmp_path / "settings_of_production.py"
+    file.write_text(f'"""{secret}"""\n' if "'" not in secret else f"{secret}\n")
+    done = run(*SCAN, file)
+    assert (done.returncode, str(file) in done.stdout) == (1, True), done.stdout
+
+
+def test_what_is_written_down_as_no_secret_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "settings_of_tests.py"
+    file.write_text("password = 'hunter2-in-a-test'\n")
+    assert run(*SCAN, file).returncode == 0
+
+
+def test_the_written_down_excuse_no_file_and_no_line() -> None:
+    written = json.loads((ROOT / ".secrets.baseline").read_text())
+    assert written["results"] == {}
+    filters = {each["path"].rpartition(".")[2] for each in written["filters_used"]}
+    assert {"should_exclude_file", "should_exclude_line"} & filters == set()
+    assert len(written["plugins_used"]) >= 27
+
+
+@pytest.mark.parametrize(
+    "line", ["subprocess.call(sys.argv[1], shell=True)", "hashlib.md5(b'')", "pickle.loads(b'')"]
+)
+def test_a_weakness_is_found(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "weak.py"
+    file.write_text(f"import hashlib, pickle, subprocess, sys\n{line}\n")
+    assert run("bandit", "--quiet", "--configfile", "pyproject.toml", file).returncode == 1
+
+
+def test_what_bandit_does_not_ask_ruff_does() -> None:
+    implied = {"B404", "B703"}
+    ruff = PROJECT["tool"]["ruff"]["lint"]
+    assert "S" in ruff["select"]
+    for name in set(PROJECT["tool"]["bandit"]["skips"]) - implied:
+        rule = name.replace("B", "S")
+        assert rule not in ruff["ignore"]
+        assert run("ruff", "rule", rule).returncode == 0
+
+
+# --- Listed -----------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with what is known of each package of the image: the list is made of that."""
+    folder = tmp_path_factory.mktemp("image")
+    venv.create(folder)
+    (packages,) = folder.glob("lib/python*/site-packages")
+    for name in installed():
+        for file in files(name) or ():
+            if file.parent.name.endswith(".dist-info"):
+                (packages / file.parent).mkdir(exist_ok=True)
+                shutil.copy(str(file.locate()), packages / file)
+    return folder
+
+
+# Whether it is valid is asked below, once: that takes long.
+MAKE = ("cyclonedx_py", "environment", "--pyproject=pyproject.toml", "--output-reproducible", "--no-validate")
+
+
+@pytest.fixture(scope="module")
+def document(image: Path) -> str:
+    done = run(*MAKE, image / "bin/python")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def errors_in(document: str) -> object:
+    return JsonStrictValidator(SchemaVersion.V1_6).validate_str(document)
+
+
+def test_the_list_of_packages_is_valid_cyclonedx(document: str) -> None:
+    assert errors_in(document) is None
+    assert errors_in('{"bomFormat": "CycloneDX"}') is not None
+
+
+def test_the_list_names_every_package_with_its_version_and_what_it_needs(document: str) -> None:
+    listed = json.loads(document)
+    assert listed["metadata"]["component"]["name"] == "walletsvc"
+    versions = {canonicalize_name(each["name"]): each["version"] for each in listed["components"]}
+    assert versions == installed()
+    needed = {each["ref"].partition("==")[0]: each for each in listed["dependencies"]}
+    assert any(need.startswith("asgiref==") for need in needed["Django"]["dependsOn"])
+
+
+def test_the_list_is_the_same_whenever_it_is_made(document: str, image: Path) -> None:
+    assert run(*MAKE, image / "bin/python").stdout == document
+
+
+def test_the_image_has_its_list() -> None:
+    lines = (ROOT / "Dockerfile").read_text()
+    assert " ".join(MAKE) in lines
+    assert "COPY --from=sbom /sbom.json " in lines
