@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from loadtest import big_ledger, cache, drain, machine, relayed, written, wrk
+from loadtest import big_ledger, cache, drain, machine, relayed, verified, written, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
 from loadtest.servers import (
@@ -24,6 +24,7 @@ from loadtest.servers import (
     REDIS_RAW,
     SERVICE,
     THREADS,
+    UNCHAINED,
     UNGROUPED,
     UNMETERED,
     Kind,
@@ -68,6 +69,7 @@ class Row:
 ROWS = {
     "hot": Row("one hot wallet"),
     "unmetered": Row("the same, without metrics", UNMETERED),
+    "unchained": Row("the same, without hashes", UNCHAINED),
     "key": Row("one hot wallet, by an API key", KEYED),
     "limited": Row("the same, with a rate limit", LIMITED),
     "keys": Row("one hot wallet, with keys", with_keys=True),
@@ -120,6 +122,7 @@ class Bench:
         self.figures = Figures()
         self._cluster = cluster
         self._wallets = create_wallets(cluster)
+        self._unchained = create_wallets(cluster, 1)
         self._key = create_key(cluster)
         self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
 
@@ -162,7 +165,7 @@ class Bench:
 
     def _requests(self, row: Row) -> tuple[Path, Post]:
         """Where the row's requests go, and what is in them."""
-        wallets = self._wallets[: row.wallets]
+        wallets = self._wallets[: row.wallets] if row.kind.is_chained else self._unchained
         post = Post(
             with_keys=row.with_keys,
             prefer="respond-async" if row.is_for_later else None,
@@ -173,7 +176,7 @@ class Bench:
             paths.write_text("/api/v1/operations\n")
             return paths, replace(post, body=bulk_file(wallets[0], row.operations))
         end = "/operation" if row.method == "POST" else ""
-        return paths_file(f"{row.method}-{row.wallets}", wallets, end), post
+        return paths_file(f"{row.method}-{row.wallets}-{row.kind.is_chained}", wallets, end), post
 
     def _measure_drain(self, wallets: int, processes: int) -> Result:
         env = environment(self._cluster.url(), self._servers[SERVICE].address)
@@ -207,10 +210,11 @@ class Bench:
                 self.figures.results["big-ledger"].append(result)
             self.figures.looks = big_ledger.looks(cluster, wallet)
 
-    def verify(self) -> str:
+    def verify(self) -> None:
         """Raises LocalError where any wallet differs from its ledger."""
+        remove_wallets(self._cluster, self._unchained)
         env = environment(self._cluster.url(), self._servers[SERVICE].address)
-        return manage(env, "verify_ledger").strip()
+        self.figures.verified = verified.run(self._cluster, env)
 
     def _cpu(self, server: Server) -> tuple[float, float]:
         """The service's, and that of what keeps its data."""
@@ -226,14 +230,20 @@ class Bench:
         memory.append((done + operations, machine.memory(server.process.pid)))
 
 
-def create_wallets(cluster: Cluster) -> list[str]:
+def create_wallets(cluster: Cluster, number: int = WALLETS) -> list[str]:
     with psycopg.connect(cluster.url(SUPERUSER)) as db:
         rows = db.execute(
             "INSERT INTO wallet (id, currency, label) SELECT uuidv7(), 'RUB', 'bench'"
             " FROM generate_series(1, %s) RETURNING id::text",
-            [WALLETS],
+            [number],
         ).fetchall()
     return [row[0] for row in rows]
+
+
+def remove_wallets(cluster: Cluster, wallets: list[str]) -> None:
+    with psycopg.connect(cluster.url(SUPERUSER)) as db:
+        db.execute("DELETE FROM operation WHERE wallet_id = ANY(%s::uuid[])", [wallets])
+        db.execute("DELETE FROM wallet WHERE id = ANY(%s::uuid[])", [wallets])
 
 
 def create_key(cluster: Cluster) -> str:
@@ -316,7 +326,8 @@ def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     if "crowd" in options.rows:
         print(f"{CROWD_SIZE:,} connections for {CROWD_SECONDS:.0f} s", flush=True)
         bench.measure_crowd()
-    print(f"\n{bench.figures.tables(TITLES)}\n\n{bench.verify()}")
+    bench.verify()
+    print(f"\n{bench.figures.tables(TITLES)}\n\n{bench.figures.verified}")
     file.write_text(json.dumps({"machine": described, **bench.figures.as_json()}, indent=1))
     print(f"All figures: {file}")
     return bench.figures

@@ -5,11 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from loadtest import report
 from loadtest.report import Check, ratio
+from loadtest.verified import Verified
 from loadtest.wrk import Result
+
+ENOUGH: Final = 500_000
 
 
 @dataclass
@@ -19,6 +22,7 @@ class Figures:
     others: list[float] = field(default_factory=list)  # the share of the cores that others took
     database_connections: int = 0  # the most that the crowd led to
     looks: tuple[float, float] | None = None  # at the big ledger: newest page, balance at a time; ms
+    verified: Verified | None = None
 
     def checks(self) -> list[Check]:
         """The figures that were promised, as far as they were measured."""
@@ -31,6 +35,7 @@ class Figures:
             *self._looks(),
             *self._memory(),
             *self._crowd(),
+            *self._verified(),
         ]
 
     def as_json(self) -> dict[str, Any]:
@@ -40,6 +45,7 @@ class Figures:
             "others": self.others,
             "database_connections": self.database_connections,
             "looks_ms": self.looks,
+            "verified": asdict(self.verified) if self.verified else None,
             "checks": [asdict(check) | {"kept": check.is_kept} for check in self.checks()],
         }
 
@@ -52,6 +58,7 @@ class Figures:
         yield from self._ratio("hot", "naive", at_least=9, aim=12)
         yield from self._ratio("hot", "bare", at_least=0.6, aim=0.75)
         yield from self._ratio("hot", "unmetered", at_least=0.97)
+        yield from self._ratio("hot", "unchained", at_least=0.95)
         yield from self._ratio("keys", "hot", at_least=0.85)
         yield from self._ratio("relay", "hot", at_least=1)
         yield from self._ratio("key", "hot", at_least=0.95)
@@ -100,6 +107,11 @@ class Figures:
             page, balance = self.looks
             yield Check("big ledger: newest page, ms", page, at_most=5)
             yield Check("big ledger: balance at a time, ms", balance, at_most=5)
+
+    def _verified(self) -> Iterator[Check]:
+        """Where there was enough to forget the start of the command."""
+        if self.verified and self.verified.operations >= ENOUGH:
+            yield Check("verified: operations a second on one core", self.verified.rate, at_least=100_000)
 
     def _memory(self) -> Iterator[Check]:
         if self.memory:

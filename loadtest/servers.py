@@ -29,6 +29,7 @@ class Kind:
     application: str
     environment: tuple[tuple[str, str], ...] = ()
     has_cache: bool = False  # a Redis of its own
+    is_chained: bool = True  # what it writes can be verified
 
 
 SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
@@ -37,6 +38,7 @@ LIMITED = Kind(
     "walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"), ("RATE_LIMIT_KEY", "100000000/1h"))
 )
 UNMETERED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("METRICS", "off"),))
+UNCHAINED = Kind("walletsvc/gunicorn.py", "loadtest.unchained", is_chained=False)
 UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
 THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
 BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")
@@ -46,6 +48,7 @@ NAIVE = Kind(
     "loadtest/naive/gunicorn.py",
     "loadtest.naive.wsgi",
     (("DJANGO_SETTINGS_MODULE", "loadtest.naive.settings"),),
+    is_chained=False,
 )
 
 

@@ -6,6 +6,7 @@ from itertools import count
 
 import psycopg
 
+from tests.chains import chain_anew
 from tests.cluster import cluster
 
 _days = count()
@@ -31,3 +32,5 @@ def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
                 "UPDATE operation SET created_at = %s WHERE wallet_id = ANY(%s::uuid[]) AND created_at = %s",
                 [time, list(wallet_ids), moment],
             )
+        for wallet_id in wallet_ids:
+            chain_anew(database, wallet_id)

@@ -150,7 +150,7 @@ def tampered(api: Api) -> Iterator[str]:
         ),
         (
             "UPDATE operation SET created_at = 'epoch' WHERE wallet_id = %s AND sequence = 2",
-            "before its predecessor",
+            "operation 2: sequence 2, not 1",
         ),
     ],
 )

@@ -13,22 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
+import psycopg
 import pytest
 
 from loadtest import cache, written, wrk
 from loadtest.crowd import Crowd
 from loadtest.figures import Figures
 from loadtest.profiles import Profile, Stage
-from loadtest.servers import BARE, NAIVE, REDIS, REDIS_RAW, Kind, running
+from loadtest.servers import BARE, NAIVE, REDIS, REDIS_RAW, UNCHAINED, Kind, running
 from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, verdict
 from loadtest.wrk import Post, Result
 from local import ROOT, LocalError
+from tests.chains import chain_anew
 from tests.client import UNKNOWN_ID, Api, OverHttp
+from tests.cluster import cluster
 from tests.conftest import Books, Unchanged
 from tests.keys import new_key
 from wallets.ledger.inbox import drain as drain_inbox
+from wallets.ledger.verify import verify
 from wallets.models import InboxEntry
 
 NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
@@ -43,6 +48,14 @@ def served(kind: Kind) -> Iterator[Api]:
             yield Api(sender)
 
 
+def verify_but_for_hashes(wallet: str) -> None:
+    """Those are wrong, and nothing else is."""
+    assert verify([UUID(wallet)])
+    with psycopg.connect(cluster.url("postgres")) as database:
+        chain_anew(database, wallet)
+    Books((wallet,)).verify()
+
+
 def test_the_naive_shape_answers_as_the_service_does(api: Api, unchanged: Unchanged) -> None:
     wallet = api.open(deposit="10.00")
     with served(NAIVE) as naive:
@@ -54,7 +67,16 @@ def test_the_naive_shape_answers_as_the_service_does(api: Api, unchanged: Unchan
             assert naive.withdraw(wallet, "10.01").status == 400
         assert naive.wallet(wallet).keys() == api.wallet(wallet).keys()
         assert naive.balance(wallet) == api.balance(wallet) == "10.00"
-    Books((wallet,)).verify()
+    verify_but_for_hashes(wallet)
+
+
+def test_the_service_without_hashes_does_all_else(api: Api) -> None:
+    wallet = api.open(deposit="10.00")
+    with served(UNCHAINED) as unchained:
+        theirs, ours = unchained.deposit(wallet, "2.50"), api.deposit(api.open(), "2.50")
+        assert theirs.status == ours.status == 201
+        assert theirs.json.keys() == ours.json.keys()
+    verify_but_for_hashes(wallet)
 
 
 def test_the_service_without_a_database_answers_alike_and_stores_nothing(

@@ -27,8 +27,7 @@ from tests.keys import new_key, new_owner
 from wallets.access import rights
 from wallets.events import subscribers
 from wallets.ledger import inbox
-from wallets.ledger.verify import note_check
-from wallets.models import Subscriber
+from wallets.models import LedgerCheck, Subscriber
 from wallets.observability import metrics
 
 TOKEN = "only-Prometheus-knows-it"
@@ -365,12 +364,12 @@ def test_the_inbox_is_told_while_something_waits(api: Api) -> None:
 
 def test_the_last_check_of_the_ledger_is_told(api: Api) -> None:
     began = datetime.now(UTC)
-    note_check(began, 17, 2)
+    LedgerCheck.objects.create(began_at=began, wallets=17, differences=2)
     now = scrape(api)
     assert now.sum("walletsvc_ledger_check_wallets") == 17
     assert now.sum("walletsvc_ledger_check_differences") == 2
     assert abs(now.sum("walletsvc_ledger_check_ended_timestamp_seconds") - began.timestamp()) < 60
-    note_check(began, 18, 0)
+    LedgerCheck.objects.create(began_at=began, wallets=18, differences=0)
     assert scrape(api).sum("walletsvc_ledger_check_differences") == 0
 
 

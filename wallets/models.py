@@ -25,6 +25,13 @@ class TransactionId(models.Field):  # type: ignore[type-arg]
         return "xid8"
 
 
+class Snapshot(models.Field):  # type: ignore[type-arg]
+    """pg_snapshot: which transactions were done at a moment."""
+
+    def db_type(self, connection: Any) -> str:
+        return "pg_snapshot"
+
+
 class CurrentTransactionId(models.Func):
     function = "pg_current_xact_id"
     arity = 0
@@ -114,6 +121,7 @@ class Wallet(models.Model):
     # operation comes after it.
     updated_at = models.DateTimeField(db_default=Now())
     next_expiry_at = models.DateTimeField(null=True)  # no active hold expires before
+    hash = models.BinaryField(db_default=b"")  # of the last operation; empty before the first
 
     objects = Wallets.as_manager()
 
@@ -188,6 +196,7 @@ class Operation(models.Model):
     accepted_at = models.DateTimeField(null=True)  # where it was accepted for later
     created_at = models.DateTimeField()  # taken under the wallet's lock, strictly rising within the wallet
     transaction_id = TransactionId(db_default=CurrentTransactionId(), editable=False)
+    hash = models.BinaryField()  # SHA-256 of the one before it and of this one (wallets/ledger/chain.py)
 
     objects = Operations.as_manager()
 
@@ -416,6 +425,9 @@ class LedgerCheck(models.Model):
     ended_at = models.DateTimeField(db_default=Now())
     wallets = models.BigIntegerField()
     differences = models.BigIntegerField()
+    operations = models.BigIntegerField(db_default=0)
+    snapshot = Snapshot(null=True)  # what it has seen of the ledger at least
+    is_incremental = models.BooleanField(db_default=False)  # it has seen only what came after the one before
 
     class Meta:
         db_table = "ledger_check"

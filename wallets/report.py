@@ -20,6 +20,7 @@ from psycopg.errors import LockNotAvailable, QueryCanceled
 from wallets.events.subscribers import Standing, standings
 from wallets.ledger import inbox
 from wallets.ledger.tables import database_clock
+from wallets.ledger.verify import last_check
 from wallets.models import LedgerCheck
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class Report:
 
 def make(period: Period) -> Report:
     reader = _Reader()
-    last_check = reader.ask(LAST_CHECK, _last_check)
+    newest_check = reader.ask(LAST_CHECK, last_check)
     waiting = reader.ask("inbox", inbox.waiting)
     subscribers = reader.ask("subscribers", standings)
     sample = reader.ask("operations", _sample, period, ALL)
@@ -196,7 +197,7 @@ def make(period: Period) -> Report:
         busiest=reader.ask("wallets", _busiest, sample),
         inbox=waiting,
         subscribers=subscribers,
-        last_check=last_check,
+        last_check=newest_check,
         left_out=list(reader.left_out),
     )
 
@@ -332,10 +333,6 @@ def _busiest(sample: Sample) -> Busiest:
             if place <= BUSIEST_OF_CURRENCY and wallet.volume
         ],
     )
-
-
-def _last_check() -> LedgerCheck | None:
-    return LedgerCheck.objects.order_by("-id").first()
 
 
 def _rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:

@@ -85,6 +85,7 @@ class WalletOperation(APIView):
                 balance_after=balance,
                 status=Operation.Status.COMPLETED,
                 created_at=wallet.updated_at,
+                hash=bytes(32),  # it has no chain
                 **serializer.validated_data,
             )
         return Response(OperationSerializer(operation).data | LINKS, status=201)

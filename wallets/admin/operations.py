@@ -44,6 +44,7 @@ class OperationAdmin(OfWallet):
             *([("Belongs to", {"fields": links})] if links else []),
             ("Who, why and when", {"fields": ("actor", "description", *times)}),
             ("The client's", {"fields": ("idempotency_key", "metadata")}),
+            ("Evidence", {"fields": ("hashed",)}),
         ]
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
@@ -59,6 +60,10 @@ class OperationAdmin(OfWallet):
     def outcome(self, operation: Operation) -> tuple[str, str]:
         """What gives the colour, and the text: of a rejection its reason."""
         return operation.status, operation.reason or operation.status
+
+    @admin.display(description="hash of it and its predecessor")
+    def hashed(self, operation: Operation) -> str:
+        return bytes(operation.hash).hex()
 
     # --- Links --------------------------------------------------------------------------------------
     @admin.display(description="transfer")

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
+from wallets.ledger import chain
 from wallets.ledger.batch import Batch, Outcome, Repeats
 from wallets.ledger.commands import Capture, Command, Reversal, Together, Void, Work
 from wallets.ledger.rules import Books, WalletState
@@ -45,6 +46,7 @@ def execute(
             return [BUSY for _ in work]
         batch = _load(tables, locked.wallets, _flat(ready), is_recovering)
         outcomes = [_carry_out(batch, item) if locked.has_all_for(item) else BUSY for item in work]
+        chain.extend(batch.written, batch.books.wallets)
         tables.write(batch.written, batch.changed_wallets(), batch.changed_holds(), batch.accepted)
     return outcomes
 

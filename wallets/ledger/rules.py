@@ -70,6 +70,7 @@ class WalletState:
     updated_at: datetime
     next_expiry_at: datetime | None = None  # no active hold expires before
     owner_id: int | None = None
+    hash: bytes = b""  # of its last operation
 
     @property
     def available(self) -> Decimal:
@@ -301,6 +302,7 @@ def enter(books: Books, command: Command, verdict: Verdict, at: datetime) -> Non
             at,
             wallet.next_expiry_at,
             wallet.owner_id,
+            wallet.hash,
         )
         if entry.reverses_id:
             sofar = books.reversed.get(entry.reverses_id, NOTHING)

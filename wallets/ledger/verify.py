@@ -1,49 +1,51 @@
-"""Proof of the books: every balance and sequence worked out again from the ledger alone."""
+"""Proof of the books: hashes, balances, sequences, pairs, holds and reversals, from the ledger alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby, islice
+from typing import Any, Final
 from uuid import UUID
 
 from django.db import connection
 
+from wallets.ledger import chain
+from wallets.ledger.checkpoints import Comparison
+from wallets.ledger.snapshots import NOTHING, Snapshot, reading
+from wallets.ledger.walk import OWNER, Walk
 from wallets.models import LedgerCheck
 
-# One statement, so one snapshot: a wallet and its operations are read as of the same moment, whatever is
-# being posted meanwhile. Each check names what it expects, in the order in which they are reported.
-_DIFFERENCES = """
-WITH signed AS (
-    SELECT wallet_id, sequence, created_at, balance_after,
-           CASE WHEN type IN ('DEPOSIT', 'TRANSFER_IN', 'REVERSAL_IN') THEN amount ELSE -amount END AS amount
-    FROM operation
-    WHERE sequence IS NOT NULL AND wallet_id = ANY(%(wallets)s::uuid[])
-), entry AS (
-    SELECT *,
-           row_number() OVER ordered AS expected_sequence,
-           sum(amount) OVER ordered AS expected_balance,
-           lag(created_at) OVER ordered AS previous_created_at
-    FROM signed
-    WINDOW ordered AS (PARTITION BY wallet_id ORDER BY sequence)
-), total AS (
-    SELECT wallet_id, count(*) AS sequence, sum(amount) AS balance FROM signed GROUP BY wallet_id
+BLOCK: Final = 2000  # operations that are looked at together
+
+_WALLETS: Final = "SELECT id, balance, sequence, hash FROM wallet WHERE id = ANY(%s::uuid[]) ORDER BY id"
+# What came since the last check, along each chain (walk.py reads it).
+_LINES: Final = """
+    COPY (
+        SELECT {is_before}, encode(hash, 'hex'), {columns} FROM operation
+        WHERE wallet_id = ANY('{{{wallets}}}'::uuid[]) AND {is_new}
+        ORDER BY wallet_id, created_at
+    ) TO STDOUT
+"""
+_IS_NEW: Final = (
+    "transaction_id >= '{since.begin}'::xid8 AND NOT pg_visible_in_snapshot(transaction_id, '{since}')"
 )
-SELECT wallet_id, format('operation %%s: sequence %%s, not %%s', sequence, sequence, expected_sequence)
-FROM entry WHERE sequence <> expected_sequence
-UNION ALL
-SELECT wallet_id, format('operation %%s: balance %%s, not %%s', sequence, balance_after, expected_balance)
-FROM entry WHERE balance_after IS DISTINCT FROM expected_balance
-UNION ALL
-SELECT wallet_id, format('operation %%s: written at %%s, before its predecessor', sequence, created_at)
-FROM entry WHERE created_at <= previous_created_at
-UNION ALL
-SELECT id, format('balance %%s, the ledger says %%s', wallet.balance, coalesce(total.balance, 0))
-FROM wallet LEFT JOIN total ON total.wallet_id = wallet.id
-WHERE id = ANY(%(wallets)s::uuid[]) AND wallet.balance <> coalesce(total.balance, 0)
-UNION ALL
-SELECT id, format('sequence %%s, the ledger says %%s', wallet.sequence, coalesce(total.sequence, 0))
-FROM wallet LEFT JOIN total ON total.wallet_id = wallet.id
-WHERE id = ANY(%(wallets)s::uuid[]) AND wallet.sequence <> coalesce(total.sequence, 0)
-UNION ALL
+# Where the last check has left the wallets.
+_STARTS: Final = """
+    SELECT wallet.id, last.id, last.hash, coalesce(moved.sequence, 0), coalesce(moved.balance_after, 0)
+    FROM wallet CROSS JOIN LATERAL (
+        SELECT id, hash FROM operation
+        WHERE wallet_id = wallet.id AND pg_visible_in_snapshot(transaction_id, %(since)s)
+        ORDER BY created_at DESC LIMIT 1
+    ) AS last LEFT JOIN LATERAL (
+        SELECT sequence, balance_after FROM operation
+        WHERE wallet_id = wallet.id AND pg_visible_in_snapshot(transaction_id, %(since)s)
+            AND sequence IS NOT NULL
+        ORDER BY created_at DESC LIMIT 1
+    ) AS moved ON true
+    WHERE wallet.id = ANY(%(wallets)s::uuid[])
+"""
+# What the rows say of each other. Each check names what it expects, in the order in which they are reported.
+_DIFFERENCES: Final = """
 SELECT id, format('held %%s, active holds say %%s', held, coalesce(active.amount, 0))
 FROM wallet LEFT JOIN (
     SELECT wallet_id, sum(amount) AS amount FROM hold
@@ -59,18 +61,17 @@ WHERE hold.status = 'ACTIVE' AND wallet_id = ANY(%(wallets)s::uuid[])
 UNION ALL
 -- The two sides of a transfer, or of its reversal: each has its counterpart, alike but for the direction.
 SELECT one.wallet_id, format('operation %%s of transfer %%s has no counterpart', one.id, one.transfer_id)
-FROM operation AS one
+FROM operation AS one LEFT JOIN operation AS other
+    ON other.transfer_id = one.transfer_id AND other.id <> one.id AND other.status = 'COMPLETED'
+    AND other.wallet_id = one.counterparty_id AND other.counterparty_id = one.wallet_id
+    AND other.amount = one.amount AND other.created_at = one.created_at
+    AND (other.type, one.type) IN (
+        ('TRANSFER_IN', 'TRANSFER_OUT'), ('TRANSFER_OUT', 'TRANSFER_IN'),
+        ('REVERSAL_IN', 'REVERSAL_OUT'), ('REVERSAL_OUT', 'REVERSAL_IN')
+    )
 WHERE one.status = 'COMPLETED' AND one.transfer_id IS NOT NULL AND one.wallet_id = ANY(%(wallets)s::uuid[])
-    AND (
-        SELECT count(*) FROM operation AS other
-        WHERE other.transfer_id = one.transfer_id AND other.id <> one.id AND other.status = 'COMPLETED'
-            AND other.wallet_id = one.counterparty_id AND other.counterparty_id = one.wallet_id
-            AND other.amount = one.amount AND other.created_at = one.created_at
-            AND (other.type, one.type) IN (
-                ('TRANSFER_IN', 'TRANSFER_OUT'), ('TRANSFER_OUT', 'TRANSFER_IN'),
-                ('REVERSAL_IN', 'REVERSAL_OUT'), ('REVERSAL_OUT', 'REVERSAL_IN')
-            )
-    ) <> 1
+    AND one.transaction_id >= %(begin)s::xid8
+GROUP BY one.wallet_id, one.id, one.transfer_id HAVING count(other.id) <> 1
 UNION ALL
 -- A hold and what the ledger says of it: placed once, and ended as it stands.
 SELECT hold.wallet_id,
@@ -81,6 +82,13 @@ FROM hold LEFT JOIN LATERAL (
         AND (operation.id = hold.id AND type = 'HOLD' OR operation.hold_id = hold.id)
 ) AS ends ON true
 WHERE hold.wallet_id = ANY(%(wallets)s::uuid[])
+    AND (
+        %(begin)s::xid8 = %(nothing)s::xid8 OR hold.status = 'ACTIVE' OR hold.id IN (
+            SELECT coalesce(hold_id, id) FROM operation
+            WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(begin)s::xid8
+                AND type IN ('HOLD', 'CAPTURE', 'VOID')
+        )
+    )
     AND coalesce(ends.what, '') <> concat_ws(', ', 'HOLD ' || amount, CASE status
         WHEN 'CAPTURED' THEN 'CAPTURE ' || captured_amount WHEN 'VOIDED' THEN 'VOID ' || amount
     END)
@@ -89,7 +97,7 @@ SELECT operation.wallet_id,
     format('%%s %%s is of hold %%s, but there is none', type, operation.id, coalesce(hold_id, operation.id))
 FROM operation
 WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND wallet_id = ANY(%(wallets)s::uuid[])
-    AND (status = 'COMPLETED' OR type <> 'HOLD')
+    AND transaction_id >= %(begin)s::xid8 AND (status = 'COMPLETED' OR type <> 'HOLD')
     AND NOT EXISTS (
         SELECT FROM hold
         WHERE hold.id = coalesce(hold_id, operation.id) AND hold.wallet_id = operation.wallet_id
@@ -100,6 +108,7 @@ SELECT original.wallet_id,
 FROM operation AS back JOIN operation AS original
     ON original.id = back.reverses_id AND original.wallet_id = back.wallet_id
 WHERE back.status = 'COMPLETED' AND back.wallet_id = ANY(%(wallets)s::uuid[])
+    AND back.reverses_id IS NOT NULL
 GROUP BY original.id, original.wallet_id, original.amount, original.status
 HAVING sum(back.amount) > original.amount OR original.status <> 'COMPLETED'
 UNION ALL
@@ -126,9 +135,66 @@ class Difference:
 
 def verify(wallet_ids: Sequence[UUID]) -> list[Difference]:
     """What is wrong with the books of these wallets: nothing, one hopes."""
-    with connection.cursor() as cursor:
-        cursor.execute(_DIFFERENCES, {"wallets": list(wallet_ids)})
-        return [Difference(*row) for row in cursor.fetchall()]
+    return list(Verification().check(wallet_ids))
+
+
+class Verification:
+    """Wallets that are checked batch by batch, each as of one moment, whatever is being posted meanwhile.
+
+    What came up to the snapshot `since` is taken for right. Each chain is compared, up to where it was then,
+    with a checkpoint: then the batches are in ascending id, and `comparison.finish` has the last word.
+    """
+
+    def __init__(
+        self,
+        since: Snapshot = NOTHING,
+        comparison: Comparison | None = None,
+        notice: Callable[[int], object] = lambda operations: None,
+    ) -> None:
+        self.operations = 0
+        self._since = since
+        self._comparison = comparison
+        self._notice = notice
+
+    def check(self, wallet_ids: Sequence[UUID]) -> Iterator[Difference]:
+        ids = list(wallet_ids)
+        with reading() as cursor:
+            walks = {str(row[0]).encode(): Walk(*row) for row in cursor.execute(_WALLETS, [ids])}
+            if self._since != NOTHING:
+                for wallet_id, *start in cursor.execute(_STARTS, {"wallets": ids, "since": f"{self._since}"}):
+                    walks[str(wallet_id).encode()].start(*start)
+            yield from self._walk(cursor, walks)
+            parameters = {"wallets": ids, "begin": f"{self._since.begin}", "nothing": f"{NOTHING.begin}"}
+            for row in cursor.execute(_DIFFERENCES, parameters):
+                yield Difference(*row)
+
+    def _walk(self, cursor: Any, walks: dict[bytes, Walk]) -> Iterator[Difference]:
+        with cursor.copy(self._lines(walks)) as lines:
+            for block in _blocks(map(bytes, lines)):
+                for owner, of_wallet in groupby(block, OWNER):
+                    walk = walks[owner]
+                    yield from (Difference(walk.wallet_id, what) for what in walk.follow(list(of_wallet)))
+                self.operations += len(block)
+                self._notice(len(block))
+        for walk in walks.values():
+            yield from (Difference(walk.wallet_id, what) for what in walk.end())
+            if self._comparison and walk.head_then:
+                found = self._comparison.add(walk.wallet_id, walk.head_then)
+                yield from (Difference(*difference) for difference in found)
+
+    def _lines(self, walks: Iterable[bytes]) -> str:
+        then = self._comparison.snapshot if self._comparison else NOTHING
+        return _LINES.format(
+            is_before="'f'" if then == NOTHING else f"pg_visible_in_snapshot(transaction_id, '{then}')",
+            is_new="true" if self._since == NOTHING else _IS_NEW.format(since=self._since),
+            columns=", ".join(chain.COLUMNS),
+            wallets=b",".join(walks).decode(),
+        )
+
+    def finish(self) -> Iterator[Difference]:
+        """When all wallets have been checked."""
+        if self._comparison:
+            yield from (Difference(*difference) for difference in self._comparison.finish())
 
 
 def wallet_batches(size: int) -> Iterator[list[UUID]]:
@@ -144,6 +210,39 @@ def wallet_batches(size: int) -> Iterator[list[UUID]]:
         last = batch[-1]
 
 
-def note_check(began_at: datetime, wallets: int, differences: int) -> None:
-    """Write down that all wallets were verified. Raises django.db.Error where nothing can be written."""
-    LedgerCheck.objects.create(began_at=began_at, wallets=wallets, differences=differences)
+def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(lines)
+    while block := list(islice(rest, BLOCK)):
+        yield block
+
+
+# --- From one check to the next ---------------------------------------------------------------------
+_CHANGED: Final = """
+    SELECT wallet_id FROM operation
+    WHERE transaction_id >= %(begin)s::xid8 AND NOT pg_visible_in_snapshot(transaction_id, %(since)s)
+    UNION
+    SELECT wallet_id FROM wallet_change
+    WHERE transaction_id >= %(begin)s::xid8 AND NOT pg_visible_in_snapshot(transaction_id, %(since)s)
+    ORDER BY wallet_id
+"""
+
+
+def changed_batches(since: Snapshot, size: int) -> Iterator[list[UUID]]:
+    """The ids of the wallets to which something has happened since then, in batches by id."""
+    with connection.cursor() as cursor:
+        cursor.execute(_CHANGED, {"begin": f"{since.begin}", "since": f"{since}"})
+        changed = [row[0] for row in cursor.fetchall()]
+    for start in range(0, len(changed), size):
+        yield changed[start : start + size]
+
+
+def now() -> tuple[datetime, Snapshot]:
+    """The database's time, and what is committed: what is checked from now on has at least that."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp(), pg_current_snapshot()::text")
+        at, snapshot = cursor.fetchone()
+    return at, Snapshot.parse(snapshot)
+
+
+def last_check() -> LedgerCheck | None:
+    return LedgerCheck.objects.order_by("-id").first()

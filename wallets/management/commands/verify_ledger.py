@@ -1,54 +1,126 @@
-"""manage.py verify_ledger: recompute every balance and sequence from the ledger."""
+"""manage.py verify_ledger: hashes, balances and sequences, recomputed from the ledger."""
 
 import sys
-from datetime import datetime
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, Error
+from django.db import Error, connection
 from tqdm import tqdm
 
 from wallets.api.values import Id
-from wallets.ledger.tables import database_clock
-from wallets.ledger.verify import note_check, verify, wallet_batches
+from wallets.ledger import checkpoints, verify
+from wallets.ledger.checkpoints import CheckpointError, Comparison
+from wallets.ledger.snapshots import NOTHING, Snapshot
+from wallets.ledger.verify import Verification
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
-from wallets.models import Wallet
+from wallets.models import LedgerCheck, Wallet
+
+# About how many operations there are, for the progress: what ANALYZE last saw, or what the wallets count.
+_ESTIMATE = """
+    SELECT greatest(
+        (SELECT reltuples FROM pg_class WHERE oid = 'operation'::regclass),
+        (SELECT sum(sequence) FROM wallet)
+    )::bigint
+"""
 
 
 class Command(Base):
-    help = "Recompute every balance and sequence from the ledger; exit 1 and name what differs."
+    help = "Recompute every hash, balance and sequence from the ledger; exit 1 and name what differs."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--wallet", type=argument(Id), action="append", help="only this one (repeatable)")
+        parser.add_argument(
+            "--incremental", action="store_true", help="only what came after the last check, which was right"
+        )
+        parser.add_argument(
+            "--checkpoint", type=Path, metavar="FILE", help="prove that nothing before it was changed since"
+        )
+        parser.add_argument(
+            "--public-key", type=Path, metavar="FILE", help="of the checkpoint's signature (Ed25519, PEM)"
+        )
         parser.add_argument("--batch", type=int, default=1000, help="wallets a query (default: %(default)s)")
 
     def handle(self, **options: Any) -> None:
+        self._refuse_what_contradicts(options)
+        comparison = self._comparison(options["checkpoint"], options["public_key"])
+        began_at, snapshot = verify.now()
+        since = self._last_check() if options["incremental"] else NOTHING
+        total = None if options["wallet"] or options["incremental"] else _estimate()
+        checked = wrong = 0
+        with tqdm(
+            total=total, unit=" operations", unit_scale=True, file=sys.stderr, disable=None
+        ) as progress:
+            verification = Verification(since, comparison, progress.update)
+            for batch in self._batches(options, since):
+                wrong += self._tell(verification.check(batch))
+                checked += len(batch)
+            wrong += self._tell(verification.finish())
+        operations = verification.operations
+        if not options["wallet"]:
+            self._note(
+                LedgerCheck(
+                    began_at=began_at,
+                    wallets=checked,
+                    operations=operations,
+                    differences=wrong,
+                    snapshot=str(snapshot),
+                    is_incremental=options["incremental"],
+                )
+            )
+        what = f"{operations} operations of {checked} wallets"
+        if wrong:
+            raise CommandError(f"{wrong} differences in {what}", returncode=1)
+        self.stdout.write(f"{what} verified: every hash follows, every balance equals its ledger")
+        if comparison:
+            self.stdout.write(
+                f"nothing before the checkpoint of {comparison.made_at:%Y-%m-%d %H:%M:%SZ} has changed"
+            )
+
+    def _refuse_what_contradicts(self, options: dict[str, Any]) -> None:
         if options["batch"] < 1:
             self.refuse("--batch must be at least 1")
-        batches = (
-            [self._existing(options["wallet"])] if options["wallet"] else wallet_batches(options["batch"])
-        )
-        total = len(options["wallet"]) if options["wallet"] else Wallet.objects.count()
-        began_at = database_clock(DEFAULT_DB_ALIAS)
-        checked = wrong = 0
-        with tqdm(total=total, unit=" wallets", file=sys.stderr, disable=None) as progress:
-            for batch in batches:
-                for difference in verify(batch):
-                    wrong += 1
-                    self.stdout.write(f"{difference.wallet_id} {difference.what}")
-                checked += len(batch)
-                progress.update(len(batch))
-        if not options["wallet"]:
-            self._note(began_at, checked, wrong)
-        if wrong:
-            raise CommandError(f"{wrong} differences in {checked} wallets", returncode=1)
-        self.stdout.write(f"{checked} wallets verified, every balance equals its ledger")
+        if sum(bool(options[name]) for name in ("wallet", "incremental", "checkpoint")) > 1:
+            self.refuse("--wallet, --incremental and --checkpoint exclude each other")
+        if bool(options["checkpoint"]) != bool(options["public_key"]):
+            self.refuse("--checkpoint needs --public-key, and the other way round")
 
-    def _note(self, began_at: datetime, wallets: int, differences: int) -> None:
+    def _comparison(self, file: Path | None, key: Path | None) -> Comparison | None:
+        if not file or not key:
+            return None
+        try:
+            return Comparison(checkpoints.read(file.read_bytes(), checkpoints.public_key(key.read_bytes())))
+        except (OSError, CheckpointError) as error:
+            self.refuse(str(error))
+
+    def _last_check(self) -> Snapshot:
+        last = verify.last_check()
+        if last is None or last.snapshot is None:
+            return NOTHING
+        if last.differences:
+            self.refuse("the last check found differences: verify all of the ledger")
+        return Snapshot.parse(last.snapshot)
+
+    def _batches(self, options: dict[str, Any], since: Snapshot) -> Iterator[list[UUID]]:
+        if options["wallet"]:
+            return iter([self._existing(options["wallet"])])
+        if since != NOTHING:
+            return verify.changed_batches(since, options["batch"])
+        return verify.wallet_batches(options["batch"])
+
+    def _tell(self, differences: Iterator[verify.Difference]) -> int:
+        told = 0
+        for told, difference in enumerate(differences, 1):  # noqa: B007
+            self.stdout.write(f"{difference.wallet_id} {difference.what}")
+        return told
+
+    def _note(self, check: LedgerCheck) -> None:
         """The verdict stands without its record: a copy of the database that is read-only can be verified."""
         try:
-            note_check(began_at, wallets, differences)
+            check.save(force_insert=True)
         except Error as error:
             self.stderr.write(f"this check could not be recorded: {str(error).strip().splitlines()[0]}")
 
@@ -58,3 +130,10 @@ class Command(Base):
             if wallet_id not in found:
                 self.refuse(f"there is no wallet {wallet_id}")
         return wallet_ids
+
+
+def _estimate() -> int | None:
+    with connection.cursor() as cursor:
+        cursor.execute(_ESTIMATE)
+        estimate: int | None = cursor.fetchone()[0]
+        return estimate

@@ -1,0 +1,404 @@
+"""Whoever may do everything with the database changes the ledger by hand: it is found, and named."""
+
+import base64
+import subprocess
+from collections.abc import Callable, Iterator
+from io import StringIO
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from django.core.management import CommandError, call_command
+
+from tests.chains import chain_anew
+from tests.client import Api
+from tests.cluster import cluster
+from wallets.ledger import checkpoints, verify
+from wallets.ledger.checkpoints import Comparison
+from wallets.ledger.verify import Verification
+from wallets.models import Operation
+
+COLUMNS = [str(field.column) for field in Operation._meta.local_concrete_fields]
+OTHERS = ", ".join(column for column in COLUMNS if column not in ("id", "sequence", "created_at", "hash"))
+
+
+@pytest.fixture
+def superuser() -> Iterator[psycopg.Connection]:
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
+        yield database
+
+
+class Books:
+    """A wallet with four deposits, and another beside it, which stay for this test alone."""
+
+    def __init__(self, api: Api, superuser: psycopg.Connection) -> None:
+        self.superuser = superuser
+        self.wallet, self.other = sorted([api.open(deposit="100"), api.open(deposit="100")])
+        api.deposit(self.wallet, "1", key="a", description="two", metadata={"a": 1})
+        api.transfer(self.wallet, self.other, "5")
+        api.withdraw(self.wallet, "1000")  # refused
+        api.hold(self.wallet, "3")
+        api.deposit(self.wallet, "2")
+        self.ids = [row[0] for row in self.rows("id::text")]
+
+    def rows(self, columns: str) -> list[tuple[object, ...]]:
+        asked = f"SELECT {columns} FROM operation WHERE wallet_id = %s ORDER BY created_at"
+        return self.superuser.execute(asked.encode(), [self.wallet]).fetchall()
+
+    def change(self, statement: str, *parameters: object) -> None:
+        assert self.superuser.execute(statement.encode(), parameters).rowcount == 1
+
+    def findings(self) -> str:
+        found = verify.verify([self.wallet, self.other])  # type: ignore[list-item]
+        return "\n".join(f"{difference.wallet_id} {difference.what}" for difference in found)
+
+
+@pytest.fixture
+def books(api: Api, superuser: psycopg.Connection) -> Iterator[Books]:
+    books = Books(api, superuser)
+    assert books.findings() == ""
+    yield books
+    for table in ("operation", "hold", "wallet_change"):
+        superuser.execute(
+            f"DELETE FROM {table} WHERE wallet_id IN (%s, %s)".encode(), [books.wallet, books.other]
+        )
+    superuser.execute("DELETE FROM wallet WHERE id IN (%s, %s)", [books.wallet, books.other])
+
+
+# --- By the chain alone -----------------------------------------------------------------------------
+FLIPS = {
+    "amount": "amount + 1",
+    "balance_after": "balance_after + 1",
+    "sequence": "sequence + 100",
+    "type": "'WITHDRAW'",
+    "idempotency_key": "'b'",
+    "description": "'three'",
+    "metadata": """'{"a": 2}'""",
+    "actor": "'nobody'",
+    "accepted_at": "created_at",
+    "created_at": "created_at + interval '1 microsecond'",
+    "takes_rest": "true",
+    "id": "gen_random_uuid()",
+    "hash": "sha256(hash)",
+}
+
+
+@pytest.mark.parametrize("column", FLIPS)
+def test_a_column_that_was_changed_is_found_and_its_operation_named(books: Books, column: str) -> None:
+    books.change(f"UPDATE operation SET {column} = {FLIPS[column]} WHERE id = %s", books.ids[1])
+    found = books.findings()
+    named = str(books.rows("id::text")[1][0])
+    assert f"{books.wallet} operation {named} does not follow on {books.ids[0]}" in found
+    # Those after it follow on its own hash, unless that is what was changed.
+    assert (f"operation {books.ids[2]} does not follow" in found) == (column == "hash")
+
+
+@pytest.mark.parametrize(
+    "column", ["status", "reason", "transfer_id", "counterparty_id", "hold_id", "reverses_id"]
+)
+def test_so_are_those_that_a_constraint_guards(books: Books, column: str) -> None:
+    """Whoever may do everything drops it first."""
+    guards = books.superuser.execute(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE conrelid = 'operation'::regclass AND contype = 'c'"
+    ).fetchall()
+    value = "gen_random_uuid()" if column.endswith("_id") else "'OTHER'"
+    with psycopg.connect(cluster.url("postgres")) as database:
+        for name, _ in guards:
+            database.execute(f"ALTER TABLE operation DROP CONSTRAINT {name}".encode())
+        database.execute(f"UPDATE operation SET {column} = {value} WHERE id = %s".encode(), [books.ids[1]])
+        database.commit()
+    try:
+        assert f"operation {books.ids[1]} does not follow on {books.ids[0]}" in books.findings()
+    finally:
+        with psycopg.connect(cluster.url("postgres")) as database:
+            for name, definition in guards:
+                database.execute(
+                    f"ALTER TABLE operation ADD CONSTRAINT {name} {definition} NOT VALID".encode()
+                )
+                if not definition.endswith("NOT VALID"):
+                    database.execute("DELETE FROM operation WHERE id = %s", [books.ids[1]])
+                    database.execute(f"ALTER TABLE operation VALIDATE CONSTRAINT {name}".encode())
+
+
+def test_every_column_of_an_operation_is_tried() -> None:
+    guarded = {"status", "reason", "transfer_id", "counterparty_id", "hold_id", "reverses_id"}
+    elsewhere = {"wallet_id", "expires_at", "transaction_id"}  # moved; holds; not in the chain
+    assert set(COLUMNS) == FLIPS.keys() | guarded | elsewhere
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_an_operation_that_was_deleted_is_found_where_it_was(books: Books, place: int) -> None:
+    books.change("DELETE FROM operation WHERE id = %s", books.ids[place])
+    before = books.ids[place - 1] if place else "the beginning"
+    if place == 5:
+        assert f"{books.wallet} hash not of its last operation, {books.ids[4]}" in books.findings()
+    else:
+        assert (
+            f"{books.wallet} operation {books.ids[place + 1]} does not follow on {before}" in books.findings()
+        )
+
+
+def test_an_operation_that_was_inserted_is_found_and_named(books: Books) -> None:
+    new = str(uuid4())
+    books.change(
+        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at - interval '1 us',"
+        f" sha256('forged'), {OTHERS.replace('idempotency_key', 'NULL')} FROM operation WHERE id = %s",
+        new,
+        books.ids[3],  # the refused one: it has no sequence
+    )
+    found = books.findings()
+    assert f"{books.wallet} operation {new} does not follow on {books.ids[2]}" in found
+    assert (
+        f"{books.wallet} operation {books.ids[3]} follows on the one before {new}, which was put between"
+        in found
+    )
+
+
+def test_an_operation_that_was_added_at_the_end_is_found_and_named(books: Books) -> None:
+    new = str(uuid4())
+    books.change(
+        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at + interval '1 day',"
+        f" sha256('forged'), {OTHERS.replace('idempotency_key', 'NULL')} FROM operation WHERE id = %s",
+        new,
+        books.ids[3],
+    )
+    assert f"{books.wallet} hash not of its last operation, {new}" in books.findings()
+
+
+def test_operations_that_changed_places_are_found_and_named(books: Books) -> None:
+    (first,), (second,) = books.rows("created_at")[:2]
+    for id, at in ((books.ids[0], "epoch"), (books.ids[1], first), (books.ids[0], second)):
+        books.change("UPDATE operation SET created_at = %s WHERE id = %s", at, id)
+    found = books.findings()
+    assert f"operation {books.ids[1]} does not follow on the beginning" in found
+    assert f"operation {books.ids[0]} does not follow on {books.ids[1]}" in found
+
+
+def test_an_operation_that_moved_to_another_wallet_is_found(books: Books) -> None:
+    books.change("UPDATE operation SET wallet_id = %s WHERE id = %s", books.other, books.ids[3])
+    found = books.findings()
+    assert f"{books.wallet} operation {books.ids[4]} does not follow on {books.ids[2]}" in found
+    assert f"{books.other} operation {books.ids[3]} does not follow" in found or (
+        f"{books.other} hash not of its last operation, {books.ids[3]}" in found
+    )
+
+
+def test_a_wallet_with_another_hash_is_found(books: Books) -> None:
+    books.change("UPDATE wallet SET hash = sha256(hash) WHERE id = %s", books.wallet)
+    assert books.findings().startswith(f"{books.wallet} hash not of its last operation, {books.ids[-1]}")
+
+
+# --- By a checkpoint --------------------------------------------------------------------------------
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    return written(tmp_path, "key", Ed25519PrivateKey.generate())
+
+
+def written(folder: Path, name: str, key: Ed25519PrivateKey | X25519PrivateKey) -> tuple[Path, Path]:
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def compare(checkpoint: checkpoints.Checkpoint) -> list[str]:
+    verification = Verification(comparison=Comparison(checkpoint))
+    found = [each for batch in verify.wallet_batches(3) for each in verification.check(batch)]
+    return [f"{each.wallet_id} {each.what}" for each in (*found, *verification.finish())]
+
+
+Forgery = Callable[[Books], None]
+FORGERIES: dict[str, Forgery] = {
+    "changed": lambda books: books.change(
+        "UPDATE operation SET description = 'x' WHERE id = %s", books.ids[1]
+    ),
+    "removed": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[3]),
+    "added": lambda books: books.change(
+        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT gen_random_uuid(),"
+        f" created_at - interval '1 us', sha256(''), {OTHERS.replace('idempotency_key', 'NULL')}"
+        " FROM operation WHERE id = %s",
+        books.ids[3],
+    ),
+    "removed at the end": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[4]),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_chain_that_was_made_anew_is_found_by_a_checkpoint(books: Books, forgery: str) -> None:
+    checkpoint = checkpoints.make()
+    assert compare(checkpoint) == []
+    FORGERIES[forgery](books)
+    chain_anew(books.superuser, books.wallet)
+    assert "does not follow" not in books.findings()  # nor is anything else wrong with the chain
+    found = compare(checkpoint)
+    assert any(line.startswith(f"{books.wallet} ") and "checkpoint" in line for line in found), found
+
+
+def test_what_comes_after_the_checkpoint_is_not_its_matter(books: Books, api: Api) -> None:
+    checkpoint = checkpoints.make()
+    api.deposit(books.wallet, "1")
+    api.open(deposit="1")
+    assert compare(checkpoint) == []
+
+
+def test_a_wallet_that_vanished_is_found_by_a_checkpoint(books: Books) -> None:
+    checkpoint = checkpoints.make()
+    for table in ("operation", "hold", "wallet_change"):
+        books.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [books.wallet])
+    books.change("DELETE FROM wallet WHERE id = %s", books.wallet)
+    assert any(books.wallet in line and "checkpoint" in line for line in compare(checkpoint))
+
+
+def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(books: Books, api: Api) -> None:
+    checkpoint = checkpoints.make()
+    new = api.open(deposit="1")
+    books.change(
+        "UPDATE operation SET transaction_id = (SELECT transaction_id FROM operation WHERE id = %s)"
+        " WHERE wallet_id = %s",
+        books.ids[0],
+        new,
+    )
+    assert any("checkpoint" in line and new in line for line in compare(checkpoint))
+
+
+def test_many_wallets_share_the_ranges_of_a_checkpoint(
+    books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "RANGES", 2)
+    checkpoint = checkpoints.make()
+    assert 1 <= len(checkpoint.ranges) <= 2
+    assert sum(each.wallets for each in checkpoint.ranges) == checkpoint.wallets
+    assert compare(checkpoint) == []
+    books.change("UPDATE operation SET hash = sha256('') WHERE id = %s", books.ids[-1])
+    assert any(
+        f"of {each.wallets} differs" in line for line in compare(checkpoint) for each in checkpoint.ranges
+    )
+
+
+# --- The files --------------------------------------------------------------------------------------
+def run(*arguments: object) -> str:
+    output = StringIO()
+    call_command(*map(str, arguments), stdout=output)
+    return output.getvalue()
+
+
+def test_the_commands_make_and_compare_a_checkpoint(
+    books: Books, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    file = tmp_path / "checkpoint"
+    assert "signed at" in run("checkpoint", file, "--key", private)
+    told = run("verify_ledger", "--checkpoint", file, "--public-key", public)
+    assert "nothing before the checkpoint of" in told
+    books.change("UPDATE operation SET hash = sha256('') WHERE id = %s", books.ids[-1])
+    with pytest.raises(CommandError) as error:
+        run("verify_ledger", "--checkpoint", file, "--public-key", public)
+    assert error.value.returncode == 1
+
+
+def test_openssl_verifies_a_checkpoint_as_well(keys: tuple[Path, Path], tmp_path: Path, api: Api) -> None:
+    api.open(deposit="1")
+    private, public = keys
+    run("checkpoint", tmp_path / "checkpoint", "--key", private)
+    state, signature, _ = (tmp_path / "checkpoint").read_bytes().split(b"\n")
+    (tmp_path / "state").write_bytes(state)
+    (tmp_path / "signature").write_bytes(base64.b64decode(signature))
+    subprocess.run(
+        [
+            "openssl",
+            "pkeyutl",
+            "-verify",
+            "-pubin",
+            "-inkey",
+            public,
+            "-rawin",
+            "-in",
+            "state",
+            "-sigfile",
+            "signature",
+        ],
+        cwd=tmp_path,
+        check=True,
+    )
+
+
+def refused(*arguments: object) -> str:
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    assert error.value.returncode == 2
+    return str(error.value)
+
+
+def test_a_file_that_exists_is_not_written_over(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "exists" in refused("checkpoint", tmp_path / "file", "--key", keys[0])
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_keys_of_other_kinds_are_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    private, public = keys
+    others = written(tmp_path, "other", X25519PrivateKey.generate())
+    for wrong in (public, others[0], tmp_path / "nothing", Path(__file__)):
+        refused("checkpoint", tmp_path / "file", "--key", wrong)
+    assert not (tmp_path / "file").exists()
+    run("checkpoint", tmp_path / "file", "--key", private)
+    for wrong in (private, others[1], tmp_path / "nothing", Path(__file__)):
+        refused("verify_ledger", "--checkpoint", tmp_path / "file", "--public-key", wrong)
+
+
+@pytest.mark.parametrize("place", [10, 200, -10])
+def test_a_checkpoint_that_was_changed_is_refused(
+    keys: tuple[Path, Path], tmp_path: Path, place: int, api: Api
+) -> None:
+    api.open(deposit="1")
+    file = tmp_path / "checkpoint"
+    run("checkpoint", file, "--key", keys[0])
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+    assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+
+
+def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    file, other = tmp_path / "checkpoint", written(tmp_path, "other", Ed25519PrivateKey.generate())
+    run("checkpoint", file, "--key", other[0])
+    assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+
+
+# --- From one check to the next ---------------------------------------------------------------------
+def test_the_next_check_looks_at_what_came_since_alone(books: Books, api: Api) -> None:
+    run("verify_ledger")
+    api.deposit(books.wallet, "1")
+    api.withdraw(books.wallet, "1000")
+    told = run("verify_ledger", "--incremental")
+    assert told.startswith("2 operations of 1 wallets verified")
+    assert run("verify_ledger", "--incremental").startswith("0 operations of 0 wallets verified")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE operation SET amount = 2 WHERE wallet_id = %s AND amount = 1",
+        "UPDATE wallet SET balance = balance + 1 WHERE id = %s",
+        "DELETE FROM operation WHERE wallet_id = %s AND amount = 1",
+        "UPDATE wallet SET held = held + 1 WHERE id = %s",
+    ],
+)
+def test_what_is_wrong_with_it_is_found(books: Books, api: Api, statement: str) -> None:
+    run("verify_ledger")
+    api.deposit(books.wallet, "1", key="new")
+    api.deposit(books.wallet, "7")
+    if "amount = 1" in statement:
+        statement += " AND idempotency_key = 'new'"
+    books.change(statement, books.wallet)
+    output = StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command("verify_ledger", "--incremental", stdout=output)
+    assert error.value.returncode == 1
+    assert books.wallet in output.getvalue()
+    assert "verify all of the ledger" in refused("verify_ledger", "--incremental")

@@ -1,0 +1,125 @@
+"""Along the chain of one wallet: every hash, sequence and balance worked out again from what came before it.
+
+An operation comes as a line of COPY: whether it is from before the checkpoint, its hash, and what was hashed.
+"""
+
+from binascii import unhexlify
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from operator import itemgetter
+from typing import Final
+from uuid import UUID
+
+from wallets.ledger import chain
+
+OWNER: Final = itemgetter(slice(104, 140))  # the wallet's id in a line
+_HASH: Final = slice(2, 66)
+_CANONICAL: Final = slice(67, -1)  # without the line's end
+_IS_BEFORE: Final = b"t"
+
+_INCOMING: Final = frozenset((b"DEPOSIT", b"TRANSFER_IN", b"REVERSAL_IN"))
+_NOTHING: Final = b"\\N"
+_UNIT: Final = Decimal("0.0001")  # amounts are whole numbers of it here
+
+
+class Walk:
+    """A wallet as its row says it is, and where its operations have brought it so far."""
+
+    def __init__(self, wallet_id: UUID, balance: Decimal, sequence: int, hash: bytes) -> None:
+        self.wallet_id, self._balance, self._sequence, self._hash = wallet_id, balance, sequence, hash
+        self.head_then = b""  # the hash of the last operation from before the checkpoint
+        self._last = b""  # the operation that came last, its hash, and the hash of the one before it
+        self._head = self._before = chain.BEGINNING
+        self._counted = 0  # the sequence of the last one that moved money
+        self._summed = 0  # the balance after it, as it says
+        self._total = 0  # the balance after it, by all amounts
+
+    def start(self, last: UUID, head: bytes, sequence: int, balance: Decimal) -> None:
+        """Go on from there: what came before is taken for right."""
+        self._last, self._head, self._counted = str(last).encode(), head, sequence
+        self._summed = self._total = int(balance / _UNIT)
+
+    def follow(self, lines: Sequence[bytes]) -> list[str]:
+        """What is wrong with the wallet's next operations. Nearly always nothing: that is asked first."""
+        hashes = [unhexlify(line[_HASH]) for line in lines]
+        canonical = [line[_CANONICAL] for line in lines]
+        found = [] if self._all_follow(hashes, canonical) else self._one_by_one(hashes, canonical)
+        before = next((n for n in range(len(lines) - 1, -1, -1) if lines[n][:1] == _IS_BEFORE), None)
+        if before is not None:
+            self.head_then = hashes[before]
+        return found
+
+    def end(self) -> Iterator[str]:
+        """What the wallet's row says, and its operations contradict."""
+        if self._hash != self._head:
+            yield f"hash not of its last operation, {self._named_last}: some were added or removed at the end"
+        if int(self._balance / _UNIT) != self._total:
+            yield f"balance {self._balance}, the ledger says {_money(self._total)}"
+        if self._sequence != self._counted:
+            yield f"sequence {self._sequence}, the ledger says {self._counted}"
+
+    # --- All at once --------------------------------------------------------------------------------
+    def _all_follow(self, hashes: list[bytes], canonical: list[bytes]) -> bool:
+        """Whether each agrees with the one before it; then the wallet is where they bring it."""
+        predecessors = [self._head, *hashes[:-1]]
+        if list(map(chain.link, predecessors, canonical)) != hashes:
+            return False
+        fields = [line.split(b"\t", 6) for line in canonical]
+        moves = [each for each in fields if each[2] != _NOTHING]
+        count = self._counted + len(moves)
+        if [int(each[2]) for each in moves] != list(range(self._counted + 1, count + 1)):
+            return False
+        balances = [_units(each[5]) for each in moves]
+        amounts = [_units(each[4]) if each[3] in _INCOMING else -_units(each[4]) for each in moves]
+        if [after - moved for after, moved in zip(balances, amounts, strict=True)] != [
+            self._summed,
+            *balances,
+        ][: len(moves)]:
+            return False
+        self._last, self._before, self._head = fields[-1][0], predecessors[-1], hashes[-1]
+        self._counted, self._summed = count, balances[-1] if moves else self._summed
+        self._total += sum(amounts)
+        return True
+
+    # --- One by one, to name what is wrong ----------------------------------------------------------
+    def _one_by_one(self, hashes: list[bytes], canonical: list[bytes]) -> list[str]:
+        return [
+            what
+            for hash, line in zip(hashes, canonical, strict=True)
+            for what in (*self._next(hash, line), *self._move(line))
+        ]
+
+    def _next(self, hash: bytes, canonical: bytes) -> Iterator[str]:
+        id = canonical[:36].decode()
+        if chain.link(self._head, canonical) != hash:
+            if self._last and chain.link(self._before, canonical) == hash:
+                yield f"operation {id} follows on the one before {self._named_last}, which was put between"
+            else:
+                yield f"operation {id} does not follow on {self._named_last}: changed, or one between removed"
+        self._last, self._before, self._head = id.encode(), self._head, hash
+
+    def _move(self, canonical: bytes) -> Iterator[str]:
+        _, _, number, kind, amount, balance_after, _ = canonical.split(b"\t", 6)
+        if number == _NOTHING:
+            return
+        moved = _units(amount) if kind in _INCOMING else -_units(amount)
+        sequence, balance = int(number), _units(balance_after)
+        if sequence != self._counted + 1:
+            yield f"operation {sequence}: sequence {sequence}, not {self._counted + 1}"
+        if balance != self._summed + moved:
+            yield f"operation {sequence}: balance {_money(balance)}, not {_money(self._summed + moved)}"
+        self._counted, self._summed = sequence, balance
+        self._total += moved
+
+    @property
+    def _named_last(self) -> str:
+        return self._last.decode() or "the beginning"
+
+
+def _units(amount: bytes) -> int:
+    """Of a numeric with four digits."""
+    return int(amount.replace(b".", b""))
+
+
+def _money(units: int) -> str:
+    return f"{units * _UNIT:.4f}"
