@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from django.conf import LazySettings
 from openapi_spec_validator import validate
 from pydantic import BaseModel
 
@@ -92,6 +93,46 @@ def test_every_request_has_an_example_that_is_accepted(document: Any) -> None:
             shape = shape_of(content)
             for example in content["examples"].values():
                 check(shape, parse_object(json.dumps(example["value"]).encode()))
+
+
+def test_what_bounds_a_number_is_said_in_the_words_of_json_schema(document: Any) -> None:
+    parameters = document["paths"]["/api/v1/wallets"]["get"]["parameters"]
+    limit = next(parameter["schema"] for parameter in parameters if parameter["name"] == "limit")
+    assert limit == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    shapes = document["components"]["schemas"]
+    assert (
+        shapes["WebhookToRegister"]["properties"]["batch"].items() >= {"minimum": 1, "maximum": 500}.items()
+    )
+    hours = shapes["SecretToRotate"]["properties"]["formerValidHours"]
+    assert hours.items() >= {"minimum": 0, "maximum": 168}.items()
+
+
+def test_a_body_has_to_be_sent_unless_nothing_has_to_be_said(document: Any) -> None:
+    optional = {
+        operation["operationId"]
+        for _, _, operation in operations(document)
+        if "requestBody" in operation and not operation["requestBody"]["required"]
+    }
+    assert optional == {"holds_capture", "holds_void", "operations_reverse", "webhooks_rotate"}
+
+
+def test_an_answer_links_to_what_can_be_asked_next(document: Any) -> None:
+    answer = document["paths"]["/api/v1/wallets/{wallet_id}/holds"]["post"]["responses"]["201"]
+    assert set(answer["links"]) == {"holds_read", "holds_capture", "holds_void"}
+    asked = {operation["operationId"] for _, _, operation in operations(document)}
+    for name, link in document["components"]["links"].items():
+        assert name == link["operationId"]
+        assert name in asked
+
+
+@pytest.mark.parametrize("access", ["open", "key"])
+def test_credentials_are_asked_for_where_the_service_does(settings: LazySettings, access: str) -> None:
+    settings.API_ACCESS = access
+    paths = yaml.safe_load(Api().sender.send("GET", "/api/schema").content)["paths"]
+    nobody: list[Any] = [{}] if access == "open" else []
+    assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *nobody]
+    assert paths["/api/v1/me"]["get"]["security"] == [{"session": []}]
+    assert not any(paths["/api/v1/login"]["post"].get("security", []))
 
 
 def test_every_problem_of_the_service_is_in_it(document: Any) -> None:

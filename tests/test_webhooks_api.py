@@ -558,6 +558,12 @@ def test_a_repeated_rotation_is_one(api: Api) -> None:
     assert rotate(api, webhook, id=str(uuid4())).json["secret"] != answers[0].json["secret"]
 
 
+def test_a_whole_number_may_be_written_with_a_point_as_json_schema_has_it(api: Api) -> None:
+    webhook = registered(api)
+    assert change(api, webhook, batch=2.0).json["batch"] == 2
+    assert rotate(api, webhook, formerValidHours=0.0).json["formerSecretUntil"] is None
+
+
 def test_a_late_repeat_of_a_rotation_is_answered_without_the_secret(api: Api) -> None:
     webhook, id = registered(api), str(uuid4())
     first = rotate(api, webhook, id=id).json

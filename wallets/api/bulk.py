@@ -14,14 +14,13 @@ from wallets.api import openapi
 from wallets.api.bodies import operation_body, transfer_body
 from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, named, sent_by
 from wallets.api.requests import idempotency_key, read
-from wallets.api.shapes import BulkOperation, BulkToPost, BulkTransfer
+from wallets.api.shapes import MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
 from wallets.errors import to_problem
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Command, Transfer
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
-MAX_SHARED_KEY: Final = 251  # with the number of its operation, such as "/999", it has the 255 of any key
 AT_ONCE: Final = 100
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiRespo
 from pydantic import BaseModel
 
 from wallets import problems
+from wallets.access.rights import NEEDED, PERSON
 from wallets.api.bodies import (
     BalanceBody,
     BulkBody,
@@ -59,6 +60,7 @@ from wallets.api.examples import (
     pending,
 )
 from wallets.api.shapes import (
+    MAX_SHARED_KEY,
     BalanceQuery,
     BulkToPost,
     Credentials,
@@ -80,6 +82,7 @@ from wallets.api.shapes import (
     WebhookChanges,
     WebhookToRegister,
 )
+from wallets.api.values import MAX_KEY_LENGTH
 from wallets.problems import FieldError, Problem
 
 
@@ -88,7 +91,12 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
     name = ["bearer", "session"]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
-        return [{name: []} for name in self.name]  # either of them
+        """Any one of them; {} stands for none at all."""
+        needed = NEEDED[type(auto_schema.view).__name__][auto_schema.method]
+        if needed == (PERSON,):
+            return [{"session": []}]
+        nothing: list[dict[str, list[Any]]] = [{}] if settings.API_ACCESS == "open" else []
+        return [{name: []} for name in self.name] + nothing
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
         bearer = {
@@ -149,12 +157,20 @@ def _parameter_schema(field: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options[0].items() if key not in ("title", "description")} | default
 
 
-KEY = OpenApiParameter(
-    "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x21-\x7e]+$"},
-    OpenApiParameter.HEADER,
-    description="A repeat with the same key gets the first answer. Instead, the body may name the id.",
-)
+def _key(longest: int) -> OpenApiParameter:
+    return OpenApiParameter(
+        "Idempotency-Key",
+        {
+            "type": "string",
+            "pattern": rf'^("[\x21\x23-\x7e]{{1,{longest}}}"|[\x21\x23-\x7e]{{1,{longest}}})$',
+        },
+        OpenApiParameter.HEADER,
+        description="A repeat with the same key gets the first answer. Instead, the body may name the id.",
+    )
+
+
+KEY = _key(MAX_KEY_LENGTH)
+SHARED_KEY = _key(MAX_SHARED_KEY)
 IF_NONE_MATCH = OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER)
 IF_MATCH = OpenApiParameter("If-Match", str, OpenApiParameter.HEADER)
 PREFER = OpenApiParameter(
@@ -381,7 +397,7 @@ post_operations = extend_schema(
     " carried out or none: then the answer is the first refusal. A key in the header stands for all that have"
     " none.",
     tags=["operations"],
-    parameters=[KEY, PREFER, *ANSWERED],
+    parameters=[SHARED_KEY, PREFER, *ANSWERED],
     request=BulkToPost,
     examples=[
         _request(
@@ -594,6 +610,16 @@ read_statement = extend_schema(
 )
 
 
+# Of each event in the stream.
+EVENT = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "event": {"enum": ["message", "gap"]},
+        "data": {"type": "string", "description": "A CloudEvent as JSON; {} of a gap."},
+    },
+    "required": ["id", "data"],
+}
 follow_wallet = extend_schema(
     operation_id="wallet_events",
     summary="Follow a wallet",
@@ -607,9 +633,9 @@ follow_wallet = extend_schema(
         *_parameters(EventsQuery),
         OpenApiParameter(
             "Last-Event-ID",
-            {"type": "string", "pattern": "^[0-9]{1,18}$"},
+            {"type": "string", "pattern": "^[0-9]{0,18}$"},
             OpenApiParameter.HEADER,
-            description="The id of the last event that was received: go on after it.",
+            description="The id of the last event that was received: go on after it. Empty: there was none.",
         ),
         *ANSWERED,
     ],
@@ -618,7 +644,7 @@ follow_wallet = extend_schema(
     )
     | {
         (200, "text/event-stream"): OpenApiResponse(
-            str, examples=[OpenApiExample("an event", EVENT_STREAM, response_only=True)]
+            EVENT, examples=[OpenApiExample("an event", EVENT_STREAM, response_only=True)]
         )
     },
 )
@@ -869,3 +895,55 @@ read_my_wallet = extend_schema(
         problems.WalletNotFound,
     ),
 )
+
+
+# --- The document as a whole ------------------------------------------------------------------------
+# The shapes of what need not be sent at all.
+OPTIONAL = {"Nothing", "PartToTake", "SecretToRotate"}
+# What has an id in an answer, by the answer's shape and the parameter of the addresses that take it.
+LINKED = {
+    "WalletBody": "wallet_id",
+    "OperationBody": "operation_id",
+    "TransferBody": "transfer_id",
+    "HoldBody": "hold_id",
+    "RegisteredWebhookBody": "webhook_id",
+    "WebhookBody": "webhook_id",
+}
+
+
+def with_required_bodies(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The document with which bodies have to be sent: to drf-spectacular, those with a field that has to."""
+    for item in result["paths"].values():
+        for operation in item.values():
+            if "requestBody" in operation:
+                operation["requestBody"]["required"] = _shape_of(operation["requestBody"]) not in OPTIONAL
+    return result
+
+
+def with_links(result: dict[str, Any], **_: Any) -> dict[str, Any]:
+    """The document with what can be asked next about what an answer names."""
+    operations = [(path, operation) for path, item in result["paths"].items() for operation in item.values()]
+    links = result["components"]["links"] = {}
+    for parameter in LINKED.values():
+        for path, operation in operations:
+            if f"{{{parameter}}}" in path:
+                links[operation["operationId"]] = {
+                    "operationId": operation["operationId"],
+                    "parameters": {parameter: "$response.body#/id"},
+                }
+    for _path, operation in operations:
+        for answer in operation["responses"].values():
+            shape = _shape_of(answer)
+            if shape in LINKED:
+                answer["links"] = {
+                    name: {"$ref": f"#/components/links/{name}"}
+                    for name, link in links.items()
+                    if LINKED[shape] in link["parameters"]
+                }
+    return result
+
+
+def _shape_of(body: dict[str, Any]) -> str:
+    schema = body.get("content", {}).get("application/json", {}).get("schema", {})
+    name: str = schema.get("$ref", "").rpartition("/")[2]
+    return name

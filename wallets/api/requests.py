@@ -5,11 +5,19 @@ import re
 from typing import Any, Final, TypeVar
 
 from django.conf import settings
+from gunicorn.http.errors import ParseException
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from rest_framework.request import Request
 
-from wallets.problems import FieldError, MalformedJson, PayloadTooLarge, UnsupportedMediaType, ValidationError
+from wallets.problems import (
+    BadRequest,
+    FieldError,
+    MalformedJson,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    ValidationError,
+)
 
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
@@ -53,13 +61,21 @@ def _body(request: Request) -> bytes:
     too_large = PayloadTooLarge(f"A body has at most {limit} bytes.")
     if request.META.get("HTTP_TRANSFER_ENCODING"):
         # Django takes a body without Content-Length for an empty one; the server has taken the chunks apart.
-        body: bytes = request.META["wsgi.input"].read(limit + 1)
+        body = _chunked_body(request, limit + 1)
     elif int(request.META.get("CONTENT_LENGTH") or 0) > limit:
         raise too_large
     else:
         body = request._request.body
     if len(body) > limit:
         raise too_large
+    return body
+
+
+def _chunked_body(request: Request, most: int) -> bytes:
+    try:
+        body: bytes = request.META["wsgi.input"].read(most)
+    except (OSError, ParseException):
+        raise BadRequest("The body did not arrive whole, or its chunks are malformed.") from None
     return body
 
 
@@ -107,6 +123,7 @@ _CODES: Final = {
     "model_type": "invalid_type",
     "list_type": "invalid_type",
     "bool_type": "invalid_type",
+    "string_unicode": "invalid_text",
     "greater_than_equal": "out_of_range",
     "less_than_equal": "out_of_range",
 }

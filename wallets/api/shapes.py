@@ -4,23 +4,25 @@ pydantic rather than DRF serializers: the same checks and schema for half the ti
 """
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, cast
 
 from django.conf import settings
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BeforeValidator,
+    ConfigDict,
     Discriminator,
     Field,
     Tag,
     model_validator,
 )
+from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from wallets.api.values import (
+    COUNT,
     Amount,
-    Count,
     CurrencyCode,
     Description,
     Email,
@@ -45,6 +47,7 @@ from wallets.events.addresses import MOST as MOST_IN_URL
 from wallets.events.addresses import NotAllowed, check_url
 
 MAX_BULK: Final = 1000  # commands in one request
+MAX_SHARED_KEY: Final = 251  # with the number of its operation, such as "/999", it has the 255 of any key
 MOST_IN_BATCH: Final = 500  # events in one request to a webhook
 FORMER_HOURS: Final = 24  # for which the former secret of a webhook signs as well
 MOST_FORMER_HOURS: Final = 168
@@ -61,7 +64,16 @@ class WalletToOpen(Shape):
     id: Id | None = None
 
 
+def _of_changes(schema: JsonDict) -> None:
+    """At least one; and what is not named stays as it is, whatever stands for it here."""
+    schema["minProperties"] = 1
+    for field in cast(dict[str, JsonDict], schema["properties"]).values():
+        field.pop("default", None)
+
+
 class WalletChanges(Shape):
+    model_config = ConfigDict(json_schema_extra=_of_changes)
+
     label: Label = ""
     metadata: Metadata = Field(default_factory=dict)
     status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
@@ -104,8 +116,15 @@ class _Transfer(Shape):
         return self
 
 
+def _given(name: str) -> JsonDict:
+    """Says that a field is there, and not null."""
+    return {"required": [name], "properties": {name: {"type": "string"}}}
+
+
 class TransferToPost(_Transfer):
     """To a wallet, or to the first of its currency that somebody has."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("targetWalletId"), _given("targetEmail")]})
 
     target_wallet_id: Id | None = None
     target_email: Email | None = None
@@ -187,12 +206,18 @@ def _each_once(types: list[str]) -> list[str]:
 
 WebhookName = Annotated[PrintableText, Field(max_length=100)]
 WebhookUrl = Annotated[
-    str, BeforeValidator(_webhook_url), Field(max_length=MOST_IN_URL, examples=["https://example.com/events"])
+    str,
+    BeforeValidator(_webhook_url),
+    Field(
+        max_length=MOST_IN_URL, examples=["https://example.com/events"], json_schema_extra={"format": "uri"}
+    ),
 ]
 WebhookTypes = Annotated[
     list[EventType], AfterValidator(_each_once), Field(description="Which events; none: all of them.")
 ]
-Batch = Annotated[Count, Field(ge=1, le=MOST_IN_BATCH, description="Up to so many events in one request.")]
+Batch = Annotated[
+    int, Field(ge=1, le=MOST_IN_BATCH, description="Up to so many events in one request."), COUNT
+]
 
 
 class WebhookToRegister(Shape):
@@ -207,6 +232,8 @@ class WebhookToRegister(Shape):
 
 
 class WebhookChanges(Shape):
+    model_config = ConfigDict(json_schema_extra=_of_changes)
+
     name: WebhookName = ""
     url: WebhookUrl = ""
     types: WebhookTypes = Field(default_factory=list)
@@ -224,7 +251,7 @@ _CHANGEABLE: Final = "name, url, types, batch and isEnabled"
 
 
 class SecretToRotate(Shape):
-    former_valid_hours: Annotated[Count, Field(ge=0, le=MOST_FORMER_HOURS)] = Field(
+    former_valid_hours: Annotated[int, Field(ge=0, le=MOST_FORMER_HOURS), COUNT] = Field(
         FORMER_HOURS, description="For how long the former secret signs as well."
     )
     id: Id | None = None

@@ -151,10 +151,10 @@ def _limit(value: object) -> int:
 
 
 def _count(value: object) -> int:
-    """A whole number of a body."""
-    if not isinstance(value, JsonNumber) or not re.fullmatch(r"[0-9]{1,9}", value):
+    """A whole number of a body; 1.0 is one, as JSON Schema has it."""
+    if not isinstance(value, JsonNumber) or not re.fullmatch(r"[0-9]{1,9}(\.0+)?", value):
         raise PydanticCustomError("invalid_type", "must be a whole number")
-    return int(value)
+    return int(value.partition(".")[0])
 
 
 def _time(value: object) -> datetime:
@@ -186,22 +186,29 @@ def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
     )
 
 
+# What the checks above say, as far as a pattern can; pydantic itself need not look again.
+_TEXT: Final = {"pattern": r"^[^\u0000]*$"}
+_NAME: Final = {"pattern": r"\S"}
+_EMAIL: Final = {"format": "email"}
+
 Amount = Annotated[Decimal, BeforeValidator(_amount), _amount_schema({"minimum": 0})]
 PositiveAmount = Annotated[Decimal, BeforeValidator(_positive), _amount_schema({"exclusiveMinimum": 0})]
 Id = Annotated[UUID, BeforeValidator(_id)]
 CurrencyCode = Annotated[
     str,
     BeforeValidator(_currency),
-    WithJsonSchema(
-        {"type": "string", "pattern": "^[A-Z]{3}$", "description": "ISO 4217", "examples": ["EUR"]}
-    ),
+    WithJsonSchema({"enum": sorted(money.FRACTION_DIGITS), "description": "ISO 4217", "examples": ["EUR"]}),
 ]
-Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200)]
-Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME)]
-Email = Annotated[str, BeforeValidator(_email), Field(max_length=MAX_EMAIL, examples=["anna@example.com"])]
-Login = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_EMAIL)]
-Password = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_PASSWORD)]
-Description = Annotated[str, BeforeValidator(text_of), Field(max_length=500)]
+Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200, json_schema_extra=_TEXT)]
+Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME, json_schema_extra=_NAME)]
+Email = Annotated[
+    str,
+    BeforeValidator(_email),
+    Field(max_length=MAX_EMAIL, examples=["anna@example.com"], json_schema_extra=_EMAIL),
+]
+Login = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_EMAIL, json_schema_extra=_TEXT)]
+Password = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_PASSWORD, json_schema_extra=_TEXT)]
+Description = Annotated[str, BeforeValidator(text_of), Field(max_length=500, json_schema_extra=_TEXT)]
 Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_metadata),
@@ -231,15 +238,21 @@ EventType = Literal[
     "wallet.hold.voided",
     "wallet.hold.expired",
 ]
-PrintableText = Annotated[str, BeforeValidator(_name)]
-Key = Annotated[str, BeforeValidator(_key), Field(min_length=1, max_length=MAX_KEY_LENGTH)]
+PrintableText = Annotated[str, BeforeValidator(_name), Field(json_schema_extra=_NAME)]
+Key = Annotated[
+    str,
+    BeforeValidator(_key),
+    Field(min_length=1, max_length=MAX_KEY_LENGTH, json_schema_extra={"pattern": r"^[\x21-\x7e]+$"}),
+]
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["1000.00"])]
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 
-Count = Annotated[int, BeforeValidator(_count)]
-Limit = Annotated[int, BeforeValidator(_limit), Field(ge=1, le=500)]
-Seconds = Annotated[int, BeforeValidator(_limit), Field(ge=0, le=300)]
+# After their bounds: before these, the OpenAPI document would not tell of them.
+COUNT: Final = BeforeValidator(_count)
+_OF_QUERY: Final = BeforeValidator(_limit)
+Limit = Annotated[int, Field(ge=1, le=500), _OF_QUERY]
+Seconds = Annotated[int, Field(ge=0, le=300), _OF_QUERY]
 TimeParameter = Annotated[datetime, BeforeValidator(_time)]
 
 

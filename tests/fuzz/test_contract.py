@@ -1,0 +1,95 @@
+"""Schemathesis holds the service to its own OpenAPI document, whatever is sent: open, and with keys.
+
+`make fuzz` takes its time; the tests are a short run of the same.
+"""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.client import UNKNOWN_ID, Api
+from tests.conftest import running_service
+from tests.fuzz.budget import MINUTES, SEED
+from tests.keys import new_key, new_owner, new_person
+from tests.people import new_wallet, session_key
+from wallets.access.rights import ADMIN, SCOPES
+from wallets.models import User
+
+CONFIG: Final = Path(__file__).with_name("schemathesis.toml")
+WITHOUT_LINKS: Final = ["Examples", "Coverage", "Fuzzing"]
+PHASES: Final = [*WITHOUT_LINKS, "Stateful"]
+
+
+def test_an_open_service_answers_as_its_document_says(tmp_path: Path) -> None:
+    api = Api()
+    config = with_wallets(*(api.open(deposit="1000", currency="EUR") for _ in range(2)))
+    with running_service(API_ACCESS="open", WEBHOOK_TARGETS="any") as address:
+        assert_conforms(address, config, tmp_path)
+
+
+def test_a_service_with_keys_answers_as_its_document_says_and_keeps_owners_apart(tmp_path: Path) -> None:
+    anna, boris = new_owner(), new_owner()
+    config = (
+        with_wallets(*(new_wallet(anna, "1000") for _ in range(2)))
+        + peers(tmp_path / "users.json", anna=owners_key(anna), boris=owners_key(boris))
+        + asked_by(new_key(ADMIN), "webhooks")
+    )
+    with running_service(API_ACCESS="key", WEBHOOK_TARGETS="any") as address:
+        assert_conforms(address, config, tmp_path)
+
+
+def test_who_is_logged_in_is_answered_as_the_document_says(service: str, tmp_path: Path) -> None:
+    session = f'[auth.openapi.session]\napi_key = "{session_key(new_person())}"\n'
+    config = with_wallets(UNKNOWN_ID) + session
+    assert_conforms(service, config, tmp_path, WITHOUT_LINKS, "--include-tag", "people")
+
+
+def with_wallets(*wallet_ids: str) -> str:
+    return f"{CONFIG.read_text()}\n[dictionaries.wallets]\nvalues = {json.dumps(wallet_ids)}\n"
+
+
+def owners_key(owner: User) -> str:
+    """A key that sees its owner's wallets alone."""
+    scopes = [scope for scope in SCOPES if scope != ADMIN]
+    return new_key(*scopes, owner=owner, is_restricted=True)
+
+
+def peers(file: Path, **keys: str) -> str:
+    """Who must not see each other's wallets; the first of them asks."""
+    users = [
+        {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {key}"}]}
+        for name, key in keys.items()
+    ]
+    file.write_text(json.dumps({"auth": users}))
+    first, *_ = names = list(keys)
+    return f'\n[auth.wfc]\npath = "{file}"\nuser = "{first}"\npeers = {json.dumps(names)}\n'
+
+
+def asked_by(key: str, tag: str) -> str:
+    """What needs a key of its own."""
+    return f'\n[[operations]]\ninclude-tag = "{tag}"\nheaders = {{ Authorization = "Bearer {key}" }}\n'
+
+
+def assert_conforms(
+    address: str, config: str, folder: Path, phases: list[str] = PHASES, *options: str
+) -> None:
+    """Runs Schemathesis, which tells what is wrong and how to ask for it again."""
+    file = folder / "schemathesis.toml"
+    file.write_text(config)
+    command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(file), "--no-color", "run"]
+    long = ["--max-time", str(MINUTES * 60)] if MINUTES else []
+    chosen = ["--phases", ",".join(phases).lower(), "--checks", "all", "--seed", SEED]
+    done = subprocess.run(
+        [*command, f"{address}/api/schema", *chosen, *long, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        pytest.fail(f"SEED={SEED}\n{done.stdout}{done.stderr}", pytrace=False)
+    assert re.findall(r"✅  (Examples|Coverage|Fuzzing|Stateful)", done.stdout) == phases, done.stdout
