@@ -150,12 +150,12 @@ def running_master(output: IO[bytes] | None = None, /, **environment: str) -> It
 
     What it writes goes to `output`; None: where the tests' own goes.
     """
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
+    bind = environment.setdefault("BIND", f"127.0.0.1:{free_port()}")
+    address = f"http://{bind}"
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
         # A test's connection may idle while others storm, for minutes on a busy machine.
-        env=os.environ | {"BIND": f"127.0.0.1:{port}", "KEEPALIVE": "600"} | environment,
+        env=os.environ | {"KEEPALIVE": "600"} | environment,
         stdout=output,
         stderr=output,
     )

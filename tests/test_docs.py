@@ -22,7 +22,9 @@ from wallets.access import rights
 from wallets.api import urls
 from wallets.ledger import rules
 
-PAGE = (Path(__file__).parent.parent / "docs" / "api.md").read_text()
+TESTS = Path(__file__).parent
+PAGES = sorted((TESTS.parent / "docs").rglob("*.md"))
+PAGE = (TESTS.parent / "docs" / "api.md").read_text()
 WITHOUT_REFUSALS = {"POST /logout", "GET /me"}  # of their own
 EVERYWHERE = {"bad_request", "not_found", "method_not_allowed", "internal_error"}  # of no one request
 
@@ -111,6 +113,17 @@ def test_the_page_says_which_request_needs_which_scope() -> None:
         for method, scopes in rights.NEEDED[getattr(route.callback, "view_class").__name__].items()  # noqa: B009
         for scope in scopes
     }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`(?:tests/)?((?:\w+/)?test_\w+\.py)(?:::(test_\w+))?", page.read_text())
+    missing = [
+        (file, test)
+        for file, test in named
+        if not (TESTS / file).exists() or (test and f"def {test}(" not in (TESTS / file).read_text())
+    ]
+    assert missing == []
 
 
 # --- The order of the rules -------------------------------------------------------------------------

@@ -1,94 +1,190 @@
 """Hostile requests at the socket, against the service as it really runs."""
 
 import json
-import re
-import socket
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests import hostile_requests
 from tests.client import Api
-from tests.conftest import Unchanged
+from tests.conftest import Unchanged, running_master, running_service
+from tests.faults.database import children
+from tests.hostile_requests import (
+    DEPOSIT,
+    GET,
+    GONE,
+    HOST,
+    IN_CHUNKS,
+    POST,
+    REFUSED,
+    STALLED,
+    UNUSUAL,
+    Raw,
+    Shape,
+    Talk,
+    connections,
+)
+from wallets.problems import CONTENT_TYPE
+
+IMPATIENT = 3  # seconds that the service waits for a client, in these tests
+ROUNDS = 5
+GROWTH = 20 * 1024 * 1024  # bytes a worker may have more after all that: it has grown by none, or by far more
 
 
-@dataclass(frozen=True)
-class Raw:
-    status: int
-    head: bytes
-    body: bytes
+@pytest.fixture(scope="module")
+def master() -> Iterator[tuple[str, int]]:
+    with running_master(KEEPALIVE=str(IMPATIENT), CLIENT_TIMEOUT=str(IMPATIENT)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def impatient(master: tuple[str, int]) -> str:
+    return master[0]
+
+
+def connect(service: str) -> Talk:
+    address = urlsplit(service)
+    return Talk((str(address.hostname), address.port or 80))
+
+
+def converse(service: str, shape: Shape, wallet_id: str) -> list[Raw]:
+    return hostile_requests.converse(connect(service), shape, wallet_id)
 
 
 def exchange(service: str, *parts: bytes) -> Raw:
-    """Send the parts as they are; read until the answer is whole or the server hangs up."""
-    address = urlsplit(service)
-    with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
-        for part in parts:
-            try:
-                connection.sendall(part)
-            except OSError:
-                break  # it has heard enough and has answered
-        received = b""
-        while b"\r\n\r\n" not in received or len(received) < _expected(received):
-            try:
-                chunk = connection.recv(65536)
-            except ConnectionResetError:
-                break
-            if not chunk:
-                break
-            received += chunk
-    head, _, body = received.partition(b"\r\n\r\n")
-    return Raw(int(head.split(b" ", 2)[1]), head, body)
+    """Send the parts as they are; the answer."""
+    with connect(service) as talk:
+        talk.say(*parts)
+        answer = talk.hear()
+    assert answer
+    return answer
 
 
-def _expected(received: bytes) -> int:
-    head, _, _ = received.partition(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
-    return len(head) + 4 + int(length[1]) if length else 1 << 30
+def assert_is_problem(answer: Raw, *codes: str) -> None:
+    assert answer.headers["Content-Type"] == CONTENT_TYPE
+    problem = json.loads(answer.body)
+    assert problem["code"] in codes
+    assert problem["status"] == answer.status
+    assert problem["requestId"] == answer.headers["X-Request-ID"]
 
 
-def request(path: str, content: bytes, headers: bytes = b"") -> bytes:
-    return (
-        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        b"%sContent-Length: %d\r\n\r\n%s" % (path.encode(), headers, len(content), content)
+def statuses(answers: list[Raw]) -> tuple[int, ...]:
+    return tuple(answer.status for answer in answers)
+
+
+# --- Each by itself ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual_is_served_as_what_it_is(impatient: str, api: Api, name: str) -> None:
+    shape, wallet_id = UNUSUAL[name], api.open()
+    assert statuses(converse(impatient, shape, wallet_id)) == shape.answers
+    assert api.balance(wallet_id) == f"{shape.deposits}.00"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_could_be_read_in_two_ways_is_refused_and_moves_nothing(
+    impatient: str, api: Api, unchanged: Unchanged, name: str
+) -> None:
+    shape, wallet_id = REFUSED[name], api.open()
+    with unchanged(wallet_id):
+        (answer,) = converse(impatient, shape, wallet_id)
+        assert (answer.status,) == shape.answers
+        assert_is_problem(answer, "bad_request", "malformed_json", "payload_too_large")
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_who_goes_in_the_middle_moves_nothing(
+    impatient: str, api: Api, unchanged: Unchanged, name: str
+) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        assert [answer for answer in converse(impatient, GONE[name], wallet_id) if answer.status != 400] == []
+        assert exchange(impatient, GET + b"\r\n").status == 200
+
+
+def test_who_stops_in_the_middle_is_hung_up_on(impatient: str, api: Api, unchanged: Unchanged) -> None:
+    """All at once: each takes as long as the service waits."""
+    wallet_id = api.open()
+    with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
+        talks = {name: pool.submit(converse, impatient, shape, wallet_id) for name, shape in STALLED.items()}
+        assert {name: statuses(talk.result()) for name, talk in talks.items()} == {
+            name: shape.answers for name, shape in STALLED.items()
+        }
+
+
+def test_a_byte_now_and_then_does_not_keep_a_connection(
+    impatient: str, api: Api, unchanged: Unchanged
+) -> None:
+    wallet_id = api.open()
+    head, body, chunks = (
+        Shape(name, sent, at_once=1)
+        for name, sent in (
+            ("head", GET + b"X-A: b\r\n" * 100),
+            ("body", POST + b"Content-Length: 1000\r\n\r\n" + b" " * 1000),
+            ("chunks", IN_CHUNKS + b"1\r\n \r\n" * 1000),
+        )
     )
 
+    def drip(shape: Shape) -> list[int]:
+        with connect(impatient) as talk:
+            parts = list(shape.parts(wallet_id))
+            head_ends = shape.sent.index(b"\r\n\r\n") if b"\r\n\r\n" in shape.sent else 0
+            talk.say(b"".join(parts[:head_ends]))
+            for part in parts[head_ends:]:
+                talk.say(part)
+                time.sleep(0.05)
+                if talk.has_something():
+                    break
+            return [answer.status for answer in iter(talk.hear, None)]
 
-GOOD = b'{"operationType": "DEPOSIT", "amount": "1.00"}'
+    with unchanged(wallet_id), ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(drip, (head, body, chunks))) == [[], [400], [400]]
 
 
-@pytest.mark.parametrize(
-    "garbage",
-    [
-        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",
-        b"GET\r\n\r\n",
-        b"GET / HTTP/9.9\r\n\r\n",
-        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: \x00\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n12",
-        b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: nonsense\r\n\r\n",
-        b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"a" * 100_000 + b"\r\n\r\n",
-        b"GET / HTTP/1.1\r\n" + b"X-A: b\r\n" * 1000 + b"\r\n",
-    ],
-    ids=lambda garbage: repr(garbage[:50]),
-)
-def test_what_is_not_http_is_a_problem_too(service: str, garbage: bytes) -> None:
-    answer = exchange(service, garbage)
-    assert answer.status == 400
-    assert b"application/problem+json" in answer.head
-    assert json.loads(answer.body)["code"] == "bad_request"
+def test_who_does_not_read_their_answers_is_hung_up_on(master: tuple[str, int]) -> None:
+    service, _ = master
+    with connect(service) as talk:
+        talk.socket.settimeout(0.5)  # nothing is read, so that in the end nothing more can be sent
+        sent = 0
+        try:
+            while sent < 100_000_000:
+                sent += talk.socket.send((GET.replace(b"livez", b"api/schema") + b"\r\n") * 10)
+        except OSError:
+            pass
+        wait_until(lambda: not connections(service))
+
+
+def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api) -> None:
+    done = threading.Event()
+    with running_service(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
+
+        def flood() -> int:
+            sent = 0
+            with connect(service) as talk:
+                talk.say(GET + b"Transfer-Encoding: chunked\r\n\r\n")
+                while not done.is_set():
+                    talk.say(b"1\r\n \r\n" * 50_000)  # which are more work to read than to send
+                    sent += 1
+            return sent
+
+        flooding = pool.submit(flood)
+        try:
+            for _ in range(5):
+                assert exchange(service, GET + b"\r\n").status == 200
+        finally:
+            done.set()
+        assert flooding.result() > 0
 
 
 def test_a_body_of_100_megabytes_is_refused_without_being_read(
     service: str, live_api: Api, unchanged: Unchanged
 ) -> None:
     wallet_id = live_api.open()
-    path = f"/api/v1/wallets/{wallet_id}/operation"
-    head = b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n" % path.encode()
+    head = b"".join(Shape("", POST).parts(wallet_id))
     megabyte = b" " * 1_000_000
     with unchanged(wallet_id):
         told = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
@@ -98,7 +194,7 @@ def test_a_body_of_100_megabytes_is_refused_without_being_read(
         )
         for answer in (told, sent, chunked):
             assert answer.status == 413
-            assert json.loads(answer.body)["code"] == "payload_too_large"
+            assert_is_problem(answer, "payload_too_large")
 
 
 @pytest.mark.parametrize(
@@ -126,39 +222,54 @@ def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api:
     assert posted.status == 403  # without its token
 
 
-def test_a_body_in_chunks_is_read(service: str, live_api: Api) -> None:
-    wallet_id = live_api.open()
-    head = f"POST /api/v1/wallets/{wallet_id}/operation HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-    chunks = b"%x\r\n%s\r\n%x\r\n%s\r\n0\r\n\r\n" % (10, GOOD[:10], len(GOOD) - 10, GOOD[10:])
-    answer = exchange(
-        service,
-        head.encode() + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
-    )
-    assert answer.status == 201
-    assert live_api.balance(wallet_id) == "1.00"
+# --- Who is believed --------------------------------------------------------------------------------
+def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> None:
+    """gunicorn would take its word for the scheme, and for a prefix of all addresses, for ever."""
+    with running_service(HTTPS="on", WORKERS="1") as service:
+        plain = b"GET /login HTTP/1.1\r\n" + HOST
+        for claim in (b"", b"X-Forwarded-Proto: https\r\n", b"X-Forwarded-Ssl: on\r\n"):
+            assert exchange(service, plain + claim + b"\r\n").status == 301
+    with running_service(WORKERS="1") as service:
+        file = b"GET /static/pages/icon.svg HTTP/1.1\r\n" + HOST
+        assert exchange(service, file + b"SCRIPT_NAME: /static\r\n\r\n").status == 200
+        assert exchange(service, file + b"\r\n").status == 200
 
 
-def test_a_body_shorter_than_it_says_moves_nothing(service: str, live_api: Api, unchanged: Unchanged) -> None:
-    wallet_id = live_api.open()
-    whole = request(f"/api/v1/wallets/{wallet_id}/operation", GOOD)
-    address = urlsplit(service)
-    with unchanged(wallet_id):
-        with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
-            connection.sendall(whole[:-5])
-            connection.shutdown(socket.SHUT_WR)
-            answer = connection.recv(65536)
-        assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]
+# --- All of them, again and again -------------------------------------------------------------------
+def test_nothing_is_left_of_any_of_them(master: tuple[str, int], api: Api, unchanged: Unchanged) -> None:
+    service, pid = master
+    wallet_id = api.open()
+    hostile = [*REFUSED.values(), *GONE.values(), *STALLED.values()]
+    with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
+
+        def everything() -> dict[int, tuple[int, int]]:
+            list(pool.map(lambda shape: converse(service, shape, wallet_id), hostile))
+            wait_until(lambda: not connections(service))
+            return {worker: (memory(worker), files(worker)) for worker in children(pid)}
+
+        everything()
+        before = everything()
+        for _ in range(ROUNDS):
+            after = everything()
+    assert after.keys() == before.keys()  # none has crashed or was stuck
+    for worker, (bytes_before, files_before) in before.items():
+        assert after[worker][0] < bytes_before + GROWTH
+        assert after[worker][1] <= files_before + len(after)  # the pool may have a connection more
+    (served,) = converse(service, Shape("good", DEPOSIT), wallet_id)
+    assert served.status == 201
 
 
-def test_requests_sent_at_once_on_one_connection_are_each_answered(service: str, live_api: Api) -> None:
-    wallet_id = live_api.open()
-    whole = request(f"/api/v1/wallets/{wallet_id}/operation", GOOD)
-    last = request(f"/api/v1/wallets/{wallet_id}/operation", GOOD, b"Connection: close\r\n")
-    address = urlsplit(service)
-    received = b""
-    with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
-        connection.sendall(whole + whole + last)
-        while chunk := connection.recv(65536):
-            received += chunk
-    assert received.count(b"HTTP/1.1 201") == 3
-    assert live_api.balance(wallet_id) == "3.00"
+def memory(pid: int) -> int:
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return resident * 4096
+
+
+def files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -27,6 +27,11 @@ backlog = 2048
 timeout = settings.WORKER_TIMEOUT
 graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
+# TRUST_PROXY says whether a proxy is believed. gunicorn would believe whoever is on this machine, and let
+# them choose a prefix for all addresses, which Django keeps.
+forwarded_allow_ips = ""
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 logger_class = "walletsvc.logger.Logger"
 loglevel = settings.LOG_LEVEL.lower()
 

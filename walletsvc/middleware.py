@@ -29,7 +29,7 @@ from wallets.observability.logs import outcome_of
 from wallets.observability.metrics import count_request
 from wallets.observability.traces import response_header, trace_of
 from wallets.pages.errors import problem_page
-from wallets.problems import MethodNotAllowed, PayloadTooLarge, Problem
+from wallets.problems import BadRequest, MethodNotAllowed, PayloadTooLarge, Problem
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -164,6 +164,10 @@ class Problems:
                 request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))
+        if not request.path_info.startswith(
+            "/"
+        ):  # CONNECT host:port, OPTIONS *: no route is found, not even for none
+            return problem_response(request, BadRequest())
         if area_of(request) in PEOPLES and _is_too_long(request):
             return answer_to(request, PayloadTooLarge())
         response = self.get_response(request)

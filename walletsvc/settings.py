@@ -258,7 +258,8 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_PATCH": False,
-    "POSTPROCESSING_HOOKS": [],  # would pull the enums out of pydantic's shapes and number them
+    # Its own would pull the enums out of pydantic's shapes and number them.
+    "POSTPROCESSING_HOOKS": ["wallets.api.openapi.with_required_bodies", "wallets.api.openapi.with_links"],
     "OAS_VERSION": "3.1.0",  # the one whose schemas are JSON Schema, as pydantic writes it
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
@@ -287,6 +288,7 @@ WORKER_CONNECTIONS = env.number("WORKER_CONNECTIONS", 1000, minimum=1)
 WORKER_TIMEOUT = env.number("WORKER_TIMEOUT", 60, minimum=1)
 GRACEFUL_TIMEOUT = env.number("GRACEFUL_TIMEOUT", 30, minimum=1)
 KEEPALIVE = env.number("KEEPALIVE", 75, minimum=1)
+CLIENT_TIMEOUT = env.seconds("CLIENT_TIMEOUT", 60)
 ACCESS_LOG = env.flag("ACCESS_LOG", "off")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "line"))

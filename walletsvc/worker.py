@@ -4,9 +4,11 @@ Nothing here may import Django or psycopg: the master process loads this before 
 """
 
 import contextlib
+import errno
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -14,12 +16,13 @@ import gevent
 import gunicorn.util
 import orjson
 from gevent.server import StreamServer
+from gunicorn.http.errors import ParseException
 from gunicorn.workers import ggevent
 from uuid_utils.compat import uuid7
 
 from wallets.observability import current, profiles
 from wallets.problems import CONTENT_TYPE, BadRequest, InternalError
-from walletsvc import census
+from walletsvc import census, settings
 
 MAX_BUFFERED: Final = 65_536  # bytes of an answer kept back; a streamed one goes out as it grows
 AT_THE_DOOR: Final = 65_536  # connections: more than any backlog
@@ -27,7 +30,49 @@ AT_ONCE: Final = 64  # connections that a worker takes before it looks after tho
 SLACK: Final = 1  # connections that a worker may have more than another, and a quarter on top
 PAUSE: Final = 0.002  # seconds in which another worker may take a connection
 PATIENCE: Final = 10  # such pauses
+SKIPPED: Final = 65_536  # bytes of a body that nobody wants, at a time
 LINGER: Final = 1.0  # seconds for clients in conversation to hear "Connection: close" with their next answer
+
+
+class Client:
+    """The client's socket. While a request is served, the client is waited for, but not for ever."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+        self._until: float | None = None  # None: it has KEEPALIVE for its next request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    @contextlib.contextmanager
+    def in_request(self) -> Iterator[None]:
+        self._until = time.monotonic() + settings.CLIENT_TIMEOUT
+        self._sock.settimeout(settings.CLIENT_TIMEOUT)
+        try:
+            yield
+        finally:
+            self._until = None
+            self._sock.settimeout(None)
+
+    def recv(self, size: int) -> bytes:
+        """The time is for a body in all: a byte now and then does not prolong it."""
+        if self._until is None:
+            return bytes(self._sock.recv(size))
+        gevent.sleep(0)  # who sends faster than we read would keep the others from their turn
+        with _slow_as_gone():
+            self._sock.settimeout(max(self._until - time.monotonic(), 0.001))
+            received = bytes(self._sock.recv(size))
+            self._sock.settimeout(settings.CLIENT_TIMEOUT)
+        return received
+
+
+@contextlib.contextmanager
+def _slow_as_gone() -> Iterator[None]:
+    """To gunicorn a timeout of a socket would be a fault of ours."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise ConnectionResetError(errno.ECONNRESET, "the client is too slow") from error
 
 
 class Answer:
@@ -52,7 +97,8 @@ class Answer:
     def sendfile(self, *args: Any, **kwargs: Any) -> Any:
         """A file goes past the buffer, and the head before it."""
         self.flush()
-        return self._sock.sendfile(*args, **kwargs)
+        with _slow_as_gone():
+            return self._sock.sendfile(*args, **kwargs)
 
     def close(self) -> None:
         """gunicorn cuts off an answer that has failed on its way: the rest stays unsaid."""
@@ -63,7 +109,8 @@ class Answer:
         if self._parts:
             whole = b"".join(self._parts)
             self._parts, self._size = [], 0
-            self._sock.sendall(whole)
+            with _slow_as_gone():
+                self._sock.sendall(whole)
 
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc]
@@ -81,7 +128,8 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         signal.signal(signal.SIGPROF, profiles.on_signal)
         signal.siginterrupt(signal.SIGPROF, False)
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+    def handle(self, listener: Any, sock: Any, addr: Any) -> None:
+        client = Client(sock)
         self.idle[client] = time.monotonic()
         self._count(1)
         try:
@@ -96,15 +144,17 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         if self.alive:
             census.report(self.age, self.connections)
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        self.idle.pop(sock, None)
-        answer = Answer(sock)
-        try:
-            super().handle_request(listener_name, req, answer, addr)
-        finally:
-            answer.flush()
-            self.idle[sock] = time.monotonic()
-            current.request.set(None)
+    def handle_request(self, listener_name: Any, req: Any, client: Any, addr: Any) -> None:
+        self.idle.pop(client, None)
+        answer = Answer(client)
+        with client.in_request():
+            try:
+                super().handle_request(listener_name, req, answer, addr)
+            finally:
+                answer.flush()
+                self.idle[client] = time.monotonic()
+                current.request.set(None)
+            skip_rest(req.body)
         # A client that has sent its next request already would be served on and on, and the others starve.
         gevent.sleep(0)
 
@@ -164,6 +214,16 @@ class Listener(StreamServer):  # type: ignore[misc]
             self.is_closing = True
             self._do_read()
         super().close()
+
+
+def skip_rest(body: Any) -> None:
+    """What nobody has read of a body is in the way of the next request."""
+    try:
+        while not body.failed and body.read(SKIPPED):
+            pass
+    except ParseException:
+        # A second answer to one request would be taken for that to the next.
+        raise StopIteration from None
 
 
 def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
