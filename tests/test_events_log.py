@@ -5,7 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -126,6 +126,22 @@ def test_who_waited_for_the_lock_comes_after_who_had_it_whatever_their_ids(api: 
     (first, _), (second, _) = rows
     assert int(first) > int(second)
     assert [entry.amount for entry in all_from(begin, of={wallet})] == [1, 2]  # type: ignore[union-attr]
+
+
+def test_who_waited_is_not_told_before_who_had_the_lock_while_another_is_at_work(api: Api) -> None:
+    """The one that takes its time has an id between theirs."""
+    wallet = api.open()
+    begin = now()
+    with ExitStack() as stack:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_current_xact_id()")
+            stack.enter_context(transaction_at_work())
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(deposit_in_another_session, wallet).result()
+            execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(2))])
+        entries, position = log.read(begin, 100)
+        assert [entry for entry in entries if str(entry.wallet_id) == wallet] == []
+    assert [entry.amount for entry in all_from(position, of={wallet})] == [1, 2]  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("most", [1, 3, 50])

@@ -1,102 +1,16 @@
 """Clients that go on asking while something breaks, and the journal of what they were told."""
 
-import json
 import random
-import select
-import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 from uuid import uuid4
 
 from tests.client import Answer
-
-PATIENCE = 60.0  # seconds for one answer: far more than any deadline of the service
-
-
-class NotReached(Exception):
-    """There was no connection: nothing was sent."""
-
-
-class NoAnswer(Exception):
-    """The request was sent, and the connection ended without an answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    method: str
-    path: str
-    body: dict[str, Any] | None = None
-    key: str | None = None
-    wallet_id: str = ""  # of an operation, or of a wallet that is read: what group commit and group read do
-
-    def encode(self) -> bytes:
-        content = b"" if self.body is None else json.dumps(self.body).encode()
-        head = f"{self.method} /api/v1{self.path} HTTP/1.1\r\nHost: localhost\r\n"
-        if self.body is not None:
-            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
-        if self.key is not None:
-            head += f"Idempotency-Key: {self.key}\r\n"
-        return f"{head}\r\n".encode() + content
-
-
-class Connection:
-    """Keep-alive as a careful client does it: opened again where the server has hung up between requests."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
-        self._socket: socket.socket | None = None
-
-    def ask(self, request: Request) -> Answer:
-        """Raises NotReached or NoAnswer."""
-        connected = self._connected()
-        try:
-            connected.sendall(request.encode())
-            answer = _receive(connected)
-        except OSError as error:
-            self.close()
-            raise NoAnswer(repr(error)) from error
-        if answer.headers.get("connection") == "close":
-            self.close()
-        return answer
-
-    def close(self) -> None:
-        if self._socket:
-            self._socket.close()
-            self._socket = None
-
-    def _connected(self) -> socket.socket:
-        if self._socket and select.select([self._socket], [], [], 0)[0]:
-            self.close()  # nothing was asked, so this is the end of the connection
-        if self._socket is None:
-            try:
-                self._socket = socket.create_connection(self._address, timeout=PATIENCE)
-            except OSError as error:
-                raise NotReached(repr(error)) from error
-        return self._socket
-
-
-def _receive(connected: socket.socket) -> Answer:
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += _some(connected)
-    head, _, content = received.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-    while len(content) < int(headers["content-length"]):
-        content += _some(connected)
-    return Answer(int(first.split()[1]), headers, content)
-
-
-def _some(connected: socket.socket) -> bytes:
-    received = connected.recv(65_536)
-    if not received:
-        raise ConnectionResetError("the server hung up")
-    return received
-
+from tests.histories.journal import PATIENCE, Connection, NoAnswer, NotReached, Request
 
 # --- What they ask ----------------------------------------------------------------------------------
 Choose = Callable[[random.Random], Request]
@@ -161,7 +75,6 @@ class Asked:
     answer: Answer | None = None
     lost: NoAnswer | NotReached | None = None
     ended_at: float = float("inf")
-    again: "Asked | None" = None  # the same request, sent once more when the fault was over
 
     @property
     def outcome(self) -> int | str:
@@ -184,13 +97,6 @@ class Asked:
     def is_settled(self) -> bool:
         """Whether the client knows what has become of its operation."""
         return self.answer is not None and self.answer.status in (201, 409)
-
-    @property
-    def known(self) -> Answer:
-        """The answer that the client has in the end."""
-        last = self.again or self
-        assert last.answer, last
-        return last.answer
 
 
 def ask(connection: Connection, request: Request) -> Asked:

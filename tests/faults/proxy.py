@@ -1,4 +1,4 @@
-"""A proxy in front of PostgreSQL that loses what is said around a COMMIT.
+"""A proxy in front of PostgreSQL that loses what is said around a COMMIT, and does what else networks do.
 
 It understands just enough of the protocol: a message is a type byte, a length and a body. Only what a client
 says first has no type.
@@ -7,6 +7,7 @@ says first has no type.
 import re
 import socket
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
@@ -29,13 +30,17 @@ class Proxy:
     """Listens on a port of its own for as long as the block lasts; `lose` says what becomes of commits."""
 
     def __init__(self, port: int) -> None:
-        self._upstream = ("127.0.0.1", port)
+        self.upstream = port  # where new connections lead
+        self.delay = 0.0  # seconds that every message takes
+        self.is_closed = False  # to new connections
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._losses: list[Loss] = []
         self._lock = threading.Lock()
-        self._links: list[Link] = []
-        self._threads: list[threading.Thread] = []
+        self._flows = threading.Event()
+        self._flows.set()
+        self._links: set[Link] = set()
+        self._threads: set[threading.Thread] = set()
 
     def __enter__(self) -> Self:
         self._spawn(self._listen)
@@ -43,13 +48,11 @@ class Proxy:
 
     def __exit__(self, *_: object) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
-        for link in self._links:
-            link.cut()
-        for thread in self._threads:
-            thread.join()
+        self._flows.set()
+        while threads := self._threads.copy():
+            self.cut()  # one may have been made meanwhile
+            threads.pop().join(0.1)
         self._listener.close()
-        for link in self._links:
-            link.close()
 
     def lose(self, *losses: Loss) -> None:
         """Let this happen to the next commits, each on whatever connection it comes."""
@@ -64,25 +67,63 @@ class Proxy:
         with self._lock:
             return self._losses.pop(0) if self._losses else None
 
+    def cut(self) -> None:
+        """End all connections, and tell both sides."""
+        for link in self._links.copy():
+            link.cut()
+
+    def stall(self) -> None:
+        """Carry nothing until `flow`: then all that was said arrives."""
+        self._flows.clear()
+
+    def flow(self) -> None:
+        self._flows.set()
+
+    def silence(self) -> list["Link"]:
+        """Let all connections be half open: what is said on them is swallowed, and nobody is told."""
+        links = list(self._links)
+        for link in links:
+            link.is_silent = True
+        return links
+
+    def pause(self) -> None:
+        """Before a message is passed on."""
+        self._flows.wait()
+        if self.delay:
+            time.sleep(self.delay)
+
+    def forget(self, link: "Link") -> None:
+        self._links.discard(link)
+
     def _listen(self) -> None:
         with suppress(OSError):  # the end of the block
             while True:
                 client, _ = self._listener.accept()
-                try:
-                    server = socket.create_connection(self._upstream)
-                except OSError:
+                if not self.is_closed:
+                    self._lead(client)
+                else:
                     client.close()
-                    continue
-                for side in (client, server):
-                    side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                link = Link(self, client, server)
-                self._links.append(link)
-                self._spawn(link.carry_questions)
-                self._spawn(link.carry_answers)
+
+    def _lead(self, client: socket.socket) -> None:
+        try:
+            server = socket.create_connection(("127.0.0.1", self.upstream))
+        except OSError:
+            client.close()
+            return
+        for side in (client, server):
+            side.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        link = Link(self, client, server)
+        self._links.add(link)
+        self._spawn(link.carry_questions)
+        self._spawn(link.carry_answers)
 
     def _spawn(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work)
-        self._threads.append(thread)
+        def run() -> None:
+            work()
+            self._threads.discard(thread)
+
+        thread = threading.Thread(target=run)
+        self._threads.add(thread)
         thread.start()
 
 
@@ -90,33 +131,47 @@ class Link:
     """One client's connection through the proxy."""
 
     def __init__(self, proxy: Proxy, client: socket.socket, server: socket.socket) -> None:
+        self.is_silent = False
         self._proxy = proxy
         self._client = client
         self._server = server
         self._loss: Loss | None = None
+        self._carriers = 2
+        self._lock = threading.Lock()
 
     def carry_questions(self) -> None:
         with suppress(OSError), self._client.makefile("rb") as questions:
-            self._server.sendall(_message(questions, is_typed=False))
+            self._pass_on(_message(questions, is_typed=False), self._server)
             while message := _message(questions):
                 if message[:1] in (b"Q", b"P") and COMMIT.search(message):
                     self._loss = self._proxy.next_loss()
-                if self._loss is Loss.COMMIT:
+                if self._loss in (Loss.COMMIT, Loss.SILENT_COMMIT):
                     break
-                if self._loss is Loss.SILENT_COMMIT:
-                    return
-                self._server.sendall(message)
-        self.cut()
+                self._pass_on(message, self._server)
+        self._end(is_told=self._loss is not Loss.SILENT_COMMIT)
 
     def carry_answers(self) -> None:
         with suppress(OSError), self._server.makefile("rb") as answers:
             while message := _message(answers):
                 if self._loss is None:
-                    self._client.sendall(message)
+                    self._pass_on(message, self._client)
                 elif message[:1] == READY:  # the commit is done
                     break
-        if self._loss is not Loss.SILENT_ANSWER:
+        self._end(is_told=self._loss is not Loss.SILENT_ANSWER)
+
+    def _pass_on(self, message: bytes, to: socket.socket) -> None:
+        self._proxy.pause()
+        if not self.is_silent:
+            to.sendall(message)
+
+    def _end(self, *, is_told: bool) -> None:
+        """Of one direction; the sockets are closed when both have ended."""
+        if is_told and not self.is_silent:
             self.cut()
+        with self._lock:
+            self._carriers -= 1
+            if not self._carriers:
+                self.close()
 
     def cut(self) -> None:
         for side in (self._client, self._server):
@@ -126,6 +181,7 @@ class Link:
     def close(self) -> None:
         self._client.close()
         self._server.close()
+        self._proxy.forget(self)
 
 
 def _message(file: BinaryIO, *, is_typed: bool = True) -> bytes:

@@ -4,8 +4,8 @@ A transaction takes its id (xid8) when it begins to write, and others with later
 only what lies below the oldest id that is still at work is read: below this horizon everything is known.
 
 Ids alone are not the order in which a wallet was written: who waited for its lock may have the smaller id.
-But then both were at work at once, and no horizon lies between them. So the log is read in windows, from one
-horizon to a later one, and within a window in the order of `created_at`, which is taken under the lock.
+So the log is read in windows, from one horizon to a later one, and within a window in the order of
+`created_at`, which is taken under the lock; and a horizon is never between two such transactions.
 """
 
 from collections.abc import Collection
@@ -79,15 +79,60 @@ _HAS_ENTRIES: Final = """
         ORDER BY transaction_id LIMIT 1
     ) < %(end)s::xid8, false)
 """
+# What was written above the horizon: of each wallet, since when.
+_ABOVE: Final = """
+    SELECT wallet_id, min(created_at) FROM (
+        SELECT wallet_id, created_at FROM operation WHERE transaction_id >= %(horizon)s::xid8
+        UNION ALL
+        SELECT wallet_id, created_at FROM wallet_change WHERE transaction_id >= %(horizon)s::xid8
+    ) AS written GROUP BY wallet_id
+"""
+# Of what lies below, the first that comes, in its wallet, after what lies above. What was written since then
+# is found by its time, and sorted by a term that no index has.
+_OVERTAKEN: Final = """
+    SELECT transaction_id::text::bigint FROM (
+        SELECT wallet_id, created_at, transaction_id FROM operation WHERE created_at > %(earliest)s
+        UNION ALL
+        SELECT wallet_id, created_at, transaction_id FROM wallet_change WHERE created_at > %(earliest)s
+    ) AS late JOIN unnest(%(wallets)s::uuid[], %(since)s::timestamptz[]) AS above (wallet_id, since)
+        USING (wallet_id)
+    WHERE created_at > since AND transaction_id < %(horizon)s::xid8
+    ORDER BY transaction_id::text::bigint LIMIT 1
+"""
 _BEGINNING: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
+# Of the oldest transaction at work, the horizon. It stays while that one does, who may take minutes: what is
+# written meanwhile comes after all that lies below.
+_known: dict[int, int] = {}
+
+
 def horizon(using: str = DEFAULT_DB_ALIAS) -> int:
-    """All transactions below this id have ended, and what they wrote is to be seen."""
+    """All transactions below this id have ended, and what they wrote is to be seen.
+
+    And nothing of it comes, in its wallet, after what was written above.
+    """
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
-        found: int = cursor.fetchone()[0]
+        oldest: int = cursor.fetchone()[0]
+        if (found := _known.get(oldest)) is None:
+            found = _below_all_overtaken(cursor, oldest)
+            _known.clear()
+            _known[oldest] = found
         return found
+
+
+def _below_all_overtaken(cursor: Any, horizon: int) -> int:
+    """Who waited for a lock may be below, and who had it above, while one between them is still at work."""
+    while True:
+        cursor.execute(_ABOVE, {"horizon": str(horizon)})
+        if not (above := dict(cursor.fetchall())):
+            return horizon
+        wallets = {"wallets": list(above), "since": list(above.values()), "earliest": min(above.values())}
+        cursor.execute(_OVERTAKEN, {"horizon": str(horizon), **wallets})
+        if (row := cursor.fetchone()) is None:
+            return horizon
+        horizon = row[0]
 
 
 def has_entries(begin: int, end: int, using: str = DEFAULT_DB_ALIAS) -> bool:
