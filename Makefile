@@ -83,7 +83,7 @@ audit: .venv/ready ## ask the network which of the pinned packages have known vu
 
 requirements: .venv/ready ## pin with hashes all that requirements*.in bring along; ARGS=--upgrade takes the newest
 	@for name in requirements requirements-sbom requirements-dev; do \
-		$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes \
+		$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-strip-extras \
 			--no-emit-index-url --custom-compile-command "make requirements" \
 			--output-file $$name.txt $$name.in $(ARGS) || exit; done
 
