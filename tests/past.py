@@ -32,5 +32,12 @@ def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
                 "UPDATE operation SET created_at = %s WHERE wallet_id = ANY(%s::uuid[]) AND created_at = %s",
                 [time, list(wallet_ids), moment],
             )
+        for moment_of, of_operation in (("created_at", "id"), ("ended_at", "hold_id")):
+            database.execute(
+                f"UPDATE hold SET {moment_of} = operation.created_at FROM operation"
+                f" WHERE operation.{of_operation} = hold.id AND operation.wallet_id = hold.wallet_id"
+                " AND operation.status = 'COMPLETED' AND hold.wallet_id = ANY(%s::uuid[])".encode(),
+                [list(wallet_ids)],
+            )
         for wallet_id in wallet_ids:
             chain_anew(database, wallet_id)

@@ -8,6 +8,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
+from tests.chains import chain_anew
 from tests.client import UNKNOWN_ID, Answer, Api
 from tests.cluster import cluster
 from tests.conftest import Books, Unchanged
@@ -20,12 +21,18 @@ def expiring(api: Api, wallet_id: str, amount: str, **fields: Any) -> str:
     """A hold whose time has come since, unknown to the wallet: nobody has had its lock."""
     answer = api.hold(wallet_id, amount, expiresAt=FUTURE, **fields)
     assert answer.status == 201, answer
+    hold_id: str = answer.json["id"]
+    let_expire(wallet_id, hold_id)
+    return hold_id
+
+
+def let_expire(wallet_id: str, hold_id: str) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         past = datetime.now(UTC) - timedelta(microseconds=1)
-        database.execute("UPDATE hold SET expires_at = %s WHERE id = %s", [past, answer.json["id"]])
+        for table in ("operation", "hold"):
+            database.execute(f"UPDATE {table} SET expires_at = %s WHERE id = %s".encode(), [past, hold_id])
         database.execute("UPDATE wallet SET next_expiry_at = %s WHERE id = %s", [past, wallet_id])
-    hold_id: str = answer.json["id"]
-    return hold_id
+        chain_anew(database, wallet_id)
 
 
 def standing(api: Api, wallet_id: str) -> tuple[str, str, str]:
@@ -324,9 +331,7 @@ def test_the_same_wallet_before_and_after_an_expiry_has_two_etags(api: Api) -> N
     wallet_id = api.open(deposit="100")
     hold_id = api.hold(wallet_id, "40", expiresAt=FUTURE).json["id"]
     tag = api.get(f"/wallets/{wallet_id}").headers["etag"]
-    with psycopg.connect(cluster.url("postgres")) as database:
-        database.execute("UPDATE hold SET expires_at = now() WHERE id = %s", [hold_id])
-        database.execute("UPDATE wallet SET next_expiry_at = now() WHERE id = %s", [wallet_id])
+    let_expire(wallet_id, hold_id)
     after = api.get(f"/wallets/{wallet_id}", If_None_Match=tag)
     assert (after.status, after.json["available"]) == (200, "100.00")
     # What the reads say of it holds for If-Match too.
@@ -393,7 +398,8 @@ def test_a_repeated_hold_gets_the_first_answer_even_after_its_end(
 def test_a_hold_that_has_expired_is_answered_to_its_id_as_it_was_placed(api: Api) -> None:
     wallet_id, chosen = api.open(deposit="100"), str(uuid4())
     expiring(api, wallet_id, "40", id=chosen)
-    again = api.hold(wallet_id, "40", id=chosen, expiresAt=FUTURE)
+    then = api.get(f"/holds/{chosen}").json["expiresAt"]
+    again = api.hold(wallet_id, "40", id=chosen, expiresAt=then)
     assert (again.status, again.json["id"], again.json["status"]) == (201, chosen, "ACTIVE")
     assert again.headers["idempotent-replayed"] == "true"
     assert standing(api, wallet_id) == ("100.00", "0.00", "100.00")

@@ -1,8 +1,11 @@
 """Whoever may do everything with the database changes the ledger by hand: it is found, and named."""
 
 import base64
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
 from uuid import uuid4
@@ -14,11 +17,14 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from django.core.management import CommandError, call_command
 
+from local.postgres import DATABASE, Cluster, program
+from local.processes import run as run_program
 from tests.chains import chain_anew
 from tests.client import Api
 from tests.cluster import cluster
 from wallets.ledger import checkpoints, verify
 from wallets.ledger.checkpoints import Comparison
+from wallets.ledger.snapshots import NOTHING, Snapshot
 from wallets.ledger.verify import Verification
 from wallets.models import Operation
 
@@ -52,9 +58,41 @@ class Books:
     def change(self, statement: str, *parameters: object) -> None:
         assert self.superuser.execute(statement.encode(), parameters).rowcount == 1
 
-    def findings(self) -> str:
-        found = verify.verify([self.wallet, self.other])  # type: ignore[list-item]
+    def findings(self, since: Snapshot = NOTHING) -> str:
+        found = Verification(since).check([self.wallet, self.other])  # type: ignore[list-item]
         return "\n".join(f"{difference.wallet_id} {difference.what}" for difference in found)
+
+    def remove(self) -> None:
+        mine = [self.wallet, self.other]
+        for table in ("operation", "hold", "wallet_change"):
+            self.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = ANY(%s)".encode(), [mine])
+        self.superuser.execute("DELETE FROM wallet WHERE id = ANY(%s)", [mine])
+
+    @contextmanager
+    def unguarded(self, table: str) -> Iterator[None]:
+        """Whoever may do everything drops the table's constraints first. The books are gone afterwards."""
+        checks = self.superuser.execute(
+            "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
+            " WHERE conrelid = %s::regclass AND contype = 'c'",
+            [table],
+        ).fetchall()
+        required = self.superuser.execute(
+            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnotnull AND attnum > 0"
+            " AND attname NOT IN ('id', 'wallet_id')",
+            [table],
+        ).fetchall()
+        for name, _ in checks:
+            self.superuser.execute(f"ALTER TABLE {table} DROP CONSTRAINT {name}".encode())
+        for (name,) in required:
+            self.superuser.execute(f"ALTER TABLE {table} ALTER COLUMN {name} DROP NOT NULL".encode())
+        try:
+            yield
+        finally:
+            self.remove()
+            for name, definition in checks:
+                self.superuser.execute(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}".encode())
+            for (name,) in required:
+                self.superuser.execute(f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL".encode())
 
 
 @pytest.fixture
@@ -62,11 +100,7 @@ def books(api: Api, superuser: psycopg.Connection) -> Iterator[Books]:
     books = Books(api, superuser)
     assert books.findings() == ""
     yield books
-    for table in ("operation", "hold", "wallet_change"):
-        superuser.execute(
-            f"DELETE FROM {table} WHERE wallet_id IN (%s, %s)".encode(), [books.wallet, books.other]
-        )
-    superuser.execute("DELETE FROM wallet WHERE id IN (%s, %s)", [books.wallet, books.other])
+    books.remove()
 
 
 # --- By the chain alone -----------------------------------------------------------------------------
@@ -101,28 +135,98 @@ def test_a_column_that_was_changed_is_found_and_its_operation_named(books: Books
     "column", ["status", "reason", "transfer_id", "counterparty_id", "hold_id", "reverses_id"]
 )
 def test_so_are_those_that_a_constraint_guards(books: Books, column: str) -> None:
-    """Whoever may do everything drops it first."""
-    guards = books.superuser.execute(
-        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
-        " WHERE conrelid = 'operation'::regclass AND contype = 'c'"
-    ).fetchall()
     value = "gen_random_uuid()" if column.endswith("_id") else "'OTHER'"
-    with psycopg.connect(cluster.url("postgres")) as database:
-        for name, _ in guards:
-            database.execute(f"ALTER TABLE operation DROP CONSTRAINT {name}".encode())
-        database.execute(f"UPDATE operation SET {column} = {value} WHERE id = %s".encode(), [books.ids[1]])
-        database.commit()
-    try:
+    with books.unguarded("operation"):
+        books.change(f"UPDATE operation SET {column} = {value} WHERE id = %s", books.ids[1])
         assert f"operation {books.ids[1]} does not follow on {books.ids[0]}" in books.findings()
-    finally:
-        with psycopg.connect(cluster.url("postgres")) as database:
-            for name, definition in guards:
-                database.execute(
-                    f"ALTER TABLE operation ADD CONSTRAINT {name} {definition} NOT VALID".encode()
-                )
-                if not definition.endswith("NOT VALID"):
-                    database.execute("DELETE FROM operation WHERE id = %s", [books.ids[1]])
-                    database.execute(f"ALTER TABLE operation VALIDATE CONSTRAINT {name}".encode())
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("hash", value) for value in ("NULL", "''", "hash || 'a'")),
+        *((column, value) for column in ("amount", "balance_after") for value in ("NULL", "'NaN'")),
+        *((column, value) for column in ("created_at", "accepted_at") for value in ("NULL", "'infinity'")),
+        ("type", "NULL"),
+        ("metadata", "NULL"),
+    ],
+)
+def test_what_nobody_would_write_is_named_and_hides_nothing_else(
+    books: Books, column: str, value: str
+) -> None:
+    with books.unguarded("operation"):
+        books.change("UPDATE wallet SET balance = balance + 1 WHERE id = %s", books.other)
+        # To what it says, where that is what it says already, by way of another.
+        books.change(f"UPDATE operation SET actor = 'x', {column} = {value} WHERE id = %s", books.ids[1])
+        found = books.findings()
+        assert f"{books.wallet} operation {books.ids[1]} does not follow on" in found
+        assert f"{books.other} balance 106.0000, the ledger says 105.0000" in found
+
+
+@pytest.mark.parametrize("value", ["NULL", "'NaN'"])
+def test_nor_does_it_where_all_hashes_were_computed_anew(books: Books, value: str) -> None:
+    with books.unguarded("operation"):
+        books.change(f"UPDATE operation SET amount = {value} WHERE id = %s", books.ids[1])
+        chain_anew(books.superuser, books.wallet)
+        found = books.findings()
+        assert f"{books.wallet} operation {books.ids[1]}: sequence 2, amount " in found
+        assert "not all are numbers" in found
+
+
+@pytest.mark.parametrize("value", ["NULL", "'NaN'"])
+@pytest.mark.parametrize("column", ["balance", "held", "sequence", "hash"])
+def test_nor_in_a_wallet(books: Books, column: str, value: str, api: Api) -> None:
+    if value == "'NaN'" and column in ("sequence", "hash"):
+        value = "'0'"
+    _, since = verify.now()
+    api.deposit(books.wallet, "1")
+    with books.unguarded("wallet"):
+        books.change(f"UPDATE wallet SET {column} = {value} WHERE id = %s", books.wallet)
+        assert f"{books.wallet} {column} " in books.findings()
+        assert f"{books.wallet} {column} " in books.findings(since)
+
+
+def test_the_next_check_goes_on_from_what_is_none(books: Books, api: Api) -> None:
+    _, since = verify.now()
+    api.deposit(books.wallet, "1")
+    with books.unguarded("operation"):
+        books.change("UPDATE operation SET hash = NULL, balance_after = 'NaN' WHERE id = %s", books.ids[-1])
+        assert f"{books.wallet} operation " in books.findings(since)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "expires_at = now()",
+        "description = 'x'",
+        "created_at = created_at - interval '1 day'",
+        "status = 'EXPIRED', ended_at = now()",
+        "status = 'VOIDED', ended_at = now()",
+    ],
+)
+def test_a_hold_that_was_changed_or_ended_is_found(books: Books, change: str) -> None:
+    books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
+    books.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", books.wallet)
+    assert f"{books.wallet} hold {books.ids[4]} is " in books.findings()
+
+
+@pytest.mark.parametrize("change", ["ended_at = ended_at - interval '1 day'", "operation_id = id"])
+def test_so_is_one_that_ended_otherwise(books: Books, api: Api, change: str) -> None:
+    assert api.capture(str(books.ids[4]), amount="1").status == 201
+    assert books.findings() == ""
+    books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
+    assert f"{books.wallet} hold {books.ids[4]} is not as operation " in books.findings()
+
+
+def test_a_wallet_that_is_gone_is_found_by_what_is_left_of_it(books: Books) -> None:
+    run("verify_ledger")
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as replica:
+        replica.execute("SET session_replication_role = replica")  # foreign keys are not looked at
+        replica.execute("DELETE FROM wallet WHERE id = %s", [books.wallet])
+    output = StringIO()
+    with pytest.raises(CommandError):
+        call_command("verify_ledger", stdout=output)
+    assert f"{books.wallet} is gone, and something of it is left" in output.getvalue()
 
 
 def test_every_column_of_an_operation_is_tried() -> None:
@@ -370,6 +474,37 @@ def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_pat
     assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
 
+# --- On a standby -----------------------------------------------------------------------------------
+def test_a_standby_is_verified_and_makes_no_checkpoint(
+    keys: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, api: Api
+) -> None:
+    api.open(deposit="1")
+    standby = Cluster(tmp_path_factory.mktemp("standby"), cluster.parameters)
+    passwords = [str(each.folder / "passwords") for each in (cluster, standby)]
+    run_program(["cp", "-a", *passwords])
+    backup = [program("pg_basebackup"), "--pgdata", str(standby.data), "--checkpoint", "fast"]
+    run_program([*backup, "--write-recovery-conf"], env=cluster.client(DATABASE))
+    file = tmp_path / "checkpoint"
+    with standby:
+
+        def manage(*arguments: object) -> "subprocess.CompletedProcess[str]":
+            return subprocess.run(
+                [sys.executable, "manage.py", *map(str, arguments)],
+                env=os.environ | {"DATABASE_URL": standby.url()},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+
+        refused = manage("checkpoint", file, "--key", keys[0])
+        assert (refused.returncode, file.exists()) == (2, False)
+        assert "this is a standby" in refused.stderr
+        run("checkpoint", file, "--key", keys[0])
+        told = manage("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+        assert "nothing before the checkpoint of" in told.stdout, told.stderr
+        assert "could not be recorded" in told.stderr
+
+
 # --- From one check to the next ---------------------------------------------------------------------
 def test_the_next_check_looks_at_what_came_since_alone(books: Books, api: Api) -> None:
     run("verify_ledger")
@@ -402,3 +537,12 @@ def test_what_is_wrong_with_it_is_found(books: Books, api: Api, statement: str) 
     assert error.value.returncode == 1
     assert books.wallet in output.getvalue()
     assert "verify all of the ledger" in refused("verify_ledger", "--incremental")
+
+
+def test_what_a_check_of_another_database_has_seen_is_no_beginning(books: Books) -> None:
+    """After a dump was restored, transactions are counted anew: all would be older than that check."""
+    run("verify_ledger")
+    books.change(
+        "UPDATE ledger_check SET snapshot = '1:9000000000000:' WHERE id = (SELECT max(id) FROM ledger_check)"
+    )
+    assert "another database: verify all of the ledger" in refused("verify_ledger", "--incremental")

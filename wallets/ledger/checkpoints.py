@@ -25,7 +25,7 @@ from wallets.ledger.snapshots import Snapshot, reading
 FORMAT: Final = "walletsvc checkpoint 1"
 RANGES: Final = 1024  # at most: the file has some hundred kilobytes then, however many wallets there are
 
-_MOMENT: Final = "SELECT pg_current_snapshot()::text, clock_timestamp()"
+_MOMENT: Final = "SELECT pg_current_snapshot()::text, clock_timestamp(), pg_is_in_recovery()"
 _TOTALS: Final = "SELECT count(*), coalesce(sum(sequence), 0)::bigint FROM wallet WHERE hash <> ''"
 _HEADS: Final = "COPY (SELECT id, encode(hash, 'hex') FROM wallet WHERE hash <> '' ORDER BY id) TO STDOUT"
 
@@ -72,9 +72,14 @@ class _Digest:
 
 # --- Making one -------------------------------------------------------------------------------------
 def make() -> Checkpoint:
-    """The state of all chains as it is committed now."""
+    """The state of all chains as it is committed now.
+
+    Raises CheckpointError on a standby: its snapshot does not say which transactions are at work.
+    """
     with reading() as cursor:
-        snapshot, made_at = cursor.execute(_MOMENT).fetchone()
+        snapshot, made_at, is_standby = cursor.execute(_MOMENT).fetchone()
+        if is_standby:
+            raise CheckpointError("a checkpoint is made on the primary, and this is a standby")
         wallets, entries = cursor.execute(_TOTALS).fetchone()
         with cursor.copy(_HEADS) as lines:
             ranges = list(_ranges(map(_head, lines), size=-(-wallets // RANGES)))

@@ -40,6 +40,8 @@ def reading() -> Iterator[Any]:
     with connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
+            # It locks nothing that others wait for, and who reads what it finds may take their time.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
             yield cursor.cursor
         finally:
             if not connection.connection.closed:

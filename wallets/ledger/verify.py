@@ -21,7 +21,7 @@ _WALLETS: Final = "SELECT id, balance, sequence, hash FROM wallet WHERE id = ANY
 # What came since the last check, along each chain (walk.py reads it).
 _LINES: Final = """
     COPY (
-        SELECT {is_before}, encode(hash, 'hex'), {columns} FROM operation
+        SELECT {is_before}, {hash}, wallet_id, {columns} FROM operation
         WHERE wallet_id = ANY('{{{wallets}}}'::uuid[]) AND {is_new}
         ORDER BY wallet_id, created_at
     ) TO STDOUT
@@ -29,9 +29,12 @@ _LINES: Final = """
 _IS_NEW: Final = (
     "transaction_id >= '{since.begin}'::xid8 AND NOT pg_visible_in_snapshot(transaction_id, '{since}')"
 )
+# Always as long: what is none is that of no operation.
+_HASH: Final = "CASE WHEN octet_length(hash) = 32 THEN encode(hash, 'hex') ELSE repeat('0', 64) END"
 # Where the last check has left the wallets.
 _STARTS: Final = """
-    SELECT wallet.id, last.id, last.hash, coalesce(moved.sequence, 0), coalesce(moved.balance_after, 0)
+    SELECT wallet.id, last.id, coalesce(last.hash, ''), coalesce(moved.sequence, 0),
+        coalesce(nullif(moved.balance_after, 'NaN'), 0)
     FROM wallet CROSS JOIN LATERAL (
         SELECT id, hash FROM operation
         WHERE wallet_id = wallet.id AND pg_visible_in_snapshot(transaction_id, %(since)s)
@@ -51,7 +54,7 @@ FROM wallet LEFT JOIN (
     SELECT wallet_id, sum(amount) AS amount FROM hold
     WHERE status = 'ACTIVE' AND wallet_id = ANY(%(wallets)s::uuid[]) GROUP BY wallet_id
 ) AS active ON active.wallet_id = wallet.id
-WHERE id = ANY(%(wallets)s::uuid[]) AND held <> coalesce(active.amount, 0)
+WHERE id = ANY(%(wallets)s::uuid[]) AND held IS DISTINCT FROM coalesce(active.amount, 0)
 UNION ALL
 SELECT wallet_id,
     format('hold %%s expires at %%s, the wallet looks first at %%s', hold.id, expires_at, next_expiry_at)
@@ -92,6 +95,25 @@ WHERE hold.wallet_id = ANY(%(wallets)s::uuid[])
     AND coalesce(ends.what, '') <> concat_ws(', ', 'HOLD ' || amount, CASE status
         WHEN 'CAPTURED' THEN 'CAPTURE ' || captured_amount WHEN 'VOIDED' THEN 'VOID ' || amount
     END)
+UNION ALL
+SELECT hold.wallet_id, format('hold %%s is not as operation %%s says', hold.id, operation.id)
+FROM operation JOIN hold
+    ON hold.id = coalesce(hold_id, operation.id) AND hold.wallet_id = operation.wallet_id
+WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND operation.status = 'COMPLETED'
+    AND operation.wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(begin)s::xid8
+    AND CASE type
+        WHEN 'HOLD' THEN (hold.expires_at, hold.description, hold.created_at)
+            IS DISTINCT FROM (operation.expires_at, operation.description, operation.created_at)
+        ELSE (hold.ended_at, coalesce(hold.operation_id, operation.id))
+            IS DISTINCT FROM (operation.created_at, operation.id)
+    END
+UNION ALL
+SELECT wallet_id,
+    format('hold %%s is %%s, but expires at %%s', hold.id, hold.status, coalesce(expires_at::text, 'no time'))
+FROM hold JOIN wallet ON wallet.id = wallet_id
+WHERE wallet_id = ANY(%(wallets)s::uuid[])
+    AND (hold.status IN ('ACTIVE', 'CAPTURED', 'VOIDED')) IS NOT TRUE
+    AND (hold.status = 'EXPIRED' AND expires_at <= greatest(clock_timestamp(), updated_at)) IS NOT TRUE
 UNION ALL
 SELECT operation.wallet_id,
     format('%%s %%s is of hold %%s, but there is none', type, operation.id, coalesce(hold_id, operation.id))
@@ -163,6 +185,8 @@ class Verification:
             if self._since != NOTHING:
                 for wallet_id, *start in cursor.execute(_STARTS, {"wallets": ids, "since": f"{self._since}"}):
                     walks[str(wallet_id).encode()].start(*start)
+            gone = (wallet_id for wallet_id in ids if str(wallet_id).encode() not in walks)
+            yield from (Difference(wallet_id, "is gone, and something of it is left") for wallet_id in gone)
             yield from self._walk(cursor, walks)
             parameters = {"wallets": ids, "begin": f"{self._since.begin}", "nothing": f"{NOTHING.begin}"}
             for row in cursor.execute(_DIFFERENCES, parameters):
@@ -185,8 +209,11 @@ class Verification:
     def _lines(self, walks: Iterable[bytes]) -> str:
         then = self._comparison.snapshot if self._comparison else NOTHING
         return _LINES.format(
-            is_before="'f'" if then == NOTHING else f"pg_visible_in_snapshot(transaction_id, '{then}')",
+            is_before="false"
+            if then == NOTHING
+            else f"coalesce(pg_visible_in_snapshot(transaction_id, '{then}'), false)",
             is_new="true" if self._since == NOTHING else _IS_NEW.format(since=self._since),
+            hash=_HASH,
             columns=", ".join(chain.COLUMNS),
             wallets=b",".join(walks).decode(),
         )
@@ -197,17 +224,30 @@ class Verification:
             yield from (Difference(*difference) for difference in self._comparison.finish())
 
 
+_GONE: Final = """
+    SELECT wallet_id FROM operation WHERE NOT EXISTS (SELECT FROM wallet WHERE id = wallet_id)
+    UNION
+    SELECT wallet_id FROM hold WHERE NOT EXISTS (SELECT FROM wallet WHERE id = wallet_id)
+    UNION
+    SELECT wallet_id FROM wallet_change WHERE NOT EXISTS (SELECT FROM wallet WHERE id = wallet_id)
+"""
+
+
 def wallet_batches(size: int) -> Iterator[list[UUID]]:
-    """The ids of all wallets, in batches by id."""
+    """The ids of all wallets, in batches by id; at last of those that there should be."""
     last = UUID(int=0)
     while True:
         with connection.cursor() as cursor:
             cursor.execute("SELECT id FROM wallet WHERE id > %s ORDER BY id LIMIT %s", [last, size])
             batch = [row[0] for row in cursor.fetchall()]
         if not batch:
-            return
+            break
         yield batch
         last = batch[-1]
+    with connection.cursor() as cursor:
+        cursor.execute(_GONE)
+        if gone := [row[0] for row in cursor.fetchall()]:
+            yield gone
 
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:

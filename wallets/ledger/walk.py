@@ -1,6 +1,7 @@
 """Along the chain of one wallet: every hash, sequence and balance worked out again from what came before it.
 
-An operation comes as a line of COPY: whether it is from before the checkpoint, its hash, and what was hashed.
+An operation comes as a line of COPY: whether it is from before the checkpoint, its hash, its wallet, and what
+was hashed. What was changed by hand may be anything, and no number at all: it is named, and the walk goes on.
 """
 
 from binascii import unhexlify
@@ -12,9 +13,9 @@ from uuid import UUID
 
 from wallets.ledger import chain
 
-OWNER: Final = itemgetter(slice(104, 140))  # the wallet's id in a line
+OWNER: Final = itemgetter(slice(67, 103))  # the wallet's id in a line
 _HASH: Final = slice(2, 66)
-_CANONICAL: Final = slice(67, -1)  # without the line's end
+_CANONICAL: Final = slice(104, -1)  # without the line's end
 _IS_BEFORE: Final = b"t"
 
 _INCOMING: Final = frozenset((b"DEPOSIT", b"TRANSFER_IN", b"REVERSAL_IN"))
@@ -53,7 +54,7 @@ class Walk:
         """What the wallet's row says, and its operations contradict."""
         if self._hash != self._head:
             yield f"hash not of its last operation, {self._named_last}: some were added or removed at the end"
-        if int(self._balance / _UNIT) != self._total:
+        if self._balance != self._total * _UNIT:
             yield f"balance {self._balance}, the ledger says {_money(self._total)}"
         if self._sequence != self._counted:
             yield f"sequence {self._sequence}, the ledger says {self._counted}"
@@ -67,10 +68,14 @@ class Walk:
         fields = [line.split(b"\t", 6) for line in canonical]
         moves = [each for each in fields if each[2] != _NOTHING]
         count = self._counted + len(moves)
-        if [int(each[2]) for each in moves] != list(range(self._counted + 1, count + 1)):
+        try:
+            sequences = [int(each[2]) for each in moves]
+            balances = [_units(each[5]) for each in moves]
+            amounts = [_units(each[4]) if each[3] in _INCOMING else -_units(each[4]) for each in moves]
+        except ValueError:
             return False
-        balances = [_units(each[5]) for each in moves]
-        amounts = [_units(each[4]) if each[3] in _INCOMING else -_units(each[4]) for each in moves]
+        if sequences != list(range(self._counted + 1, count + 1)):
+            return False
         if [after - moved for after, moved in zip(balances, amounts, strict=True)] != [
             self._summed,
             *balances,
@@ -90,7 +95,7 @@ class Walk:
         ]
 
     def _next(self, hash: bytes, canonical: bytes) -> Iterator[str]:
-        id = canonical[:36].decode()
+        id = canonical.partition(b"\t")[0].decode()
         if chain.link(self._head, canonical) != hash:
             if self._last and chain.link(self._before, canonical) == hash:
                 yield f"operation {id} follows on the one before {self._named_last}, which was put between"
@@ -99,11 +104,16 @@ class Walk:
         self._last, self._before, self._head = id.encode(), self._head, hash
 
     def _move(self, canonical: bytes) -> Iterator[str]:
-        _, _, number, kind, amount, balance_after, _ = canonical.split(b"\t", 6)
+        id, _, number, kind, amount, balance_after, _ = canonical.split(b"\t", 6)
         if number == _NOTHING:
             return
-        moved = _units(amount) if kind in _INCOMING else -_units(amount)
-        sequence, balance = int(number), _units(balance_after)
+        try:
+            moved = _units(amount) if kind in _INCOMING else -_units(amount)
+            sequence, balance = int(number), _units(balance_after)
+        except ValueError:
+            what = f"sequence {number.decode()}, amount {amount.decode()}, balance {balance_after.decode()}"
+            yield f"operation {id.decode()}: {what}: not all are numbers"
+            return
         if sequence != self._counted + 1:
             yield f"operation {sequence}: sequence {sequence}, not {self._counted + 1}"
         if balance != self._summed + moved:

@@ -22,8 +22,8 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         try:
             key = checkpoints.private_key(options["key"].read_bytes())
+            checkpoint = checkpoints.make()
             with options["file"].open("xb") as file:
-                checkpoint = checkpoints.make()
                 file.write(checkpoints.signed(checkpoint, key))
         except (OSError, CheckpointError) as error:
             self.refuse(str(error))

@@ -48,7 +48,7 @@ class Command(Base):
         self._refuse_what_contradicts(options)
         comparison = self._comparison(options["checkpoint"], options["public_key"])
         began_at, snapshot = verify.now()
-        since = self._last_check() if options["incremental"] else NOTHING
+        since = self._last_check(snapshot) if options["incremental"] else NOTHING
         total = None if options["wallet"] or options["incremental"] else _estimate()
         checked = wrong = 0
         with tqdm(
@@ -68,7 +68,7 @@ class Command(Base):
                     operations=operations,
                     differences=wrong,
                     snapshot=str(snapshot),
-                    is_incremental=options["incremental"],
+                    is_incremental=since != NOTHING,
                 )
             )
         what = f"{operations} operations of {checked} wallets"
@@ -96,13 +96,16 @@ class Command(Base):
         except (OSError, CheckpointError) as error:
             self.refuse(str(error))
 
-    def _last_check(self) -> Snapshot:
+    def _last_check(self, now: Snapshot) -> Snapshot:
         last = verify.last_check()
         if last is None or last.snapshot is None:
             return NOTHING
         if last.differences:
             self.refuse("the last check found differences: verify all of the ledger")
-        return Snapshot.parse(last.snapshot)
+        since = Snapshot.parse(last.snapshot)
+        if since.end > now.end:  # nothing would ever come after it
+            self.refuse("the last check was of another database: verify all of the ledger")
+        return since
 
     def _batches(self, options: dict[str, Any], since: Snapshot) -> Iterator[list[UUID]]:
         if options["wallet"]:
