@@ -62,6 +62,18 @@ class Books:
         found = Verification(since).check([self.wallet, self.other])  # type: ignore[list-item]
         return "\n".join(f"{difference.wallet_id} {difference.what}" for difference in found)
 
+    def slip_in(self, later: str) -> str:
+        """An operation, so much later than the refused one, whose likeness it is; it has no sequence."""
+        new = str(uuid4())
+        self.change(
+            f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at + %s::interval,"
+            f" sha256('forged'), {OTHERS.replace('idempotency_key', 'NULL')} FROM operation WHERE id = %s",
+            new,
+            later,
+            self.ids[3],
+        )
+        return new
+
     def remove(self) -> None:
         mine = [self.wallet, self.other]
         for table in ("operation", "hold", "wallet_change"):
@@ -248,13 +260,7 @@ def test_an_operation_that_was_deleted_is_found_where_it_was(books: Books, place
 
 
 def test_an_operation_that_was_inserted_is_found_and_named(books: Books) -> None:
-    new = str(uuid4())
-    books.change(
-        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at - interval '1 us',"
-        f" sha256('forged'), {OTHERS.replace('idempotency_key', 'NULL')} FROM operation WHERE id = %s",
-        new,
-        books.ids[3],  # the refused one: it has no sequence
-    )
+    new = books.slip_in("-1 us")
     found = books.findings()
     assert f"{books.wallet} operation {new} does not follow on {books.ids[2]}" in found
     assert (
@@ -264,13 +270,7 @@ def test_an_operation_that_was_inserted_is_found_and_named(books: Books) -> None
 
 
 def test_an_operation_that_was_added_at_the_end_is_found_and_named(books: Books) -> None:
-    new = str(uuid4())
-    books.change(
-        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at + interval '1 day',"
-        f" sha256('forged'), {OTHERS.replace('idempotency_key', 'NULL')} FROM operation WHERE id = %s",
-        new,
-        books.ids[3],
-    )
+    new = books.slip_in("1 day")
     assert f"{books.wallet} hash not of its last operation, {new}" in books.findings()
 
 
@@ -316,18 +316,13 @@ def compare(checkpoint: checkpoints.Checkpoint) -> list[str]:
     return [f"{each.wallet_id} {each.what}" for each in (*found, *verification.finish())]
 
 
-Forgery = Callable[[Books], None]
+Forgery = Callable[[Books], object]
 FORGERIES: dict[str, Forgery] = {
     "changed": lambda books: books.change(
         "UPDATE operation SET description = 'x' WHERE id = %s", books.ids[1]
     ),
     "removed": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[3]),
-    "added": lambda books: books.change(
-        f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT gen_random_uuid(),"
-        f" created_at - interval '1 us', sha256(''), {OTHERS.replace('idempotency_key', 'NULL')}"
-        " FROM operation WHERE id = %s",
-        books.ids[3],
-    ),
+    "added": lambda books: books.slip_in("-1 us"),
     "removed at the end": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[4]),
 }
 
