@@ -1,6 +1,5 @@
 """What happens to a wallet, as server-sent events."""
 
-import errno
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
@@ -68,6 +67,7 @@ class Stream:
         self._ends_at = time.monotonic() + seconds
         self._socket = socket  # the server's; Django's test client has none
         if socket is not None:
+            self._former = socket.gettimeout()
             socket.settimeout(PATIENCE)
 
     def __iter__(self) -> Iterator[bytes]:
@@ -75,7 +75,7 @@ class Stream:
         silent_since = time.monotonic()
         while True:
             if self._socket is not None:
-                self._send()
+                self._socket.flush()  # what was said so far; else it would wait for the end
             left = max(0.0, self._ends_at - time.monotonic())
             moment = self._watch.next(min(LOOK, left))
             if moment is None and (not left or getattr(self._socket, "is_last", False)):
@@ -84,17 +84,10 @@ class Stream:
                 silent_since = time.monotonic()
                 yield _lines(moment) if moment else b":\n\n"
 
-    def _send(self) -> None:
-        """What was said so far; else it would wait for the end."""
-        try:
-            self._socket.flush()
-        except TimeoutError as error:  # to gunicorn, that would be a fault of ours
-            raise BrokenPipeError(errno.EPIPE, "The client does not read") from error
-
     def close(self) -> None:
         self._watch.close()
         if self._socket is not None:
-            self._socket.settimeout(None)  # the connection may be used on
+            self._socket.settimeout(self._former)  # the connection may be used on
 
 
 def _lines(moment: Moment) -> bytes:
