@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -258,9 +259,9 @@ def test_the_files_of_the_counts_go_with_the_service() -> None:
 
 def folder_of(service: Observed) -> str:
     """Where its worker has files open."""
-    worker = children(service.master)[0]
-    with open(f"/proc/{worker}/maps") as maps:
-        found = re.findall(r"(/\S*/walletsvc-metrics-\w+)/counter_\d+\.db$", maps.read(), re.MULTILINE)
+    # One that has not been asked yet has none.
+    maps = "".join(Path(f"/proc/{worker}/maps").read_text() for worker in children(service.master))
+    found = re.findall(r"(/\S*/walletsvc-metrics-\w+)/counter_\d+\.db$", maps, re.MULTILINE)
     return str(found[0])
 
 

