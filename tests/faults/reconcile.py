@@ -15,7 +15,7 @@ from tests.faults.database import Database
 from tests.histories.checker import check
 from tests.histories.journal import NEVER, Call, Connection, History
 from tests.histories.ledger import read
-from wallets.ledger import verify
+from wallets.ledger import snapshots, verify
 
 REPEATS = 50  # answers that are asked for again, evenly over the journal
 
@@ -70,5 +70,5 @@ def ask_again(operations: Sequence[Asked], connection: Connection) -> Iterator[A
 def expect_verified(database: Database, wallet_ids: Collection[str]) -> None:
     config = settings.DATABASES["reader"] | environ.Env.db_url_config(database.cluster.url())
     connection = ConnectionHandler({"default": config})["default"]
-    with closing(connection), patch.object(verify, "connection", connection):
+    with closing(connection), patch.object(snapshots, "connection", connection):
         assert verify.verify([UUID(wallet_id) for wallet_id in wallet_ids]) == []
