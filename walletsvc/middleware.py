@@ -164,9 +164,8 @@ class Problems:
                 request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))
-        if not request.path_info.startswith(
-            "/"
-        ):  # CONNECT host:port, OPTIONS *: no route is found, not even for none
+        # CONNECT host:port, OPTIONS *: no route is found, not even for none.
+        if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
         if area_of(request) in PEOPLES and _is_too_long(request):
             return answer_to(request, PayloadTooLarge())

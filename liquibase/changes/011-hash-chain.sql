@@ -1,7 +1,7 @@
 --liquibase formatted sql
 
 --changeset walletsvc:011-hash-chain splitStatements:false
---comment: Each operation carries a hash over itself and its predecessor in the wallet, and the wallet the last: nothing is changed, removed or added without a trace. What is there already is chained here, some 30,000 operations a second; nobody writes meanwhile.
+--comment: Each operation carries a hash over itself and its predecessor in the wallet, and the wallet the last: nothing is changed, removed or added without a trace. What is there already is chained here; nobody writes meanwhile.
 LOCK TABLE wallet, operation IN SHARE ROW EXCLUSIVE MODE;
 ALTER TABLE wallet ADD COLUMN hash bytea NOT NULL DEFAULT '';
 ALTER TABLE operation ADD COLUMN hash bytea;

@@ -155,7 +155,7 @@ class Comparison:
     """The chains as they are, up to the checkpoint's moment, wallet by wallet in ascending id."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.snapshot = Snapshot.parse(checkpoint.snapshot)
+        self.snapshot = Snapshot(checkpoint.snapshot)
         self.made_at = checkpoint.made_at
         self._ranges = iter(checkpoint.ranges)
         self._expected = next(self._ranges, None)

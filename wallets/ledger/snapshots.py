@@ -3,35 +3,32 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from django.db import connection
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """PostgreSQL's pg_snapshot: below `begin` all transactions are in it; from `end` on, none."""
+    """PostgreSQL's pg_snapshot, such as 10:20:10,14: below the first number all transactions are in it; from
+    the second on, none; between them, all but those that are listed.
+    """
 
-    begin: int
-    end: int
-    running: frozenset[int] = frozenset()
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Of "begin:end:running,running"."""
-        begin, end, running = text.split(":")
-        return cls(int(begin), int(end), frozenset(map(int, running.split(","))) if running else frozenset())
+    text: str
 
     def __str__(self) -> str:
-        return f"{self.begin}:{self.end}:{','.join(map(str, sorted(self.running)))}"
+        return self.text
 
-    def has(self, transaction_id: int) -> bool:
-        return transaction_id < self.begin or (
-            transaction_id < self.end and transaction_id not in self.running
-        )
+    @property
+    def begin(self) -> int:
+        return int(self.text.split(":")[0])
+
+    @property
+    def end(self) -> int:
+        return int(self.text.split(":")[1])
 
 
-NOTHING = Snapshot(1, 1)
+NOTHING = Snapshot("1:1:")
 
 
 @contextmanager

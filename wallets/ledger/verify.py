@@ -281,7 +281,7 @@ def now() -> tuple[datetime, Snapshot]:
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_current_snapshot()::text")
         at, snapshot = cursor.fetchone()
-    return at, Snapshot.parse(snapshot)
+    return at, Snapshot(snapshot)
 
 
 def last_check() -> LedgerCheck | None:

@@ -102,7 +102,7 @@ class Command(Base):
             return NOTHING
         if last.differences:
             self.refuse("the last check found differences: verify all of the ledger")
-        since = Snapshot.parse(last.snapshot)
+        since = Snapshot(last.snapshot)
         if since.end > now.end:  # nothing would ever come after it
             self.refuse("the last check was of another database: verify all of the ledger")
         return since
