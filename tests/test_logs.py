@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -167,6 +167,13 @@ def test_gunicorns_own_lines_are_of_the_same_form(logged: Logged) -> None:
     told = [line for line in logged.lines if line["logger"] == "gunicorn.error"]
     assert any(line["message"].startswith("Booting worker") for line in told)
     assert all(line["time"].endswith("Z") for line in logged.lines)
+
+
+def test_who_idles_when_the_service_stops_is_no_error(tmp_path: Path) -> None:
+    with ExitStack() as idle, logged_service(tmp_path) as stopping:
+        for _ in range(3):
+            idle.enter_context(stopping.api()).get("/livez")
+    assert {line["level"] for line in stopping.lines} <= {"DEBUG", "INFO"}
 
 
 def test_requests_that_come_together_are_told_apart(logged: Logged) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
-import gevent
+import gevent.socket
 import gunicorn.util
 import orjson
 from gevent.server import StreamServer
@@ -57,7 +57,9 @@ class Client:
     def recv(self, size: int) -> bytes:
         """The time is for a body in all: a byte now and then does not prolong it."""
         if self._until is None:
-            return bytes(self._sock.recv(size))
+            with contextlib.suppress(gevent.socket.cancel_wait_ex):
+                return bytes(self._sock.recv(size))
+            return bytes(self._sock.recv(size))  # we have hung up: what has arrived, then nothing
         gevent.sleep(0)  # who sends faster than we read would keep the others from their turn
         with _slow_as_gone():
             self._sock.settimeout(max(self._until - time.monotonic(), 0.001))
