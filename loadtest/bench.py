@@ -209,12 +209,16 @@ class Bench:
                 result = wrk.load(server.url, "POST", paths, ROWS["hot"].connections, seconds)
                 self.figures.results["big-ledger"].append(result)
             self.figures.looks = big_ledger.looks(cluster, wallet)
+            self._verify(cluster)
 
     def verify(self) -> None:
         """Raises LocalError where any wallet differs from its ledger."""
         remove_wallets(self._cluster, self._unchained)
-        env = environment(self._cluster.url(), self._servers[SERVICE].address)
-        self.figures.verified = verified.run(self._cluster, env)
+        self._verify(self._cluster)
+
+    def _verify(self, cluster: Cluster) -> None:
+        env = environment(cluster.url(), self._servers[SERVICE].address)
+        self.figures.verified.append(verified.run(cluster, env))
 
     def _cpu(self, server: Server) -> tuple[float, float]:
         """The service's, and that of what keeps its data."""
@@ -327,7 +331,7 @@ def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
         print(f"{CROWD_SIZE:,} connections for {CROWD_SECONDS:.0f} s", flush=True)
         bench.measure_crowd()
     bench.verify()
-    print(f"\n{bench.figures.tables(TITLES)}\n\n{bench.figures.verified}")
+    print(f"\n{bench.figures.tables(TITLES)}\n", *bench.figures.verified, sep="\n")
     file.write_text(json.dumps({"machine": described, **bench.figures.as_json()}, indent=1))
     print(f"All figures: {file}")
     return bench.figures

@@ -22,7 +22,7 @@ class Figures:
     others: list[float] = field(default_factory=list)  # the share of the cores that others took
     database_connections: int = 0  # the most that the crowd led to
     looks: tuple[float, float] | None = None  # at the big ledger: newest page, balance at a time; ms
-    verified: Verified | None = None
+    verified: list[Verified] = field(default_factory=list)
 
     def checks(self) -> list[Check]:
         """The figures that were promised, as far as they were measured."""
@@ -45,7 +45,7 @@ class Figures:
             "others": self.others,
             "database_connections": self.database_connections,
             "looks_ms": self.looks,
-            "verified": asdict(self.verified) if self.verified else None,
+            "verified": [asdict(each) for each in self.verified],
             "checks": [asdict(check) | {"kept": check.is_kept} for check in self.checks()],
         }
 
@@ -110,8 +110,10 @@ class Figures:
 
     def _verified(self) -> Iterator[Check]:
         """Where there was enough to forget the start of the command."""
-        if self.verified and self.verified.operations >= ENOUGH:
-            yield Check("verified: operations a second on one core", self.verified.rate, at_least=100_000)
+        for each in self.verified:
+            if each.operations >= ENOUGH:
+                what = f"{each.operations:,} operations verified, a second on one core"
+                yield Check(what, each.rate, at_least=100_000)
 
     def _memory(self) -> Iterator[Check]:
         if self.memory:
