@@ -102,6 +102,16 @@ def unmoved() -> Unchanged:
 
 
 @pytest.fixture
+def no_subscribers() -> Iterator[None]:
+    """Nobody is told what happens but whom the test signs up; and no relay finds them later."""
+    from wallets.models import Subscriber
+
+    Subscriber.objects.all().delete()
+    yield
+    Subscriber.objects.all().delete()
+
+
+@pytest.fixture
 def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its figures are there however busy the machine is."""
     monkeypatch.setattr("wallets.report.PATIENCE", 60.0)

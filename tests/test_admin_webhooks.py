@@ -2,7 +2,6 @@
 
 import html
 import re
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
@@ -27,12 +26,7 @@ URL = "https://shop.example.com/events?token=sesame"
 SECRET = re.compile(r"whsec_[A-Za-z0-9+/=]{44}")
 MANAGED = ("edit", "send_test", "enable", "disable", "replay", "forget", "rotate")
 
-
-@pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    Subscriber.objects.all().delete()
-    yield
-    Subscriber.objects.all().delete()
+pytestmark = pytest.mark.usefixtures("no_subscribers")
 
 
 @pytest.fixture

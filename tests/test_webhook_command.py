@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from io import StringIO
 from uuid import uuid4
 
@@ -17,12 +16,7 @@ from wallets.models import ParkedEvent, Subscriber
 
 URL = "https://shop.example.com/events"
 
-
-@pytest.fixture(autouse=True)
-def _alone() -> Iterator[None]:
-    Subscriber.objects.all().delete()
-    yield
-    Subscriber.objects.all().delete()
+pytestmark = pytest.mark.usefixtures("no_subscribers")
 
 
 def run(*arguments: str) -> str:

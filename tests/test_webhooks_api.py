@@ -3,7 +3,7 @@
 import base64
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
@@ -32,13 +32,7 @@ from wallets.models import Delivery, ParkedEvent, Subscriber
 
 URL = "https://example.com/events"
 
-
-@pytest.fixture(autouse=True)
-def _without_the_webhooks_of_others() -> Iterator[None]:
-    """There may not be many; and no relay looks after those that are left."""
-    registry.webhooks().delete()
-    yield
-    registry.webhooks().delete()
+pytestmark = pytest.mark.usefixtures("no_subscribers")
 
 
 @pytest.fixture
