@@ -1,5 +1,7 @@
 """What is done again while the database is away, and what is told where it stays away."""
 
+import os
+import socket
 import time
 from collections.abc import Callable
 
@@ -87,6 +89,17 @@ def test_a_database_that_says_nothing_is_not_waited_for(alias: str) -> None:
     assert recovery.is_away(raised.value)
     recovery.reconnect(alias)
     run(alias, "SELECT 1")
+
+
+@pytest.mark.parametrize("alias", list(db.connections))
+def test_a_host_that_has_vanished_is_not_waited_for(alias: str) -> None:
+    """The kernel ends the connection: after seconds without an answer, or without any word while it idles."""
+    db.connections[alias].ensure_connection()
+    with socket.socket(fileno=os.dup(db.connections[alias].connection.fileno())) as it:
+        assert it.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000  # milliseconds
+        assert it.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        assert [it.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
 
 
 def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from django.utils.timezone import now
 from tests.client import Api, OverHttp
 from tests.cluster import cluster
 from tests.events import relaying, subscribed, wait_until
+from tests.faults.proxy import Loss, Proxy
 from tests.receivers import Receiver, fail, receiver, refusing, take
 from wallets.events import log, subscribers
 from wallets.events.cloudevents import Event
@@ -114,6 +115,25 @@ def test_a_relay_that_is_killed_again_and_again_loses_nothing(api: Api) -> None:
             wait_until(lambda: all(has_sequences(told, each, 40) for each in wallets), "something is lost")
     for wallet in wallets:
         assert told.sequences(wallet) == list(range(1, 41))
+
+
+@pytest.mark.parametrize("loss", [Loss.SILENT_COMMIT, Loss.SILENT_ANSWER])
+def test_a_word_of_the_database_that_does_not_come_is_not_waited_for_for_ever(api: Api, loss: Loss) -> None:
+    wallet = api.open()
+    with Proxy(cluster.port) as proxy, receiver() as told, subscribed(told.url()):
+        through_it = (
+            cluster.url().replace(f":{cluster.port}/", f":{proxy.port}/")
+            + "?sslmode=disable&gssencmode=disable"
+        )
+        with relaying(DATABASE_URL=through_it, OPERATION_DEADLINE="1"):
+            api.deposit(wallet, "1")
+            wait_until(lambda: has_sequences(told, wallet, 1), "nothing arrives")
+            proxy.lose(loss)
+            api.deposit(wallet, "1")
+            wait_until(lambda: proxy.has_lost_all, "nothing is written down")
+            api.deposit(wallet, "1")
+            wait_until(lambda: has_sequences(told, wallet, 3), "it waits for ever")
+    assert told.sequences(wallet) == [1, 2, 3]
 
 
 def test_another_relay_takes_over_from_one_that_dies(api: Api) -> None:

@@ -190,8 +190,13 @@ def _database(**options: object) -> dict[str, object]:
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
         "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
         f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}"
-        # Nor does a host that has vanished keep the locks of its sessions.
+        # Nor does a host that has vanished keep the locks of its sessions,
         " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
+        # or us waiting, should it be the database's.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": int(OPERATION_DEADLINE / 2 * 1000),
     }
     return database | {
         "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}

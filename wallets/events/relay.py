@@ -9,10 +9,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import Final, Protocol
+from contextlib import AbstractContextManager
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID
 
 from django import db
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.timezone import now
 
@@ -30,6 +32,7 @@ MOST_PARKED: Final = 10_000  # events that wait for one subscriber; beyond, the 
 POLL: Final = 0.05  # seconds between two looks for something new
 ROUND: Final = 1.0  # seconds between two looks for subscribers, and for what is parked
 PROBE: Final = 60.0  # seconds for which one that takes nothing is left alone, whatever happens
+PATIENCE: Final = 3  # times OPERATION_DEADLINE, for the database's word to a courier: a window may be long
 TIDYING: Final = 60.0  # seconds between two looks for deliveries that nobody will look at
 KEEPER: Final = "ledger"  # the connection whose end gives up all locks (settings.DATABASES)
 
@@ -46,6 +49,15 @@ class Destination(Protocol):
         """
 
     def close(self) -> None: ...
+
+
+class Load(NamedTuple):
+    """What a courier takes along: nothing of wallets for which something waits; and the place behind it."""
+
+    subscriber: Subscriber
+    items: Sequence[Item]
+    waiting: Collection[UUID] = ()
+    position: log.Position | None = None
 
 
 class News:
@@ -124,14 +136,21 @@ class Courier(threading.Thread):
 
     def _round(self) -> float:
         """Deliver what can be delivered now; return for how many seconds there may be nothing to do."""
+        with _watched():
+            load, rest = self._next()
+        if load:
+            self._deliver(load)
+        return rest
+
+    def _next(self) -> tuple[Load | None, float]:
         subscriber = Subscriber.objects.filter(id=self.subscriber_id, is_enabled=True).first()
         if subscriber is None:
             self.stop()
-            return 0
+            return None, 0
         left = (subscriber.retry_at - now()).total_seconds() if subscriber.retry_at else 0
         is_probe = left > 0 and self._may_probe(subscriber)
         if left > 0 and not is_probe:
-            return min(ROUND, left)
+            return None, min(ROUND, left)
         self._tried_at = time.monotonic()
         waiting = subscribers.parked(subscriber)
         has_room = waiting.total() < MOST_PARKED
@@ -139,9 +158,8 @@ class Courier(threading.Thread):
         if is_probe and has_room and self._probes % 2:  # in turn: it may be what waits, or the receiver
             return self._read_on(subscriber, waiting)
         if waiting and (due := subscribers.due(subscriber, PAGE, at_once=is_probe)):
-            self._deliver(subscriber, due)
-            return 0
-        return self._read_on(subscriber, waiting) if has_room else ROUND
+            return Load(subscriber, due), 0
+        return self._read_on(subscriber, waiting) if has_room else (None, ROUND)
 
     def _may_probe(self, subscriber: Subscriber) -> bool:
         """Whether it has been left alone for long enough, now that there is something new for it."""
@@ -149,27 +167,24 @@ class Courier(threading.Thread):
             return False
         return log.has_entries(subscribers.position_of(subscriber).begin, log.horizon())
 
-    def _read_on(self, subscriber: Subscriber, waiting: Collection[UUID]) -> float:
+    def _read_on(self, subscriber: Subscriber, waiting: Collection[UUID]) -> tuple[Load | None, float]:
         was = subscribers.position_of(subscriber)
         entries, position = log.read(was, PAGE)
         is_amid_window = was.end is not None  # its last page may be empty, and is behind us all the same
-        if entries or is_amid_window or position.begin > was.begin + PAGE:  # others use up ids as well
-            items = [Item(event) for event in events_of(entries, subscriber.types)]
-            self._deliver(subscriber, items, waiting, position)
-        return 0 if entries or is_amid_window else ROUND
+        rest = 0 if entries or is_amid_window else ROUND
+        if rest and position.begin <= was.begin + PAGE:
+            return None, rest
+        # Others use up ids as well: a position moves though there was nothing to tell.
+        items = [Item(event) for event in events_of(entries, subscriber.types)]
+        return Load(subscriber, items, waiting, position), rest
 
-    def _deliver(
-        self,
-        subscriber: Subscriber,
-        items: Sequence[Item],
-        waiting: Collection[UUID] = (),
-        position: log.Position | None = None,
-    ) -> None:
-        ready = [item.event for item in items if item.event.wallet_id not in waiting]
-        behind = {item.event.id: BEHIND for item in items if item.event.wallet_id in waiting}
+    def _deliver(self, load: Load) -> None:
+        ready = [item.event for item in load.items if item.event.wallet_id not in load.waiting]
+        behind = {item.event.id: BEHIND for item in load.items if item.event.wallet_id in load.waiting}
         recovery.reconnect(DEFAULT_DB_ALIAS)
-        failures, deliveries = self._destination.deliver(subscriber, ready) if ready else ({}, [])
-        subscribers.settle(subscriber, items, behind | failures, position, deliveries)
+        failures, deliveries = self._destination.deliver(load.subscriber, ready) if ready else ({}, [])
+        with _watched():
+            subscribers.settle(load.subscriber, load.items, behind | failures, load.position, deliveries)
 
 
 class Relay:
@@ -235,6 +250,10 @@ class Relay:
         for courier in self._couriers.values():
             courier.stop()
         self._news.tell()
+
+
+def _watched() -> AbstractContextManager[None]:
+    return recovery.watched(DEFAULT_DB_ALIAS, PATIENCE * settings.OPERATION_DEADLINE)
 
 
 def _try(otherwise: str, work: Callable[[], object]) -> None:

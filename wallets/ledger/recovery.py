@@ -106,12 +106,14 @@ def in_one_call(
 
 # --- A database that says nothing -------------------------------------------------------------------
 @contextmanager
-def watched(using: str) -> Iterator[None]:
-    """Cut the connection when what is done with it takes so long that there is just time to do it again.
+def watched(using: str, patience: float | None = None) -> Iterator[None]:
+    """Cut the connection when what is done with it takes longer than `patience` (seconds).
 
-    A connection can be half open, or its server frozen: without that, one would wait for a word for ever.
+    None: so long that there is just time to do it again before the deadline of a request. A connection can be
+    half open, or its server frozen: without that, one would wait for a word for ever.
     """
-    patience = settings.OPERATION_DEADLINE / 2 + settings.LOCK_PATIENCE
+    if patience is None:
+        patience = settings.OPERATION_DEADLINE / 2 + settings.LOCK_PATIENCE
     call = _Call(db.connections[using], time.monotonic() + patience)
     calls = _watch()
     calls.add(call)
