@@ -1,5 +1,6 @@
 """The manage.py commands: what they print, and one line with exit code 2 for wrong input."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from local.postgres import free_port
 from tests.client import UNKNOWN_ID, Api
 from tests.cluster import cluster
 from wallets import health
@@ -286,6 +288,21 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
     assert told.getvalue().count("needs v999") == 1  # once, however often it looks
 
 
+@pytest.mark.parametrize("command", ["verify_ledger", "ledger_report"])
+def test_a_database_that_is_away_is_said_and_exit_code_2(command: str) -> None:
+    away = cluster.url().replace(f":{cluster.port}/", f":{free_port()}/")
+    result = subprocess.run(
+        [sys.executable, "manage.py", command],
+        env=os.environ | {"DATABASE_URL": away},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1].startswith("CommandError: the database: ")
+    assert "Traceback" not in result.stderr
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -304,6 +321,7 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
         ["show_wallet", UNKNOWN_ID],
         ["verify_ledger", "--wallet", UNKNOWN_ID],
         ["verify_ledger", "--batch", "0"],
+        ["verify_ledger", "--batch", "9223372036854775808"],
         ["ledger_report", "--since", "yesterday"],
         ["ledger_report", "--since", "32d"],
         ["process_inbox", "--batch", "0"],

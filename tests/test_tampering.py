@@ -6,8 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
+from threading import Timer
 from uuid import uuid4
 
 import psycopg
@@ -230,15 +232,104 @@ def test_so_is_one_that_ended_otherwise(books: Books, api: Api, change: str) -> 
     assert f"{books.wallet} hold {books.ids[4]} is not as operation " in books.findings()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ended_at = now()",
+        "captured_amount = 1",
+        "amount = NULL",
+        "status = 'VOIDED'",
+        "status = 'EXPIRED', expires_at = now(), ended_at = created_at",
+        "status = 'CAPTURED', ended_at = now(), captured_amount = 1",
+    ],
+)
+def test_so_is_one_whose_end_no_constraint_looks_at(books: Books, change: str) -> None:
+    with books.unguarded("hold"):
+        books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
+        found = books.findings()
+        assert f"{books.wallet} hold {books.ids[4]} is " in found
+        assert ", and its end says otherwise" in found
+
+
+def test_no_hold_ends_before_its_time_because_a_wallet_says_that_it_is_late(books: Books, api: Api) -> None:
+    held = api.hold(books.wallet, "3", expiresAt="2199-01-01T00:00:00Z").json["id"]
+    books.change("UPDATE hold SET status = 'EXPIRED', ended_at = expires_at WHERE id = %s", held)
+    books.change(
+        "UPDATE wallet SET held = 3, next_expiry_at = NULL, updated_at = '2199-01-01' WHERE id = %s",
+        books.wallet,
+    )
+    assert f"{books.wallet} hold {held} is EXPIRED, but expires at 2199-01-01" in books.findings()
+
+
+@pytest.mark.parametrize("transaction", ["0", None])
+def test_what_is_of_no_transaction_is_found(books: Books, transaction: str | None) -> None:
+    """Else nobody would see that its hold is gone: what is looked at is chosen by transaction."""
+    with books.unguarded("operation"):
+        books.change("UPDATE operation SET transaction_id = %s WHERE id = %s", transaction, books.ids[4])
+        books.change("DELETE FROM hold WHERE id = %s", books.ids[4])
+        books.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", books.wallet)
+        assert f"{books.wallet} operation {books.ids[4]} is of no transaction" in books.findings()
+
+
+@pytest.mark.parametrize("table", ["wallet", "hold"])
+def test_what_is_there_twice_is_found(books: Books, table: str) -> None:
+    column = "id" if table == "wallet" else "wallet_id"
+    with more_than_plain(f"CREATE TABLE twice () INHERITS ({table})", "DROP TABLE twice"):
+        books.change(f"INSERT INTO twice SELECT * FROM ONLY {table} WHERE {column} = %s", books.wallet)
+        assert "is there 2 times" in books.findings()
+        assert f"{table}: no plain tables" in refused("verify_ledger")
+
+
+@pytest.mark.parametrize(
+    ("deed", "undone"),
+    [
+        ("ALTER TABLE wallet ENABLE ROW LEVEL SECURITY", "ALTER TABLE wallet DISABLE ROW LEVEL SECURITY"),
+        ("CREATE RULE lie AS ON DELETE TO operation DO INSTEAD NOTHING", "DROP RULE lie ON operation"),
+    ],
+)
+def test_tables_that_may_show_the_service_something_else_are_refused(deed: str, undone: str) -> None:
+    with more_than_plain(deed, undone):
+        assert "no plain tables" in refused("verify_ledger")
+
+
+@contextmanager
+def more_than_plain(deed: str, undone: str) -> Iterator[None]:
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as superuser:
+        superuser.execute(deed.encode())
+        try:
+            yield
+        finally:
+            superuser.execute(undone.encode())
+
+
+def test_the_first_wallet_of_all_is_looked_at(books: Books) -> None:
+    nobody = "00000000-0000-0000-0000-000000000000"
+    books.change("INSERT INTO wallet (id, currency, balance) VALUES (%s, 'EUR', 1000)", nobody)
+    try:
+        assert f"{nobody} balance 1000.0000, the ledger says 0.0000" in differences("verify_ledger")
+    finally:
+        books.change("DELETE FROM wallet WHERE id = %s", nobody)
+
+
+def test_numbers_beyond_all_bounds_are_named(books: Books, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    books.change("UPDATE wallet SET sequence = 9223372036854775807 WHERE id = %s", books.wallet)
+    assert f"{books.wallet} sequence 9223372036854775807, " in differences("verify_ledger")
+    run("checkpoint", tmp_path / "checkpoint", "--key", keys[0])
+
+
+def test_who_changes_the_schema_meanwhile_is_waited_for(books: Books) -> None:
+    with psycopg.connect(cluster.url("postgres")) as other:
+        other.execute("LOCK TABLE operation IN ACCESS EXCLUSIVE MODE")
+        Timer(1, other.rollback).start()
+        assert books.findings() == ""
+
+
 def test_a_wallet_that_is_gone_is_found_by_what_is_left_of_it(books: Books) -> None:
     run("verify_ledger")
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as replica:
         replica.execute("SET session_replication_role = replica")  # foreign keys are not looked at
         replica.execute("DELETE FROM wallet WHERE id = %s", [books.wallet])
-    output = StringIO()
-    with pytest.raises(CommandError):
-        call_command("verify_ledger", stdout=output)
-    assert f"{books.wallet} is gone, and something of it is left" in output.getvalue()
+    assert f"{books.wallet} is gone, and something of it is left" in differences("verify_ledger")
 
 
 def test_every_column_of_an_operation_is_tried() -> None:
@@ -345,6 +436,16 @@ def test_what_comes_after_the_checkpoint_is_not_its_matter(books: Books, api: Ap
     assert compare(checkpoint) == []
 
 
+def test_what_was_written_later_and_dated_back_is_found(books: Books, api: Api) -> None:
+    made = checkpoints.make()
+    checkpoint = made.model_copy(update={"made_at": made.made_at + timedelta(hours=1)})
+    assert compare(checkpoint) == []
+    id = api.deposit(books.wallet, "1").json["id"]
+    [found] = compare(checkpoint)
+    assert found.startswith(f"{books.wallet} operation {id} is of ")
+    assert found.endswith("before the checkpoint, and was written after it")
+
+
 def test_a_wallet_that_vanished_is_found_by_a_checkpoint(books: Books) -> None:
     checkpoint = checkpoints.make()
     for table in ("operation", "hold", "wallet_change"):
@@ -426,6 +527,14 @@ def test_openssl_verifies_a_checkpoint_as_well(keys: tuple[Path, Path], tmp_path
     )
 
 
+def differences(*arguments: object) -> str:
+    output = StringIO()
+    with pytest.raises(CommandError) as error:
+        call_command(*map(str, arguments), stdout=output)
+    assert error.value.returncode == 1
+    return output.getvalue()
+
+
 def refused(*arguments: object) -> str:
     with pytest.raises(CommandError) as error:
         run(*arguments)
@@ -469,6 +578,19 @@ def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_pat
     assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
 
+@pytest.mark.parametrize(
+    ("snapshot", "told"),
+    [("1:1:'", "this is no checkpoint"), ("", "this is no checkpoint"), ("9:1:", "the database: ")],
+)
+def test_a_signature_under_nonsense_is_not_enough(
+    books: Books, keys: tuple[Path, Path], tmp_path: Path, snapshot: str, told: str
+) -> None:
+    file = tmp_path / "checkpoint"
+    key = checkpoints.private_key(keys[0].read_bytes())
+    file.write_bytes(checkpoints.signed(checkpoints.make().model_copy(update={"snapshot": snapshot}), key))
+    assert told in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+
+
 # --- On a standby -----------------------------------------------------------------------------------
 def test_a_standby_is_verified_and_makes_no_checkpoint(
     keys: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, api: Api
@@ -510,6 +632,14 @@ def test_the_next_check_looks_at_what_came_since_alone(books: Books, api: Api) -
     assert run("verify_ledger", "--incremental").startswith("0 operations of 0 wallets verified")
 
 
+def test_it_needs_no_time_of_the_last_check(books: Books) -> None:
+    run("verify_ledger")
+    books.change(
+        "UPDATE ledger_check SET ended_at = 'infinity' WHERE id = (SELECT max(id) FROM ledger_check)"
+    )
+    assert run("verify_ledger", "--incremental").startswith("0 operations of 0 wallets verified")
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -526,11 +656,7 @@ def test_what_is_wrong_with_it_is_found(books: Books, api: Api, statement: str) 
     if "amount = 1" in statement:
         statement += " AND idempotency_key = 'new'"
     books.change(statement, books.wallet)
-    output = StringIO()
-    with pytest.raises(CommandError) as error:
-        call_command("verify_ledger", "--incremental", stdout=output)
-    assert error.value.returncode == 1
-    assert books.wallet in output.getvalue()
+    assert books.wallet in differences("verify_ledger", "--incremental")
     assert "verify all of the ledger" in refused("verify_ledger", "--incremental")
 
 

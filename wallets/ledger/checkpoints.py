@@ -15,10 +15,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wallets.ledger.snapshots import Snapshot, reading
 
@@ -26,7 +26,7 @@ FORMAT: Final = "walletsvc checkpoint 1"
 RANGES: Final = 1024  # at most: the file has some hundred kilobytes then, however many wallets there are
 
 _MOMENT: Final = "SELECT pg_current_snapshot()::text, clock_timestamp(), pg_is_in_recovery()"
-_TOTALS: Final = "SELECT count(*), coalesce(sum(sequence), 0)::bigint FROM wallet WHERE hash <> ''"
+_TOTALS: Final = "SELECT count(*), coalesce(sum(sequence), 0) FROM wallet WHERE hash <> ''"
 _HEADS: Final = "COPY (SELECT id, encode(hash, 'hex') FROM wallet WHERE hash <> '' ORDER BY id) TO STDOUT"
 
 
@@ -49,7 +49,8 @@ class Checkpoint(BaseModel):
 
     format: str = FORMAT
     made_at: datetime  # by the database's clock
-    snapshot: str  # which transactions it is about, as PostgreSQL's pg_snapshot
+    # Which transactions it is about, as PostgreSQL's pg_snapshot.
+    snapshot: str = Field(pattern=r"^[0-9]+:[0-9]+:([0-9]+(,[0-9]+)*)?$")
     wallets: int  # that have operations
     entries: int  # of all wallets: operations that moved money
     ranges: list[Range]
@@ -112,7 +113,7 @@ def private_key(pem: bytes) -> Ed25519PrivateKey:
     """Raises CheckpointError where that is none."""
     try:
         key = load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise CheckpointError("the key is no Ed25519 private key in PEM without a passphrase")
@@ -135,7 +136,7 @@ def read(content: bytes, key: Ed25519PublicKey) -> Checkpoint:
     except (ValidationError, ValueError):
         raise CheckpointError("this is no checkpoint") from None
     if checkpoint.format != FORMAT:
-        raise CheckpointError(f"this is a {checkpoint.format}, not a {FORMAT}")
+        raise CheckpointError(f"this is a {checkpoint.format!r}, not a {FORMAT}")
     return checkpoint
 
 
@@ -143,7 +144,7 @@ def public_key(pem: bytes) -> Ed25519PublicKey:
     """Raises CheckpointError where that is none."""
     try:
         key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):
         key = None
     if not isinstance(key, Ed25519PublicKey):
         raise CheckpointError("the key is no Ed25519 public key in PEM")

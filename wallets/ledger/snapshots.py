@@ -38,7 +38,8 @@ def reading() -> Iterator[Any]:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
             # It locks nothing that others wait for, and who reads what it finds may take their time.
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            for limit in ("idle_in_transaction_session", "statement", "lock"):
+                cursor.execute(f"SET LOCAL {limit}_timeout = 0")
             yield cursor.cursor
         finally:
             if not connection.connection.closed:

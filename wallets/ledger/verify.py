@@ -110,10 +110,15 @@ WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND operation.status = 'COMPLETED'
 UNION ALL
 SELECT wallet_id,
     format('hold %%s is %%s, but expires at %%s', hold.id, hold.status, coalesce(expires_at::text, 'no time'))
-FROM hold JOIN wallet ON wallet.id = wallet_id
+FROM hold
 WHERE wallet_id = ANY(%(wallets)s::uuid[])
     AND (hold.status IN ('ACTIVE', 'CAPTURED', 'VOIDED')) IS NOT TRUE
-    AND (hold.status = 'EXPIRED' AND expires_at <= greatest(clock_timestamp(), updated_at)) IS NOT TRUE
+    AND (hold.status = 'EXPIRED' AND (
+        -- The clock may have been ahead once: then something else that was written is from that time.
+        expires_at <= clock_timestamp()
+        OR expires_at <= (SELECT max(created_at) FROM operation WHERE wallet_id = hold.wallet_id)
+        OR expires_at <= (SELECT max(created_at) FROM wallet_change WHERE wallet_id = hold.wallet_id)
+    )) IS NOT TRUE
 UNION ALL
 SELECT operation.wallet_id,
     format('%%s %%s is of hold %%s, but there is none', type, operation.id, coalesce(hold_id, operation.id))
@@ -144,6 +149,42 @@ WHERE back.reverses_id IS NOT NULL AND back.wallet_id = ANY(%(wallets)s::uuid[])
 UNION ALL
 SELECT operation.wallet_id, format('operation %%s is in the ledger, and in the inbox still', operation.id)
 FROM inbox JOIN operation USING (id, wallet_id) WHERE wallet_id = ANY(%(wallets)s::uuid[])
+UNION ALL
+-- What constraints see to, as long as there are any.
+SELECT wallet_id, format('hold %%s is %%s, and its end says otherwise', id, status) FROM hold
+WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND (amount > 0 AND CASE status
+    WHEN 'ACTIVE' THEN num_nonnulls(ended_at, captured_amount, operation_id) = 0
+    WHEN 'EXPIRED' THEN ended_at = expires_at AND num_nonnulls(captured_amount, operation_id) = 0
+    WHEN 'VOIDED' THEN ended_at IS NOT NULL AND num_nonnulls(captured_amount, operation_id) = 0
+    WHEN 'CAPTURED' THEN num_nonnulls(ended_at, captured_amount, operation_id) = 3
+END) IS NOT TRUE
+UNION ALL
+SELECT wallet_id, format('hold %%s is there %%s times', id, count(*)) FROM hold
+WHERE wallet_id = ANY(%(wallets)s::uuid[]) GROUP BY wallet_id, id HAVING count(*) > 1
+UNION ALL
+SELECT id, format('is there %%s times', count(*)) FROM wallet
+WHERE id = ANY(%(wallets)s::uuid[]) GROUP BY id HAVING count(*) > 1
+UNION ALL
+-- The checks above would leave it out.
+SELECT wallet_id, format('operation %%s is of no transaction', id) FROM operation
+WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND (transaction_id <= '0'::xid8 OR transaction_id IS NULL)
+"""
+# Written later, and dated back. The clock of a standby that took over may be behind a little.
+_ANTEDATED: Final = """
+SELECT wallet_id,
+    format('operation %%s is of %%s, before the checkpoint, and was written after it', id, created_at)
+FROM operation
+WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(end)s::xid8
+    AND created_at < %(made_at)s - interval '1 minute'
+"""
+_DECEPTIVE: Final = """
+SELECT string_agg(oid::regclass::text, ', ' ORDER BY relname) FROM pg_class
+WHERE oid = ANY('{wallet,operation,hold,inbox,wallet_change}'::regclass[])
+    AND (
+        relkind <> 'r' OR relrowsecurity
+        OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = pg_class.oid)
+        OR EXISTS (SELECT FROM pg_inherits WHERE pg_class.oid IN (inhparent, inhrelid))
+    )
 """
 
 
@@ -191,6 +232,10 @@ class Verification:
             parameters = {"wallets": ids, "begin": f"{self._since.begin}", "nothing": f"{NOTHING.begin}"}
             for row in cursor.execute(_DIFFERENCES, parameters):
                 yield Difference(*row)
+            if comparison := self._comparison:
+                then = {"wallets": ids, "end": f"{comparison.snapshot.end}", "made_at": comparison.made_at}
+                for row in cursor.execute(_ANTEDATED, then):
+                    yield Difference(*row)
 
     def _walk(self, cursor: Any, walks: dict[bytes, Walk]) -> Iterator[Difference]:
         with cursor.copy(self._lines(walks)) as lines:
@@ -231,19 +276,20 @@ _GONE: Final = """
     UNION
     SELECT wallet_id FROM wallet_change WHERE NOT EXISTS (SELECT FROM wallet WHERE id = wallet_id)
 """
+_IDS: Final = "SELECT DISTINCT id FROM wallet WHERE id {beyond} %s ORDER BY id LIMIT %s"
 
 
 def wallet_batches(size: int) -> Iterator[list[UUID]]:
     """The ids of all wallets, in batches by id; at last of those that there should be."""
-    last = UUID(int=0)
+    last, beyond = UUID(int=0), ">="
     while True:
         with connection.cursor() as cursor:
-            cursor.execute("SELECT id FROM wallet WHERE id > %s ORDER BY id LIMIT %s", [last, size])
+            cursor.execute(_IDS.format(beyond=beyond), [last, size])
             batch = [row[0] for row in cursor.fetchall()]
         if not batch:
             break
         yield batch
-        last = batch[-1]
+        last, beyond = batch[-1], ">"
     with connection.cursor() as cursor:
         cursor.execute(_GONE)
         if gone := [row[0] for row in cursor.fetchall()]:
@@ -285,4 +331,12 @@ def now() -> tuple[datetime, Snapshot]:
 
 
 def last_check() -> LedgerCheck | None:
-    return LedgerCheck.objects.order_by("-id").first()
+    return LedgerCheck.objects.only("snapshot", "differences").order_by("-id").first()
+
+
+def deceptive_tables() -> str | None:
+    """The tables of the ledger that do not show everybody the same rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(_DECEPTIVE)
+        found: str | None = cursor.fetchone()[0]
+        return found

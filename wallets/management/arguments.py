@@ -4,6 +4,8 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+import psycopg
+from django import db
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticError
@@ -25,7 +27,13 @@ def argument(kind: Any) -> Callable[[str], Any]:
 
 
 class Command(BaseCommand):
-    """Base of our commands."""
+    """Base of our commands. What the database refuses is a line as well; --traceback shows where."""
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except (db.Error, psycopg.Error) as error:
+            raise CommandError(f"the database: {str(error).strip().splitlines()[0]}", returncode=2) from error
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         return self.silenced(super().create_parser(prog_name, subcommand, **kwargs))

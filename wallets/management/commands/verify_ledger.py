@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.core.management.base import CommandError, CommandParser
@@ -19,12 +19,14 @@ from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import LedgerCheck, Wallet
 
+MOST: Final = 100_000  # wallets a query
+
 # About how many operations there are, for the progress: what ANALYZE last saw, or what the wallets count.
 _ESTIMATE = """
     SELECT greatest(
         (SELECT reltuples FROM pg_class WHERE oid = 'operation'::regclass),
         (SELECT sum(sequence) FROM wallet)
-    )::bigint
+    )::float8
 """
 
 
@@ -47,6 +49,10 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         self._refuse_what_contradicts(options)
         comparison = self._comparison(options["checkpoint"], options["public_key"])
+        if deceptive := verify.deceptive_tables():
+            self.refuse(
+                f"{deceptive}: no plain tables; rules or policies may show the service something else"
+            )
         began_at, snapshot = verify.now()
         since = self._last_check(snapshot) if options["incremental"] else NOTHING
         total = None if options["wallet"] or options["incremental"] else _estimate()
@@ -81,8 +87,8 @@ class Command(Base):
             )
 
     def _refuse_what_contradicts(self, options: dict[str, Any]) -> None:
-        if options["batch"] < 1:
-            self.refuse("--batch must be at least 1")
+        if not 1 <= options["batch"] <= MOST:
+            self.refuse(f"--batch must be between 1 and {MOST}")
         if sum(bool(options[name]) for name in ("wallet", "incremental", "checkpoint")) > 1:
             self.refuse("--wallet, --incremental and --checkpoint exclude each other")
         if bool(options["checkpoint"]) != bool(options["public_key"]):
@@ -109,7 +115,7 @@ class Command(Base):
 
     def _batches(self, options: dict[str, Any], since: Snapshot) -> Iterator[list[UUID]]:
         if options["wallet"]:
-            return iter([self._existing(options["wallet"])])
+            return iter([self._existing(sorted(set(options["wallet"])))])
         if since != NOTHING:
             return verify.changed_batches(since, options["batch"])
         return verify.wallet_batches(options["batch"])
@@ -135,8 +141,8 @@ class Command(Base):
         return wallet_ids
 
 
-def _estimate() -> int | None:
+def _estimate() -> float | None:
     with connection.cursor() as cursor:
         cursor.execute(_ESTIMATE)
-        estimate: int | None = cursor.fetchone()[0]
+        estimate: float | None = cursor.fetchone()[0]
         return estimate
