@@ -1,7 +1,7 @@
 """Every request by every kind of principal, from one table; and what a restricted key never gets at."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
@@ -67,6 +67,12 @@ def world() -> World:
 def quiet_world() -> World:
     """For what is refused: it stays as it is."""
     return new_world()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_webhook_stays() -> Iterator[None]:
+    yield
+    registry.webhooks().delete()
 
 
 def new_world() -> World:

@@ -579,16 +579,16 @@ def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("snapshot", "told"),
-    [("1:1:'", "this is no checkpoint"), ("", "this is no checkpoint"), ("9:1:", "the database: ")],
+    "snapshot", ["", "1:1:'", "9:1:", "0:1:", "1:5:9", "1:5:3,2", "1:99999999999999999999:"]
 )
 def test_a_signature_under_nonsense_is_not_enough(
-    books: Books, keys: tuple[Path, Path], tmp_path: Path, snapshot: str, told: str
+    books: Books, keys: tuple[Path, Path], tmp_path: Path, snapshot: str
 ) -> None:
     file = tmp_path / "checkpoint"
     key = checkpoints.private_key(keys[0].read_bytes())
     file.write_bytes(checkpoints.signed(checkpoints.make().model_copy(update={"snapshot": snapshot}), key))
-    assert told in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+    told = refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+    assert told == "this is no checkpoint"
 
 
 # --- On a standby -----------------------------------------------------------------------------------

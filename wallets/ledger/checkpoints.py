@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
-from typing import Any, Final
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 import orjson
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from wallets.ledger.snapshots import Snapshot, reading
 
@@ -44,13 +44,26 @@ class Range(BaseModel):
     digest: str
 
 
+def _in_order(snapshot: str) -> str:
+    """As PostgreSQL wants it."""
+    it = Snapshot(snapshot)
+    between = [int(id) for id in snapshot.split(":")[2].split(",") if id]
+    if not 0 < it.begin <= it.end or between != sorted(id for id in between if it.begin <= id < it.end):
+        raise ValueError("no snapshot")
+    return snapshot
+
+
 class Checkpoint(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str = FORMAT
     made_at: datetime  # by the database's clock
     # Which transactions it is about, as PostgreSQL's pg_snapshot.
-    snapshot: str = Field(pattern=r"^[0-9]+:[0-9]+:([0-9]+(,[0-9]+)*)?$")
+    snapshot: Annotated[
+        str,
+        Field(pattern=r"^[0-9]{1,18}:[0-9]{1,18}:([0-9]{1,18}(,[0-9]{1,18})*)?$"),
+        AfterValidator(_in_order),
+    ]
     wallets: int  # that have operations
     entries: int  # of all wallets: operations that moved money
     ranges: list[Range]

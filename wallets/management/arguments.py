@@ -27,12 +27,12 @@ def argument(kind: Any) -> Callable[[str], Any]:
 
 
 class Command(BaseCommand):
-    """Base of our commands. What the database refuses is a line as well; --traceback shows where."""
+    """Base of our commands. That the database is away is a line as well; --traceback shows where."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:
             return super().execute(*args, **options)
-        except (db.Error, psycopg.Error) as error:
+        except (db.OperationalError, psycopg.OperationalError) as error:
             raise CommandError(f"the database: {str(error).strip().splitlines()[0]}", returncode=2) from error
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
