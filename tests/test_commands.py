@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import nullcontext
 from io import StringIO
@@ -286,6 +287,16 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
         call_command("wait_for_db", "--timeout", "1", stderr=told)
     assert error.value.returncode == 1
     assert told.getvalue().count("needs v999") == 1  # once, however often it looks
+
+
+def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
+    wallet = api.open(deposit="1")
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, (24, 100))
+    with open(ours, "rb", buffering=0) as terminal, open(its, "wb") as stderr:
+        command = [sys.executable, "manage.py", "verify_ledger", "--wallet", wallet]
+        subprocess.run(command, stderr=stderr, check=True)
+        assert b" operations/s]" in terminal.read(65536)
 
 
 @pytest.mark.parametrize("command", ["verify_ledger", "ledger_report"])

@@ -46,11 +46,8 @@ PAST = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
-def _alone(settings: LazySettings) -> Iterator[None]:
+def _alone(settings: LazySettings, no_subscribers: None) -> None:
     settings.WEBHOOK_TARGETS = "any"
-    registry.webhooks().delete()
-    yield
-    registry.webhooks().delete()
 
 
 @pytest.fixture
