@@ -88,6 +88,11 @@ class Principal:
     scopes: frozenset[str]
     within: int | None = None  # whose wallets it is restricted to, if it is
 
+    @property
+    def key_domain(self) -> str:
+        """The namespace of this caller's idempotency keys: one for each owner restriction, else ""."""
+        return "" if self.within is None else f"owner:{self.within}"
+
 
 NOBODY: Final = Principal("", frozenset())
 EVERYBODY: Final = Principal("", frozenset(SCOPES))  # where the API is open
