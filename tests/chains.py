@@ -1,8 +1,20 @@
-"""The chain of a wallet as a superuser sees it, and writes it anew."""
+"""The ledger as a superuser sees and changes it: a wallet's chain, read and written anew."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 
+from tests.cluster import cluster
 from wallets.ledger import chain
+
+
+@contextmanager
+def superuser() -> Iterator[psycopg.Connection]:
+    """One that switches off foreign keys and triggers, as a person with these rights can."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
+        database.execute("SET session_replication_role = replica")
+        yield database
 
 
 def lines(database: psycopg.Connection, wallet_id: str) -> list[tuple[bytes, bytes]]:

@@ -20,7 +20,7 @@ PATIENCE = 60.0
 @contextmanager
 def subscribed(url: str, **fields: Any) -> Iterator[Subscriber]:
     """A webhook that is told what happens from now on, as long as it is needed."""
-    id = uuid7()
+    id = fields.pop("id", None) or uuid7()
     subscriber = Subscriber.objects.create(
         id=id,
         kind=Subscriber.Kind.WEBHOOK,

@@ -15,6 +15,7 @@ from django.core.management import CommandError, call_command
 from django.utils import timezone
 
 from local.postgres import free_port
+from tests.chains import superuser
 from tests.client import UNKNOWN_ID, Api
 from tests.cluster import cluster
 from wallets import health
@@ -179,7 +180,7 @@ def entangled(api: Api) -> Iterator[tuple[str, str]]:
     api.reverse(api.deposit(one, "7", description="deposit").json["id"], "4")
     assert "2 wallets verified" in run("verify_ledger", "--wallet", one, "--wallet", other)
     yield one, other
-    with psycopg.connect(cluster.url("postgres")) as database:
+    with superuser() as database:
         for table in ("operation", "hold", "wallet_change"):
             database.execute(f"DELETE FROM {table} WHERE wallet_id IN (%s, %s)", [one, other])
         database.execute("DELETE FROM wallet WHERE id IN (%s, %s)", [one, other])
@@ -266,7 +267,7 @@ def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
     entangled: tuple[str, str], statement: str, finding: str
 ) -> None:
     one, other = entangled
-    with psycopg.connect(cluster.url("postgres")) as database:
+    with superuser() as database:
         changed = database.execute(statement, {"one": one, "other": other})
         assert changed.rowcount == 1
     output = StringIO()

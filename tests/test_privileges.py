@@ -26,6 +26,7 @@ EVERYTHING = (*ADD, "UPDATE", "DELETE")
 # A new grant has to be written down here.
 GRANTED: Final[dict[str, tuple[str, ...]]] = {
     "operation": ADD,
+    "operation_id": ADD,
     "wallet": ADD,
     "wallet_change": ADD,
     "hold": ADD,

@@ -19,6 +19,7 @@ from tests.cluster import cluster
 from tests.events import relaying, subscribed, wait_until
 from tests.faults.proxy import Loss, Proxy
 from tests.receivers import Receiver, fail, receiver, refusing, take
+from wallets.advisory_locks import LockClass, lock_key
 from wallets.events import log, subscribers
 from wallets.events.cloudevents import Event
 from wallets.events.relay import PAGE
@@ -254,7 +255,7 @@ def test_old_deliveries_are_forgotten_by_one_relay_at_a_time(
             Delivery.objects.create(
                 subscriber=subscriber, event_id=str(number), events=1, at=now(), duration=timedelta(0)
             )
-        other.execute("SELECT pg_advisory_xact_lock(%s)", [subscribers._FORGETTING])
+        other.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.OLD_DELIVERIES)])
         subscribers.forget_old_deliveries(DEFAULT_DB_ALIAS)
         assert Delivery.objects.filter(subscriber=subscriber).count() == 4
         other.rollback()

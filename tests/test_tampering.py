@@ -21,7 +21,7 @@ from django.core.management import CommandError, call_command
 
 from local.postgres import DATABASE, Cluster, program
 from local.processes import run as run_program
-from tests.chains import chain_anew
+from tests.chains import chain_anew, superuser
 from tests.client import Api
 from tests.cluster import cluster
 from wallets.ledger import checkpoints, verify
@@ -34,9 +34,9 @@ COLUMNS = [str(field.column) for field in Operation._meta.local_concrete_fields]
 OTHERS = ", ".join(column for column in COLUMNS if column not in ("id", "sequence", "created_at", "hash"))
 
 
-@pytest.fixture
-def superuser() -> Iterator[psycopg.Connection]:
-    with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
+@pytest.fixture(name="superuser")
+def _superuser() -> Iterator[psycopg.Connection]:
+    with superuser() as database:
         yield database
 
 
@@ -78,7 +78,7 @@ class Books:
 
     def remove(self) -> None:
         mine = [self.wallet, self.other]
-        for table in ("operation", "hold", "wallet_change"):
+        for table in ("hold", "operation", "operation_id", "wallet_change"):
             self.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = ANY(%s)".encode(), [mine])
         self.superuser.execute("DELETE FROM wallet WHERE id = ANY(%s)", [mine])
 
@@ -448,7 +448,7 @@ def test_what_was_written_later_and_dated_back_is_found(books: Books, api: Api) 
 
 def test_a_wallet_that_vanished_is_found_by_a_checkpoint(books: Books) -> None:
     checkpoint = checkpoints.make()
-    for table in ("operation", "hold", "wallet_change"):
+    for table in ("hold", "operation", "operation_id", "wallet_change"):
         books.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [books.wallet])
     books.change("DELETE FROM wallet WHERE id = %s", books.wallet)
     assert any(books.wallet in line and "checkpoint" in line for line in compare(checkpoint))

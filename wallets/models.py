@@ -310,6 +310,20 @@ class InboxEntry(models.Model):
         return f"{self.type} {self.id}"
 
 
+class OperationId(models.Model):
+    """An id that names an operation or inbox entry, and its wallet. A trigger of these tables writes it."""
+
+    id = models.UUIDField(primary_key=True)
+    wallet_id = models.UUIDField()
+
+    class Meta:
+        db_table = "operation_id"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.id} of {self.wallet_id}"
+
+
 class ApiKey(models.Model):
     """What a program calls the API with. Its secret is not here: only what it hashes to."""
 

@@ -54,7 +54,8 @@ class Event:
 def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Event]:
     """The entries of the log as events, in their order; with `types`, only these."""
     currencies = _find_currencies({entry.wallet_id for entry in entries})
-    holds = Tables(DEFAULT_DB_ALIAS).holds({id for id in map(_ended_hold, entries) if id})
+    ended = {(entry.wallet_id, hold_id) for entry in entries if (hold_id := _ended_hold(entry))}
+    holds = Tables(DEFAULT_DB_ALIAS).holds(ended)
     return [
         _told_of(entry, type, data)
         for entry in entries

@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from django.utils.timezone import now
 from uuid_utils.compat import uuid7
 
+from wallets.advisory_locks import LockClass, lock_key
 from wallets.apps import give_back_connection
 from wallets.events import subscribers
 from wallets.events.webhooks import Webhook, new_secret
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 MOST: Final = 100  # webhooks: each is a thread in the relay
 SHOWN_AGAIN: Final = timedelta(hours=1)  # whose answer was lost has so long to ask for the secret again
-_LOCK: Final = 0x7765_6268_6F6F_6B73  # of who registers: one after the other, or MOST would not be the most
 
 
 def webhooks() -> QuerySet[Subscriber]:
@@ -88,7 +88,8 @@ def register(wanted: Registration, actor: str) -> Registered:
 def _get_or_register(id: UUID, wanted: Registration) -> tuple[Subscriber, bool]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            # One registration at a time: two at once could exceed MOST.
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.REGISTRATION)])
         if found := Subscriber.objects.filter(id=id).first():
             return found, False
         if webhooks().count() >= MOST:

@@ -18,11 +18,11 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.timezone import now
 
+from wallets.advisory_locks import LockClass, lock_key
 from wallets.events import log, subscribers
 from wallets.events.cloudevents import Event, events_of
 from wallets.events.subscribers import BEHIND, Failure, Item, Overtaken
 from wallets.ledger import expiry, recovery
-from wallets.ledger.tables import lock_number
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
@@ -268,11 +268,11 @@ def _try(otherwise: str, work: Callable[[], object]) -> None:
 
 def _lock(id: UUID) -> bool:
     with connections[KEEPER].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock_number(id)])
+        cursor.execute("SELECT pg_try_advisory_lock(%s)", [lock_key(LockClass.SUBSCRIBER, id)])
         is_ours: bool = cursor.fetchone()[0]
         return is_ours
 
 
 def _unlock(id: UUID) -> None:
     with connections[KEEPER].cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_unlock(%s)", [lock_number(id)])
+        cursor.execute("SELECT pg_advisory_unlock(%s)", [lock_key(LockClass.SUBSCRIBER, id)])

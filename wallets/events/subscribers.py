@@ -15,6 +15,7 @@ from django.db.models import Count, QuerySet
 from django.utils.timezone import now
 from uuid_utils.compat import uuid7
 
+from wallets.advisory_locks import LockClass, lock_key
 from wallets.events import log
 from wallets.events.cloudevents import Event
 from wallets.events.log import Position
@@ -199,7 +200,6 @@ def settle(
                 disable(subscriber, "It answered 410 Gone.")
 
 
-_FORGETTING: Final = 0x666F_7267_6574_0000  # the lock of who does it
 _FORGET_DELIVERIES: Final = """
     DELETE FROM delivery USING (
         SELECT id, (
@@ -212,7 +212,7 @@ _FORGET_DELIVERIES: Final = """
 def forget_old_deliveries(using: str) -> None:
     """Unless another relay is at it."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [_FORGETTING])
+        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [lock_key(LockClass.OLD_DELIVERIES)])
         if cursor.fetchone()[0]:
             cursor.execute(_FORGET_DELIVERIES, [KEPT])
 

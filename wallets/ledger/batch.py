@@ -1,7 +1,7 @@
 """The commands of one transaction, one after the other on the locked books. Nothing here asks the database.
 
 A command meets, in this order: its wallets exist, its own for who sends it; its key and its id are new (else
-the first answer again, or IdempotencyKeyReused); rules.py.
+the first answer again, or IdempotencyKeyReused); its hold is one of its wallet; rules.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,6 +21,7 @@ from wallets.ledger.value import value
 from wallets.problems import (
     REJECTIONS,
     FieldError,
+    HoldNotFound,
     IdempotencyKeyReused,
     Problem,
     ValidationError,
@@ -92,6 +93,8 @@ class Batch:
             return again
         if command.counterparty_id is not None and command.counterparty_id not in self.books.wallets:
             return WalletNotFound("There is no such target wallet.")
+        if isinstance(command, Capture | Void) and not self._is_of_wallet(command):
+            return HoldNotFound()
         return self._accept(command, wallet) if command.is_for_later else self._decide(command, wallet)
 
     def carry_out_together(self, commands: Sequence[Command]) -> list[Outcome] | Problem:
@@ -133,6 +136,10 @@ class Batch:
             return counterpart
         is_own = self.books.wallets[counterpart.wallet_id].owner_id == command.within
         return counterpart if is_own else as_seen_by_others(counterpart)
+
+    def _is_of_wallet(self, command: Capture | Void) -> bool:
+        hold = self.books.holds.get(command.hold_id)
+        return hold is not None and hold.wallet_id == command.wallet_id
 
     # --- One command --------------------------------------------------------------------------------
     def _decide(self, command: Command, wallet: WalletState) -> Outcome:

@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
+from psycopg.errors import UniqueViolation
 
 from wallets.ledger import chain
 from wallets.ledger.batch import Batch, Outcome, Repeats
@@ -19,6 +20,7 @@ class Busy:
 
 
 BUSY: Final = Busy()
+MAX_ID_CONFLICTS: Final = 3  # attempts of a transaction that meet one, before the last
 Answer = Outcome | list[Outcome]  # a list for commands that were carried out together
 
 
@@ -38,6 +40,28 @@ def execute(
     Raises django.db.Error when the transaction as a whole failed or its end is unknown: nothing may be
     answered then.
     """
+    for _ in range(MAX_ID_CONFLICTS):
+        try:
+            return _execute(work, using, impatient, is_recovering)
+        except IntegrityError as error:
+            if not _is_id_conflict(error):
+                raise
+    return _execute(work, using, impatient, is_recovering)
+
+
+def _is_id_conflict(error: IntegrityError) -> bool:
+    """Whether another transaction has just committed an operation under an id of this one.
+
+    The lock of the id prevents that, unless the other transaction does not take it: that of a worker of an
+    older version, for example. The next attempt finds the other operation and refuses the command.
+    """
+    cause = error.__cause__
+    return isinstance(cause, UniqueViolation) and cause.diag.constraint_name == "operation_id_pk"
+
+
+def _execute(
+    work: Sequence[Work], using: str, impatient: Collection[UUID], is_recovering: bool
+) -> list[Answer | Busy]:
     with transaction.atomic(using=using):
         tables = Tables(using)
         locked = _Locked(tables, work, impatient)
@@ -89,7 +113,9 @@ def _load(
     now = tables.clock()
     wallets = _with_expired_holds(tables, wallets, now)
     records = tables.operations_like(commands, is_recovering)
-    ends = {command.hold_id for command in commands if isinstance(command, Capture | Void)}
+    ends = {
+        (command.wallet_id, command.hold_id) for command in commands if isinstance(command, Capture | Void)
+    }
     reversals = [command for command in commands if isinstance(command, Reversal)]
     return Batch(
         books=Books(wallets, tables.holds(ends), tables.reversed(_originals(reversals))),

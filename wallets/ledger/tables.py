@@ -11,6 +11,7 @@ import orjson
 from django.db import connections
 from django.db.models.expressions import RawSQL
 
+from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger.commands import Command
 from wallets.ledger.rules import HoldState, WalletState
 from wallets.ledger.value import value
@@ -83,7 +84,11 @@ _OPERATION: Final = f"""
 _COUNTERPARTS: Final = f"""
     SELECT {_COLUMNS} FROM operation WHERE transfer_id IN (SELECT unnest(%s::uuid[])) AND transfer_id <> id
 """  # noqa: S608
-_HOLDS: Final = f"SELECT {_HOLD} FROM hold WHERE id IN (SELECT unnest(%s::uuid[]))"  # noqa: S608
+_HOLDS: Final = f"""
+    SELECT {_HOLD} FROM hold
+    JOIN unnest(%s::uuid[], %s::uuid[]) AS asked (asked_wallet, asked_id)
+      ON id = asked_id AND wallet_id = asked_wallet
+"""  # noqa: S608
 _REVERSED: Final = """
     SELECT reverses_id, sum(amount) FROM operation
     JOIN unnest(%s::uuid[], %s::uuid[]) AS asked (asked_wallet, asked_id)
@@ -161,17 +166,20 @@ class Tables:
 
     # --- Locks --------------------------------------------------------------------------------------
     def lock_ids(self, ids: Collection[UUID], wait: bool) -> set[UUID]:
-        """Serialize commands that name one id on different wallets: no wallet's lock covers both.
+        """Serialize transactions that name one id on different wallets: no wallet's lock covers both.
 
-        Returns those that somebody else has locked; none with `wait`. The order is the same everywhere, so
-        that two batches cannot wait for each other.
+        Returns the ids that another transaction has locked; none with `wait`. The order is the same
+        everywhere, so that two batches cannot wait for each other. The guarantee that an id is used once is
+        the table `operation_id`; with this lock the second transaction finds the operation of the first.
         """
         if not ids:
             return set()
         lock = "pg_advisory_xact_lock" if wait else "pg_try_advisory_xact_lock"
-        numbers = {lock_number(chosen): chosen for chosen in ids}
-        sql = f"SELECT n, {lock}(n)::text FROM unnest(%s::bigint[]) AS n"  # noqa: S608
-        return {numbers[n] for n, locked in self._rows(sql, [sorted(numbers)]) if locked == "false"}
+        keys = {chosen: lock_key(LockClass.OPERATION_ID, chosen) for chosen in ids}
+        sql = f"SELECT key, {lock}(key)::text FROM unnest(%s::bigint[]) AS key"  # noqa: S608
+        rows = self._rows(sql, [sorted(set(keys.values()))])
+        taken = {key for key, is_locked in rows if is_locked == "false"}
+        return {chosen for chosen, key in keys.items() if key in taken}
 
     def lock_wallets(self, ids: Collection[UUID], wait: bool) -> dict[UUID, WalletState]:
         """Lock those that exist (without `wait`: are free), in ascending id so that nothing deadlocks."""
@@ -218,17 +226,14 @@ class Tables:
         rows = self._rows(_COUNTERPARTS, [list(transfer_ids)]) if transfer_ids else []
         return {found.transfer_id: found for found in map(record, rows) if found.transfer_id}
 
-    def holds(self, ids: Collection[UUID]) -> dict[UUID, HoldState]:
-        rows = self._rows(_HOLDS, [list(ids)]) if ids else []
+    def holds(self, holds: Collection[tuple[UUID, UUID]]) -> dict[UUID, HoldState]:
+        """By id, those that exist of these holds, each named by its wallet and its id."""
+        rows = self._rows(_HOLDS, _columns_of(holds)) if holds else []
         return {row[0]: HoldState(*row) for row in rows}
 
     def reversed(self, operations: Collection[tuple[UUID, UUID]]) -> dict[UUID, Decimal]:
         """By operation, how much of it has been taken back. Each is asked for by its wallet and its id."""
-        if not operations:
-            return {}
-        return dict(
-            self._rows(_REVERSED, [[wallet for wallet, _ in operations], [id for _, id in operations]])
-        )
+        return dict(self._rows(_REVERSED, _columns_of(operations))) if operations else {}
 
     # --- Writing ------------------------------------------------------------------------------------
     def write(
@@ -261,6 +266,11 @@ def database_clock(using: str) -> datetime:
         return now
 
 
+def _columns_of(pairs: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
+    """The wallets of the pairs, and the ids."""
+    return [[wallet_id for wallet_id, _ in pairs], [id for _, id in pairs]]
+
+
 def _array(ids: Collection[UUID]) -> RawSQL:
     return RawSQL("SELECT unnest(%s::uuid[])", [list(ids)])
 
@@ -279,7 +289,3 @@ def _as_json(rows: Sequence[Record] | Sequence[WalletState] | Sequence[HoldState
 def _as_text(value: Decimal | bytes) -> str:
     """What JSON does not know, as PostgreSQL reads it: exact."""
     return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)
-
-
-def lock_number(chosen: UUID) -> int:
-    return int.from_bytes(chosen.bytes[8:], "big", signed=True)

@@ -177,9 +177,24 @@ FROM operation
 WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(end)s::xid8
     AND created_at < %(made_at)s - interval '1 minute'
 """
+# An id names one operation over all wallets: the register has it once, for the wallet that uses it. Two rows
+# of one id in two wallets cannot both agree with the register, whatever has become of its own key.
+_UNREGISTERED: Final = """
+SELECT used.wallet_id, format('%%s %%s: its id is registered for %%s', kind, used.id,
+    coalesce('wallet ' || registered.wallet_id, 'no wallet'))
+FROM (
+    SELECT 'operation' AS kind, id, wallet_id FROM operation
+    WHERE {in_wallets} AND transaction_id >= %(begin)s::xid8
+    UNION ALL
+    SELECT 'hold', id, wallet_id FROM hold WHERE {in_wallets}
+    UNION ALL
+    SELECT 'inbox entry', id, wallet_id FROM inbox WHERE {in_wallets}
+) AS used LEFT JOIN operation_id AS registered ON registered.id = used.id
+WHERE registered.wallet_id IS DISTINCT FROM used.wallet_id
+"""
 _DECEPTIVE: Final = """
 SELECT string_agg(oid::regclass::text, ', ' ORDER BY relname) FROM pg_class
-WHERE oid = ANY('{wallet,operation,hold,inbox,wallet_change}'::regclass[])
+WHERE oid = ANY('{wallet,operation,hold,inbox,wallet_change,operation_id}'::regclass[])
     AND (
         relkind <> 'r' OR relrowsecurity
         OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = pg_class.oid)
@@ -205,7 +220,8 @@ class Verification:
     """Wallets that are checked batch by batch, each as of one moment, whatever is being posted meanwhile.
 
     What came up to the snapshot `since` is taken for right. Each chain is compared, up to where it was then,
-    with a checkpoint: then the batches are in ascending id, and `comparison.finish` has the last word.
+    with a checkpoint: then the batches are in ascending id, and `comparison.finish` has the last word. With
+    `is_whole` the batches are those of all wallets, and `finish` checks all ids by one statement.
     """
 
     def __init__(
@@ -213,11 +229,13 @@ class Verification:
         since: Snapshot = NOTHING,
         comparison: Comparison | None = None,
         notice: Callable[[int], object] = lambda operations: None,
+        is_whole: bool = False,
     ) -> None:
         self.operations = 0
         self._since = since
         self._comparison = comparison
         self._notice = notice
+        self._is_whole = is_whole
 
     def check(self, wallet_ids: Sequence[UUID]) -> Iterator[Difference]:
         ids = list(wallet_ids)
@@ -236,6 +254,8 @@ class Verification:
                 then = {"wallets": ids, "end": f"{comparison.snapshot.end}", "made_at": comparison.made_at}
                 for row in cursor.execute(_ANTEDATED, then):
                     yield Difference(*row)
+            if not self._is_whole:
+                yield from _unregistered(cursor, "wallet_id = ANY(%(wallets)s::uuid[])", parameters)
 
     def _walk(self, cursor: Any, walks: dict[bytes, Walk]) -> Iterator[Difference]:
         with cursor.copy(self._lines(walks)) as lines:
@@ -267,6 +287,14 @@ class Verification:
         """When all wallets have been checked."""
         if self._comparison:
             yield from (Difference(*difference) for difference in self._comparison.finish())
+        if self._is_whole:
+            with reading() as cursor:
+                yield from _unregistered(cursor, "true", {"begin": f"{self._since.begin}"})
+
+
+def _unregistered(cursor: Any, in_wallets: str, parameters: dict[str, Any]) -> Iterator[Difference]:
+    for row in cursor.execute(_UNREGISTERED.format(in_wallets=in_wallets), parameters):
+        yield Difference(*row)
 
 
 _GONE: Final = """

@@ -60,7 +60,8 @@ class Command(Base):
         with tqdm(
             total=total, unit=" operations", unit_scale=True, file=sys.stderr, disable=None
         ) as progress:
-            verification = Verification(since, comparison, progress.update)
+            is_whole = not options["wallet"] and since == NOTHING
+            verification = Verification(since, comparison, progress.update, is_whole)
             for batch in self._batches(options, since):
                 wrong += self._tell(verification.check(batch))
                 checked += len(batch)
