@@ -121,6 +121,7 @@ def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list
         ("OPERATION_DEADLINE", "nan"),
         ("LOCK_PATIENCE", "0.0004"),
         ("DEFAULT_CURRENCY", "rub"),
+        ("DEFAULT_CURRENCY", "XAU"),
         ("GROUP_COMMIT", "On"),
         ("GROUP_COMMIT_BATCH", "0"),
         ("MAX_AMOUNT", "1000000000000001"),

@@ -5,6 +5,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from iso4217 import Currency
 
 from wallets import money
 
@@ -56,6 +57,13 @@ def test_an_amount_is_written_with_exactly_those_digits(amount: str, currency: s
 @given(st.decimals(min_value=0, max_value=10**20, places=2, allow_nan=False))
 def test_what_is_written_is_read_back_the_same(amount: Decimal) -> None:
     assert money.parse(money.format_amount(amount, "EUR")) == amount
+
+
+def test_listed_currencies_are_those_of_the_installed_library() -> None:
+    """A new currency is added to wallets/money.py; one that the standard withdraws moves to WITHDRAWN."""
+    in_use = {code: money.FRACTION_DIGITS[code] for code in money.OPENABLE}
+    assert in_use == {each.code: each.exponent for each in Currency if each.exponent is not None}
+    assert money.WITHDRAWN == set(money.FRACTION_DIGITS) - set(money.OPENABLE)
 
 
 def test_currencies_without_fraction_digits_in_the_standard_are_not_money() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from tests.client import UNKNOWN_ID, Api
 from tests.conftest import Unchanged
+from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Wallet, WalletChange
 
 
@@ -257,3 +258,21 @@ def test_a_change_of_the_wrong_shape_is_refused(api: Api, unchanged: Unchanged, 
     wallet_id = api.open()
     with unchanged(wallet_id):
         assert api.patch(f"/wallets/{wallet_id}", body).code == "validation_error"
+
+
+# --- Withdrawn currencies ---------------------------------------------------------------------------
+@pytest.mark.parametrize("currency", ["HRK", "BYR"])
+def test_no_wallet_opens_in_a_withdrawn_currency(api: Api, currency: str) -> None:
+    answer = api.post("/wallets", {"currency": currency})
+    assert (answer.status, answer.code) == (400, "validation_error")
+    assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [
+        ("currency", "unknown_currency")
+    ]
+
+
+def test_existing_wallet_in_a_withdrawn_currency_moves_and_closes(api: Api) -> None:
+    wallet_id = str(open_wallet(Opening(currency="HRK")).wallet.id)  # as before the withdrawal
+    assert api.deposit(wallet_id, "5.25").json["balance"] == "5.25"
+    assert api.get(f"/wallets/{wallet_id}/statement").json["closingBalance"] == "5.25"
+    assert api.withdraw(wallet_id, "5.25").status == 201
+    assert api.patch(f"/wallets/{wallet_id}", {"status": "CLOSED"}).json["balance"] == "0.00"

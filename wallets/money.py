@@ -1,13 +1,40 @@
-"""Currencies and amounts: parse, check, format. Decimal only, never float."""
+"""Currencies and amounts: parse, check, format. Decimal only, never float.
+
+The currencies are listed here and not read from a library: an update that drops a withdrawn currency would make
+the wallets in it unreadable. Source: ISO 4217, list one of 2026-01-01 and list three (withdrawn), as published by
+SIX. A currency that leaves list one moves to WITHDRAWN and stays there; tests/test_money.py compares.
+"""
 
 import re
 from decimal import Decimal
 from typing import Final
 
-from iso4217 import Currency
+# By number of fraction digits. Codes that have none in the standard (gold, the test code) are not money.
+_IN_USE: Final = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    2: "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF"
+    " CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL"
+    " HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU"
+    " MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR"
+    " SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED"
+    " VES WST XAD XCD XCG YER ZAR ZMW ZWG",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+# No wallet is opened in these; wallets that exist stay readable, move money and close. Those since 2014.
+_WITHDRAWN: Final = {
+    0: "BYR",
+    2: "ANG BGN CUC HRK LTL LVL MRO SLL STD USS VEF ZWL",
+}
 
-# Fraction digits of every currency of ISO 4217 that has them (gold and the test code have none).
-FRACTION_DIGITS: Final[dict[str, int]] = {c.code: c.exponent for c in Currency if c.exponent is not None}
+
+def _by_code(codes: dict[int, str]) -> dict[str, int]:
+    return {code: digits for digits, names in codes.items() for code in names.split()}
+
+
+WITHDRAWN: Final = frozenset(_by_code(_WITHDRAWN))
+OPENABLE: Final = tuple(sorted(_by_code(_IN_USE)))
+FRACTION_DIGITS: Final[dict[str, int]] = _by_code(_IN_USE) | _by_code(_WITHDRAWN)
 
 _UNITS: Final = {code: Decimal(1).scaleb(-digits) for code, digits in FRACTION_DIGITS.items()}
 

@@ -5,8 +5,7 @@ from decimal import Decimal
 from operator import methodcaller
 from pathlib import Path
 
-from iso4217 import Currency
-
+from wallets import money
 from wallets.observability.current import PROBES
 from walletsvc import environment as env
 
@@ -225,7 +224,7 @@ DATABASES = {
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
 
 # --- Ledger -----------------------------------------------------------------------------------------
-DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", tuple(sorted(c.code for c in Currency)))
+DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", money.OPENABLE)
 GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
 GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 1000, minimum=1)
 GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 16_384, minimum=1)

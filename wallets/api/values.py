@@ -103,7 +103,10 @@ def _id(value: object) -> UUID:
 
 
 def _currency(value: object) -> str:
+    """A currency to open a wallet in."""
     code = text_of(value)
+    if code in money.WITHDRAWN:
+        raise PydanticCustomError("unknown_currency", "was withdrawn; no wallet is opened in it any more")
     if code not in money.FRACTION_DIGITS:
         raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
     return code
@@ -197,7 +200,7 @@ Id = Annotated[UUID, BeforeValidator(_id)]
 CurrencyCode = Annotated[
     str,
     BeforeValidator(_currency),
-    WithJsonSchema({"enum": sorted(money.FRACTION_DIGITS), "description": "ISO 4217", "examples": ["EUR"]}),
+    WithJsonSchema({"enum": list(money.OPENABLE), "description": "ISO 4217", "examples": ["EUR"]}),
 ]
 Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200, json_schema_extra=_TEXT)]
 Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME, json_schema_extra=_NAME)]
