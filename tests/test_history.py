@@ -3,6 +3,7 @@
 import csv
 import io
 import random
+import re
 import threading
 import time
 import tracemalloc
@@ -430,14 +431,43 @@ def test_the_columns_are_those_of_the_documentation(api: Api) -> None:
     assert {len(row) for row in documented} == {len(statements.COLUMNS)}
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " =1", "＝1"])
-def test_a_text_never_becomes_a_formula(api: Api, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        *((text, f"'{text}") for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "＝1", '"=1"')),
+        *((f"{space}=1", f"'{space}'=1") for space in "\t\r\n"),
+        ("x;=cmd|' /C calc'!A0", "x;'=cmd|' /C calc'!A0"),
+        ("x,=1", "x,'=1"),
+        ("x\t@A1", "x\t'@A1"),
+        ("x\r\n-1", "x\r\n'-1"),
+        ('x; "+1"', 'x;\' "+1"'),
+        ("x;＝1;－2", "x;'＝1;'－2"),
+        ("a-b; c, d=e", "a-b; c, d=e"),
+        ("'=1", "'=1"),
+    ],
+)
+def test_a_text_never_becomes_a_formula(api: Api, text: str, told: str) -> None:
     wallet_id = api.open()
-    api.deposit(wallet_id, 1, key=text.strip() if text.isascii() else None, description=text)
+    api.deposit(wallet_id, 1, description=text)
     row = rows_of(statement(api, wallet_id, Accept="text/csv"))[1]
-    assert row["description"] == f"'{text}"
-    assert row["idempotencyKey"] in ("", f"'{text.strip()}")
-    assert row["amount"] == "1.00"
+    assert (row["description"], row["amount"]) == (told, "1.00")
+
+
+def test_no_cell_is_a_formula_in_any_locale(api: Api) -> None:
+    wallet_id = api.open(deposit="5")
+    api.withdraw(wallet_id, "2", key='"k;=1"', description='x;=1,"=2"\t+3')
+    lines = statement(api, wallet_id, Accept="text/csv").content.decode().splitlines()
+    cells = [cell.strip('" ') for line in lines for cell in re.split("[,;\t]", line)]
+    assert [cell for cell in cells if cell.startswith(("=", "+", "@"))] == []
+    assert [cell for cell in cells if cell.startswith("-")] == ["-2.00"]  # an amount stays a number
+
+
+def test_texts_with_a_separator_of_any_locale_are_quoted(api: Api) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, key="k;1", description='a\t"b"')
+    line = statement(api, wallet_id, Accept="text/csv").content.decode().splitlines()[2]
+    assert '"a\t""b"""' in line
+    assert line.endswith(',"k;1"')
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_listed_currencies_are_those_of_the_installed_library() -> None:
     """A new currency is added to wallets/money.py; one that the standard withdraws moves to WITHDRAWN."""
     in_use = {code: money.FRACTION_DIGITS[code] for code in money.OPENABLE}
     assert in_use == {each.code: each.exponent for each in Currency if each.exponent is not None}
-    assert money.WITHDRAWN == set(money.FRACTION_DIGITS) - set(money.OPENABLE)
+    assert set(money.FRACTION_DIGITS) - set(money.OPENABLE) == money.WITHDRAWN
 
 
 def test_currencies_without_fraction_digits_in_the_standard_are_not_money() -> None:

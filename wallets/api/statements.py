@@ -1,7 +1,6 @@
 """A statement as bytes, page by page: however long it is, a page is all that is in memory."""
 
-import csv
-import io
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Final
@@ -19,8 +18,13 @@ COLUMNS: Final = (
     *("transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
 )
 INCOMING: Final = ("DEPOSIT", "TRANSFER_IN", "REVERSAL_IN")
-# A spreadsheet computes a cell that begins with one of these, the wide forms included.
-_FORMULA: Final = tuple("=+-@\t\r\n＝＋－＠")
+# A spreadsheet computes a cell that begins with one of = + - @, their wide forms included, or (some do) with white
+# space. One of another locale splits lines at ; or tab and takes our quotes for text: there a cell begins after any
+# of these. Spaces and quotes before the formula do not stop it.
+_FORMULA: Final = re.compile(
+    r"""^(?=[\t\r\n]) | (?:^|(?<=[,;\t\r\n])) (?= (?:[^\S\t\r\n]|")* [=+\-@＝＋－＠])""", re.VERBOSE
+)
+_NEEDS_QUOTES: Final = re.compile(r'[",;\t\r\n]')
 
 
 def as_json(statement: Statement) -> Iterator[bytes]:
@@ -54,9 +58,15 @@ def as_csv(statement: Statement) -> Iterator[bytes]:
 
 
 def _lines(*rows: tuple[object, ...]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()
+    return "".join(f"{','.join(map(_cell, row))}\r\n" for row in rows).encode()
+
+
+def _cell(value: object) -> str:
+    """Quoted also for the separators of other locales, for which the csv module leaves text as it is."""
+    text = "" if value is None else str(value)
+    if not _NEEDS_QUOTES.search(text):
+        return text
+    return '"{}"'.format(text.replace('"', '""'))
 
 
 def _balance_row(name: str, at: datetime, balance: str, currency: str) -> tuple[object, ...]:
@@ -85,5 +95,5 @@ def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
 
 
 def _plain(text: str) -> str:
-    """Text of the client's, which must stay text where the file is opened."""
-    return f"'{text}" if text.lstrip(" ").startswith(_FORMULA) else text
+    """The client's text with `'` before whatever a spreadsheet would take for a formula."""
+    return _FORMULA.sub("'", text)
