@@ -60,7 +60,7 @@ def test_what_is_written_is_read_back_the_same(amount: Decimal) -> None:
 
 
 def test_listed_currencies_are_those_of_the_installed_library() -> None:
-    """A new currency is added to wallets/money.py; one that the standard withdraws moves to WITHDRAWN."""
+    """A new currency is added to wallets/money.py; one that the standard withdraws moves to _WITHDRAWN."""
     in_use = {code: money.FRACTION_DIGITS[code] for code in money.OPENABLE}
     assert in_use == {each.code: each.exponent for each in Currency if each.exponent is not None}
     assert set(money.FRACTION_DIGITS) - set(money.OPENABLE) == money.WITHDRAWN

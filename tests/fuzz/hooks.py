@@ -22,6 +22,7 @@ UNFORESEEABLE: Final = {
     "invalid_url": "which addresses may be called",
     "invalid_text": "which characters can be printed",
     "too_long": "metadata is measured in bytes of JSON",
+    "inexact_number": "numbers of metadata that a double would change",
     "out_of_range": "a time that must be over or must not; MAX_AMOUNT; the numbers of metadata",
     "too_many_digits": "how many the currency has",
     "weak_password": "what is too common, or too much like the name",

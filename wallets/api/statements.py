@@ -18,9 +18,9 @@ COLUMNS: Final = (
     *("transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
 )
 INCOMING: Final = ("DEPOSIT", "TRANSFER_IN", "REVERSAL_IN")
-# A spreadsheet computes a cell that begins with one of = + - @, their wide forms included, or (some do) with white
-# space. One of another locale splits lines at ; or tab and takes our quotes for text: there a cell begins after any
-# of these. Spaces and quotes before the formula do not stop it.
+# A spreadsheet computes a cell that begins with one of = + - @ or their wide forms; some do after white
+# space. One of another locale splits lines at ; or tab and takes our quotes for text: there a cell begins
+# after any of these. Spaces and quotes before the formula do not stop it.
 _FORMULA: Final = re.compile(
     r"""^(?=[\t\r\n]) | (?:^|(?<=[,;\t\r\n])) (?= (?:[^\S\t\r\n]|")* [=+\-@＝＋－＠])""", re.VERBOSE
 )

@@ -26,6 +26,7 @@ from wallets.api.requests import JsonNumber
 MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # as the table has it
 MAX_DEPTH: Final = 16
+MAX_NUMBER_SHOWN: Final = 40  # characters of a number in a refusal
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
@@ -138,12 +139,29 @@ def _json(value: object, depth: int) -> Any:
 
 
 def _json_number(text: JsonNumber) -> int | float:
+    """The number, if a double holds just what is written: then every client reads what was sent."""
     number = float(text)
     if abs(number) > MAX_SAFE_NUMBER:
         raise PydanticCustomError(
             "out_of_range", "numbers are at most 2^53 - 1; write larger ones as strings"
         )
-    return int(text) if text.lstrip("-").isdecimal() else number
+    if not _is_exactly(number, text):
+        raise PydanticCustomError(
+            "inexact_number",
+            "{number} has more digits than JSON numbers keep (IEEE 754 doubles); write it as a string",
+            {"number": text[:MAX_NUMBER_SHOWN]},
+        )
+    if text.lstrip("-").isdecimal():
+        return int(text)
+    return number or 0.0  # jsonb's zero has no sign
+
+
+def _is_exactly(number: float, text: str) -> bool:
+    """Whether the shortest decimal that means this double has the value of the text."""
+    try:
+        return Decimal(repr(number)) == Decimal(text)
+    except ArithmeticError:  # an exponent past those of Decimal
+        return False
 
 
 def _limit(value: object) -> int:
@@ -216,7 +234,11 @@ Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_metadata),
     WithJsonSchema(
-        {"type": "object", "description": f"Yours; at most {MAX_METADATA_BYTES} bytes as JSON."},
+        {
+            "type": "object",
+            "description": f"Yours; at most {MAX_METADATA_BYTES} bytes as JSON. A number that an IEEE 754"
+            " double does not hold exactly, or beyond 2^53 - 1, is refused: write it as a string.",
+        },
     ),
 ]
 OperationType = Literal[
