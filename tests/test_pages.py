@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape, unescape
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 from uuid import uuid4
 
 import pytest
@@ -264,13 +264,13 @@ def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     "cursor",
     [
-        '{"created_at":"0001-01-01T00:00:00+14:00","id":"ID","filters":{}}',
-        '{"created_at":"9999-12-31T23:59:59.999999-14:00","id":"ID","filters":{}}',
-        '{"created_at":"2026-01-01T00:00:00","id":"ID","filters":{}}',
-        '{"created_at":1e300,"id":"ID","filters":{}}',
-        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","filters":{"type":"DEPOSIT"}}',
-        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","filters":{"limit":"100000"}}',
-        '{"created_at":"2026-01-01T00:00:00Z","id":"x","filters":{}}',
+        '{"created_at":"0001-01-01T00:00:00+14:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"9999-12-31T23:59:59.999999-14:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"2026-01-01T00:00:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":1e300,"id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","list_name":"LIST","filters":{"type":"DEPOSIT"}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","list_name":"LIST","filters":{"limit":"100000"}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"x","list_name":"LIST","filters":{}}',
         "[]",
         "[" * 100_000,
         "null",
@@ -280,11 +280,25 @@ def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
 def test_a_cursor_that_somebody_made_up_is_no_fault(world: World, cursor: str) -> None:
     from base64 import urlsafe_b64encode
 
-    made_up = urlsafe_b64encode(cursor.replace("ID", str(uuid4())).encode()).decode()
+    named = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {world.anna.wallet_id} ")
+    made_up = urlsafe_b64encode(named.encode()).decode()
     for text in (made_up, made_up.rstrip("="), cursor):
         answer = browser(world.anna.user).get(world.path(PAGES["wallet"]), {"cursor": text})
         assert answer.status_code in (200, 400)
         assert "<!doctype html>" in text_of(answer)
+
+
+def test_a_cursor_of_the_history_keeps_wallet_and_filters() -> None:
+    anna, other = somebody(), somebody()
+    for amount in range(1, 30):
+        bank().deposit(anna.wallet_id, amount)
+    client = browser(anna.user)
+    older = re.search(r'href="(\?[^"]*)" rel="next"', text_of(client.get(f"/wallets/{anna.wallet_id}")))
+    assert older
+    cursor = parse_qs(unescape(older[1])[1:])["cursor"][0]
+    assert client.get(f"/wallets/{anna.wallet_id}", {"cursor": cursor}).status_code == 200
+    assert client.get(f"/wallets/{anna.wallet_id}", {"cursor": cursor, "kind": "DEPOSIT"}).status_code == 400
+    assert browser(other.user).get(f"/wallets/{other.wallet_id}", {"cursor": cursor}).status_code == 400
 
 
 def test_a_history_is_read_page_by_page() -> None:

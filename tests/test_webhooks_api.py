@@ -1,6 +1,7 @@
 """Webhooks by API: registered, changed, tried out, and gone; what is not to be called, and who may not."""
 
 import base64
+import json
 import logging
 import threading
 from collections.abc import Callable
@@ -691,18 +692,22 @@ def test_dead_letters_are_forgotten(api: Api) -> None:
     assert list(ParkedEvent.objects.order_by("id")) == kept
 
 
+def encoded(cursor: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode().rstrip("=")
+
+
 @pytest.mark.parametrize("path", ["deliveries", "dead-letters"])
 def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
     webhooks = [registered(api) for _ in range(2)]
     address = f"/webhooks/{webhooks[0]['id']}/{path}"
     other = api.get("/webhooks?limit=1").json["nextCursor"]
-    forged = [
-        b'{"id": 0, "filters": {}}',
-        b'{"id": 9223372036854775808, "filters": {}}',
-        b'{"id": "1", "filters": {}}',
-    ]
-    for cursor in (other, "x", *(base64.urlsafe_b64encode(text).decode().rstrip("=") for text in forged)):
+    name = f"{path.replace('-', '_')} of {webhooks[0]['id']}"
+    forged = [{"list_name": name, "filters": {}, "id": id} for id in (0, 2**63, "1", 1.0)]
+    for cursor in (other, "x", *map(encoded, forged)):
         assert wrong_field(api.get(f"{address}?cursor={cursor}")) == "cursor"
+    well_formed = encoded({"list_name": name, "filters": {}, "id": 1})
+    assert api.get(f"{address}?cursor={well_formed}").status == 200
+    assert wrong_field(api.get(f"/webhooks/{webhooks[1]['id']}/{path}?cursor={well_formed}")) == "cursor"
     for _ in range(2):
         note_delivery(webhooks[0], "an event")
         park(webhooks[0])

@@ -43,7 +43,7 @@ class WalletHolds(Endpoint):
 
     @openapi.list_holds
     def get(self, request: Request, wallet_id: UUID) -> Response:
-        page = Page(request.query_params, HoldQuery)
+        page = Page(request.query_params, HoldQuery, f"holds of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         rows = HoldRow.objects.of_wallet(wallet_id).as_of_now(page.query.status)
         holds, next_cursor = until_deadline(lambda: page.of(rows))

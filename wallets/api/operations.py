@@ -98,7 +98,7 @@ class WalletOperations(Endpoint):
 
     @openapi.list_operations
     def get(self, request: Request, wallet_id: UUID) -> Response:
-        page = Page(request.query_params, OperationQuery)
+        page = Page(request.query_params, OperationQuery, f"operations of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         query = page.query
         given = {

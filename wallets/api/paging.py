@@ -1,4 +1,8 @@
-"""Cursor paging: newest first, no count, stable while rows are added. A cursor carries its filters."""
+"""Cursor paging: newest first, no count, stable while rows are added.
+
+A cursor carries its list and its filters. It is checked, not signed: it grants nothing that the request
+without it would not, and no change of a key invalidates it.
+"""
 
 import base64
 import binascii
@@ -6,14 +10,14 @@ from datetime import datetime
 from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
-import orjson
 from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
 
 from wallets.api.requests import check
 from wallets.api.shapes import PageQuery
+from wallets.api.values import Id, TimeParameter, format_time
 from wallets.problems import FieldError, ValidationError
 
 
@@ -27,10 +31,11 @@ ModelT = TypeVar("ModelT", bound=Model)
 
 
 class Cursor(BaseModel):
-    """The last row of the page before, and the filters that led to it as they were written."""
+    """The last row of the page before, the list that it is of, and its filters as they were written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    list_name: str
     filters: dict[str, str]
 
     def encode(self) -> str:
@@ -41,14 +46,14 @@ class Cursor(BaseModel):
         """Raises ValidationError for what encode() did not make."""
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
-            return cls.model_validate(orjson.loads(base64.b64decode(padded, b"-_", validate=True)))
-        except (UnicodeEncodeError, binascii.Error, orjson.JSONDecodeError, PydanticError):
-            raise _invalid("cursor", "is not a cursor of this list") from None
+            return cls.model_validate_json(base64.b64decode(padded, b"-_", validate=True))
+        except (UnicodeEncodeError, binascii.Error, PydanticError):
+            raise _not_of_this_list() from None
 
 
 class Moment(Cursor):
-    created_at: AwareDatetime
-    id: UUID
+    created_at: Annotated[TimeParameter, PlainSerializer(format_time)]
+    id: Id
 
 
 class Number(Cursor):
@@ -56,19 +61,25 @@ class Number(Cursor):
 
 
 class Page(Generic[QueryT]):
-    """One page of a list: what was asked for, and the answer to it."""
+    """One page of a list: what was asked for, and the answer to it.
+
+    `list_name` tells the list from all others, those of other wallets and webhooks included.
+    """
 
     _cursors: type[Cursor] = Moment
 
-    def __init__(self, parameters: QueryDict, shape: type[QueryT]) -> None:
+    def __init__(self, parameters: QueryDict, shape: type[QueryT], list_name: str) -> None:
         given = single(parameters)
+        self._list_name = list_name
         self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
         self._cursor = self._cursors.decode(given["cursor"]) if given.get("cursor") else None
         if self._cursor:
+            if self._cursor.list_name != list_name:
+                raise _not_of_this_list()
             if self._filters and self._filters != self._cursor.filters:
                 raise _invalid("cursor", "was made with other filters")
             self._filters = self._cursor.filters
-        self.query = check(shape, given | self._filters)
+        self.query = check(shape, self._filters | given)
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
         """The rows of this page, newest first, and the cursor of the next one."""
@@ -87,7 +98,9 @@ class Page(Generic[QueryT]):
 
     def _cursor_after(self, row: Any) -> str:
         last: Row = row
-        return Moment(created_at=last.created_at, id=last.id, filters=self._filters).encode()
+        return Moment.model_construct(
+            list_name=self._list_name, filters=self._filters, created_at=last.created_at, id=last.id
+        ).encode()
 
 
 class NumberedPage(Page[QueryT]):
@@ -101,7 +114,7 @@ class NumberedPage(Page[QueryT]):
         return rows.order_by("-id")
 
     def _cursor_after(self, row: Any) -> str:
-        return Number(id=row.id, filters=self._filters).encode()
+        return Number(list_name=self._list_name, filters=self._filters, id=row.id).encode()
 
 
 def single(parameters: QueryDict) -> dict[str, str]:
@@ -110,6 +123,10 @@ def single(parameters: QueryDict) -> dict[str, str]:
         if len(values) > 1:
             raise _invalid(name, "stands twice")
     return parameters.dict()  # type: ignore[return-value]
+
+
+def _not_of_this_list() -> ValidationError:
+    return _invalid("cursor", "is not a cursor of this list")
 
 
 def _invalid(field: str, detail: str) -> ValidationError:

@@ -41,7 +41,7 @@ class Wallets(OpenWallet):
 
     @openapi.list_wallets
     def get(self, request: Request) -> Response:
-        page = Page(request.query_params, PageQuery)
+        page = Page(request.query_params, PageQuery, "wallets")
         wallets = Wallet.objects.with_expired()
         if (owner_id := principal(request).within) is not None:
             wallets = wallets.filter(owner_id=owner_id)

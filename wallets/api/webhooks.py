@@ -51,7 +51,7 @@ class Webhooks(Endpoint):
 
     @openapi.list_webhooks
     def get(self, request: Request) -> Response:
-        page = Page(request.query_params, PageQuery)
+        page = Page(request.query_params, PageQuery, "webhooks")
         webhooks, next_cursor = until_deadline(lambda: page.of(registry.webhooks()))
         return Response({"items": with_standing(webhooks), "nextCursor": next_cursor})
 
@@ -136,7 +136,7 @@ def _listed(
     body: Callable[[Any], dict[str, Any]],
 ) -> Response:
     """What is kept of the webhook."""
-    page = NumberedPage(request.query_params, PageQuery)
+    page = NumberedPage(request.query_params, PageQuery, f"{kept.__name__} of {webhook_id}")
     webhook = registry.find(webhook_id)
     found, next_cursor = until_deadline(lambda: page.of(kept(webhook)))
     return Response({"items": [body(each) for each in found], "nextCursor": next_cursor})

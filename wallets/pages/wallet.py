@@ -66,7 +66,9 @@ def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[lis
     if "type" not in form.filters:
         rows = rows.that_move_money()
     asked = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
-    return Page(QueryDict(urlencode(asked)), PageQuery).of(rows)
+    # The filters are parameters of the page; here they are part of the list's name.
+    list_name = f"history of {wallet.id} {urlencode(form.filters)}"
+    return Page(QueryDict(urlencode(asked)), PageQuery, list_name).of(rows)
 
 
 def _tabs(wallet: Wallet) -> list[Wallet]:
