@@ -3,7 +3,8 @@
 What is sent to an open API counts all the same: what a key or session may do is what it may do everywhere.
 """
 
-from typing import Any, cast
+import re
+from typing import Any, Final, cast
 
 from django.conf import settings
 from django.http import HttpRequest
@@ -19,6 +20,9 @@ from wallets.ledger.recovery import until_deadline
 from wallets.models import User
 from wallets.problems import Forbidden, Unauthorized
 
+# Neither kind of credentials has a comma: the server has joined the values of a header that was sent twice.
+_REPEATED: Final = re.compile(r"\s*(?:basic|bearer)\b[^,]*,|.*,\s*(?:basic|bearer)\b", re.IGNORECASE)
+
 
 def principal(request: Request) -> Principal:
     """Who asks."""
@@ -30,6 +34,8 @@ class ApiAccess(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[User | None, Principal]:
         header = request.META.get("HTTP_AUTHORIZATION", "")
+        if _REPEATED.match(header):
+            raise Unauthorized("Send Authorization once.")
         scheme, _, credentials = header.partition(" ")
         is_key = scheme.lower() == "bearer" and credentials.startswith(keys.START)
         if not header and request.META.get("HTTP_COOKIE"):

@@ -12,7 +12,7 @@ from wallets.access import limits, rights
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal
 from wallets.api.renderers import JSONRenderer
-from wallets.api.requests import idempotency_key
+from wallets.api.requests import idempotency_key, prefers
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import Command
 from wallets.ledger.tables import PENDING
@@ -60,11 +60,8 @@ def named(key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
 
 
 def is_for_later(request: Request) -> bool:
-    """Whether the client would rather not wait (RFC 7240)."""
-    prefer = request.META.get("HTTP_PREFER")
-    if prefer is None:
-        return False
-    return any(part.split(";")[0].strip().lower() == "respond-async" for part in prefer.split(","))
+    """Whether the client would rather not wait."""
+    return prefers(request, "respond-async")
 
 
 def carry_out(request: Request, command: Command) -> Posted:

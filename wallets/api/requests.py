@@ -22,7 +22,10 @@ from wallets.problems import (
 ShapeT = TypeVar("ShapeT", bound=BaseModel)
 
 _CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?', re.IGNORECASE)
-_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x7e]{1,255})')
+# Bare, it has no comma: the server joins the values of a header that was sent twice with one.
+_KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
+_TAGS: Final = re.compile(r'(?:W/)?("[^"]*")|([^\s,]+)')
+_QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 
 class JsonNumber(str):
@@ -148,12 +151,38 @@ def _field_error(error: Any) -> FieldError:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key header, bare or quoted. Raises ValidationError where it is neither."""
+    """The Idempotency-Key header, bare or quoted.
+
+    Raises ValidationError for anything else, a header that was sent twice included.
+    """
     header: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         return None
     match = _KEY.fullmatch(header)
     if match is None:
-        detail = "1 to 255 visible ASCII characters, bare or in double quotes"
+        detail = "send it once: 1 to 255 visible ASCII characters, in double quotes if one is a comma"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "invalid", detail)])
     return match[1] or match[2]
+
+
+def names_tag(header: str | None, tag: str) -> bool:
+    """Whether an If-Match or If-None-Match header names the entity tag (RFC 9110, 13.1.1 and 13.1.2).
+
+    A weak tag counts for If-Match as well: a proxy that compresses answers makes ours weak.
+    """
+    if header is None:
+        return False
+    if header.strip() == "*":
+        return True
+    found = _TAGS.findall(header)
+    is_malformed = any(junk for _, junk in found)
+    return not is_malformed and tag in [quoted for quoted, _ in found]
+
+
+def prefers(request: Request, preference: str) -> bool:
+    """Whether a Prefer header names the preference (RFC 7240)."""
+    header: str | None = request.META.get("HTTP_PREFER")
+    if header is None:
+        return False
+    parts = _QUOTED.sub('""', header).split(",")  # a comma in quotes separates nothing
+    return any(part.split(";")[0].strip().lower() == preference for part in parts)

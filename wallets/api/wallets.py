@@ -11,7 +11,7 @@ from wallets.api import openapi
 from wallets.api.bodies import wallet_body
 from wallets.api.endpoint import REPLAYED, Endpoint
 from wallets.api.paging import Page
-from wallets.api.requests import read
+from wallets.api.requests import names_tag, read
 from wallets.api.shapes import PageQuery, WalletChanges, WalletToOpen
 from wallets.ledger.reader import read_wallet
 from wallets.ledger.recovery import until_deadline
@@ -56,7 +56,7 @@ class WalletById(Endpoint):
     def get(self, request: Request, wallet_id: UUID) -> Response:
         wallet = visible(principal(request), read_wallet(wallet_id))
         tag = etag(wallet)
-        if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag):
+        if names_tag(request.META.get("HTTP_IF_NONE_MATCH"), tag):
             return Response(status=304, headers={"ETag": tag})
         return Response(wallet_body(wallet), headers={"ETag": tag})
 
@@ -69,7 +69,7 @@ class WalletById(Endpoint):
 
         def as_expected(wallet: Wallet) -> None:
             visible(principal(request), wallet)
-            if expected is not None and not matches(expected, etag(wallet)):
+            if expected is not None and not names_tag(expected, etag(wallet)):
                 raise PreconditionFailed
 
         given = {name: getattr(asked, name) for name in asked.model_fields_set}
@@ -81,10 +81,3 @@ class WalletById(Endpoint):
 def etag(wallet: Wallet) -> str:
     """Changes with every operation and change, as no two of them share a time; and with a hold's expiry."""
     return f'"{wallet.sequence}-{wallet.updated_at.timestamp():.6f}-{wallet.held_now:f}"'
-
-
-def matches(header: str | None, tag: str) -> bool:
-    """Whether an If-Match or If-None-Match header names the tag."""
-    if header is None:
-        return False
-    return header.strip() == "*" or tag in (item.strip().removeprefix("W/") for item in header.split(","))
