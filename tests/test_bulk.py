@@ -173,10 +173,10 @@ def test_a_key_or_id_is_the_same_in_a_bulk_and_alone(api: Api, unchanged: Unchan
 def test_a_key_in_the_header_stands_for_the_whole(api: Api, unchanged: Unchanged, atomic: bool) -> None:
     one, other = api.open(deposit="10"), api.open()
     asked = [deposit(one), transfer(one, other), withdraw(one, "2", idempotencyKey="own"), deposit(one)]
-    first = api.bulk(*asked, key="k", atomic=atomic)
+    first = api.bulk(*asked, key=f"k-{one}", atomic=atomic)
     assert verdicts(first) == [(201, None, False)] * 4
     with unchanged(one, other):
-        again = api.bulk(*asked, key="k", atomic=atomic)
+        again = api.bulk(*asked, key=f"k-{one}", atomic=atomic)
         assert verdicts(again) == [(201, None, True)] * 4
         assert without_request_ids(again) == without_request_ids(first)
         assert again.headers["idempotent-replayed"] == "true"
@@ -186,10 +186,10 @@ def test_a_key_in_the_header_stands_for_the_whole(api: Api, unchanged: Unchanged
 def test_a_bulk_is_repeated_with_its_refusals(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(), api.open()
     asked = [withdraw(one, "5"), deposit(one, "5"), transfer(one, other, "9")]
-    first = api.bulk(*asked, key="k")
+    first = api.bulk(*asked, key=f"k-{one}")
     api.deposit(one, "100")
     with unchanged(one, other):
-        again = api.bulk(*asked, key="k")
+        again = api.bulk(*asked, key=f"k-{one}")
         assert [status for status, _, _ in verdicts(again)] == [409, 201, 409]
         assert without_request_ids(again) == without_request_ids(first)
 
@@ -256,14 +256,14 @@ def test_what_leaves_no_trace_alone_leaves_none_together(
 def test_a_repeat_of_what_was_refused_is_refused_alike(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(deposit="5"), api.open()
     asked = [withdraw(one, "5"), withdraw(other, "5")]
-    first = api.bulk(*asked, atomic=True, key="k")
+    first = api.bulk(*asked, atomic=True, key=f"k-{one}")
     assert first.json["errors"][0]["field"] == "operations.1"
     api.deposit(other, "5")  # what was refused would not be now,
     with unchanged(one, other):
-        assert refusal(api.bulk(*asked, atomic=True, key="k")) == refusal(first)
+        assert refusal(api.bulk(*asked, atomic=True, key=f"k-{one}")) == refusal(first)
     api.withdraw(one, "5")  # and what was not would be
     with unchanged(one, other):
-        again = api.bulk(*asked, atomic=True, key="k")
+        again = api.bulk(*asked, atomic=True, key=f"k-{one}")
         assert refusal(again) == refusal(first)
         assert again.headers["idempotent-replayed"] == "true"
 

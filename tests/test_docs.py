@@ -136,7 +136,10 @@ def codes_of_rules() -> list[str]:
 @pytest.mark.parametrize("request_line", KEYED)
 def test_what_comes_after_the_key_is_in_the_order_of_the_rules(request_line: str) -> None:
     codes = [code for code, _ in SECTIONS[request_line]]
-    own = [code for code in codes[codes.index("idempotency_key_reused") + 1 :] if code != "wallet_not_found"]
+    after_key = codes[
+        len(codes) - codes[::-1].index("idempotency_key_reused") :
+    ]  # of a bulk, that of its items
+    own = [code for code in after_key if code != "wallet_not_found"]
     order = iter(codes_of_rules())
     assert [code for code in own if code not in order] == []  # each is looked for after the one before
 

@@ -245,12 +245,12 @@ def test_a_bulk_is_accepted_item_by_item(api: Api) -> None:
         transfer(one, other, 8),
         {**deposits(one, [1])[0], "amount": "0.001"},
     ]
-    answer = later(api, "/operations", {"operations": operations}, key="bulk")
+    answer = later(api, "/operations", {"operations": operations}, key=f"bulk-{one}")
     assert answer.status == 200
     assert [result["status"] for result in answer.json["results"]] == [202, 202, 202, 400]
     assert left(one, other) == 3
-    replayed = later(api, "/operations", {"operations": operations[:3]}, key="bulk").json["results"]
-    assert [(result["status"], result["replayed"]) for result in replayed] == [(202, True)] * 3
+    replayed = later(api, "/operations", {"operations": operations}, key=f"bulk-{one}").json["results"]
+    assert [(result["status"], result["replayed"]) for result in replayed[:3]] == [(202, True)] * 3
     drain_all()
     assert (api.balance(one), api.balance(other)) == ("0.00", "8.00")
     Books((one, other)).verify()

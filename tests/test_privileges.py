@@ -32,6 +32,7 @@ GRANTED: Final[dict[str, tuple[str, ...]]] = {
     "hold": ADD,
     "inbox": ADD_AND_REMOVE,
     "ledger_check": ADD,
+    "keyed_request": ADD,
     "api_key": ADD,
     "rate_limit": EVERYTHING,
     "subscriber": EVERYTHING,

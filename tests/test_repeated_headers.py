@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from django.conf import LazySettings
@@ -129,6 +130,8 @@ def test_a_joined_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> No
             (f"/wallets/{wallet_id}/operation", BODY),
             (f"/wallets/{wallet_id}/holds", {"amount": 1}),
             ("/operations", {"operations": [BODY | {"walletId": wallet_id}]}),
+            ("/wallets", {}),
+            ("/webhooks", {"name": f"joined {uuid4()}", "url": "https://example.com/"}),
         ):
             answer = api.post(path, body, Idempotency_Key=key)
             assert (answer.status, answer.code) == (400, "validation_error"), path

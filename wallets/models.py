@@ -324,6 +324,23 @@ class OperationId(models.Model):
         return f"{self.id} of {self.wallet_id}"
 
 
+class KeyedRequest(models.Model):
+    """The first request under an Idempotency-Key, where no wallet's ledger remembers it. Append-only."""
+
+    id = models.UUIDField(primary_key=True)  # also of what the request makes
+    domain = models.CharField(max_length=64)  # whose key it is: Principal.key_domain
+    key = models.CharField(max_length=255)
+    digest = models.BinaryField()  # SHA-256 of the checked request (wallets/keyed_requests.py)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        db_table = "keyed_request"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.key
+
+
 class ApiKey(models.Model):
     """What a program calls the API with. Its secret is not here: only what it hashes to."""
 

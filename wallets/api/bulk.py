@@ -12,12 +12,15 @@ from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.api import openapi
 from wallets.api.bodies import operation_body, transfer_body
-from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, named, sent_by
+from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, named, sent_by
 from wallets.api.requests import idempotency_key, read
 from wallets.api.shapes import MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
+from wallets.apps import give_back_connection
 from wallets.errors import to_problem
+from wallets.keyed_requests import record
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Command, Transfer
+from wallets.ledger.recovery import until_deadline
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
@@ -35,6 +38,9 @@ class Operations(Endpoint):
         who = principal(request)
         for command in commands:
             rights.require(who, command)
+        if first := keyed(request, "POST /operations", asked):
+            until_deadline(lambda: record(first))
+            give_back_connection()  # others need it, while the ledger takes its time
         outcomes = ledger.submit_together(commands) if asked.atomic else ledger.submit_all(commands)
         results = list(_giving_way(_result(outcome, request) for outcome in outcomes))
         is_replay = all(result["replayed"] for result in results)

@@ -13,8 +13,11 @@ from wallets.access.authentication import principal
 from wallets.access.rights import Principal
 from wallets.api.renderers import JSONRenderer
 from wallets.api.requests import idempotency_key, prefers
+from wallets.api.values import Shape
+from wallets.keyed_requests import Keyed, digest_of, record
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import Command
+from wallets.ledger.recovery import until_deadline
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
@@ -41,12 +44,17 @@ class Endpoint(APIView):
 # --- From a request to a command --------------------------------------------------------------------
 def naming(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
     """Who sends the request's command, and what it is to be known by: its header's key, or its body's id."""
+    return sent_by(principal(request)) | named(_only_key(request, chosen_id), chosen_id)
+
+
+def _only_key(request: Request, chosen_id: UUID | None) -> str | None:
+    """The header's key. Raises ValidationError if the body has an id as well."""
     key = idempotency_key(request)
     if chosen_id and key:
         raise ValidationError(
             errors=[FieldError("id", "conflict", "give either an id or an Idempotency-Key")]
         )
-    return sent_by(principal(request)) | named(key, chosen_id)
+    return key
 
 
 def sent_by(principal: Principal) -> dict[str, Any]:
@@ -62,6 +70,24 @@ def named(key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
 def is_for_later(request: Request) -> bool:
     """Whether the client would rather not wait."""
     return prefers(request, "respond-async")
+
+
+def keyed(request: Request, request_line: str, body: Shape) -> Keyed | None:
+    """The checked request with its Idempotency-Key, to be recorded; None without a key."""
+    key = _only_key(request, getattr(body, "id", None))
+    if key is None:
+        return None
+    return Keyed(principal(request).key_domain, key, digest_of(request_line, body))
+
+
+def id_of_new(request: Request, request_line: str, body: Shape) -> UUID | None:
+    """The id of what the request makes: the one in its body, or that of its Idempotency-Key.
+
+    Raises IdempotencyKeyReused. All other checks of the form come before: the key stands for the request from
+    here on.
+    """
+    first = keyed(request, request_line, body)
+    return until_deadline(lambda: record(first))[0] if first else getattr(body, "id", None)
 
 
 def carry_out(request: Request, command: Command) -> Posted:

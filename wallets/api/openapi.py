@@ -162,10 +162,11 @@ def _key(longest: int) -> OpenApiParameter:
         "Idempotency-Key",
         {
             "type": "string",
-            "pattern": rf'^("[\x21\x23-\x7e]{{1,{longest}}}"|[\x21\x23-\x7e]{{1,{longest}}})$',
+            "pattern": rf'^("[\x21\x23-\x7e]{{1,{longest}}}"|[\x21\x23-\x2b\x2d-\x7e]{{1,{longest}}})$',
         },
         OpenApiParameter.HEADER,
-        description="A repeat with the same key gets the first answer. Instead, the body may name the id.",
+        description="A repeat with the same key gets the first answer. Instead, the body may name the id."
+        " A key with a comma is in double quotes.",
     )
 
 
@@ -280,10 +281,10 @@ def _request(name: str, example: dict[str, Any]) -> OpenApiExample:
 
 open_wallet = extend_schema(
     summary="Open a wallet",
-    description="With an `id` of your choice it is safe to repeat: the same request is answered again. What a"
-    " restricted key opens is its owner's.",
+    description="With an `id` of your choice or an Idempotency-Key it is safe to repeat: the same request is"
+    " answered again. What a restricted key opens is its owner's.",
     tags=["wallets"],
-    parameters=[*ANSWERED],
+    parameters=[KEY, *ANSWERED],
     request=WalletToOpen,
     examples=[
         _request("a wallet in euros", {"currency": "EUR", "label": "till 1", "overdraftLimit": "100.00"})
@@ -394,8 +395,8 @@ post_operations = extend_schema(
     operation_id="operations_post_many",
     summary="Post many operations and transfers at once",
     description="Up to 1,000, in their order, each with its own verdict. With `atomic` all of them are"
-    " carried out or none: then the answer is the first refusal. A key in the header stands for all that have"
-    " none.",
+    " carried out or none: then the answer is the first refusal. A key in the header stands for"
+    " the whole request, and for all operations that have none.",
     tags=["operations"],
     parameters=[SHARED_KEY, PREFER, *ANSWERED],
     request=BulkToPost,
@@ -427,6 +428,7 @@ post_operations = extend_schema(
         },
         *ANY_REQUEST,
         *ANY_BODY,
+        problems.IdempotencyKeyReused,
         problems.TooManyRequests,
     )
     | _first_refusal(problems.WalletNotFound, problems.IdempotencyKeyReused, *TRANSFER_RULES),
@@ -655,9 +657,10 @@ register_webhook = extend_schema(
     operation_id="webhooks_register",
     summary="Register a webhook",
     description="What happens is posted to its `url`, signed by the rules of Standard Webhooks with the"
-    " `secret` of the answer, which is shown once. With an `id` of your choice it is safe to repeat.",
+    " `secret` of the answer, which is shown once. With an `id` of your choice or an Idempotency-Key"
+    " it is safe to repeat.",
     tags=["webhooks"],
-    parameters=[*ANSWERED],
+    parameters=[KEY, *ANSWERED],
     request=WebhookToRegister,
     examples=[
         _request(
@@ -736,9 +739,9 @@ rotate_secret = extend_schema(
     operation_id="webhooks_rotate",
     summary="Give a webhook a new secret",
     description="It is shown once. For `formerValidHours` the former one signs as well: a request then has"
-    " two signatures. With an `id` of your choice it is safe to repeat.",
+    " two signatures. With an `id` of your choice or an Idempotency-Key it is safe to repeat.",
     tags=["webhooks"],
-    parameters=[WEBHOOK, *ANSWERED],
+    parameters=[WEBHOOK, KEY, *ANSWERED],
     request=SecretToRotate,
     examples=[_request("two days to change it", {"formerValidHours": 48})],
     responses=_answers(
@@ -749,6 +752,7 @@ rotate_secret = extend_schema(
         *ANY_BODY,
         problems.TooManyRequests,
         problems.WebhookNotFound,
+        problems.IdempotencyKeyReused,
     ),
 )
 test_webhook = extend_schema(

@@ -148,7 +148,8 @@ class BulkTransfer(_Transfer):
 
 
 def _kind_in_bulk(item: object) -> str:
-    return "operation" if isinstance(item, dict) and "operationType" in item else "transfer"
+    is_operation = "operationType" in item if isinstance(item, dict) else isinstance(item, BulkOperation)
+    return "operation" if is_operation else "transfer"
 
 
 class BulkToPost(Shape):

@@ -1,5 +1,6 @@
 """Opening, reading and changing wallets."""
 
+from dataclasses import replace
 from uuid import UUID
 
 from rest_framework.request import Request
@@ -9,13 +10,13 @@ from wallets.access.authentication import principal
 from wallets.access.rights import require_unrestricted, visible
 from wallets.api import openapi
 from wallets.api.bodies import wallet_body
-from wallets.api.endpoint import REPLAYED, Endpoint
+from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new
 from wallets.api.paging import Page
 from wallets.api.requests import names_tag, read
 from wallets.api.shapes import PageQuery, WalletChanges, WalletToOpen
 from wallets.ledger.reader import read_wallet
 from wallets.ledger.recovery import until_deadline
-from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
+from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet, require_fitting_limits
 from wallets.models import Wallet
 from wallets.problems import PreconditionFailed
 
@@ -29,7 +30,9 @@ class OpenWallet(Endpoint):
         if asked.overdraft_limit:
             require_unrestricted(principal(request), "overdraftLimit")
         given = {name: getattr(asked, name) for name in WalletToOpen.model_fields}
-        opened = open_wallet(Opening(owner_id=principal(request).within, **given))
+        opening = Opening(owner_id=principal(request).within, **given)
+        require_fitting_limits(opening)
+        opened = open_wallet(replace(opening, id=id_of_new(request, "POST /wallets", asked)))
         headers = {"Location": f"/api/v1/wallets/{opened.wallet.id}", "ETag": etag(opened.wallet)}
         return Response(
             wallet_body(opened.wallet), status=201, headers=headers | (REPLAYED if opened.replayed else {})

@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.api import openapi
-from wallets.api.endpoint import REPLAYED, Endpoint
+from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new, keyed
 from wallets.api.paging import NumberedPage, Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
@@ -38,7 +38,7 @@ class Webhooks(Endpoint):
                 types=asked.types,
                 batch=asked.batch,
                 begins=asked.from_,
-                id=asked.id,
+                id=id_of_new(request, "POST /webhooks", asked),
             ),
             principal(request).actor,
         )
@@ -85,6 +85,7 @@ class WebhookRotation(Endpoint):
             webhook_id,
             principal(request).actor,
             rotation_id=asked.id,
+            keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
         until = rotated.webhook.former_secret_until

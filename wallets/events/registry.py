@@ -20,6 +20,7 @@ from wallets.advisory_locks import LockClass, lock_key
 from wallets.apps import give_back_connection
 from wallets.events import subscribers
 from wallets.events.webhooks import Webhook, new_secret
+from wallets.keyed_requests import Keyed, record
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Delivery, ParkedEvent, Subscriber
 from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken, WebhookNotFound
@@ -182,32 +183,42 @@ class Rotated:
 
 
 def rotate(
-    webhook_id: UUID, actor: str, *, former_valid: timedelta, rotation_id: UUID | None = None
+    webhook_id: UUID,
+    actor: str,
+    *,
+    former_valid: timedelta,
+    rotation_id: UUID | None = None,
+    keyed: Keyed | None = None,
 ) -> Rotated:
-    """A new secret; the former one signs as well for a while. With the same id again, it is a replay.
+    """A new secret; the former one signs as well for a while. With the same id or key again, it is a replay.
 
-    Raises WebhookNotFound.
+    Raises WebhookNotFound, IdempotencyKeyReused.
     """
     id = rotation_id or uuid7()
-    webhook, is_new = until_deadline(lambda: _rotate(webhook_id, id, former_valid))
-    if is_new or rotation_id is None:
+    webhook, done_as, is_new = until_deadline(lambda: _rotate(webhook_id, id, former_valid, keyed))
+    if is_new or (rotation_id is None and keyed is None):
         _note(actor, "given a new secret to", webhook)
         return Rotated(webhook, webhook.secret, replayed=False)
-    return Rotated(webhook, _shown_again(webhook), replayed=True)
+    secret = _shown_again(webhook) if webhook.rotation_id == done_as else None  # else there is a newer one
+    return Rotated(webhook, secret, replayed=True)
 
 
-def _rotate(webhook_id: UUID, rotation_id: UUID, former_valid: timedelta) -> tuple[Subscriber, bool]:
+def _rotate(
+    webhook_id: UUID, rotation_id: UUID, former_valid: timedelta, keyed: Keyed | None
+) -> tuple[Subscriber, UUID, bool]:
     with transaction.atomic():
         webhook = _locked(webhook_id)
-        if webhook.rotation_id == rotation_id:
-            return webhook, False
+        # In this transaction: the request of a recorded key is done, however often was rotated since.
+        id, is_new = record(keyed) if keyed else (rotation_id, webhook.rotation_id != rotation_id)
+        if not is_new:
+            return webhook, id, False
         webhook.former_secret = webhook.secret if former_valid else ""
         webhook.former_secret_until = now() + former_valid if former_valid else None
-        webhook.secret, webhook.secret_at, webhook.rotation_id = new_secret(), now(), rotation_id
+        webhook.secret, webhook.secret_at, webhook.rotation_id = new_secret(), now(), id
         webhook.save(
             update_fields=["secret", "secret_at", "former_secret", "former_secret_until", "rotation_id"]
         )
-        return webhook, True
+        return webhook, id, True
 
 
 def _shown_again(webhook: Subscriber) -> str | None:

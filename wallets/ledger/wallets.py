@@ -56,7 +56,7 @@ def open_wallet(opening: Opening) -> Opened:
     Raises ValidationError where a limit does not fit the currency, IdempotencyKeyReused where the id
     belongs to a wallet that was opened differently.
     """
-    _check_limits(opening)
+    require_fitting_limits(opening)
     fields = {
         "currency": opening.currency,
         "label": opening.label,
@@ -109,7 +109,8 @@ def note_opening(wallet: Wallet) -> None:
     )
 
 
-def _check_limits(opening: Opening) -> None:
+def require_fitting_limits(opening: Opening) -> None:
+    """Raises ValidationError where a limit has more fraction digits than the currency."""
     for name, amount in (("overdraftLimit", opening.overdraft_limit), ("maxBalance", opening.max_balance)):
         if amount is not None and not money.fits(amount, opening.currency):
             raise rules.amount_does_not_fit(name, opening.currency)
