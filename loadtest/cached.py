@@ -26,7 +26,8 @@ from wallets import ledger  # isort: skip
 from wallets.access.authentication import principal  # isort: skip
 from wallets.access.rights import visible  # isort: skip
 from wallets.api.bodies import wallet_body  # isort: skip
-from wallets.api.wallets import WalletById, etag, matches  # isort: skip
+from wallets.api.requests import names_tag  # isort: skip
+from wallets.api.wallets import WalletById, etag  # isort: skip
 from wallets.ledger.batch import Posted  # isort: skip
 from wallets.ledger.commands import Command  # isort: skip
 from wallets.ledger.reader import read_wallet  # isort: skip
@@ -54,7 +55,7 @@ def get(view: WalletById, request: Request, wallet_id: UUID) -> HttpResponse:
     """As the service's own, from the cache: an ETag and a body."""
     found: bytes | None = STORE.get(f"wallet:{wallet_id}")
     tag, _, body = (found or _read(request, wallet_id)).partition(b"\n")
-    if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag.decode()):
+    if names_tag(request.META.get("HTTP_IF_NONE_MATCH"), tag.decode()):
         return HttpResponse(status=304, headers={"ETag": tag.decode()})
     return HttpResponse(body, headers={"ETag": tag.decode()}, content_type="application/json")
 

@@ -73,8 +73,8 @@ def test_the_same_bulk_may_be_spelled_differently(api: Api, unchanged: Unchanged
 
 def test_a_bulk_refused_for_its_form_leaves_the_key_free(api: Api) -> None:
     one, key = api.open(), new_key_name()
-    bad_form = [deposit(one, "x")], [deposit(one, id=str(uuid4()), idempotencyKey="a")], []
-    for operations in bad_form:
+    with_both = deposit(one, id=str(uuid4()), idempotencyKey="a")
+    for operations in ([deposit(one, "x")], [with_both], [deposit(one)] * 1001):
         assert api.bulk(*operations, key=key).code == "validation_error"
     weak = Api(key=new_key("operations:withdraw"))
     assert weak.bulk(deposit(one), key=key).code == "forbidden"

@@ -702,7 +702,9 @@ def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
     address = f"/webhooks/{webhooks[0]['id']}/{path}"
     other = api.get("/webhooks?limit=1").json["nextCursor"]
     name = f"{path.replace('-', '_')} of {webhooks[0]['id']}"
-    forged = [{"list_name": name, "filters": {}, "id": id} for id in (0, 2**63, "1", 1.0)]
+    forged: list[dict[str, Any]] = [
+        {"list_name": name, "filters": {}, "id": id} for id in (0, 2**63, "1", 1.0)
+    ]
     for cursor in (other, "x", *map(encoded, forged)):
         assert wrong_field(api.get(f"{address}?cursor={cursor}")) == "cursor"
     well_formed = encoded({"list_name": name, "filters": {}, "id": 1})
