@@ -302,6 +302,19 @@ def test_operations_are_found_by_their_id_their_wallet_and_their_key_in_a_wallet
         assert operations_in(shown(client, OPERATIONS, q=term)) == []
 
 
+def test_an_owners_key_is_found_and_shown_as_it_was_sent(client: Client) -> None:
+    owner = new_user()
+    wallet = new_wallet("1", owner_id=owner.pk)
+    key = f"owner:{owner.pk} order-7"
+    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, within=owner.pk)).operation
+    of_bank = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
+    found = operations_in(shown(client, OPERATIONS, q=f"{wallet.id} order-7"))
+    assert set(found) == {str(wanted.id), str(of_bank.id)}
+    html = shown(client, f"{OPERATIONS}{wanted.id}/change/")
+    assert "order-7" in html
+    assert key not in html
+
+
 def test_a_search_that_no_index_serves_finds_nothing_and_says_how_to_search(client: Client) -> None:
     html = shown(client, OPERATIONS, q="order-7")
     assert "is no id" in html

@@ -483,7 +483,8 @@ def test_looking_at_a_transfer_moves_nothing_and_sending_it_moves_once(
     assert len(receipts) == 1
     assert "<h1>Sent</h1>" in text_of(client.get(receipts.pop()))
     assert (bank().balance(world.anna.wallet_id), bank().balance(world.boris.wallet_id)) == ("49.50", "50.50")
-    operation = Operation.objects.get(wallet_id=world.anna.wallet_id, idempotency_key=form["key"])
+    stored_key = f"owner:{world.anna.user.pk} {form['key']}"
+    operation = Operation.objects.get(wallet_id=world.anna.wallet_id, idempotency_key=stored_key)
     assert (operation.actor, operation.description) == (f"user:{world.anna.user.pk}", "rent")
     Books((world.anna.wallet_id, world.boris.wallet_id)).verify()
 

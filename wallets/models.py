@@ -180,7 +180,7 @@ class Operation(models.Model):
     balance_after = Money(null=True)
     status = models.CharField(max_length=16, choices=Status.choices)
     reason = models.CharField(max_length=64, null=True)  # the code of the problem that refused it
-    idempotency_key = models.CharField(max_length=255, null=True)
+    idempotency_key = models.CharField(max_length=300, null=True)  # as wallets/ledger/keys.py stores it
     transfer_id = models.UUIDField(null=True)  # on both sides; the id of the operation that was asked for
     counterparty = models.ForeignKey(  # the other side's wallet
         Wallet, null=True, on_delete=models.PROTECT, db_index=False, db_constraint=False, related_name="+"
@@ -290,7 +290,7 @@ class InboxEntry(models.Model):
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
     type = models.CharField(max_length=16, choices=Operation.Type.choices)
     amount = Money()
-    idempotency_key = models.CharField(max_length=255, null=True)
+    idempotency_key = models.CharField(max_length=300, null=True)  # as wallets/ledger/keys.py stores it
     counterparty = models.ForeignKey(
         Wallet, null=True, on_delete=models.PROTECT, db_index=False, db_constraint=False, related_name="+"
     )

@@ -10,11 +10,13 @@ from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import ValidationError as DjangoValidationError
 from django.core.validators import validate_email
 from django.db import IntegrityError, transaction
-from django.db.models import Case, When
+from django.db.models import Case, Q, When
 from django.http import HttpRequest
 from uuid_utils.compat import uuid7
 
 from wallets.access import limits
+from wallets.access.rights import Principal
+from wallets.ledger import keys
 from wallets.ledger.commands import Transfer
 from wallets.ledger.origins import owned
 from wallets.ledger.recovery import until_deadline
@@ -143,15 +145,16 @@ def main_wallet(user: User) -> Wallet | None:
     return until_deadline(wallets.first)
 
 
-def wallet_of(email: str, source_id: UUID, within: int | None, key: str | None = None) -> UUID:
+def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = None) -> UUID:
     """Where a transfer from the source to whoever has this address goes.
 
     That is the first of their wallets of its currency that is not closed. But what was sent under this key
-    before went where it went: a repeat goes there, whatever has become of wallets and addresses since. With
-    `within`, the source has to be this user's. Raises WalletNotFound.
+    before, as the ledger stores it, went where it went: a repeat goes there, whatever has become of wallets
+    and addresses since. A restricted caller's source has to be the owner's. Raises WalletNotFound.
     """
-    sent_to = until_deadline(lambda: _sent_to(source_id, within, key)) if key else None
-    source = Wallet.objects.filter(id=source_id, **({} if within is None else {"owner": within}))
+    sent_to = until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
+    own = {} if caller.within is None else {"owner": caller.within}
+    source = Wallet.objects.filter(id=source_id, **own)
     owners = User.objects.by_email(email).filter(is_active=True)
     wallets = Wallet.objects.filter(owner__in=owners, currency__in=source.values("currency"))
     rank = Case(When(id=sent_to, then=0), When(status=Wallet.Status.CLOSED, then=2), default=1)
@@ -162,9 +165,13 @@ def wallet_of(email: str, source_id: UUID, within: int | None, key: str | None =
     return found
 
 
-def _sent_to(source_id: UUID, within: int | None, key: str) -> UUID | None:
+def _sent_to(source_id: UUID, caller: Principal, key: str) -> UUID | None:
     """Where a transfer under this key went, or will go: it may still wait in the inbox."""
-    keyed = {"type": Transfer.type, "wallet_id": source_id, "idempotency_key": key, **owned(within)}
+    sent = {"type": Transfer.type, "wallet_id": source_id, **owned(caller.within)}
+    # Before restricted callers had a namespace, their keys were stored without it.
+    keyed = Q(idempotency_key=key) | Q(idempotency_key=keys.as_sent(key), actor=caller.actor)
     places = (Operation.objects, InboxEntry.objects)
-    found = (place.filter(**keyed).values_list("counterparty_id", flat=True).first() for place in places)
+    found = (
+        place.filter(keyed, **sent).values_list("counterparty_id", flat=True).first() for place in places
+    )
     return next((wallet_id for wallet_id in found if wallet_id), None)

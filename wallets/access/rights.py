@@ -9,6 +9,8 @@ Where money moves that is decided under the wallet's lock (wallets/ledger/batch.
 from dataclasses import dataclass
 from typing import Any, Final
 
+from wallets.ledger import keys
+from wallets.ledger.commands import PERSON as PERSON_ACTOR
 from wallets.ledger.commands import Command, Reversal
 from wallets.models import User, Wallet
 from wallets.problems import Forbidden, WalletNotFound
@@ -91,7 +93,11 @@ class Principal:
     @property
     def key_domain(self) -> str:
         """The namespace of this caller's idempotency keys: one for each owner restriction, else ""."""
-        return "" if self.within is None else f"owner:{self.within}"
+        return keys.namespace_of_owner(self.within)
+
+    def stored_key(self, key: str | None) -> str | None:
+        """The idempotency key in this caller's namespace, as the ledger stores it."""
+        return None if key is None else keys.stored(self.key_domain, key)
 
 
 NOBODY: Final = Principal("", frozenset())
@@ -100,7 +106,7 @@ EVERYBODY: Final = Principal("", frozenset(SCOPES))  # where the API is open
 
 def person(user: User) -> Principal:
     """Whoever is logged in, as the owner of their wallets."""
-    return Principal(f"user:{user.pk}", OWN, user.pk)
+    return Principal(f"{PERSON_ACTOR}{user.pk}", OWN, user.pk)
 
 
 def unproven(user: User) -> Principal:
@@ -145,6 +151,11 @@ def require(principal: Principal, command: Command) -> None:
             raise Forbidden("What was transferred away is given back by its receiver.")
     if scope not in principal.scopes:
         raise lacks(scope)
+
+
+def sent_by(principal: Principal) -> dict[str, Any]:
+    """What every command of the principal says of it."""
+    return {"actor": principal.actor, "within": principal.within}
 
 
 def visible(principal: Principal, wallet: Wallet | None) -> Wallet:

@@ -37,7 +37,7 @@ class InboxAdmin(OfWallet):
         return [
             (None, {"fields": ("id", "wallet", "type", "moved", *links)}),
             ("Who, why and when", {"fields": ("actor", "description", "created", "waits")}),
-            ("The client's", {"fields": ("idempotency_key", "metadata")}),
+            ("The client's", {"fields": ("client_key", "metadata")}),
         ]
 
     def _get_obj_does_not_exist_redirect(

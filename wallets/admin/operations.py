@@ -43,7 +43,7 @@ class OperationAdmin(OfWallet):
             (None, {"fields": ("id", "wallet", "type", "moved", "balance", "status", "reason", "sequence")}),
             *([("Belongs to", {"fields": links})] if links else []),
             ("Who, why and when", {"fields": ("actor", "description", *times)}),
-            ("The client's", {"fields": ("idempotency_key", "metadata")}),
+            ("The client's", {"fields": ("client_key", "metadata")}),
             ("Evidence", {"fields": ("hashed",)}),
         ]
 

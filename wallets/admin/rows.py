@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
+from uuid import UUID
 
 from django.contrib import admin, messages
 from django.db.models import QuerySet
@@ -11,6 +12,7 @@ from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
 from wallets.admin.lists import CurrencyFilter, LookOnly, link, parse_id, show_amount, show_time, unbroken
+from wallets.ledger import keys
 from wallets.models import Operation, Wallet, subquery_of
 
 NEWEST: Final = 20  # rows of a table on another row's page
@@ -47,7 +49,8 @@ class OfWallet(LookOnly):
             messages.warning(request, f"{self.search_help_text}, please: “{term}” is no id.")
             return queryset.none(), False
         if key and self.has_keys:
-            return queryset.filter(wallet=wanted, idempotency_key=key.strip()), False
+            forms = _stored_forms(wanted, key.strip())
+            return queryset.filter(wallet=wanted, idempotency_key__in=forms), False
         if Wallet.objects.filter(id=wanted).exists():
             return queryset.filter(wallet_id=subquery_of(wanted)), False
         return queryset.filter(id=wanted), False
@@ -56,6 +59,10 @@ class OfWallet(LookOnly):
     def created(self, row: Any) -> SafeString:
         return show_time(row.created_at)
 
+    @admin.display(description="idempotency key")
+    def client_key(self, row: Any) -> str | None:
+        return keys.as_sent(row.idempotency_key) if row.idempotency_key else None
+
     @admin.display(description="amount")
     def moved(self, row: Any) -> SafeString:
         return amount_of(row)
@@ -63,6 +70,12 @@ class OfWallet(LookOnly):
     @admin.display(description="wallet")
     def of(self, row: Any) -> SafeString:
         return wallet_link(row.wallet)
+
+
+def _stored_forms(wallet_id: UUID, key: str) -> list[str]:
+    """The client's key as an unrestricted caller's, and as that of a caller restricted to the owner."""
+    owner_id = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
+    return [key, keys.stored(keys.namespace_of_owner(owner_id), key)]
 
 
 class CurrencyOfWallet(CurrencyFilter):

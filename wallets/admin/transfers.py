@@ -36,7 +36,7 @@ class TransferAdmin(OperationAdmin):
         return [
             (None, {"fields": ("id", "source", "target", "moved", "status", "reason")}),
             ("Who, why and when", {"fields": ("actor", "description", *times)}),
-            ("The client's", {"fields": ("idempotency_key", "metadata")}),
+            ("The client's", {"fields": ("client_key", "metadata")}),
         ]
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:

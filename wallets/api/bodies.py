@@ -11,6 +11,7 @@ from pydantic import Field
 
 from wallets import money
 from wallets.api.values import EventType, Money, OperationType, Shape, Time, format_time
+from wallets.ledger import keys
 from wallets.ledger.batch import Posted
 from wallets.ledger.history import Balance
 from wallets.ledger.rules import HoldState
@@ -289,7 +290,7 @@ def operation_body(operation: Operation | Record, currency: str) -> dict[str, An
         "counterpartyWalletId": _text(operation.counterparty_id),
         "holdId": _text(hold_id),
         "reversesId": _text(operation.reverses_id),
-        "idempotencyKey": operation.idempotency_key,
+        "idempotencyKey": keys.as_sent(operation.idempotency_key) if operation.idempotency_key else None,
         "description": operation.description,
         "metadata": operation.metadata,
         "createdAt": format_time(operation.created_at),

@@ -12,7 +12,7 @@ from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.api import openapi
 from wallets.api.bodies import operation_body, transfer_body
-from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, named, sent_by
+from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, named
 from wallets.api.requests import idempotency_key, read
 from wallets.api.shapes import MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
 from wallets.apps import give_back_connection
@@ -60,12 +60,17 @@ def _commands(request: Request, asked: BulkToPost) -> Iterator[Command]:
     if key and len(key) > MAX_SHARED_KEY:
         detail = f"at most {MAX_SHARED_KEY} characters where it stands for many"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "too_long", detail)])
-    shared = {"is_for_later": later, **sent_by(principal(request))}
-    return (_command(item, number, key, shared) for number, item in enumerate(asked.operations))
+    caller = principal(request)
+    shared = {"is_for_later": later, **rights.sent_by(caller)}
+    return (_command(item, number, caller, key, shared) for number, item in enumerate(asked.operations))
 
 
 def _command(
-    item: BulkOperation | BulkTransfer, number: int, key: str | None, shared: dict[str, Any]
+    item: BulkOperation | BulkTransfer,
+    number: int,
+    caller: rights.Principal,
+    key: str | None,
+    shared: dict[str, Any],
 ) -> Command:
     own_key = item.idempotency_key
     if item.id and own_key:
@@ -77,7 +82,7 @@ def _command(
         "description": item.description,
         "metadata": item.metadata,
         **shared,
-        **named(own_key or (f"{key}/{number}" if key else None), item.id),
+        **named(caller, own_key or (f"{key}/{number}" if key else None), item.id),
     }
     if isinstance(item, BulkTransfer):
         return Transfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **common)

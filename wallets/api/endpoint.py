@@ -44,7 +44,8 @@ class Endpoint(APIView):
 # --- From a request to a command --------------------------------------------------------------------
 def naming(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
     """Who sends the request's command, and what it is to be known by: its header's key, or its body's id."""
-    return sent_by(principal(request)) | named(_only_key(request, chosen_id), chosen_id)
+    caller = principal(request)
+    return rights.sent_by(caller) | named(caller, _only_key(request, chosen_id), chosen_id)
 
 
 def _only_key(request: Request, chosen_id: UUID | None) -> str | None:
@@ -57,14 +58,10 @@ def _only_key(request: Request, chosen_id: UUID | None) -> str | None:
     return key
 
 
-def sent_by(principal: Principal) -> dict[str, Any]:
-    return {"actor": principal.actor, "within": principal.within}
-
-
-def named(key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
+def named(caller: Principal, key: str | None, chosen_id: UUID | None) -> dict[str, Any]:
     if chosen_id:
-        return {"id": chosen_id, "key": str(chosen_id), "client_chose_id": True}
-    return {"key": key}
+        return {"id": chosen_id, "key": caller.stored_key(str(chosen_id)), "client_chose_id": True}
+    return {"key": caller.stored_key(key)}
 
 
 def is_for_later(request: Request) -> bool:

@@ -10,6 +10,7 @@ import orjson
 from wallets import money
 from wallets.api.bodies import operation_body
 from wallets.api.values import format_time
+from wallets.ledger import keys
 from wallets.ledger.history import Statement
 from wallets.ledger.tables import Record
 
@@ -90,7 +91,7 @@ def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
         entry.counterparty_id,
         entry.hold_id,
         entry.reverses_id,
-        _plain(entry.idempotency_key or ""),
+        _plain(keys.as_sent(entry.idempotency_key or "")),
     )
 
 

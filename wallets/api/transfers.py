@@ -25,7 +25,7 @@ class Transfers(Endpoint):
         asked = read(request, TransferToPost)
         named = naming(request, asked.id)
         target_id = asked.target_wallet_id or wallet_of(
-            asked.target_email or "", asked.source_wallet_id, principal(request).within, named["key"]
+            asked.target_email or "", asked.source_wallet_id, principal(request), named["key"]
         )
         if target_id == asked.source_wallet_id:
             raise ValidationError(errors=[FieldError("targetEmail", *SAME_WALLET)])

@@ -1,7 +1,8 @@
 """The commands of one transaction, one after the other on the locked books. Nothing here asks the database.
 
 A command meets, in this order: its wallets exist, its own for who sends it; its key and its id are new (else
-the first answer again, or IdempotencyKeyReused); its hold is one of its wallet; rules.py.
+the first answer again, or IdempotencyKeyReused: always for an outcome that is not for its caller); its hold is
+one of its wallet; rules.py.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,8 +14,8 @@ from uuid import UUID
 
 import orjson
 
-from wallets.ledger import rules
-from wallets.ledger.commands import Capture, Command, Hold, Reversal, Void
+from wallets.ledger import keys, rules
+from wallets.ledger.commands import PERSON, Capture, Command, Hold, Reversal, Void
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
 from wallets.ledger.tables import PENDING, Record
 from wallets.ledger.value import value
@@ -63,9 +64,18 @@ class Repeats:
             self._by_key[record.wallet_id, record.idempotency_key] = record
 
     def first(self, command: Command) -> Record | None:
-        if command.key is not None and (found := self._by_key.get((command.wallet_id, command.key))):
-            return found
+        """The operation that the command's key or id stands for already."""
+        if command.key is not None:
+            if found := self._by_key.get((command.wallet_id, command.key)):
+                return found
+            if found := self._recorded_without_namespace(command, command.key):
+                return found
         return self._by_id.get(command.id)
+
+    def _recorded_without_namespace(self, command: Command, key: str) -> Record | None:
+        """What the caller did before its keys had a namespace. Another caller's key does not concern it."""
+        found = self._by_key.get((command.wallet_id, keys.as_sent(key)))
+        return found if found and found.actor == command.actor else None
 
     def copy(self) -> "Repeats":
         twin = Repeats()
@@ -208,7 +218,7 @@ class Batch:
         return self._again(first, command, wallet.currency)
 
     def _again(self, first: Record, command: Command, currency: str) -> Outcome:
-        if not _same_request(first, command):
+        if not _may_be_told_of(first, command) or not _same_request(first, command):
             return IdempotencyKeyReused()
         # An id of our own making is found only when its commit was in doubt: this is its first answer.
         replayed = first.id != command.id or command.client_chose_id
@@ -256,6 +266,18 @@ class Batch:
 def _is_own_entry(first: Record, command: Command) -> bool:
     """Whether that is the command itself, on its way from the inbox."""
     return first.status == PENDING and command.accepted_at is not None and first.id == command.id
+
+
+def _may_be_told_of(first: Record, command: Command) -> bool:
+    """Whether its outcome is for the command's caller: its own, or that of a caller who shares its keys."""
+    if first.actor == command.actor:
+        return True
+    if first.idempotency_key is None or command.key is None:
+        return False
+    namespace = keys.namespace_of(first.idempotency_key)
+    if not namespace and first.actor.startswith(PERSON):
+        return False  # recorded before a person's keys had a namespace
+    return namespace == keys.namespace_of(command.key)
 
 
 def as_accepted(operation: Record) -> Record:

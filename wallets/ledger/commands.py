@@ -10,13 +10,16 @@ from uuid_utils.compat import uuid7
 
 from wallets.ledger.value import keyword_value
 
+PERSON: Final = "user:"  # begins the actor of a person, who is always restricted to their own wallets
+
 
 @keyword_value
 class Command:
     """Something to do on `wallet_id`.
 
     `id` names the operation before it is written: a command that runs twice is applied once.
-    `key` is the client's idempotency key; where the client chose the id, the id is the key too.
+    `key` is the client's idempotency key as it is stored (keys.py); where the client chose the id, the id is
+    the key too.
     """
 
     type: ClassVar[str]

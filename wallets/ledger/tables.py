@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.models.expressions import RawSQL
 
 from wallets.advisory_locks import LockClass, lock_key
+from wallets.ledger import keys
 from wallets.ledger.commands import Command
 from wallets.ledger.rules import HoldState, WalletState
 from wallets.ledger.value import value
@@ -209,10 +210,12 @@ class Tables:
 
         Under the locks of wallets and chosen ids the answer cannot change any more.
         """
-        keys = [(command.wallet_id, command.key) for command in commands if command.key is not None]
+        keyed = [(command.wallet_id, command.key) for command in commands if command.key is not None]
+        # Before restricted callers had a namespace, their keys were stored without it.
+        keyed += [(wallet_id, keys.as_sent(key)) for wallet_id, key in keyed if keys.namespace_of(key)]
         ids = [command.id for command in commands if command.client_chose_id or is_recovering]
-        asked = [[wallet_id for wallet_id, _ in keys], [key for _, key in keys]]
-        found = self._rows(_WITH_KEYS, asked * 2) if keys else []
+        asked = [[wallet_id for wallet_id, _ in keyed], [key for _, key in keyed]]
+        found = self._rows(_WITH_KEYS, asked * 2) if keyed else []
         found += self._rows(_WITH_IDS, [ids] * 2) if ids else []
         return [record(row) for row in found]
 

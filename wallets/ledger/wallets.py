@@ -73,7 +73,7 @@ def open_wallet(opening: Opening) -> Opened:
     wallet, is_new = until_deadline(lambda: _get_or_open(chosen, fields | {"opened_with": asked}))
     if is_new:
         return Opened(wallet, replayed=False)
-    is_foreign = opening.owner_id is not None and wallet.owner_id != opening.owner_id
+    is_foreign = wallet.owner_id != opening.owner_id  # opened by a caller who is restricted to other wallets
     if (
         is_foreign
         or wallet.opened_with is None

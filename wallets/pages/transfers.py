@@ -35,11 +35,12 @@ def transfer(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
     wallet = own_wallet(request, wallet_id)
     form = TransferForm(wallet, request.POST or None)
     step = request.POST.get("step")
-    target_id = _target(form) if form.is_valid() else None
+    sender = rights.person(user_of(request))
+    target_id = _target(form, sender) if form.is_valid() else None
     if target_id is None or step == "edit":
         return _ask(request, form)
     if step == "send":
-        return _send(request, form, target_id)
+        return _send(request, form, sender, target_id)
     if form.cleaned_data["amount"] > wallet.available_now + wallet.overdraft_limit:
         form.add_error("amount", told(InsufficientFunds()))
         return _ask(request, form)
@@ -52,13 +53,13 @@ def _ask(request: HttpRequest, form: TransferForm, status: int = 200) -> HttpRes
     return render(request, "pages/transfer.html", {"form": form, "wallet": form.wallet}, status=status)
 
 
-def _target(form: TransferForm) -> UUID | None:
+def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
     """The wallet that the money goes to; where there is none, the form says so."""
     to = form.cleaned_data["to"]
     if isinstance(to, UUID):
         return to
     try:
-        found = wallet_of(to, form.wallet.id, form.wallet.owner_id, str(form.cleaned_data["key"]))
+        found = wallet_of(to, form.wallet.id, sender, sender.stored_key(str(form.cleaned_data["key"])))
     except WalletNotFound:
         message = _("Nobody with this address has a wallet in %(currency)s.")
         form.add_error("to", message % {"currency": form.wallet.currency})
@@ -69,18 +70,18 @@ def _target(form: TransferForm) -> UUID | None:
     return found
 
 
-def _send(request: HttpRequest, form: TransferForm, target_id: UUID) -> HttpResponse:
-    asker = rights.person(user_of(request))
+def _send(
+    request: HttpRequest, form: TransferForm, sender: rights.Principal, target_id: UUID
+) -> HttpResponse:
     command = Transfer(
         wallet_id=form.wallet.id,
         target_id=target_id,
         amount=form.cleaned_data["amount"],
         description=form.cleaned_data["note"],
-        key=str(form.cleaned_data["key"]),
-        actor=asker.actor,
-        within=asker.within,
+        key=sender.stored_key(str(form.cleaned_data["key"])),
+        **rights.sent_by(sender),
     )
-    rights.require(asker, command)
+    rights.require(sender, command)
     try:
         posted = ledger.submit(command)
     except (Problem, OperationalError) as error:
