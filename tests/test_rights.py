@@ -18,6 +18,7 @@ from wallets.access.rights import (
     ANYBODY,
     DEPOSIT,
     HOLD,
+    LIMITS,
     OF_OPERATORS,
     PERSON,
     READ,
@@ -427,6 +428,35 @@ def test_an_id_that_is_somebody_elses_wallet_shows_nothing_of_it(world: World) -
     assert again.code == "idempotency_key_reused"
     assert "secret" not in again.content.decode()
     assert world.owner.post("/wallets", chosen).headers["idempotent-replayed"] == "true"
+
+
+OVERDRAFT = {"overdraftLimit": "1.00", "label": "overdraft"}
+
+
+@pytest.mark.parametrize("path", ["/wallets", "/wallet/create"])
+@pytest.mark.parametrize("scopes", [(WRITE,), (LIMITS,), (*set(SCOPES) - {LIMITS, ADMIN},)])
+def test_an_overdraft_limit_needs_its_own_scope(path: str, scopes: tuple[str, ...]) -> None:
+    chosen = {"id": str(uuid4())}
+    assert key(*scopes).post(path, OVERDRAFT | chosen).code == "forbidden"
+    assert not Wallet.objects.filter(id=chosen["id"]).exists()
+    assert key(WRITE, LIMITS).post(path, OVERDRAFT | chosen).status == 201
+    assert key(ADMIN).post(path, OVERDRAFT | chosen).headers["idempotent-replayed"] == "true"
+    assert key(*scopes).post(path, OVERDRAFT | chosen).code == "forbidden"
+
+
+def test_other_limits_need_no_scope_of_their_own() -> None:
+    for limits in ({"overdraftLimit": "0"}, {"maxBalance": "10"}):
+        assert key(WRITE).post("/wallets", limits).status == 201
+
+
+@pytest.mark.parametrize(
+    ("permissions", "status"),
+    [(("change_wallet",), 403), (("adjust_wallet",), 403), (("change_wallet", "adjust_wallet"), 201)],
+)
+def test_an_operator_who_adjusts_balances_may_set_an_overdraft_limit(
+    permissions: tuple[str, ...], status: int
+) -> None:
+    assert session_of(new_operator(*permissions)).post("/wallets", OVERDRAFT).status == status
 
 
 def test_credit_and_status_are_not_the_owners_to_decide(world: World, unchanged: Unchanged) -> None:

@@ -7,3 +7,22 @@ ALTER TABLE operation ALTER COLUMN idempotency_key TYPE varchar(300);
 ALTER TABLE inbox ALTER COLUMN idempotency_key TYPE varchar(300);
 --rollback ALTER TABLE operation ALTER COLUMN idempotency_key TYPE varchar(255);
 --rollback ALTER TABLE inbox ALTER COLUMN idempotency_key TYPE varchar(255);
+
+--changeset walletsvc:014-limits-scope
+--comment: An overdraft limit lends money: it has a scope of its own.
+ALTER TABLE api_key
+    DROP CONSTRAINT api_key_scopes_is_known,
+    ADD CONSTRAINT api_key_scopes_is_known CHECK (
+        cardinality(scopes) > 0 AND scopes <@ ARRAY[
+            'wallets:read', 'wallets:write', 'limits:write', 'operations:deposit', 'operations:withdraw',
+            'transfers:write', 'holds:write', 'admin'
+        ]
+    );
+--rollback ALTER TABLE api_key
+--rollback     DROP CONSTRAINT api_key_scopes_is_known,
+--rollback     ADD CONSTRAINT api_key_scopes_is_known CHECK (
+--rollback         cardinality(scopes) > 0 AND scopes <@ ARRAY[
+--rollback             'wallets:read', 'wallets:write', 'operations:deposit', 'operations:withdraw', 'transfers:write',
+--rollback             'holds:write', 'admin'
+--rollback         ]
+--rollback     );

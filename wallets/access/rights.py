@@ -17,12 +17,13 @@ from wallets.problems import Forbidden, WalletNotFound
 
 READ: Final = "wallets:read"
 WRITE: Final = "wallets:write"
+LIMITS: Final = "limits:write"  # an overdraft limit lends money, as a deposit makes it
 DEPOSIT: Final = "operations:deposit"
 WITHDRAW: Final = "operations:withdraw"
 TRANSFER: Final = "transfers:write"
 HOLD: Final = "holds:write"
 ADMIN: Final = "admin"  # all of them
-SCOPES: Final = (READ, WRITE, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
+SCOPES: Final = (READ, WRITE, LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
 # What no key has: to be somebody who is logged in.
 PERSON: Final = "person"
 ANYBODY: Final = ()  # in NEEDED: no scope
@@ -78,7 +79,7 @@ OWN: Final = frozenset((PERSON, READ, TRANSFER))
 OF_OPERATORS: Final = {
     ("wallets.view_wallet", "wallets.view_operation", "wallets.view_hold"): (READ,),
     ("wallets.change_wallet",): (WRITE,),
-    ("wallets.adjust_wallet",): (DEPOSIT, WITHDRAW, TRANSFER, HOLD),
+    ("wallets.adjust_wallet",): (LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD),
 }
 
 
@@ -169,6 +170,13 @@ def require_unrestricted(principal: Principal, what: str) -> None:
     """Raises Forbidden: `what` is decided by whoever runs the wallets, not by who owns one."""
     if principal.within is not None:
         raise Forbidden(f"Who is restricted to their own wallets sets no {what}.")
+
+
+def require_overdraft_limit(principal: Principal) -> None:
+    """Raises Forbidden: not everybody who opens a wallet may let it be overdrawn."""
+    require_unrestricted(principal, "overdraftLimit")
+    if LIMITS not in principal.scopes:
+        raise lacks(LIMITS)
 
 
 def lacks(*scopes: str) -> Forbidden:

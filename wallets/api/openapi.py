@@ -282,7 +282,8 @@ def _request(name: str, example: dict[str, Any]) -> OpenApiExample:
 open_wallet = extend_schema(
     summary="Open a wallet",
     description="With an `id` of your choice or an Idempotency-Key it is safe to repeat: the same request is"
-    " answered again. What a restricted key opens is its owner's.",
+    " answered again. What a restricted key opens is its owner's. An `overdraftLimit` of more than zero takes"
+    " the scope limits:write, too.",
     tags=["wallets"],
     parameters=[KEY, *ANSWERED],
     request=WalletToOpen,

@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
-from wallets.access.rights import require_unrestricted, visible
+from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
 from wallets.api import openapi
 from wallets.api.bodies import wallet_body
 from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new
@@ -28,7 +28,7 @@ class OpenWallet(Endpoint):
     def post(self, request: Request) -> Response:
         asked = read(request, WalletToOpen)
         if asked.overdraft_limit:
-            require_unrestricted(principal(request), "overdraftLimit")
+            require_overdraft_limit(principal(request))
         given = {name: getattr(asked, name) for name in WalletToOpen.model_fields}
         opening = Opening(owner_id=principal(request).within, **given)
         require_fitting_limits(opening)

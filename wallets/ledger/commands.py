@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from wallets.ledger.value import keyword_value
 
-PERSON: Final = "user:"  # begins the actor of a person, who is always restricted to their own wallets
+PERSON: Final = "user:"  # begins a person's actor; people are restricted to their own wallets
 
 
 @keyword_value
