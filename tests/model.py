@@ -1,5 +1,6 @@
 """The ledger in plain Python, as simple as it can be: the oracle of test_model.py.
 
+Its clients may read every wallet, so that none is ever told target_cannot_receive.
 It shares no code with the service. Amounts are whole cents, in wallets of currencies without cents too.
 """
 

@@ -24,6 +24,8 @@ from wallets.ledger.tables import Tables
 from wallets.models import Operation, User
 from wallets.problems import Problem
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 ASYNC = {"Prefer": "respond-async"}
 
 

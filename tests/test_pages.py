@@ -521,7 +521,7 @@ def too_much(world: World) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("prepare", "told"),
     [
-        (frozen, "One of the two wallets is frozen."),
+        (frozen, "That wallet cannot receive this amount."),
         (of_another_currency, "That wallet has another currency."),
         (too_much, "You have less available than that."),
     ],

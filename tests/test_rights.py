@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 from django.conf import LazySettings
 
 from tests.client import Answer, Api
+from tests.cluster import cluster
 from tests.conftest import Books, Unchanged
 from tests.keys import PASSWORD, new_key, new_operator, new_owner, new_person, prefix_of, session_of
 from wallets.access import rights
@@ -488,6 +490,83 @@ def test_who_pays_somebody_does_not_learn_what_they_have(world: World) -> None:
     ]
     assert result["transfer"]["target"]["balance"] is None
     assert world.bank.get(f"/transfers/{first.json['id']}").json["target"]["balance"] == "7788.00"
+
+
+def freeze(bank: Api, wallet: str) -> None:
+    assert bank.patch(f"/wallets/{wallet}", {"status": "FROZEN"}).status == 200
+
+
+def close(bank: Api, wallet: str) -> None:
+    bank.withdraw(wallet, bank.balance(wallet))
+    assert bank.patch(f"/wallets/{wallet}", {"status": "CLOSED"}).status == 200
+
+
+def fill(bank: Api, wallet: str) -> None:
+    Wallet.objects.filter(id=wallet).update(max_balance=bank.balance(wallet))
+
+
+REASONS = {freeze: "wallet_frozen", close: "wallet_closed", fill: "balance_limit_exceeded"}
+
+
+@pytest.mark.parametrize("refuse", REASONS)
+def test_only_who_may_read_a_wallet_learns_why_it_takes_no_money(
+    world: World, unmoved: Unchanged, refuse: Callable[[Api, str], None]
+) -> None:
+    wallet, other = world.wallets
+    refuse(world.bank, other)
+    item = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "1"}
+    with unmoved(wallet, other):
+        for api in (world.owner, session_of(world.user), key(TRANSFER)):
+            answer = api.transfer(wallet, other, "1", key=f"{api.key}")
+            assert answer.code == "target_cannot_receive"
+            assert api.transfer(wallet, other, "1", key=f"{api.key}").code == "target_cannot_receive"
+            assert api.bulk(item).json["results"][0]["problem"]["code"] == "target_cannot_receive"
+            assert api.bulk(item, atomic=True).code == "target_cannot_receive"
+            # As it is recorded, and so shown to the sender.
+            assert Operation.objects.get(id=answer.json["operationId"]).reason == "target_cannot_receive"
+        # Nothing that comes earlier tells one reason from another.
+        assert world.owner.transfer(wallet, other, "1000").code == "insufficient_funds"
+        for api in (world.bank, key(TRANSFER, READ)):
+            assert api.transfer(wallet, other, "1").code == REASONS[refuse]
+
+
+@pytest.mark.parametrize("refuse", [freeze, fill])
+def test_an_owner_of_both_wallets_learns_why_one_takes_no_money(
+    world: World, refuse: Callable[[Api, str], None]
+) -> None:
+    savings = world.owner.open(currency="EUR")
+    refuse(world.bank, savings)
+    assert world.owner.transfer(world.ids["wallet"], savings, "1").code == REASONS[refuse]
+
+
+def test_who_gives_money_back_does_not_learn_why_it_is_refused(world: World, unmoved: Unchanged) -> None:
+    received = world.stranger.history(world.ids["other"])[0]["id"]
+    freeze(world.bank, world.ids["wallet"])
+    with unmoved(*world.wallets):
+        assert world.stranger.reverse(received).code == "target_cannot_receive"
+        assert world.bank.reverse(received).code == "wallet_frozen"
+
+
+@pytest.mark.parametrize("refuse", REASONS)
+def test_an_accepted_transfer_hides_the_reason_as_well(
+    world: World, refuse: Callable[[Api, str], None]
+) -> None:
+    wallet, other = world.wallets
+    body = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "1"}
+    later = {"Prefer": "respond-async"}
+    savings = world.owner.open(currency="EUR")
+    hidden = world.owner.post("/transfers", body, **later).json["id"]
+    seen = world.bank.post("/transfers", body, **later).json["id"]
+    own = world.owner.post("/transfers", body | {"targetWalletId": savings}, **later).json["id"]
+    of_old_code = world.bank.post("/transfers", body, **later).json["id"]
+    with psycopg.connect(cluster.url("postgres")) as database:
+        database.execute("UPDATE inbox SET sees_target = NULL WHERE id = %s", [of_old_code])
+    for target in (other, savings):
+        refuse(world.bank, target)
+    while drain(500):
+        pass
+    reasons = [world.bank.get(f"/operations/{id}").json["reason"] for id in (hidden, of_old_code, seen, own)]
+    assert reasons == ["target_cannot_receive"] * 2 + [REASONS[refuse]] * 2
 
 
 def test_who_is_paid_sees_the_transfer_but_not_what_the_payer_has(world: World) -> None:

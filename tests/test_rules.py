@@ -38,6 +38,7 @@ from wallets.problems import (
     OperationNotReversible,
     Problem,
     ReversalExceedsOriginal,
+    TargetCannotReceive,
     ValidationError,
     WalletClosed,
     WalletFrozen,
@@ -47,6 +48,7 @@ OWN, OTHER, HOLD, ORIGINAL, COUNTERPART = (UUID(int=n) for n in range(1, 6))
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 LATER, EARLIER = NOW + timedelta(microseconds=1), NOW - timedelta(microseconds=1)
 NOTHING = Decimal(0)
+OWNER, STRANGER = 1, 2
 WALLET = WalletState(
     id=OWN,
     currency="EUR",
@@ -79,6 +81,7 @@ class Case:
     kind: str
     amount: str | None = "40"
     expires_at: datetime | None = None
+    reads_all: bool = True
     own: dict[str, Any] = field(default_factory=dict)
     other: dict[str, Any] = field(default_factory=dict)
     hold: dict[str, Any] = field(default_factory=dict)
@@ -106,14 +109,19 @@ class Case:
             case "DEPOSIT" | "WITHDRAW" if amount is not None:
                 return {"DEPOSIT": Deposit, "WITHDRAW": Withdraw}[self.kind](wallet_id=OWN, amount=amount)
             case "TRANSFER" if amount is not None:
-                return Transfer(wallet_id=OWN, target_id=OTHER, amount=amount)
+                return Transfer(wallet_id=OWN, target_id=OTHER, amount=amount, **self.caller)
             case "HOLD" if amount is not None:
                 return Hold(wallet_id=OWN, amount=amount, expires_at=self.expires_at)
             case "CAPTURE":
                 return Capture(wallet_id=OWN, hold_id=HOLD, amount=amount)
             case "VOID":
                 return Void(wallet_id=OWN, hold_id=HOLD)
-        return Reversal(wallet_id=OWN, original=self._original(self.kind.split()[1]), amount=amount)
+        original = self._original(self.kind.split()[1])
+        return Reversal(wallet_id=OWN, original=original, amount=amount, **self.caller)
+
+    @property
+    def caller(self) -> dict[str, Any]:
+        return {"reads_all": self.reads_all, "within": None if self.reads_all else OWNER}
 
     def _original(self, kind: str) -> Original:
         other = (OTHER, COUNTERPART) if kind.startswith("TRANSFER") else (None, None)
@@ -141,6 +149,13 @@ WITH_AMOUNT = tuple(kind for kind in KINDS if kind != "VOID")
 OF_TWO = ("TRANSFER", "REVERSAL TRANSFER_IN", "REVERSAL TRANSFER_OUT")
 PAYS_ITSELF = ("WITHDRAW", "TRANSFER", "HOLD", "REVERSAL DEPOSIT", "REVERSAL TRANSFER_IN")
 TAKES_ITSELF = ("DEPOSIT", "REVERSAL WITHDRAW", "REVERSAL CAPTURE", "REVERSAL TRANSFER_OUT")
+PAYS_ANOTHER = ("TRANSFER", "REVERSAL TRANSFER_IN")
+HIDDEN: dict[str, Any] = {"reads_all": False, "other": {"owner_id": STRANGER}}
+TARGET_FAULTS: tuple[dict[str, Any], ...] = (
+    {"max_balance": Decimal("119.98")},
+    {"status": "CLOSED"},
+    {"status": "FROZEN"},
+)
 CHECKS: tuple[tuple[type[Problem], dict[str, Any], Sequence[str]], ...] = (
     (ValidationError, {"amount": "40.001"}, WITH_AMOUNT),
     (ValidationError, {"expires_at": NOW}, ("HOLD",)),
@@ -162,15 +177,32 @@ CHECKS: tuple[tuple[type[Problem], dict[str, Any], Sequence[str]], ...] = (
         {"other": {"max_balance": Decimal("119.98")}},
         ("TRANSFER", "REVERSAL TRANSFER_IN"),
     ),
+    *(
+        (TargetCannotReceive, {**HIDDEN, "other": HIDDEN["other"] | fault}, PAYS_ANOTHER)
+        for fault in TARGET_FAULTS
+    ),
 )
 
 
+def concerns(fault: dict[str, Any], kind: str, reads_all: bool) -> bool:
+    """Whether the fault refuses such a command of a caller who may read every wallet, or only their own."""
+    if reads_all or "reads_all" in fault:
+        return not reads_all or "reads_all" not in fault
+    is_of_target = bool(fault.get("other", {}).keys() & {"status", "max_balance"})
+    return not (is_of_target and kind in PAYS_ANOTHER)
+
+
+@pytest.mark.parametrize("reads_all", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_check_that_fails_is_the_verdict(kind: str) -> None:
+def test_the_first_check_that_fails_is_the_verdict(kind: str, reads_all: bool) -> None:
     """With all that can be wrong with it wrong, then less and less from the first check on."""
-    checks = [(problem, fault) for problem, fault, met_by in CHECKS if kind in met_by]
+    checks = [
+        (problem, fault)
+        for problem, fault, met_by in CHECKS
+        if kind in met_by and concerns(fault, kind, reads_all)
+    ]
     for number, (problem, _) in enumerate(checks):
-        case = Case(kind)
+        case = Case(kind) if reads_all else Case(kind).with_(HIDDEN)
         for _, fault in reversed(checks[number:]):
             case = case.with_(fault)
         assert type(case.decide()) is problem, checks[number]
@@ -187,10 +219,27 @@ def test_each_check_is_enough_to_refuse(kind: str, problem: type[Problem], fault
 
 @pytest.mark.parametrize(
     ("kind", "fault"),
-    [(kind, fault) for _, fault, met_by in CHECKS for kind in KINDS if kind not in met_by],
+    [
+        (kind, fault)
+        for problem, fault, met_by in CHECKS
+        for kind in KINDS
+        if kind not in met_by and not (problem is TargetCannotReceive and kind in OF_TWO)  # it minds, seen
+    ],
 )
 def test_no_command_minds_what_does_not_concern_it(kind: str, fault: dict[str, Any]) -> None:
     assert isinstance(Case(kind).with_(fault).decide(), tuple)
+
+
+@pytest.mark.parametrize("kind", PAYS_ANOTHER)
+@pytest.mark.parametrize(
+    ("fault", "problem"),
+    list(zip(TARGET_FAULTS, (BalanceLimitExceeded, WalletClosed, WalletFrozen), strict=True)),
+)
+def test_an_owner_of_both_wallets_learns_the_reason(
+    kind: str, fault: dict[str, Any], problem: type[Problem]
+) -> None:
+    case = Case(kind, reads_all=False, other={"owner_id": OWNER} | fault)
+    assert type(case.decide()) is problem
 
 
 def test_the_table_has_the_checks_that_are_documented_in_their_order() -> None:

@@ -301,6 +301,7 @@ class InboxEntry(models.Model):
     metadata = models.JSONField(db_default={})
     actor = models.CharField(max_length=200, db_default="")
     created_at = models.DateTimeField()
+    sees_target = models.BooleanField(null=True)  # whether its caller may read the other wallet
 
     class Meta:
         db_table = "inbox"

@@ -167,6 +167,10 @@ class BalanceLimitExceeded(Problem):
     code, status, title = "balance_limit_exceeded", 409, "The balance would pass the wallet's limit"
 
 
+class TargetCannotReceive(Problem):
+    code, status, title = "target_cannot_receive", 409, "The other wallet cannot receive the amount"
+
+
 class InsufficientFunds(Problem):
     code, status, title = "insufficient_funds", 409, "The wallet has less available than the amount"
 
@@ -225,5 +229,6 @@ REJECTIONS: dict[str, type[Problem]] = {
         ReversalExceedsOriginal,
         InsufficientFunds,
         BalanceLimitExceeded,
+        TargetCannotReceive,
     )
 }

@@ -26,3 +26,8 @@ ALTER TABLE api_key
 --rollback             'holds:write', 'admin'
 --rollback         ]
 --rollback     );
+
+--changeset walletsvc:014-inbox-sees-target
+--comment: Whether the caller of an accepted transfer may read the other wallet, and so may learn why it refused the money. Null: not said, by code that did not know; then it may not.
+ALTER TABLE inbox ADD COLUMN sees_target boolean;
+--rollback ALTER TABLE inbox DROP COLUMN sees_target;

@@ -1,4 +1,7 @@
-"""The rules of money once more, as simple as they can be: what refuses an operation, the first that fails."""
+"""The rules of money once more, as simple as they can be: what refuses an operation, the first that fails.
+
+The clients of the histories may read every wallet: target_cannot_receive would be a wrong refusal for them.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal

@@ -156,7 +156,8 @@ def require(principal: Principal, command: Command) -> None:
 
 def sent_by(principal: Principal) -> dict[str, Any]:
     """What every command of the principal says of it."""
-    return {"actor": principal.actor, "within": principal.within}
+    reads_all = principal.within is None and READ in principal.scopes
+    return {"actor": principal.actor, "within": principal.within, "reads_all": reads_all}
 
 
 def visible(principal: Principal, wallet: Wallet | None) -> Wallet:

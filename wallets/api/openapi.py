@@ -136,7 +136,7 @@ ANY_BODY = (
 NEW_COMMAND = (problems.TooManyRequests, problems.WalletNotFound, problems.IdempotencyKeyReused)
 MOVABLE = (problems.WalletClosed, problems.WalletFrozen)
 LIMITS = (problems.InsufficientFunds, problems.BalanceLimitExceeded)
-TRANSFER_RULES = (problems.CurrencyMismatch, *MOVABLE, *LIMITS)
+TRANSFER_RULES = (problems.CurrencyMismatch, *MOVABLE, *LIMITS, problems.TargetCannotReceive)
 READ_WALLET = (problems.TooManyRequests, problems.WalletNotFound)
 OPERATION_REFUSALS = (*ANY_BODY, *NEW_COMMAND, *MOVABLE, *LIMITS)
 
@@ -283,7 +283,7 @@ open_wallet = extend_schema(
     summary="Open a wallet",
     description="With an `id` of your choice or an Idempotency-Key it is safe to repeat: the same request is"
     " answered again. What a restricted key opens is its owner's. An `overdraftLimit` of more than zero takes"
-    " the scope limits:write, too.",
+    " the scope limits:write as well.",
     tags=["wallets"],
     parameters=[KEY, *ANSWERED],
     request=WalletToOpen,
@@ -457,6 +457,7 @@ reverse_operation = extend_schema(
         problems.OperationNotReversible,
         problems.ReversalExceedsOriginal,
         *LIMITS,
+        problems.TargetCannotReceive,
     ),
 )
 post_transfer = extend_schema(

@@ -17,7 +17,7 @@ import orjson
 from wallets.ledger import keys, rules
 from wallets.ledger.commands import PERSON, Capture, Command, Hold, Reversal, Void
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
-from wallets.ledger.tables import PENDING, Record
+from wallets.ledger.tables import PENDING, Acceptance, Record
 from wallets.ledger.value import value
 from wallets.problems import (
     REJECTIONS,
@@ -92,7 +92,7 @@ class Batch:
     counterparts: dict[UUID, Record]  # by transfer
     now: datetime
     written: list[Record] = field(default_factory=list)
-    accepted: list[Record] = field(default_factory=list)
+    accepted: list[Acceptance] = field(default_factory=list)
     touched_holds: set[UUID] = field(default_factory=set)
 
     def carry_out(self, command: Command) -> Outcome:
@@ -177,7 +177,7 @@ class Batch:
             return refusal
         amount = self._accepted_amount(command)
         record = replace(_rejection(command, amount, None, self.now), status=PENDING)
-        self.accepted.append(record)
+        self.accepted.append((record, rules.sees_other_side(self.books, command)))
         self.repeats.add(record)
         return Posted(record, wallet.currency)
 

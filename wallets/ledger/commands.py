@@ -32,6 +32,7 @@ class Command:
     metadata: dict[str, Any] = field(default_factory=dict)
     actor: str = ""
     within: int | None = None  # whose wallet `wallet_id` has to be; anybody's where None
+    reads_all: bool = True  # whether its caller may read every wallet, and so learn why one takes no money
     is_for_later: bool = False  # put it into the inbox, decide later
     accepted_at: datetime | None = None  # when it was put there, for one that comes from there
 

@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 HELD_UP: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
 
 _CLAIM: Final = f"""
-    SELECT position, {AS_OPERATION} FROM inbox
+    SELECT position, coalesce(sees_target, false), {AS_OPERATION} FROM inbox
     WHERE NOT wallet_id = ANY(%(held_up)s::uuid[])
         AND (counterparty_id IS NULL OR NOT counterparty_id = ANY(%(held_up)s::uuid[]))
     ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
@@ -115,6 +115,7 @@ class _NoTrace(Exception):
 @dataclass(frozen=True, slots=True)
 class _Entry:
     position: int
+    sees_target: bool  # whether its caller may read the other wallet
     operation: Record
 
     @property
@@ -125,7 +126,7 @@ class _Entry:
 
 def _claim(most: int, held_up: Collection[UUID]) -> list[_Entry]:
     rows = _rows(_CLAIM, {"most": most, "held_up": held_up})
-    return [_Entry(row[0], record(row[1:])) for row in rows]
+    return [_Entry(row[0], row[1], record(row[2:])) for row in rows]
 
 
 def _in_order(entries: Sequence[_Entry], is_free: Callable[[_Entry], bool]) -> list[_Entry]:
@@ -172,7 +173,7 @@ def _carry_out(entries: list[_Entry]) -> list[_Entry]:
     if not entries:
         return []
     with transaction.atomic():
-        outcomes = execute([_command(entry.operation) for entry in entries])
+        outcomes = execute([_command(entry) for entry in entries])
         for outcome in outcomes:
             # All that leaves no trace was asked before it was accepted; without one it must not leave.
             if not isinstance(outcome, Posted) and not getattr(outcome, "operation_id", None):
@@ -197,8 +198,9 @@ def _wallets(entries: Sequence[_Entry]) -> set[UUID]:
     return {wallet_id for entry in entries for wallet_id in entry.wallet_ids}
 
 
-def _command(accepted: Record) -> Command:
+def _command(entry: _Entry) -> Command:
     """What was accepted, as it was asked for. Its id needs no lock: it has been taken since then."""
+    accepted = entry.operation
     common: dict[str, Any] = {
         "wallet_id": accepted.wallet_id,
         "id": accepted.id,
@@ -206,6 +208,7 @@ def _command(accepted: Record) -> Command:
         "description": accepted.description,
         "metadata": accepted.metadata,
         "actor": accepted.actor,
+        "reads_all": entry.sees_target,
         "accepted_at": accepted.created_at,
     }
     amount = None if accepted.takes_rest else accepted.amount

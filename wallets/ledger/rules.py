@@ -14,6 +14,11 @@ before them execute.py has checked that the wallets exist and that the key is ne
  9. no more is reversed than is left of it                      ReversalExceedsOriginal
 10. what leaves a wallet or is held stays within the available  InsufficientFunds
 11. what comes into a wallet stays within its maximum balance   BalanceLimitExceeded
+12. a hidden wallet is active and stays within its maximum      TargetCannotReceive
+
+A hidden wallet is one on the other side that receives the money, and that the command's caller may not read:
+the caller learns that it cannot receive the amount, and not why. It meets 12 instead of 4, 5 and 11: an
+earlier refusal would tell a closed wallet from a full one.
 """
 
 from collections.abc import Iterator
@@ -46,6 +51,7 @@ from wallets.problems import (
     OperationNotReversible,
     Problem,
     ReversalExceedsOriginal,
+    TargetCannotReceive,
     ValidationError,
     WalletClosed,
     WalletFrozen,
@@ -161,7 +167,8 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
         yield ValidationError(errors=(error,))
     if other and other.currency != wallet.currency:
         yield CurrencyMismatch()
-    statuses = (wallet.status, other.status) if other else (wallet.status,)
+    hidden = _hidden(books, command)
+    statuses = [side.status for side in (wallet, other) if side and side is not hidden]
     if "CLOSED" in statuses:
         yield WalletClosed()
     if "FROZEN" in statuses and not isinstance(command, Void):
@@ -175,19 +182,37 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
             yield OperationNotReversible()
         if amount > left_of(books, command):
             yield ReversalExceedsOriginal()
-    yield from _limits(command, amount, wallet, other)
+    yield from _limits(amount, _sides(command, wallet, other), hidden)
 
 
 def _limits(
-    command: Command, amount: Decimal, wallet: WalletState, other: WalletState | None
+    amount: Decimal, sides: tuple[WalletState | None, WalletState | None], hidden: WalletState | None
 ) -> Iterator[Problem]:
-    payer, taker = _sides(command, wallet, other)
+    payer, taker = sides
     if payer and payer.available - amount < -payer.overdraft_limit:
         yield InsufficientFunds()
-    if taker:
-        limit = money.MAX_BALANCE if taker.max_balance is None else taker.max_balance
-        if taker.balance + amount > limit:
-            yield BalanceLimitExceeded()
+    if taker is None:
+        return
+    limit = money.MAX_BALANCE if taker.max_balance is None else taker.max_balance
+    is_full = taker.balance + amount > limit
+    if taker is not hidden and is_full:
+        yield BalanceLimitExceeded()
+    if taker is hidden and (is_full or taker.status != ACTIVE):
+        yield TargetCannotReceive()
+
+
+def sees_other_side(books: Books, command: Command) -> bool:
+    """Whether the command's caller may read the wallet on the other side."""
+    if command.reads_all or command.counterparty_id is None:
+        return True
+    return command.within is not None and books.wallets[command.counterparty_id].owner_id == command.within
+
+
+def _hidden(books: Books, command: Command) -> WalletState | None:
+    """The wallet on the other side, if the money goes there and the command's caller may not read it."""
+    if command.operation_type not in ("TRANSFER_OUT", "REVERSAL_OUT") or sees_other_side(books, command):
+        return None
+    return books.wallets[command.counterparty_id] if command.counterparty_id else None
 
 
 def _sides(

@@ -48,6 +48,7 @@ class Record:
     hash: bytes = b""  # of it and what came before it in the wallet; empty as long as it is not decided
 
 
+Acceptance = tuple[Record, bool]  # what goes into the inbox; whether its caller may read the other wallet
 _STATE: Final = tuple(field.name for field in fields(WalletState))
 _NAMES: Final = tuple(field.name for field in fields(Record))
 _COLUMNS: Final = ", ".join(_NAMES)
@@ -150,8 +151,8 @@ _WRITE_HOLDS: Final = f"""
 """  # noqa: S608
 _ACCEPT: Final = """
     INSERT INTO inbox (id, wallet_id, type, amount, idempotency_key, counterparty_id, hold_id, reverses_id,
-        takes_rest, description, metadata, actor, created_at)
-    SELECT new.* FROM json_to_recordset(%s::json) AS new (
+        takes_rest, description, metadata, actor, created_at, sees_target)
+    SELECT new.*, new.id = ANY(%s::uuid[]) FROM json_to_recordset(%s::json) AS new (
         id uuid, wallet_id uuid, type text, amount numeric, idempotency_key text, counterparty_id uuid,
         hold_id uuid, reverses_id uuid, takes_rest boolean, description text, metadata jsonb, actor text,
         created_at timestamptz
@@ -244,7 +245,7 @@ class Tables:
         operations: Sequence[Record],
         wallets: Sequence[WalletState],
         holds: Sequence[HoldState],
-        accepted: Sequence[Record],
+        accepted: Sequence[Acceptance],
     ) -> None:
         """Add the operations and bring wallets and holds to where they leave them."""
         with connections[self._using].cursor() as cursor:
@@ -253,7 +254,8 @@ class Tables:
             if holds:
                 cursor.execute(_WRITE_HOLDS, [_as_json(holds)])
             if accepted:
-                cursor.execute(_ACCEPT, [_as_json(accepted)])
+                seeing = [record.id for record, sees_target in accepted if sees_target]
+                cursor.execute(_ACCEPT, [seeing, _as_json([record for record, _ in accepted])])
 
     def _rows(self, sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
         with connections[self._using].cursor() as cursor:

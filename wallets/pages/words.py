@@ -37,6 +37,7 @@ REFUSALS: Final = {
     "currency_mismatch": gettext_lazy("That wallet has another currency. No money was moved."),
     "insufficient_funds": gettext_lazy("You have less available than that. No money was moved."),
     "balance_limit_exceeded": gettext_lazy("That wallet may not hold so much. No money was moved."),
+    "target_cannot_receive": gettext_lazy("That wallet cannot receive this amount. No money was moved."),
     "idempotency_key_reused": gettext_lazy(
         "This form was sent before, with other content. Look at your history before you send it again."
     ),
