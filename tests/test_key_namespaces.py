@@ -286,7 +286,7 @@ def test_a_persons_bare_key_is_refused_to_the_bank(anna: Person, boris: Person, 
 
 
 # --- Where keys are shown ---------------------------------------------------------------------------
-def test_everybody_sees_the_key_that_the_client_sent(anna: Person, boris: Person, owner: Api) -> None:
+def test_all_callers_see_the_key_that_the_client_sent(anna: Person, boris: Person, owner: Api) -> None:
     done = owner.transfer(anna.wallet_id, boris.wallet_id, "1", key="order-7").json["source"]
     assert Operation.objects.get(id=done["id"]).idempotency_key == f"owner:{anna.user.pk} order-7"
     for caller in (owner, bank()):

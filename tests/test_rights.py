@@ -505,7 +505,11 @@ def fill(bank: Api, wallet: str) -> None:
     Wallet.objects.filter(id=wallet).update(max_balance=bank.balance(wallet))
 
 
-REASONS = {freeze: "wallet_frozen", close: "wallet_closed", fill: "balance_limit_exceeded"}
+REASONS: dict[Callable[[Api, str], None], str] = {
+    freeze: "wallet_frozen",
+    close: "wallet_closed",
+    fill: "balance_limit_exceeded",
+}
 
 
 @pytest.mark.parametrize("refuse", REASONS)

@@ -174,7 +174,7 @@ def require_unrestricted(principal: Principal, what: str) -> None:
 
 
 def require_overdraft_limit(principal: Principal) -> None:
-    """Raises Forbidden: not everybody who opens a wallet may let it be overdrawn."""
+    """Raises Forbidden: the right to open wallets includes none to let them be overdrawn."""
     require_unrestricted(principal, "overdraftLimit")
     if LIMITS not in principal.scopes:
         raise lacks(LIMITS)
