@@ -22,7 +22,7 @@ from django.utils import timezone
 from tests.client import Answer, Api, InProcess, OverHttp
 from tests.conftest import Unchanged, running_service
 from tests.keys import PASSWORD, new_key, new_operator, prefix_of, session_of
-from tests.people import bank, new_address, registration, somebody, without_request_id
+from tests.people import MODEL_BACKEND, bank, new_address, registration, somebody, without_request_id
 from wallets.access import limits
 from wallets.access.passwords import Hasher
 from wallets.access.rights import ADMIN, READ
@@ -345,6 +345,28 @@ def test_an_address_that_logs_in_too_often_is_refused_whatever_the_password(
     assert at(here).sender.send("POST", "/admin/login/", b"").status == 429
     assert hashed == []
     assert log_in(at(new_ip()), anna.email).status == 200
+
+
+@pytest.mark.parametrize("path", ["/password", "/admin/password_change/"])
+def test_guesses_of_the_old_password_are_limited(path: str, limit: Limit, hashed: list[str]) -> None:
+    operator, here = new_operator(is_superuser=True), new_ip()
+    client = InProcess(REMOTE_ADDR=here).client
+    client.force_login(operator, backend=MODEL_BACKEND)
+    limit(login=2)
+    new = "nine green elephants"
+    forms = [
+        {"old_password": old, "new_password1": new, "new_password2": new}
+        for old in ("wrong", "bad", PASSWORD)
+    ]
+    assert [client.post(path, form).status_code for form in forms[:2]] == [200, 200]
+    hashed.clear()
+    refused = client.post(path, forms[2])  # the right one
+    assert (refused.status_code, int(refused["Retry-After"]) > 0, hashed) == (429, True, [])
+    assert b"Wait a little and try again" in refused.content
+    assert client.get(path).status_code == 200
+    assert log_in(at(here), operator.username).status == 429  # counted together with logins
+    limit()
+    assert client.post(path, forms[2]).status_code == 302
 
 
 def test_an_address_that_signs_up_too_often_makes_no_more_people(limit: Limit, hashed: list[str]) -> None:

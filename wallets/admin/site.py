@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
 from unfold.sites import UnfoldAdminSite
 
-from wallets.access import devices
+from wallets.access import devices, limits
 from wallets.access.attempts import as_told
 from wallets.admin import second_factor, start
 from wallets.admin.attempts import LoginForm
@@ -33,6 +33,15 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response: HttpResponse = super().index(request, {**(extra_context or {}), **start.context(request)})
+        return response
+
+    def password_change(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Limited as on the page for people: the old password can be guessed here as well."""
+        if request.method == "POST":
+            limits.require(limits.LOGIN, limits.network_of(request))
+        response: HttpResponse = super().password_change(request, extra_context)
         return response
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
