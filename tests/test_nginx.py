@@ -51,6 +51,7 @@ MENDED = {  # one request all the same: nginx leaves away what the service would
     "trailer: a length",
     "trailer: no colon",
 }
+MISDIRECTED = "another's full address"  # nginx hands its host on, and the service refuses it
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,26 @@ def test_the_api_is_as_it_is_without(api: Api) -> None:
     assert api.get(f"/wallets/{wallet_id}", If_None_Match=read.headers["etag"]).status == 304
     assert api.withdraw(wallet_id, "12.00").code == "insufficient_funds"
     assert "max-age" in read.headers["strict-transport-security"]
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "status"),
+    [
+        (b"/login", b"127.0.0.1", 200),
+        (b"/login", b"127.0.0.1:1", 200),
+        (b"https://127.0.0.1/login", b"127.0.0.1", 200),
+        (b"/login", b"evil.example", 400),
+        # To RFC 9112 the host of the request line is the one that counts.
+        (b"https://evil.example/login", b"127.0.0.1", 400),
+        (b"https://127.0.0.1/login", b"evil.example", 200),
+    ],
+)
+def test_the_service_reads_the_host_that_nginx_read(
+    proxy: Nginx, target: bytes, host: bytes, status: int
+) -> None:
+    answer = exchange(proxy, b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host))
+    assert answer.status == status
+    assert b"evil.example" not in answer.body
 
 
 def test_plain_http_is_sent_to_https(proxy: Nginx) -> None:
@@ -270,7 +291,7 @@ def test_nobody_is_given_the_answer_to_what_another_has_smuggled(
     assert [name for name, heard in answers.items() if max(heard, default=0) >= 500] == []
     moved = {name: api.balance(wallet_id) for name, wallet_id in wallets.items()}
     assert moved == {
-        name: "1.00" if name in MENDED else f"{shape.deposits}.00"
+        name: "1.00" if name in MENDED else f"{0 if name == MISDIRECTED else shape.deposits}.00"
         for name, shape in kind.items()
         if name in wallets
     }
