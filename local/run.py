@@ -111,6 +111,8 @@ def banner(url: str, wallet: str) -> str:
   docs    {url}/api/docs
   admin   {url}/admin/
 
+Mails, such as the link that verifies an e-mail address, are printed here.
+
 Try it on the demo wallet:
 
   curl {wallets}/{wallet}/operation {deposit}

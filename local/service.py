@@ -69,6 +69,7 @@ def environment(database_url: str, address: Address) -> dict[str, str]:
         "ALLOWED_HOSTS": "127.0.0.1,localhost,[::1]",
         "HTTPS": "off",
         "EMAIL_URL": "consolemail://",
+        "PUBLIC_URL": f"http://{address.reachable}",
         "LOG_FORMAT": "line",
         "WEBHOOK_TARGETS": "any",
         "BIND": address.bind,

@@ -118,6 +118,15 @@ def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def with_mail(settings: Any) -> None:
+    """Mail can be sent; the tests' backend keeps it in `django.core.mail.outbox`."""
+    from tests.mail import PUBLIC_URL
+
+    settings.MAIL = {}
+    settings.PUBLIC_URL = PUBLIC_URL
+
+
+@pytest.fixture
 def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A password at a millionth of its cost."""
     from wallets.access.passwords import Hasher
@@ -162,6 +171,7 @@ def running_master(output: IO[bytes] | None = None, /, **environment: str) -> It
     """
     bind = environment.setdefault("BIND", f"127.0.0.1:{free_port()}")
     address = f"http://{bind}"
+    environment.setdefault("PUBLIC_URL", address)
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
         # A test's connection may idle while others storm, for minutes on a busy machine.

@@ -33,10 +33,10 @@ def hashed() -> str:
 
 
 def new_person(**fields: Any) -> User:
-    """Somebody who could log in with PASSWORD."""
+    """An account with a verified e-mail address and the password PASSWORD."""
     email = f"person-{uuid4()}@example.com"
     given = {"username": email, "email": email, "first_name": "Anna", "password": hashed(), **fields}
-    return User.objects.create(**given)
+    return User.objects.create(**{"verified_email": given["email"], **given})
 
 
 def new_operator(*permissions: str, **fields: Any) -> User:

@@ -738,6 +738,43 @@ def test_who_logs_in_with_their_address_logs_in_with_their_new_one(root: Client)
     assert names_of(user) == (again, again)
 
 
+def is_verified(user: User) -> bool:
+    return User.objects.get(pk=user.pk).has_verified_email
+
+
+def test_an_address_that_an_operator_changes_is_unverified(root: Client) -> None:
+    user = new_person()
+    User.objects.filter(pk=user.pk).update(verified_email=user.email)
+    user.refresh_from_db()
+    assert send_user(root, user).status_code == 302
+    assert is_verified(user)
+    for changed in (user.email.upper(), f"new-{uuid4()}@example.com", ""):
+        assert send_user(root, user, email=changed, verified_email=changed).status_code == 302
+        assert not is_verified(user)
+
+
+def test_an_operator_verifies_an_address_and_the_trail_names_it(root: Client) -> None:
+    user = new_person()
+    page, action = f"/admin/wallets/user/{user.pk}/change/", f"/admin/wallets/user/{user.pk}/verify_email/"
+    assert action in text_of(root.get(page))
+    asked = root.get(action)
+    assert (user.email in text_of(asked), is_verified(user)) == (True, False)
+    for _ in range(2):
+        assert root.post(action).status_code == 302
+    assert is_verified(user)
+    [entry] = LogEntry.objects.filter(object_id=str(user.pk))
+    assert entry.get_change_message() == f"Verified the e-mail address {user.email}"
+    assert action not in text_of(root.get(page))
+
+
+def test_only_superusers_verify_an_address() -> None:
+    user = new_person()
+    client = logged_in(new_user("view_user", "change_user"))
+    assert client.get(f"/admin/wallets/user/{user.pk}/change/").status_code == 200
+    assert client.post(f"/admin/wallets/user/{user.pk}/verify_email/").status_code == 403
+    assert not is_verified(user)
+
+
 def test_an_operators_name_stays_when_their_address_changes(root: Client) -> None:
     user = new_user(email=f"old-{uuid4()}@example.com")
     new = f"new-{uuid4()}@example.com"

@@ -136,6 +136,16 @@ def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list
         ("OTEL_TRACES_SAMPLER_ARG", "1.5"),
         ("OTEL_TRACES_SAMPLER_ARG", "half"),
         ("METRICS", "yes"),
+        ("PUBLIC_URL", "wallets.example.com"),
+        ("PUBLIC_URL", "https://"),
+        ("PUBLIC_URL", "ftp://wallets.example.com"),
+        ("PUBLIC_URL", "https://wallets.example.com/"),
+        ("PUBLIC_URL", "https://wallets.example.com/pay"),
+        ("PUBLIC_URL", "https://wallets.example.com?a=b"),
+        ("PUBLIC_URL", "https://wallets.example.com#a"),
+        ("PUBLIC_URL", "https://anna@wallets.example.com"),
+        ("PUBLIC_URL", "https://wallets.example.com evil.example"),
+        ("PUBLIC_URL", "https://wallets.example.com:port"),
     ],
 )
 def test_a_malformed_value_stops_the_start_and_is_named(name: str, value: str) -> None:
@@ -172,6 +182,23 @@ def test_a_malformed_secret_is_named_but_not_shown(command: list[str], name: str
     done = run(command, REQUIRED | {name: value})
     assert_told_in_one_line(done, f"{name}: ")
     assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [MANAGE, SERVE], ids=["manage.py", "gunicorn"])
+def test_mail_without_a_public_address_stops_the_start(command: list[str]) -> None:
+    mail = REQUIRED | {"EMAIL_URL": "smtp+tls://walletsvc:hunter2@mail.example.com:587"}
+    for given in (mail, mail | {"PUBLIC_URL": ""}):
+        done = run(command, given)
+        assert_told_in_one_line(done, "PUBLIC_URL='': must be set, because EMAIL_URL is")
+        assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "address", ["https://wallets.example.com", "http://127.0.0.1:8000", "http://[::1]:80"]
+)
+def test_mail_with_a_public_address_starts(address: str) -> None:
+    given = {"EMAIL_URL": "smtp://mail.example.com", "PUBLIC_URL": address}
+    assert run(MANAGE, REQUIRED | given).returncode == 0
 
 
 def test_the_pool_may_not_be_smaller_than_what_it_keeps_open() -> None:

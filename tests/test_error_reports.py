@@ -164,7 +164,7 @@ def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports
     user = new_person()
     with refusing_mail() as url, running_service(SENTRY_DSN=reports.dsn, EMAIL_URL=url) as address:
         ask_for_link(address, user.email)
-        [event] = reports.wait_for(lambda event: event["logger"] == "django.contrib.auth")
+        [event] = reports.wait_for(lambda event: event["logger"] == "wallets.access.mails")
     error = event["exception"]["values"][-1]
     assert (error["type"], error["value"]) == ("SMTPRecipientsRefused", "SMTPRecipientsRefused")
     assert all(user.email not in body for body in reports.bodies)

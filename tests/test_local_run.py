@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -165,6 +166,19 @@ def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> Non
             assert time.monotonic() < deadline, "nobody drains the inbox"
             time.sleep(0.05)
         assert balance(curl(wallet)) == before + 10
+
+
+@pytest.mark.usefixtures("first_start")
+def test_the_link_of_a_mail_is_one_line_that_works(home: Path, port: int) -> None:
+    address = f"http://127.0.0.1:{port}"
+    with supervisor(home, port) as run:
+        run.read(until=UP)
+        email = f"anna-{uuid4()}@example.com"
+        person = {"name": "Anna", "email": email, "password": "correct horse battery"}
+        sign_up = ["curl", f"{address}/api/v1/signup", "-H", "Content-Type: application/json"]
+        assert json.loads(curl([*sign_up, "-d", json.dumps(person)]))["emailVerified"] is False
+        link = run.read(until=f"{address}/email/verify/").splitlines()[-1]
+        assert email in curl(["curl", link])
 
 
 @pytest.mark.usefixtures("first_start")

@@ -61,6 +61,7 @@ def test_who_signs_up_has_an_empty_wallet_and_a_session(api: Api, settings: Lazy
     assert answer.json | {"createdAt": ""} == {
         "name": "Anna  Petrova",
         "email": email,
+        "emailVerified": False,
         "walletId": str(wallet.id),
         "createdAt": "",
     }

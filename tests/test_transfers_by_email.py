@@ -6,6 +6,8 @@ from uuid import uuid4
 
 import pytest
 from django.conf import LazySettings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from tests.client import Answer, Api
 from tests.conftest import Books, Unchanged
@@ -76,6 +78,22 @@ def of_a_closed_account() -> str:
     return somebody(is_active=False).user.email
 
 
+def that_is_not_verified() -> str:
+    return somebody(verified_email="").user.email
+
+
+def that_was_changed_after_it_was_verified() -> str:
+    person = somebody()
+    User.objects.filter(pk=person.user.pk).update(email=(changed := new_address()))
+    return changed
+
+
+def with_a_closed_wallet_alone() -> str:
+    person = somebody()
+    assert bank().patch(f"/wallets/{person.wallet_id}", {"status": "CLOSED"}).status == 200
+    return person.user.email
+
+
 def a_name_that_is_no_address() -> str:
     """Somebody's name may look like an address; only what is said to be one counts."""
     person = somebody()
@@ -83,16 +101,46 @@ def a_name_that_is_no_address() -> str:
     return person.user.username
 
 
-@pytest.mark.parametrize(
-    "email",
-    [
-        of_nobody,
-        with_another_currency_alone,
-        without_a_wallet,
-        of_a_closed_account,
-        a_name_that_is_no_address,
-    ],
+LEADING_NOWHERE = (
+    of_nobody,
+    that_is_not_verified,
+    that_was_changed_after_it_was_verified,
+    with_another_currency_alone,
+    with_a_closed_wallet_alone,
+    without_a_wallet,
+    of_a_closed_account,
+    a_name_that_is_no_address,
 )
+
+
+@pytest.mark.parametrize("email", LEADING_NOWHERE)
+@pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
+def test_accounts_are_not_told_apart_by_an_answer(email: Callable[[], str], later: dict[str, str]) -> None:
+    """Status, headers and bytes are those for an address that no account has, and so are the queries."""
+    anna = somebody("10")
+    same = {"X_Request_ID": "the-same", "Idempotency_Key": "k"}
+    for api in (session_of(anna.user), bank()):
+        answers, queries = [], []
+        for address in (new_address(), email()):
+            body = {"sourceWalletId": anna.wallet_id, "targetEmail": address, "amount": "1"}
+            api.post("/transfers", {**body, "targetEmail": new_address()})  # the key or session is known now
+            with CaptureQueriesContext(connection) as captured:
+                answer = api.post("/transfers", body, **same, **later)
+            rate = ("ratelimit", "ratelimit-policy")
+            answers.append(
+                (
+                    answer.status,
+                    [item for item in answer.headers.items() if item[0] not in rate],
+                    answer.content,
+                )
+            )
+            queries.append([query["sql"].replace(address, "…") for query in captured])
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+        assert len(queries[0]) == len(queries[1]) > 0
+
+
+@pytest.mark.parametrize("email", LEADING_NOWHERE)
 def test_an_address_that_leads_nowhere_is_no_wallet_and_the_key_stays_free(
     email: Callable[[], str], unchanged: Unchanged
 ) -> None:

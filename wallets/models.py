@@ -47,6 +47,10 @@ class Users(UserManager["User"]):
         """At most one; in the words of the index."""
         return self.exclude(email="").filter(email__iexact=email)
 
+    def by_verified_email(self, email: str) -> models.QuerySet["User"]:
+        """At most one: the active account whose owner has shown that they receive mail at this address."""
+        return self.by_email(email).filter(verified_email=F("email"), is_active=True)
+
 
 class User(AbstractUser):
     """Who logs in: a person who signed up, by e-mail address, or an operator (`is_staff`), by name.
@@ -58,11 +62,18 @@ class User(AbstractUser):
     username = models.CharField(
         max_length=254, unique=True, error_messages={"unique": "Somebody has this name already."}
     )
+    # The address that was verified. It counts while it equals `email`: a changed address is unverified.
+    verified_email = models.CharField(max_length=254, blank=True, default="", db_default="")
 
     objects = Users()  # type: ignore[misc]
 
     class Meta(AbstractUser.Meta):
         db_table = "wallet_user"
+
+    @property
+    def has_verified_email(self) -> bool:
+        """Whether money can be sent to this account by its e-mail address."""
+        return bool(self.email) and self.verified_email == self.email
 
     @property
     def name(self) -> str:

@@ -164,6 +164,20 @@ def web_address(name: str, *, is_secret: bool = False) -> str:
     return _read(name, "", parse, is_secret=is_secret)
 
 
+def public_url(name: str, *, is_required: bool) -> str:
+    """Where clients reach the service: http:// or https:// and a host. Links in mails begin with it."""
+    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?"
+
+    def parse(raw: str) -> str:
+        if not raw and is_required:
+            raise ValueError("must be set, because EMAIL_URL is: links in mails begin with it")
+        if raw and not re.fullmatch(rf"https?://{host}", raw):
+            raise ValueError("must be such as https://wallets.example.com, without a path")
+        return raw
+
+    return _read(name, "", parse)
+
+
 def share(name: str, default: str) -> float:
     def parse(raw: str) -> float:
         value = float(raw)

@@ -77,9 +77,10 @@ RATE_LIMITS = {
 }
 
 # --- Mail -------------------------------------------------------------------------------------------
-MAIL = env.email("EMAIL_URL")  # None: passwords cannot be reset by mail, and no page offers it
+MAIL = env.email("EMAIL_URL")  # None: no mail is sent, so no password is reset and no address verified by one
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
+PUBLIC_URL = env.public_url("PUBLIC_URL", is_required=MAIL is not None)
 DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "walletsvc@localhost")
 
 # --- Metrics ----------------------------------------------------------------------------------------

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from playwright.sync_api import Browser
 
+from tests import mail
 from tests.browser import chromium
 from tests.browser.person import Person
 from tests.client import Api, OverHttp
@@ -35,18 +37,21 @@ class House:
     without_wallet: str  # who logs in so has none
     operator: str
     boris: Payee
+    mails: Path
 
 
 @pytest.fixture(scope="package")
-def house() -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     key = new_key(ADMIN)
     without_wallet, operator = new_person().username, new_operator("view_wallet", "view_operation").username
     # All people come from one address.
     off = {"RATE_LIMIT_SIGNUP": "off", "RATE_LIMIT_LOGIN": "off", "RATE_LIMIT_USER": "off"}
-    with running_service(API_ACCESS="key", EMAIL_URL="consolemail://", **off) as address:
+    mails = tmp_path_factory.mktemp("mails")
+    with running_service(API_ACCESS="key", EMAIL_URL=mail.url_of(mails), **off) as address:
         sender = OverHttp(address)
         boris = _sign_up(Api(sender), "Boris")
-        yield House(address, Api(sender, key), without_wallet, operator, boris)
+        mail.verify_email(address, mails, boris.email)
+        yield House(address, Api(sender, key), without_wallet, operator, boris, mails)
         sender.connection.close()
 
 
@@ -91,12 +96,13 @@ def visitor(house: House, browser: Browser) -> Iterator[Someone]:
 
 
 @pytest.fixture
-def owner(visitor: Someone, bank: Api) -> Someone:
-    """`owner("100.00")`: somebody with that much, who looks at their wallet."""
+def owner(visitor: Someone, bank: Api, house: House) -> Someone:
+    """`owner("100.00")`: the owner of a verified account with that much, on the page of their wallet."""
 
     def come(deposit: str | None = None, **options: Any) -> Person:
         person = visitor(**options)
         person.open_account()
+        mail.verify_email(house.address, house.mails, person.email)
         if deposit:
             assert bank.deposit(person.wallet_id, deposit).status == 201
         person.go_home()

@@ -7,9 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
+from tests import mail
 from tests.browser.conftest import House
 from tests.browser.person import DESK, PHONE, Person
-from tests.client import Api
 
 Way = Callable[[Person, House], None]
 
@@ -63,13 +63,49 @@ def link_that_is_too_old(anna: Person, house: House) -> None:
     anna.page.goto("/password/new/MQ/abc-def")
 
 
+def unverified_wallet(anna: Person, house: House) -> None:
+    anna.open_account()
+    anna.go_home()
+    anna.page.get_by_role("button", name="Send it again").click()
+    anna.page.get_by_role("status").get_by_role("paragraph").wait_for()
+
+
+def unverified_wallet_in_russian(anna: Person, house: House) -> None:
+    unverified_wallet(anna, house)
+    anna.page.get_by_role("button", name="Русский").click()
+    anna.page.get_by_role("button", name="Отправить ещё раз").wait_for()
+
+
+def verify_email(anna: Person, house: House) -> None:
+    anna.open_account()
+    anna.page.goto(mail.link_to_verify(house.mails, anna.email))
+
+
+def verify_email_in_russian(anna: Person, house: House) -> None:
+    verify_email(anna, house)
+    anna.page.get_by_role("button", name="Русский").click()
+    anna.page.get_by_role("button", name="Это мой адрес и мой кошелёк").wait_for()
+
+
+def email_is_verified(anna: Person, house: House) -> None:
+    verify_email(anna, house)
+    anna.page.get_by_role("button", name="This is my address and my wallet").click()
+    anna.page.get_by_role("status").get_by_role("paragraph").wait_for()
+    expect(anna.page.get_by_text("is not verified yet")).to_have_count(0)
+
+
+def verification_that_is_too_old(anna: Person, house: House) -> None:
+    anna.page.goto("/email/verify/1/abc-def")
+
+
 def empty_wallet(anna: Person, house: House) -> None:
     anna.open_account()
+    mail.verify_email(house.address, house.mails, anna.email)
     anna.go_home()
 
 
 def full_wallet(anna: Person, house: House) -> None:
-    fill(house.bank, anna)
+    fill(house, anna)
     anna.go_home()
     expect(anna.history).to_have_count(20)
 
@@ -81,7 +117,7 @@ def refused_operations(anna: Person, house: House) -> None:
 
 
 def frozen_wallet(anna: Person, house: House) -> None:
-    fill(house.bank, anna)
+    fill(house, anna)
     house.bank.patch(f"/wallets/{anna.wallet_id}", {"status": "FROZEN"})
     anna.go_home()
 
@@ -140,10 +176,11 @@ def operator(anna: Person, house: House) -> None:
     anna.page.get_by_role("link", name="To the admin").wait_for()
 
 
-def fill(bank: Api, person: Person) -> None:
+def fill(house: House, person: Person) -> None:
     """With something of everything."""
     person.open_account()
-    wallet_id = person.wallet_id
+    mail.verify_email(house.address, house.mails, person.email)
+    bank, wallet_id = house.bank, person.wallet_id
     bank.bulk(
         *[
             {
@@ -163,6 +200,8 @@ def fill(bank: Api, person: Person) -> None:
 PLACES: Final[tuple[Way, ...]] = (
     *(welcome, sign_up, sign_up_with_errors, log_in, log_in_with_an_error),
     *(forgotten, link_is_on_its_way, link_that_is_too_old),
+    *(unverified_wallet, unverified_wallet_in_russian, verify_email, verify_email_in_russian),
+    *(email_is_verified, verification_that_is_too_old),
     *(empty_wallet, full_wallet, refused_operations, frozen_wallet, russian_wallet),
     *(transfer_with_errors, review, refused, receipt),
     *(nothing_here, password, without_wallet, operator),

@@ -29,7 +29,7 @@ ADDRESS: Final = "address"
 # Attempts, by the address they come from.
 LOGIN: Final = "login"
 SIGNUP: Final = "signup"
-RESET: Final = "reset"  # mails with a new password's link, by the address they go to
+RESET: Final = "reset"  # mails with a link, by kind and the address they go to
 
 IPV6_CUSTOMER: Final = 64  # bits: what one customer of a network has
 SWEEP: Final = 600.0  # seconds between two looks for windows that are over

@@ -14,7 +14,7 @@ from django.db.models import Case, Q, When
 from django.http import HttpRequest
 from uuid_utils.compat import uuid7
 
-from wallets.access import limits
+from wallets.access import limits, verification
 from wallets.access.rights import Principal
 from wallets.ledger import keys
 from wallets.ledger.commands import Transfer
@@ -47,7 +47,7 @@ def is_email(text: str) -> bool:
 
 # --- Signing up -------------------------------------------------------------------------------------
 def sign_up(name: str, email: str, password: str) -> User:
-    """A new person, with an empty wallet in the default currency.
+    """A new person, with an empty wallet in the default currency; a link to verify the address is mailed.
 
     Raises ValidationError where the password is one that others would guess, EmailTaken where somebody has
     the address, as an e-mail address or as a name to log in with, however it is capitalised.
@@ -60,6 +60,7 @@ def sign_up(name: str, email: str, password: str) -> User:
     user.set_password(password)
     wallet_id = uuid7()  # made before the first attempt: one that was cut off after its commit is found again
     until_deadline(lambda: _create(user, wallet_id))
+    verification.send_link(user)
     return user
 
 
@@ -146,22 +147,25 @@ def main_wallet(user: User) -> Wallet | None:
 
 
 def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = None) -> UUID:
-    """Where a transfer from the source to whoever has this address goes.
+    """Where a transfer from the source to the account with this verified address goes.
 
-    That is the first of their wallets of its currency that is not closed. But what was sent under this key
-    before, as the ledger stores it, went where it went: a repeat goes there, whatever has become of wallets
-    and addresses since. A restricted caller's source has to be the owner's. Raises WalletNotFound.
+    That is the first of its wallets in the source's currency that is not closed. But a repeat under this key,
+    as the ledger stores it, goes where the first went, whatever has become of wallets and addresses since. A
+    restricted caller's source has to be the owner's.
+
+    Raises WalletNotFound, alike and after the same queries, if there is no such account, its address is not
+    verified, it is inactive, or it has no such wallet: a sender needs no more, and a guesser learns no more.
     """
     sent_to = until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
     own = {} if caller.within is None else {"owner": caller.within}
     source = Wallet.objects.filter(id=source_id, **own)
-    owners = User.objects.by_email(email).filter(is_active=True)
+    owners = User.objects.by_verified_email(email)
     wallets = Wallet.objects.filter(owner__in=owners, currency__in=source.values("currency"))
-    rank = Case(When(id=sent_to, then=0), When(status=Wallet.Status.CLOSED, then=2), default=1)
-    by_rank = wallets.order_by(rank, "created_at", "id").values_list("id", flat=True)
-    found = until_deadline(by_rank.first) or sent_to
+    payable = wallets.filter(Q(id=sent_to) | ~Q(status=Wallet.Status.CLOSED))
+    by_rank = payable.order_by(Case(When(id=sent_to, then=0), default=1), "created_at", "id")
+    found = until_deadline(by_rank.values_list("id", flat=True).first) or sent_to
     if found is None:
-        raise WalletNotFound("Nobody with this e-mail address has a wallet of this currency.")
+        raise WalletNotFound("No account with this verified e-mail address has a wallet of this currency.")
     return found
 
 

@@ -19,7 +19,7 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from wallets.access import devices
+from wallets.access import devices, verification
 from wallets.admin import confirm
 from wallets.admin.lists import address
 from wallets.models import User
@@ -77,7 +77,15 @@ class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
     form = ChangeForm
     add_form = CreationForm
     change_password_form = AdminPasswordChangeForm
-    actions_detail = ("reset_second_factor",)
+    actions_detail = ("verify_email", "reset_second_factor")
+    list_display = ("username", "email", "first_name", "last_name", "is_staff", "is_email_verified")
+    readonly_fields = ("is_email_verified",)
+    fieldsets = (
+        (None, {"fields": ("username", "password")}),
+        ("Personal info", {"fields": ("first_name", "last_name", "email", "is_email_verified")}),
+        ("Permissions", {"fields": ("is_active", "is_staff", "is_superuser", "groups", "user_permissions")}),
+        ("Important dates", {"fields": ("last_login", "date_joined")}),
+    )
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False  # what they did names them: take `active` away instead
@@ -85,9 +93,33 @@ class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
     def has_reset_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return bool(request.user.is_superuser)
 
+    @admin.display(description="e-mail verified", boolean=True)
+    def is_email_verified(self, user: User) -> bool:
+        return user.has_verified_email
+
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         user = self.get_object(request, object_id)
-        return super().get_actions_detail(request, object_id) if user and devices.is_enrolled(user) else []
+        offered = set()
+        if user and devices.is_enrolled(user):
+            offered.add("reset_second_factor")
+        if user and user.email and not user.has_verified_email:
+            offered.add("verify_email")
+        return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
+
+    @action(description="Verify e-mail", permissions=["reset"])  # type: ignore[untyped-decorator]
+    def verify_email(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """GET asks; POST records that the operator knows whose address it is, where no mail can prove it."""
+        user = self.get_object(request, object_id)
+        if user is None:
+            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return missing
+        if request.method != "POST":
+            lines = (user.email, "Money that is sent to this address will go to the wallets of this account.")
+            return confirm.ask(self, request, user, "Verify e-mail", lines)
+        if user.email and not user.has_verified_email and verification.verify(user):
+            self.log_change(request, user, f"Verified the e-mail address {user.email}")
+            messages.success(request, "Verified: money can be sent to this address.")
+        return redirect(address(user))
 
     @action(description="Reset second factor", permissions=["reset"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def reset_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:

@@ -40,6 +40,7 @@ class WalletBody(Shape):
 class PersonBody(Shape):
     name: str
     email: str
+    email_verified: bool = Field(description="Whether money can be sent to the account by its address.")
     wallet_id: UUID | None = Field(description="Their first wallet; null for who has none.")
     created_at: Time
 
@@ -269,6 +270,7 @@ def person_body(user: User, wallet: Wallet | None) -> dict[str, Any]:
     return {
         "name": user.name,
         "email": user.email,
+        "emailVerified": user.has_verified_email,
         "walletId": _text(wallet.id if wallet else None),
         "createdAt": format_time(user.date_joined),
     }

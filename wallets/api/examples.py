@@ -206,4 +206,10 @@ DEAD_LETTER_EXAMPLE = {
     },
 }
 
-PERSON_EXAMPLE = {"name": "Anna", "email": "anna@example.com", "walletId": WALLET_ID, "createdAt": TIME}
+PERSON_EXAMPLE = {
+    "name": "Anna",
+    "email": "anna@example.com",
+    "emailVerified": True,
+    "walletId": WALLET_ID,
+    "createdAt": TIME,
+}

@@ -10,11 +10,11 @@ from django.shortcuts import redirect, render
 from django.urls import reverse_lazy
 from django.utils.translation import gettext as _
 from django.views.decorators.debug import sensitive_post_parameters
-from django.views.decorators.http import require_http_methods
+from django.views.decorators.http import require_http_methods, require_POST
 
-from wallets.access import limits, people
+from wallets.access import limits, people, verification
 from wallets.access.attempts import as_told
-from wallets.pages.access import for_people
+from wallets.pages.access import for_people, user_of
 from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
 from wallets.pages.words import told
 from wallets.problems import Problem
@@ -99,8 +99,6 @@ class Forgotten(ByMail, auth.PasswordResetView):
     template_name = "pages/forgotten.html"
     form_class = ForgottenForm
     success_url = reverse_lazy("login")
-    subject_template_name = "pages/mail/forgotten_subject.txt"
-    email_template_name = "pages/mail/forgotten.txt"
 
     def form_valid(self, form: Any) -> HttpResponse:
         limits.require(limits.LOGIN, limits.network_of(self.request))
@@ -119,5 +117,34 @@ class NewPassword(ByMail, auth.PasswordResetConfirmView):
     success_url = reverse_lazy("login")
 
     def form_valid(self, form: Any) -> HttpResponse:
+        """The link in the mail has proved the address as well: it ends as one that was verified."""
+        form.user.verified_email = form.user.email  # saved with the password
         messages.success(self.request, _("Your password has been changed. Log in with it."))
         return super().form_valid(form)
+
+
+# --- Verified e-mail addresses ----------------------------------------------------------------------
+@require_http_methods(["GET", "HEAD", "POST"])
+def verify_email(request: HttpRequest, user_id: int, token: str) -> HttpResponse:
+    """GET asks, because mail scanners open links; POST verifies. A session is not needed."""
+    user = verification.find(user_id, token)
+    if user is None or request.method != "POST":
+        context = {"account": user, "can_reset": settings.MAIL is not None}
+        return render(request, "pages/verify_email.html", context)
+    if not verification.verify(user):  # an operator has just changed the address
+        return render(request, "pages/verify_email.html")
+    messages.success(request, _("Your e-mail address is verified. Money can be sent to it."))
+    return redirect("home")
+
+
+@require_POST
+@for_people
+def send_verification(request: HttpRequest) -> HttpResponse:
+    """Send the link to the address of the account again."""
+    if settings.MAIL is None:
+        raise Http404
+    user = user_of(request)
+    if user.email and not user.has_verified_email:
+        verification.send_link_again(user)
+        messages.info(request, _("A message with a link is on its way to your address."))
+    return redirect("home")

@@ -1,14 +1,12 @@
 """What people fill in. A form says what is wrong with it in the reader's language, and asks nobody else."""
 
-import logging
 import re
-import threading
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from django import db, forms
+from django import forms
 from django.conf import settings
 from django.contrib.auth.forms import (
     AuthenticationForm,
@@ -16,19 +14,20 @@ from django.contrib.auth.forms import (
     PasswordResetForm,
     SetPasswordForm,
 )
+from django.contrib.auth.tokens import default_token_generator
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
-from django.utils import translation
+from django.urls import reverse
+from django.utils.encoding import force_bytes
+from django.utils.http import urlsafe_base64_encode
 from django.utils.translation import get_language, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from wallets import money
-from wallets.access import attempts, people
+from wallets.access import attempts, mails, people
 from wallets.models import User, Wallet
 from wallets.pages.words import KINDS
 from wallets.problems import Problem
-
-logger = logging.getLogger(__name__)
 
 TOO_MANY: Final = _("Too many attempts. Wait a little and try again.")
 
@@ -103,27 +102,20 @@ class NewPasswordForm(PageForm, SetPasswordForm):  # type: ignore[type-arg]
 
 
 class ForgottenForm(PageForm, PasswordResetForm):
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        """Beside the request: how long it takes would tell whether somebody has the address."""
-        threading.Thread(target=self._send, args=[get_language(), args, kwargs], name="mail").start()
+    def save(self, *_: Any, **__: Any) -> None:
+        """In the background: how long it takes would tell whether an account has the address."""
+        email = self.cleaned_data["email"]
+        mails.in_background(lambda: self._send(email))
 
-    def get_users(self, email: str) -> Any:
+    def _send(self, email: str) -> None:
+        for user in self.get_users(email):
+            uid, token = urlsafe_base64_encode(force_bytes(user.pk)), default_token_generator.make_token(user)
+            mails.send(user, "forgotten", reverse("new_password", args=[uid, token]))
+
+    def get_users(self, email: str) -> list[User]:
         """In the words of the index. Only ASCII is an address here: nothing else can be taken for one."""
         users = User.objects.by_email(email) if people.is_email(email) else User.objects.none()
-        return (user for user in users.filter(is_active=True) if user.has_usable_password())
-
-    def send_mail(self, *args: Any, **kwargs: Any) -> None:
-        db.connection.close()  # gives it back to the pool: the mail server may take its time
-        super().send_mail(*args, **kwargs)
-
-    def _send(self, language: str, args: Any, kwargs: Any) -> None:
-        try:
-            with translation.override(language):
-                super().save(*args, **kwargs)
-        except db.Error as error:
-            logger.warning("a password could not be reset: %s", error)
-        finally:
-            db.connection.close()  # gives it back to the pool
+        return [user for user in users.filter(is_active=True) if user.has_usable_password()]
 
 
 # --- What -----------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
     try:
         found = wallet_of(to, form.wallet.id, sender, sender.stored_key(str(form.cleaned_data["key"])))
     except WalletNotFound:
-        message = _("Nobody with this address has a wallet in %(currency)s.")
+        message = _("No verified account with this address has a wallet in %(currency)s.")
         form.add_error("to", message % {"currency": form.wallet.currency})
         return None
     if found == form.wallet.id:

@@ -4,6 +4,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 from uuid import UUID
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, QueryDict, StreamingHttpResponse
 from django.shortcuts import render
 from django.utils import timezone
@@ -56,6 +57,7 @@ def _page(request: HttpRequest, wallet: Wallet) -> HttpResponse:
         "history": form,
         "operations": operations,
         "older": older,
+        "can_send_mail": settings.MAIL is not None,
         "filters": urlencode({name: request.GET.get(name, "") for name in form.fields}),
     }
     return render(request, "pages/wallet.html", context)
