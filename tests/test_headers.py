@@ -37,7 +37,7 @@ EVIL = {"Host": "evil.example"}
         ("GET", "/api/v1/nope", HTML, 404, Area.API, PRIVATE),
         ("GET", "/api/v1/docs", HTML, 404, Area.API, PRIVATE),
         ("GET", "/api/v1/wallets", EVIL, 400, Area.API, PRIVATE),
-        ("GET", "/api/schema", {}, 200, Area.API, PRIVATE),
+        ("GET", "/api/schema", {}, 200, Area.API, "public, max-age=60"),
         ("GET", "/api/docs", HTML, 200, Area.DOCS, PRIVATE),
         ("GET", "/api/redoc", HTML, 200, Area.DOCS, PRIVATE),
         ("GET", "/livez", {}, 200, Area.API, PRIVATE),

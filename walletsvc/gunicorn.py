@@ -58,7 +58,10 @@ def post_fork(_master: Any, worker: Any) -> None:
 
 
 def post_worker_init(_worker: Any) -> None:
-    """What was loaded stays: it is not looked through for garbage again."""
+    """What was loaded stays: it is not looked through for garbage again. So does the OpenAPI document."""
+    from wallets.api.document import documents
+
+    documents()
     if settings.METRICS:
         from wallets.observability import metrics
 

@@ -2,16 +2,17 @@
 
 from django.contrib import admin
 from django.urls import include, path, re_path
-from drf_spectacular.views import SpectacularAPIView, SpectacularRedocView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from wallets import health
+from wallets.api.document import Schema
 from wallets.observability import exposition
 from wallets.pages.errors import nothing_here
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),
-    path("api/schema", SpectacularAPIView.as_view(), name="schema"),
+    path("api/schema", Schema.as_view(), name="schema"),
     path(
         "api/docs",
         SpectacularSwaggerView.as_view(url_name="schema", renderer_classes=[TemplateHTMLRenderer]),

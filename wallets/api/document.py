@@ -1,0 +1,114 @@
+"""GET /api/schema: the OpenAPI document as bytes, built once in each process.
+
+Building it takes more than half a second of CPU, half of that for YAML. A worker builds it when it starts
+(walletsvc/gunicorn.py), before it accepts connections. No request waits for it, and no thread competes with
+the event loop for the interpreter. Outside the server, as in tests, the first request builds it.
+"""
+
+import gzip
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+
+import orjson
+from django.http import HttpResponse
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.renderers import OpenApiYamlRenderer
+from rest_framework.request import Request
+
+from wallets.access.authentication import Anybody
+from wallets.api.endpoint import Endpoint
+from wallets.api.renderers import JSONRenderer
+from wallets.api.wallets import matches
+from wallets.ledger.gather import once
+from wallets.problems import FieldError, NotAcceptable, ValidationError
+
+YAML: Final = "yaml"
+JSON: Final = "json"
+FORMATS: Final = {  # by media type; the first is the answer to */*
+    "application/vnd.oai.openapi": YAML,
+    "application/yaml": YAML,
+    "application/vnd.oai.openapi+json": JSON,
+    "application/json": JSON,
+}
+BY_FORMAT: Final = {YAML: "application/vnd.oai.openapi", JSON: "application/json"}
+CACHE_CONTROL: Final = "public, max-age=60"  # seconds; as for static files
+_Q_ZERO: Final = re.compile(r"q=0(\.0*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One format of the document."""
+
+    plain: bytes
+    compressed: bytes
+    digest: str
+
+    def tag(self, coding: str) -> str:
+        """A strong ETag: other bytes have another, and so has the same document compressed."""
+        return f'"{self.digest}-{coding}"'
+
+
+def build() -> dict[str, Document]:
+    """The document by format. The bytes are the same in every process with the same settings."""
+    schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
+    yaml = OpenApiYamlRenderer().render(schema, renderer_context={})  # type: ignore[no-untyped-call]
+    return {YAML: _document(yaml), JSON: _document(orjson.dumps(schema))}
+
+
+def _document(content: bytes) -> Document:
+    return Document(content, gzip.compress(content, mtime=0), sha256(content).hexdigest()[:32])
+
+
+documents: Final = once(build)
+
+
+class Schema(Endpoint):
+    """/api/schema"""
+
+    authentication_classes = [Anybody]
+    permission_classes = []
+    schema = None  # the document does not describe itself
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """The media type: by `format`, or by Accept."""
+        return JSONRenderer(), _media_type(request)  # the renderer is for problems
+
+    def get(self, request: Request) -> HttpResponse:
+        media_type: str = request.accepted_media_type
+        document = documents()[FORMATS[media_type]]
+        is_compressed = accepts_gzip(request.META.get("HTTP_ACCEPT_ENCODING", ""))
+        tag = document.tag("gzip" if is_compressed else "identity")
+        headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL, "Vary": "Accept, Accept-Encoding"}
+        if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag):
+            return HttpResponse(status=304, headers=headers)
+        if is_compressed:
+            headers["Content-Encoding"] = "gzip"
+        content = document.compressed if is_compressed else document.plain
+        return HttpResponse(content, content_type=media_type, headers=headers)
+
+
+def _media_type(request: Request) -> str:
+    """Raises ValidationError for an unknown `format`, NotAcceptable if Accept allows none of ours."""
+    asked = request.query_params.get("format")
+    if asked is None:
+        preferred: str | None = request._request.get_preferred_type(list(FORMATS))
+        if preferred is None:
+            raise NotAcceptable("The document can be given as YAML or JSON.")
+        return preferred
+    try:
+        return BY_FORMAT[asked]
+    except KeyError:
+        raise ValidationError(
+            errors=[FieldError("format", "unknown_value", "must be yaml or json")]
+        ) from None
+
+
+def accepts_gzip(header: str) -> bool:
+    """Whether an Accept-Encoding header names gzip with a weight above zero."""
+    for item in header.lower().split(","):
+        coding, _, weight = item.partition(";")
+        if coding.strip() == "gzip":
+            return not _Q_ZERO.fullmatch(weight.strip())
+    return False
