@@ -10,6 +10,8 @@ from django.core.management import execute_from_command_line
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "walletsvc.settings")
+    # It is for requests: a command, such as verify_ledger, takes as long as it needs.
+    os.environ["STATEMENT_TIMEOUT_SECONDS"] = "off"
     try:
         execute_from_command_line(sys.argv)
     except ImproperlyConfigured as error:

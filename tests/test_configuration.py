@@ -153,7 +153,12 @@ def test_a_malformed_value_stops_the_start_and_is_named(name: str, value: str) -
 
 
 def test_the_server_tells_a_malformed_value_in_one_line_too() -> None:
-    assert_told_in_one_line(run(SERVE, REQUIRED | {"WORKERS": "0"}), "WORKERS='0': must be at least 1")
+    for name, value in (
+        ("WORKERS", "0"),
+        ("STATEMENT_TIMEOUT_SECONDS", "0"),
+        ("STATEMENT_TIMEOUT_SECONDS", "on"),
+    ):
+        assert_told_in_one_line(run(SERVE, REQUIRED | {name: value}), f"{name}='{value}': ")
 
 
 @pytest.mark.parametrize("command", [MANAGE, SERVE], ids=["manage.py", "gunicorn"])

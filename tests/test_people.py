@@ -317,7 +317,7 @@ def test_a_login_that_nobody_can_have_is_one_that_nobody_has(api: Api, login: st
 
 
 def test_whatever_the_browser_says_of_itself_a_failed_login_is_answered(api: Api) -> None:
-    headers = {"User_Agent": "x" * 3000, "Accept": "*/*, " + "x/y, " * 1000}
+    headers = {"User_Agent": "x" * 3000, "Accept": "*/*, " + "x/y, " * 190}
     body = {"email": new_address(), "password": "wrong"}
     path = f"/login?a=%00%FF&{'b' * 3000}=1"
     assert api.post(path, body, **headers).code == "invalid_credentials"

@@ -50,6 +50,9 @@ def to_problem(error: Exception) -> Problem:
     if isinstance(error, db.OperationalError | db.InterfaceError):
         if isinstance(error.__cause__, postgres.LockNotAvailable):
             return problems.TooManyRequests("The wallet was busy for too long; nothing was applied.")
+        if is_query_timeout(error):
+            logger.warning("a query was cut off after STATEMENT_TIMEOUT_SECONDS")
+            return problems.QueryTimeout()
         logger.warning("the database failed: %s", error)
         return problems.Unavailable()
     for kind, problem in _DRF.items():
@@ -57,6 +60,11 @@ def to_problem(error: Exception) -> Problem:
             return problem()
     logger.error("unexpected error", exc_info=error)
     return problems.InternalError()
+
+
+def is_query_timeout(error: Exception) -> bool:
+    """Whether the database ended the statement: it took longer than STATEMENT_TIMEOUT_SECONDS."""
+    return isinstance(error.__cause__, postgres.QueryCanceled)
 
 
 def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpResponse:

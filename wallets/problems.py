@@ -216,6 +216,12 @@ class Unavailable(Problem):
     headers = {"Retry-After": "1"}
 
 
+class QueryTimeout(Problem):
+    code, status, title = "query_timeout", 503, "The database took too long for this request"
+    default_detail = "Ask for less, or later. With an idempotency key the request is safe to repeat."
+    headers = {"Retry-After": "10"}
+
+
 # The rules' own refusals by code: a recorded rejection is answered again from its row.
 REJECTIONS: dict[str, type[Problem]] = {
     problem.code: problem

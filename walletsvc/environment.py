@@ -86,13 +86,19 @@ def number(name: str, default: int, minimum: int = 0) -> int:
 
 
 def seconds(name: str, default: float) -> float:
-    def parse(raw: str) -> float:
-        value = float(raw)
-        if not SHORTEST <= value < float("inf"):
-            raise ValueError(f"must be at least {SHORTEST}")
-        return value
+    return _read(name, default, _seconds)
 
-    return _read(name, default, parse)
+
+def timeout(name: str, default: str) -> float | None:
+    """Seconds, or `off` for none."""
+    return _read(name, default, lambda raw: None if raw == "off" else _seconds(raw))
+
+
+def _seconds(raw: str) -> float:
+    value = float(raw)
+    if not SHORTEST <= value < float("inf"):
+        raise ValueError(f"must be at least {SHORTEST}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import SuspiciousOperation
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.middleware.csrf import CsrfViewMiddleware
 from django.middleware.locale import LocaleMiddleware
@@ -23,7 +24,7 @@ from uuid_utils.compat import uuid7
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from wallets.apps import give_back_connection
-from wallets.errors import problem_response, to_problem
+from wallets.errors import is_query_timeout, problem_response, to_problem
 from wallets.observability import current
 from wallets.observability.logs import outcome_of
 from wallets.observability.metrics import count_request
@@ -33,6 +34,8 @@ from wallets.problems import BadRequest, MethodNotAllowed, PayloadTooLarge, Prob
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
+MAX_ACCEPT_LENGTH: Final = 1000  # browsers send about 150
+MAX_FORM_BYTES: Final = 65_536  # the longest form is one of the admin's, with metadata and a reason
 BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -169,6 +172,10 @@ class Problems:
             return problem_response(request, BadRequest())
         if area_of(request) in PEOPLES and _is_too_long(request):
             return answer_to(request, PayloadTooLarge())
+        if (
+            len(request.META.get("HTTP_ACCEPT", "")) > MAX_ACCEPT_LENGTH
+        ):  # it is parsed type by type, and sorted
+            return answer_to(request, BadRequest(f"Accept has at most {MAX_ACCEPT_LENGTH} characters."))
         response = self.get_response(request)
         if area_of(request) is Area.PAGES and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = response.get("Allow", "")
@@ -177,14 +184,19 @@ class Problems:
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        if area_of(request) is Area.ADMIN and not isinstance(error, Problem):
+        if area_of(request) is Area.ADMIN and not _is_of_the_request(error):
             return None
         return answer_to(request, error)
 
 
+def _is_of_the_request(error: Exception) -> bool:
+    """Whether it is no fault of ours, which Django reports to operators on its own page."""
+    return isinstance(error, Problem | SuspiciousOperation) or is_query_timeout(error)
+
+
 def _is_too_long(request: HttpRequest) -> bool:
     """Of a form, whatever kind it is; the API says it of bodies itself."""
-    return int(request.META.get("CONTENT_LENGTH") or 0) > settings.MAX_BODY_BYTES
+    return int(request.META.get("CONTENT_LENGTH") or 0) > min(settings.MAX_BODY_BYTES, MAX_FORM_BYTES)
 
 
 def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:

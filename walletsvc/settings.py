@@ -176,9 +176,20 @@ TEMPLATES = [
 # --- Database ---------------------------------------------------------------------------------------
 OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", 10)
 LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", 0.5)
+STATEMENT_TIMEOUT = env.timeout("STATEMENT_TIMEOUT_SECONDS", "5")
 
 
-def _database(**options: object) -> dict[str, object]:
+def _statement_timeout(seconds: float) -> str:
+    return f" -c statement_timeout={int(seconds * 1000)}" if STATEMENT_TIMEOUT else ""
+
+
+# The database ends a request's statement before the watch of wallets/ledger/recovery.py cuts the connection,
+# which would leave the statement running. The watch cuts off a batch first; then its commands run again.
+_OF_REQUESTS = _statement_timeout(min(STATEMENT_TIMEOUT or 0, OPERATION_DEADLINE / 2))
+_OF_BATCHES = _statement_timeout(2 * OPERATION_DEADLINE)
+
+
+def _database(statement_timeout: str, **options: object) -> dict[str, object]:
     """The database with a connection policy. An answer means durable, whatever the server's default.
 
     Nobody waits long for a lock: what needs it is tried again until OPERATION_DEADLINE. Nobody keeps one long
@@ -189,7 +200,7 @@ def _database(**options: object) -> dict[str, object]:
         "application_name": "walletsvc",
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
         "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
-        f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}"
+        f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}{statement_timeout}"
         # Nor does a host that has vanished keep the locks of its sessions,
         " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
         # or us waiting, should it be the database's.
@@ -217,9 +228,9 @@ _POOL = {
 _OWN = {"server_side_binding": True, "prepare_threshold": 3}
 DATABASES = {
     # The pool keeps the connections, and health checks replace those that a restarted database has cut.
-    "default": _database(pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
-    "ledger": _database(**_OWN) | {"CONN_MAX_AGE": None},
-    "reader": _database(**_OWN) | {"CONN_MAX_AGE": None},
+    "default": _database(_OF_REQUESTS, pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
+    "ledger": _database(_OF_BATCHES, **_OWN) | {"CONN_MAX_AGE": None},
+    "reader": _database(_OF_REQUESTS, **_OWN) | {"CONN_MAX_AGE": None},
 }
 # Liquibase owns the schema: there is nothing for Django to migrate, of no application.
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}

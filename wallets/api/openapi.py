@@ -122,6 +122,7 @@ ANY_REQUEST: tuple[type[Problem], ...] = (
     problems.Forbidden,
     problems.TooManyRequests,
     problems.Unavailable,
+    problems.QueryTimeout,
 )
 # What is for everybody.
 ANYBODY = tuple(

@@ -45,6 +45,7 @@ REFUSALS: Final = {
         "That was too much at once, and nothing was done. Wait a little and try again."
     ),
     "unavailable": gettext_lazy("We cannot be reached at the moment. Send the form again: it counts once."),
+    "query_timeout": gettext_lazy("We cannot be reached at the moment. Send the form again: it counts once."),
 }
 UNKNOWN: Final = gettext_lazy("Something went wrong on our side. It has been noted.")
 BAD: Final = gettext_lazy("That cannot be asked for.")
