@@ -226,7 +226,7 @@ def test_every_form_that_is_sent_counts_for_its_address(settings: LazySettings) 
     for response in (client.post(CODE, {"code": right_code(user)}), send_login(client, user)):
         assert response.status_code == 429
         assert int(response["Retry-After"]) > 0
-        assert "More than 3 in 3600 seconds; try again later." in text_of(response)
+        assert "Wait a little and try again." in text_of(response)
     assert not may_enter(client)
     assert device_of(user).last_t == -1
 

@@ -1,14 +1,54 @@
 """Forms to guess with. How often one may be sent is limited, for the address that it comes from."""
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 from django.core.validators import MaxLengthValidator
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from wallets.access import limits, people
-from wallets.problems import Problem, TooManyRequests
+from wallets.errors import to_problem
+from wallets.problems import PayloadTooLarge, Problem, TooManyRequests
+
+View = Callable[..., HttpResponseBase]
+
+MAX_FORM_BYTES: Final = 16_384  # a password of 1,024 characters, each in twelve bytes, and a token
+
+
+def counted(limit: str) -> Callable[[View], View]:
+    """Decorate the view of a form to guess with: count what is sent before its body is read.
+
+    The check against forms of other sites reads the body, so it comes after the count.
+    """
+
+    def decorate(view: View) -> View:
+        protected = csrf_protect(view)
+
+        @csrf_exempt
+        @wraps(view)
+        def count_first(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+            if request.method == "POST":
+                limits.require(limit, limits.network_of(request))
+                _read_form(request)
+            return protected(request, *args, **kwargs)
+
+        return count_first
+
+    return decorate
+
+
+def _read_form(request: HttpRequest) -> None:
+    """Raises a Problem if the form is too long or cannot be read."""
+    if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_FORM_BYTES:
+        raise PayloadTooLarge(f"A form has at most {MAX_FORM_BYTES} bytes.")
+    try:
+        request.POST  # noqa: B018
+    except Exception as error:
+        raise to_problem(error) from None
 
 
 class Attempt(forms.Form):
@@ -17,7 +57,6 @@ class Attempt(forms.Form):
 
     def clean(self) -> dict[str, Any] | None:
         try:
-            limits.require(limits.LOGIN, limits.network_of(self.request))
             return super().clean()
         except Problem as problem:
             self.problem = problem

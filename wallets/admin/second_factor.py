@@ -22,8 +22,8 @@ from django.views.decorators.csrf import csrf_protect
 from django.views.decorators.http import require_POST
 from django_otp.plugins.otp_totp.models import TOTPDevice, default_key
 
-from wallets.access import devices, people
-from wallets.access.attempts import as_told
+from wallets.access import devices, limits, people
+from wallets.access.attempts import as_told, counted
 from wallets.admin.attempts import CodeForm, EnrolForm
 from wallets.models import User
 
@@ -68,6 +68,7 @@ def ask(request: HttpRequest) -> HttpResponse:
 
 
 # --- Between password and pages ---------------------------------------------------------------------
+@counted(limits.LOGIN)
 @for_operators
 def code(request: HttpRequest) -> HttpResponse:
     if devices.suffices(request):
@@ -79,6 +80,7 @@ def code(request: HttpRequest) -> HttpResponse:
     return as_told(_page(request, "code", title="Second factor", form=form), form.problem)
 
 
+@counted(limits.LOGIN)
 @for_operators
 def enrol(request: HttpRequest) -> HttpResponse:
     """A first device, or another one in its place."""

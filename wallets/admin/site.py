@@ -8,10 +8,11 @@ from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.contrib.auth.views import LogoutView
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.decorators import method_decorator
 from unfold.sites import UnfoldAdminSite
 
 from wallets.access import devices, limits
-from wallets.access.attempts import as_told
+from wallets.access.attempts import as_told, counted
 from wallets.admin import second_factor, start
 from wallets.admin.attempts import LoginForm
 
@@ -23,6 +24,7 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
     def has_permission(self, request: HttpRequest) -> bool:
         return bool(super().has_permission(request)) and devices.suffices(request)
 
+    @method_decorator(counted(limits.LOGIN))
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         """The first step; who has made it is led to the second, from every page that they ask for."""
         if request.method == "GET" and super().has_permission(request) and not self.has_permission(request):

@@ -1,7 +1,10 @@
 """Many commands in one request."""
 
+import re
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from rest_framework.request import Request
@@ -13,8 +16,8 @@ from wallets.access.authentication import principal
 from wallets.api import openapi
 from wallets.api.bodies import operation_body, transfer_body
 from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, named
-from wallets.api.requests import idempotency_key, read
-from wallets.api.shapes import MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
+from wallets.api.requests import check, idempotency_key, read_object
+from wallets.api.shapes import MAX_BULK, MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
 from wallets.apps import give_back_connection
 from wallets.errors import to_problem
 from wallets.keyed_requests import record
@@ -25,15 +28,20 @@ from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
 AT_ONCE: Final = 100
+CHECKED_AT_ONCE: Final = 50
+_OF_OPERATION: Final = re.compile(r"operations\.(\d+)(.*)", re.DOTALL)
 T = TypeVar("T")
 
 
 class Operations(Endpoint):
     """/operations"""
 
+    max_body_bytes = sys.maxsize  # MAX_BODY_BYTES alone
+    max_values = 30_000  # 30 for each of 1,000 operations
+
     @openapi.post_operations
     def post(self, request: Request) -> Response:
-        asked = read(request, BulkToPost)
+        asked = _read(request)
         commands = list(_giving_way(_commands(request, asked)))
         who = principal(request)
         for command in commands:
@@ -45,6 +53,34 @@ class Operations(Endpoint):
         results = list(_giving_way(_result(outcome, request) for outcome in outcomes))
         is_replay = all(result["replayed"] for result in results)
         return Response({"results": results}, headers=REPLAYED if is_replay else {})
+
+
+def _read(request: Request) -> BulkToPost:
+    """The body, checked a few operations at a time, and refused with the first of these that are wrong."""
+    fields = read_object(request)
+    items = fields.get("operations")
+    if not isinstance(items, list) or not 0 < len(items) <= MAX_BULK:
+        return check(BulkToPost, fields)
+    parts = [
+        _checked(fields | {"operations": items[start : start + CHECKED_AT_ONCE]}, start)
+        for start in range(0, len(items), CHECKED_AT_ONCE)
+    ]
+    checked = [operation for part in parts for operation in part.operations]
+    return parts[0].model_copy(update={"operations": checked})
+
+
+def _checked(part: dict[str, Any], start: int) -> BulkToPost:
+    """Raises ValidationError with the places of operations in the whole body: the part begins at `start`."""
+    time.sleep(0)  # a thousand wrong operations would keep other requests waiting
+    try:
+        return check(BulkToPost, part)
+    except ValidationError as problem:
+        raise ValidationError(errors=[_moved(error, start) for error in problem.errors]) from None
+
+
+def _moved(error: FieldError, by: int) -> FieldError:
+    match = _OF_OPERATION.fullmatch(error.field)
+    return error if match is None else replace(error, field=f"operations.{int(match[1]) + by}{match[2]}")
 
 
 def _giving_way(items: Iterable[T]) -> Iterator[T]:

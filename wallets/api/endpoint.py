@@ -27,6 +27,9 @@ _RENDERER = JSONRenderer()
 
 class Endpoint(APIView):
     http_method_names = ["get", "head", "post", "patch", "delete"]
+    # Of a body, before it is parsed (wallets/api/requests.py). MAX_BODY_BYTES bounds the length everywhere.
+    max_body_bytes = 65_536  # texts and metadata take 20,000 with every character escaped
+    max_values = 2_100  # 4,096 bytes of metadata hold fewer
 
     @property
     def default_response_headers(self) -> dict[str, str]:

@@ -6,8 +6,10 @@ without it would not, and no change of a key invalidates it.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, Protocol, Self, TypeVar
+from itertools import accumulate
+from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 from django.db.models import Model, Q, QuerySet
@@ -26,6 +28,7 @@ class Row(Protocol):
     created_at: datetime
 
 
+MAX_TEXT_BYTES: Final = 524_288  # of a page; with 500 rows of 500 bytes besides it stays below a megabyte
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -83,11 +86,9 @@ class Page(Generic[QueryT]):
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
         """The rows of this page, newest first, and the cursor of the next one."""
-        page = list(self._after_cursor(rows)[: self.query.limit + 1])
-        if len(page) <= self.query.limit:
-            return page, None
-        page.pop()
-        return page, self._cursor_after(page[-1])
+        found = list(self._after_cursor(rows)[: self.query.limit + 1])
+        page = found[: min(self.query.limit, _fitting(found))]
+        return page, self._cursor_after(page[-1]) if len(page) < len(found) else None
 
     def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
         if isinstance(self._cursor, Moment):
@@ -115,6 +116,17 @@ class NumberedPage(Page[QueryT]):
 
     def _cursor_after(self, row: Any) -> str:
         return Number(list_name=self._list_name, filters=self._filters, id=row.id).encode()
+
+
+def _fitting(rows: Sequence[Any]) -> int:
+    """How many of the rows are a page: at least one, and then while their texts are not too long together."""
+    lengths = accumulate(_text_length(row) for row in rows)
+    return max(1, sum(length <= MAX_TEXT_BYTES for length in lengths))
+
+
+def _text_length(row: Any) -> int:
+    """The bytes that a client chose: metadata has up to 4,096, a description up to 500 characters."""
+    return len(orjson.dumps((getattr(row, "metadata", None), getattr(row, "description", None))))
 
 
 def single(parameters: QueryDict) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Signing up, logging in, and what is one's own."""
 
-from typing import Final, cast
+from typing import ClassVar, Final, cast
 
 from django.contrib import auth
 from rest_framework.request import Request
@@ -20,29 +20,40 @@ from wallets.problems import WalletNotFound
 NEWEST: Final = 20  # operations that come with one's wallet
 
 
-class SignUp(Endpoint):
-    """/signup"""
+class Attempt(Endpoint):
+    """What a client sends to become known. It is counted before its body is read."""
 
     authentication_classes = [Anybody]
+    max_body_bytes = 16_384  # a password of 1,024 characters, each escaped, is 12 KiB
+    max_values = 20
+    limit: ClassVar[str]
+
+    def check_throttles(self, request: Request) -> None:
+        super().check_throttles(request)
+        self.headers.update(limits.require(self.limit, limits.network_of(request._request)))
+
+
+class SignUp(Attempt):
+    """/signup"""
+
+    limit = limits.SIGNUP
 
     @openapi.sign_up
     def post(self, request: Request) -> Response:
         asked = read(request, PersonToSignUp)
-        self.headers.update(limits.require(limits.SIGNUP, limits.network_of(request._request)))
         user = people.sign_up(asked.name, asked.email, asked.password)
         people.begin_session(request._request, user)
         return Response(_person(user), status=201, headers={"Location": "/api/v1/me"})
 
 
-class LogIn(Endpoint):
+class LogIn(Attempt):
     """/login"""
 
-    authentication_classes = [Anybody]
+    limit = limits.LOGIN
 
     @openapi.log_in
     def post(self, request: Request) -> Response:
         asked = read(request, Credentials)
-        self.headers.update(limits.require(limits.LOGIN, limits.network_of(request._request)))
         return Response(_person(people.log_in(request._request, asked.email, asked.password)))
 
 

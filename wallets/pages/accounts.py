@@ -13,13 +13,14 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from wallets.access import limits, people, verification
-from wallets.access.attempts import as_told
+from wallets.access.attempts import as_told, counted
 from wallets.pages.access import for_people, user_of
 from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
 from wallets.pages.words import told
 from wallets.problems import Problem
 
 
+@counted(limits.SIGNUP)
 @sensitive_post_parameters("password")
 @require_http_methods(["GET", "HEAD", "POST"])
 def sign_up(request: HttpRequest) -> HttpResponse:
@@ -29,7 +30,6 @@ def sign_up(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         asked = form.cleaned_data
         try:
-            limits.require(limits.SIGNUP, limits.network_of(request))
             user = people.sign_up(asked["name"], asked["email"], asked["password"])
         except Problem as problem:
             form.refuse(problem, told(problem))
@@ -60,6 +60,9 @@ class LogIn(auth.LoginView):
         return as_told(super().form_invalid(form), form.problem)
 
 
+log_in = counted(limits.LOGIN)(LogIn.as_view())
+
+
 class LogOut(auth.LogoutView):
     next_page = "login"
 
@@ -70,17 +73,13 @@ class ChangePassword(auth.PasswordChangeView):
     form_class = ChangePasswordForm
     success_url = reverse_lazy("home")
 
-    def post(self, *args: Any, **kwargs: Any) -> HttpResponse:
-        """The old password can be guessed here as well."""
-        limits.require(limits.LOGIN, limits.network_of(self.request))
-        return super().post(*args, **kwargs)
-
     def form_valid(self, form: Any) -> HttpResponse:
         messages.success(self.request, _("Your password has been changed. Other devices are logged out."))
         return super().form_valid(form)
 
 
-change_password = for_people(ChangePassword.as_view())
+# The old password can be guessed here as well.
+change_password = counted(limits.LOGIN)(for_people(ChangePassword.as_view()))
 
 
 # --- Forgotten passwords ----------------------------------------------------------------------------
@@ -101,13 +100,15 @@ class Forgotten(ByMail, auth.PasswordResetView):
     success_url = reverse_lazy("login")
 
     def form_valid(self, form: Any) -> HttpResponse:
-        limits.require(limits.LOGIN, limits.network_of(self.request))
         limits.require(limits.RESET, form.cleaned_data["email"].lower())
         messages.info(
             self.request,
             _("If somebody has signed up with this address, a message with a link is on its way there."),
         )
         return super().form_valid(form)
+
+
+forgotten = counted(limits.LOGIN)(Forgotten.as_view())
 
 
 class NewPassword(ByMail, auth.PasswordResetConfirmView):

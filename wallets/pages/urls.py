@@ -10,10 +10,10 @@ from wallets.pages import accounts, transfers, wallet
 urlpatterns = [
     path("", wallet.home, name="home"),
     path("signup", accounts.sign_up, name="signup"),
-    path("login", accounts.LogIn.as_view(), name="login"),
+    path("login", accounts.log_in, name="login"),
     path("logout", accounts.LogOut.as_view(), name="logout"),
     path("password", accounts.change_password, name="password"),
-    path("password/forgotten", accounts.Forgotten.as_view(), name="forgotten"),
+    path("password/forgotten", accounts.forgotten, name="forgotten"),
     path("password/new/<uidb64>/<token>", accounts.NewPassword.as_view(), name="new_password"),
     path("email/verify/<int:user_id>/<token>", accounts.verify_email, name="verify_email"),
     path("email/verify", accounts.send_verification, name="send_verification"),
