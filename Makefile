@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages run test faults campaign fuzz browser bench loadtest restore-drill alone check formatted format lint \
+.PHONY: help messages run test faults campaign fuzz browser bench request-costs loadtest restore-drill alone check formatted format lint \
 	types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
@@ -45,6 +45,9 @@ browser: .venv/ready ## the tests of the pages in a Chromium, alone
 
 bench: .venv/ready ## measure the service beside its yardsticks, seven minutes; ARGS="hot naive" picks, ARGS=--help
 	@$(PYTHON) -m loadtest.bench $(ARGS)
+
+request-costs: .venv/ready ## measure the most expensive request found for each endpoint; ARGS=--all shows all of them
+	@$(PYTHON) -m loadtest.request_costs $(ARGS)
 
 loadtest: .venv/ready ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
 	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)
