@@ -13,6 +13,8 @@ from tests.keys import PASSWORD
 from tests.people import FORM, somebody
 from tests.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 
 class Unreadable:
     """A body that fails the test if it is read."""

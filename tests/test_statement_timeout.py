@@ -13,6 +13,8 @@ from tests.keys import new_operator
 from tests.people import MODEL_BACKEND, somebody
 from tests.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 
 def test_database_ends_statements_of_requests_and_bounds_batches(settings: LazySettings) -> None:
     shown = {}
