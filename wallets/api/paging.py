@@ -12,6 +12,7 @@ from itertools import accumulate
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
+import orjson
 from django.db.models import Model, Q, QuerySet
 from django.http import QueryDict
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer

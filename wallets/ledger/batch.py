@@ -1,8 +1,8 @@
 """The commands of one transaction, one after the other on the locked books. Nothing here asks the database.
 
 A command meets, in this order: its wallets exist, its own for who sends it; its key and its id are new (else
-the first answer again, or IdempotencyKeyReused: always for an outcome that is not for its caller); its hold is
-one of its wallet; rules.py.
+the first answer again, or IdempotencyKeyReused: always for an outcome that is not for its caller); its hold
+is one of its wallet; rules.py.
 """
 
 from collections.abc import Iterable, Sequence
