@@ -252,6 +252,9 @@ WEBHOOK_TARGETS = env.choice("WEBHOOK_TARGETS", "public", ("public", "any"))
 API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
+DATA_UPLOAD_MAX_NUMBER_FIELDS = (
+    300  # of a form or query; a list in the admin has 200 rows to choose from at most
+)
 FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]  # nobody uploads files
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.access.authentication.ApiAccess"],

@@ -6,14 +6,14 @@ without it would not, and no change of a key invalidates it.
 
 import base64
 import binascii
-from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
 import orjson
-from django.db.models import Model, Q, QuerySet
+from django.db.models import Func, IntegerField, Model, Q, QuerySet, TextField, Value
+from django.db.models.functions import Cast
 from django.http import QueryDict
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
@@ -29,7 +29,9 @@ class Row(Protocol):
     created_at: datetime
 
 
-MAX_TEXT_BYTES: Final = 524_288  # of a page; with 500 rows of 500 bytes besides it stays below a megabyte
+LONG_TEXTS: Final = frozenset(("metadata", "description"))  # 4,096 bytes, and 500 characters
+MAX_TEXT_BYTES: Final = 262_144  # of them, in a page
+ROWS_OF_ANY_LENGTH: Final = 50  # are not measured
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -87,9 +89,25 @@ class Page(Generic[QueryT]):
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
         """The rows of this page, newest first, and the cursor of the next one."""
-        found = list(self._after_cursor(rows)[: self.query.limit + 1])
-        page = found[: min(self.query.limit, _fitting(found))]
-        return page, self._cursor_after(page[-1]) if len(page) < len(found) else None
+        wanted = self._after_cursor(rows)
+        most = self._fitting(wanted)
+        page = list(wanted[: most + 1])
+        if len(page) <= most:
+            return page, None
+        page.pop()
+        return page, self._cursor_after(page[-1])
+
+    def _fitting(self, rows: QuerySet[ModelT]) -> int:
+        """How many rows the page has at most: fewer than asked for if their texts are long.
+
+        The database measures them: to read the metadata of 500 rows takes longer than a page may.
+        """
+        names = {field.name for field in rows.model._meta.get_fields()} & LONG_TEXTS
+        if self.query.limit <= ROWS_OF_ANY_LENGTH or not names:
+            return self.query.limit
+        length = sum((_octets(name) for name in sorted(names)), start=Value(0))
+        lengths = rows.annotate(text_length=length).values_list("text_length", flat=True)
+        return max(1, sum(total <= MAX_TEXT_BYTES for total in accumulate(lengths[: self.query.limit])))
 
     def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
         if isinstance(self._cursor, Moment):
@@ -119,15 +137,8 @@ class NumberedPage(Page[QueryT]):
         return Number(list_name=self._list_name, filters=self._filters, id=row.id).encode()
 
 
-def _fitting(rows: Sequence[Any]) -> int:
-    """How many of the rows are a page: at least one, and then while their texts are not too long together."""
-    lengths = accumulate(_text_length(row) for row in rows)
-    return max(1, sum(length <= MAX_TEXT_BYTES for length in lengths))
-
-
-def _text_length(row: Any) -> int:
-    """The bytes that a client chose: metadata has up to 4,096, a description up to 500 characters."""
-    return len(orjson.dumps((getattr(row, "metadata", None), getattr(row, "description", None))))
+def _octets(name: str) -> Func:
+    return Func(Cast(name, TextField()), function="octet_length", output_field=IntegerField())
 
 
 def single(parameters: QueryDict) -> dict[str, str]:
