@@ -20,7 +20,7 @@ from rest_framework.request import Request
 from wallets.access.authentication import Anybody
 from wallets.api.endpoint import Endpoint
 from wallets.api.renderers import JSONRenderer
-from wallets.api.wallets import matches
+from wallets.api.requests import names_tag
 from wallets.ledger.gather import once
 from wallets.problems import FieldError, NotAcceptable, ValidationError
 
@@ -81,7 +81,7 @@ class Schema(Endpoint):
         is_compressed = accepts_gzip(request.META.get("HTTP_ACCEPT_ENCODING", ""))
         tag = document.tag("gzip" if is_compressed else "identity")
         headers = {"ETag": tag, "Cache-Control": CACHE_CONTROL, "Vary": "Accept, Accept-Encoding"}
-        if matches(request.META.get("HTTP_IF_NONE_MATCH"), tag):
+        if names_tag(request.META.get("HTTP_IF_NONE_MATCH"), tag):
             return HttpResponse(status=304, headers=headers)
         if is_compressed:
             headers["Content-Encoding"] = "gzip"

@@ -11,7 +11,6 @@ from itertools import accumulate
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
 from uuid import UUID
 
-import orjson
 from django.db.models import Func, IntegerField, Model, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
 from django.http import QueryDict
