@@ -106,7 +106,8 @@ class Page(Generic[QueryT]):
             return self.query.limit
         length = sum((_octets(name) for name in sorted(names)), start=Value(0))
         lengths = rows.annotate(text_length=length).values_list("text_length", flat=True)
-        return max(1, sum(total <= MAX_TEXT_BYTES for total in accumulate(lengths[: self.query.limit])))
+        fitting: int = sum(total <= MAX_TEXT_BYTES for total in accumulate(lengths[: self.query.limit]))
+        return max(1, fitting)
 
     def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
         if isinstance(self._cursor, Moment):
