@@ -26,6 +26,7 @@ TESTS = Path(__file__).parent
 PAGES = sorted((TESTS.parent / "docs").rglob("*.md"))
 PAGE = (TESTS.parent / "docs" / "api.md").read_text()
 WITHOUT_REFUSALS = {"POST /logout", "GET /me"}  # of their own
+DECISION = problems.RejectedByOperator  # the reason of an operation; no request is answered with it
 EVERYWHERE = {"bad_request", "not_found", "method_not_allowed", "internal_error"}  # of no one request
 
 Row = tuple[str, int]
@@ -98,9 +99,11 @@ def test_the_page_and_the_document_list_the_same_refusals_in_the_same_order(
 def test_every_problem_is_on_the_page_with_its_status() -> None:
     shown = {*ANY_REQUEST, *ANY_BODY, *ANY_TIME, *(row for rows in SECTIONS.values() for row in rows)}
     kinds = problems.Problem.__subclasses__()
+    answers = [kind for kind in kinds if kind is not DECISION]
     # A refusal of one of many is a 409 of all.
-    assert {(kind.code, kind.status) for kind in kinds} <= shown
-    assert {code for code, _ in shown} == {kind.code for kind in kinds}
+    assert {(kind.code, kind.status) for kind in answers} <= shown
+    assert {code for code, _ in shown} == {kind.code for kind in answers}
+    assert f"`{DECISION.code}`" in PAGE
 
 
 def test_the_page_says_which_request_needs_which_scope() -> None:
@@ -146,7 +149,7 @@ def test_what_comes_after_the_key_is_in_the_order_of_the_rules(request_line: str
 
 def test_the_table_of_the_rules_is_read_whole() -> None:
     assert len(codes_of_rules()) == len(re.findall(r"^ *\d+\. ", str(rules.__doc__), re.MULTILINE)) > 10
-    assert set(problems.REJECTIONS) | {"validation_error"} == set(codes_of_rules())
+    assert set(problems.REJECTIONS) - {DECISION.code} | {"validation_error"} == set(codes_of_rules())
 
 
 # --- The order before the rules ---------------------------------------------------------------------

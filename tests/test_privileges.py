@@ -63,7 +63,7 @@ CHANGEABLE: Final[dict[str, set[str]]] = {
         *("status", "label", "metadata", "owner_id", "overdraft_limit", "max_balance"),
     },
     "hold": {"status", "captured_amount", "operation_id", "ended_at"},
-    "inbox": {"position"},
+    "inbox": {"position", "attempts", "last_error", "next_attempt_at", "set_aside_at"},
     "api_key": {"revoked_at", "last_used_at"},
     "axes_accesslog": {"logout_time"},
 }
@@ -117,6 +117,15 @@ def test_no_column_may_be_changed_but_what_the_table_says(server: Connection) ->
     assert {(table, privilege): set(columns) for table, privilege, columns in granted} == {
         (table, "UPDATE"): columns for table, columns in CHANGEABLE.items()
     }
+
+
+def test_the_failures_of_the_inbox_may_be_counted_and_not_set_back(server: Connection) -> None:
+    granted = server.execute(
+        "SELECT array(SELECT privilege FROM unnest(%s::text[]) AS privilege"
+        "             WHERE has_sequence_privilege(%s, 'inbox_failures', privilege))",
+        [["USAGE", "SELECT", "UPDATE"], APPLICATION],
+    ).fetchone()
+    assert granted == (["USAGE", "SELECT"],)
 
 
 def test_nobody_else_is_granted_anything_and_nobody_may_hand_it_on(server: Connection) -> None:

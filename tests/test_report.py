@@ -303,7 +303,7 @@ def test_the_command_tells_programs_all_of_it(api: Api, on_a_day: datetime) -> N
     busy = {"walletId": wallet_id, "label": "till 7", "currency": "EUR", "operations": 2, "volume": "1234.50"}
     with subscribed("http://127.0.0.1:1/", is_enabled=False) as subscriber:
         body = told("--since", "1h")
-    assert body.pop("inbox").keys() == {"entries", "oldestSeconds"}
+    assert body.pop("inbox").keys() == {"entries", "oldestSeconds", "setAside"}
     [standing] = [it for it in body.pop("subscribers") if it["name"] == subscriber.name]
     assert standing.keys() == {"name", "isEnabled", "lagSeconds", "parked", "dead"}
     assert (standing["isEnabled"], standing["parked"], standing["dead"]) == (False, 0, 0)

@@ -313,6 +313,10 @@ class InboxEntry(models.Model):
     actor = models.CharField(max_length=200, db_default="")
     created_at = models.DateTimeField()
     sees_target = models.BooleanField(null=True)  # whether its caller may read the other wallet
+    attempts = models.IntegerField(db_default=0)  # that failed
+    last_error = models.CharField(max_length=500, db_default="")
+    next_attempt_at = models.DateTimeField(null=True)  # not before; null: at once
+    set_aside_at = models.DateTimeField(null=True)  # the last attempt failed: an operator decides
 
     class Meta:
         db_table = "inbox"

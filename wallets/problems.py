@@ -175,6 +175,12 @@ class InsufficientFunds(Problem):
     code, status, title = "insufficient_funds", 409, "The wallet has less available than the amount"
 
 
+class RejectedByOperator(Problem):
+    """A decision, not an answer: the operation was accepted asynchronously, and could not be carried out."""
+
+    code, status, title = "rejected_by_operator", 409, "An operator rejected the operation"
+
+
 class TooManyWebhooks(Problem):
     code, status, title = "too_many_webhooks", 409, "There are as many webhooks as there may be"
 
@@ -236,5 +242,6 @@ REJECTIONS: dict[str, type[Problem]] = {
         InsufficientFunds,
         BalanceLimitExceeded,
         TargetCannotReceive,
+        RejectedByOperator,
     )
 }

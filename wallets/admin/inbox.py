@@ -1,31 +1,78 @@
-"""What was accepted for later and waits, to look at: what is carried out next comes first."""
+"""Operations that were accepted asynchronously and wait. Those that are set aside, an operator decides on."""
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, Final
+from uuid import UUID
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
+from django.db import OperationalError, transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.safestring import SafeString
+from django.utils.text import Truncator
 from django.utils.timesince import timesince
-from unfold.contrib.filters.admin import ChoicesDropdownFilter
+from unfold.contrib.filters.admin import ChoicesDropdownFilter, DropdownFilter
+from unfold.decorators import action
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminTextareaWidget
 
+from wallets.admin import confirm
 from wallets.admin.lists import TimeFilter, address, link_to, parse_id, unbroken
 from wallets.admin.operations import present
-from wallets.admin.rows import OfWallet, operation_link, wallet_link
+from wallets.admin.rows import OfWallet, operation_link, optional_time, wallet_link
+from wallets.errors import to_problem
+from wallets.ledger import inbox_failures
+from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside
 from wallets.models import Hold, InboxEntry, Operation
+from wallets.problems import Problem
 
 MAX_COUNTED: Final = 100_000  # entries; beyond, how many more is not worth a longer look
+FAILURE: Final = ("attempts", "last_error", "next_attempt", "set_aside")
+NOT_SET_ASIDE: Final = (
+    "The entry is no longer set aside: it was retried or decided meanwhile. Nothing was done."
+)
+CANNOT_BE_REJECTED: Final = "The ledger cannot record the rejection, so the entry stays set aside. {}"
+
+
+class StateFilter(DropdownFilter):  # type: ignore[misc]
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Sequence[tuple[str, str]]:
+        return [("waiting", "Waiting"), ("set-aside", "Set aside")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        if self.value() in ("waiting", "set-aside"):
+            return queryset.filter(set_aside_at__isnull=self.value() == "waiting")
+        return queryset
+
+
+class CommentForm(forms.Form):
+    comment = forms.CharField(
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget({"rows": 3}),
+        help_text="Stays in the audit trail, with your name. The client reads rejected_by_operator.",
+    )
 
 
 @admin.register(InboxEntry)
 class InboxAdmin(OfWallet):
+    actions_detail = ("retry", "reject")
+    has_history = True
     ordering = ("position",)
     search_help_text = "Operation or wallet id, or wallet id and key"
     list_before_template = "admin/wallets/inboxentry/waiting.html"
-    list_display = ("created", "waits", "type", "moved", "of", "target", "actor")
-    list_filter = (("type", ChoicesDropdownFilter), ("created_at", TimeFilter))
+    list_display = (
+        *("created", "waits", "type", "moved", "of", "target", "actor"),
+        *("attempts", "error", "set_aside"),
+    )
+    list_filter = (StateFilter, ("type", ChoicesDropdownFilter), ("created_at", TimeFilter))
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -38,18 +85,103 @@ class InboxAdmin(OfWallet):
             (None, {"fields": ("id", "wallet", "type", "moved", *links)}),
             ("Who, why and when", {"fields": ("actor", "description", "created", "waits")}),
             ("The client's", {"fields": ("client_key", "metadata")}),
+            *([("Failed attempts", {"fields": FAILURE})] if obj and obj.attempts else []),
         ]
 
     def _get_obj_does_not_exist_redirect(
         self, request: HttpRequest, opts: Any, object_id: str
     ) -> HttpResponse:
-        """Who opens an entry that was carried out meanwhile is led to its operation."""
+        """An entry that was decided meanwhile leads to its operation."""
         entry_id = parse_id(object_id)
         if entry_id and (done := Operation.objects.filter(id=entry_id).first()):
-            messages.info(request, "It has been carried out.")
+            messages.info(request, f"It has been decided: it is {done.status}.")
             return redirect(address(done))
         missing: HttpResponse = super()._get_obj_does_not_exist_redirect(request, opts, object_id)
         return missing
+
+    # --- What an operator can do --------------------------------------------------------------------
+    def has_decide_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Whether the operator may decide on entries: that is about money, as adjusting a wallet is."""
+        return self.has_view_permission(request) and request.user.has_perm("wallets.adjust_wallet")
+
+    def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
+        entry = self.get_object(request, unquote(object_id))
+        is_set_aside = entry is not None and entry.set_aside_at is not None
+        return super().get_actions_detail(request, object_id) if is_set_aside else []
+
+    @action(description="Retry", permissions=["decide"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    def retry(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """GET asks; POST has the workers try the entry again."""
+        entry = self._set_aside_entry(request, object_id)
+        if isinstance(entry, HttpResponse):
+            return entry
+        if request.method == "POST":
+            return self._do(request, entry, inbox_failures.retry, "Retried")
+        lines = (
+            f"{entry.type} {entry.id}, set aside after {entry.attempts} attempts",
+            "The workers try it again, in its old place: before later entries of its wallets that wait.",
+        )
+        return confirm.ask(self, request, entry, "Retry", lines)
+
+    @action(description="Reject", permissions=["decide"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    def reject(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """GET asks for a comment; POST decides: the operation is REJECTED. That is final."""
+        entry = self._set_aside_entry(request, object_id)
+        if isinstance(entry, HttpResponse):
+            return entry
+        form = CommentForm(request.POST.dict() if request.method == "POST" else None)
+        if form.is_valid():
+            done = f"Rejected: {form.cleaned_data['comment']}"
+            return self._do(request, entry, inbox_failures.reject, done)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "Reject",
+            "opts": self.opts,
+            "original": entry,
+            "form": form,
+            "back": address(entry),
+        }
+        return TemplateResponse(request, "admin/wallets/inboxentry/reject.html", context)
+
+    def _set_aside_entry(self, request: HttpRequest, object_id: str) -> InboxEntry | HttpResponse:
+        entry: InboxEntry | None = self.get_object(request, unquote(object_id))
+        if entry is None:
+            missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            return missing
+        if entry.set_aside_at is None:
+            messages.warning(request, NOT_SET_ASIDE)
+            return redirect(address(entry))
+        return entry
+
+    def _do(
+        self, request: HttpRequest, entry: InboxEntry, deed: Callable[[UUID], None], done: str
+    ) -> HttpResponse:
+        """Do it and record it in the audit trail, in one transaction. A decided entry leads to its result."""
+        try:
+            with transaction.atomic():
+                deed(entry.id)
+                self.log_change(request, entry, done)
+            messages.success(request, f"{done}.")
+        except NotSetAside:
+            messages.warning(request, NOT_SET_ASIDE)
+        except CannotBeRejected as error:
+            messages.error(request, CANNOT_BE_REJECTED.format(error))
+        except (Problem, OperationalError) as error:
+            messages.error(request, to_problem(error).detail)
+        return redirect(address(entry))
+
+    # --- How it looks -------------------------------------------------------------------------------
+    @admin.display(description="error")
+    def error(self, entry: InboxEntry) -> str | None:
+        return Truncator(entry.last_error).chars(60) or None
+
+    @admin.display(description="next attempt (UTC)")
+    def next_attempt(self, entry: InboxEntry) -> SafeString | None:
+        return None if entry.set_aside_at else optional_time(entry.next_attempt_at)
+
+    @admin.display(description="set aside (UTC)")
+    def set_aside(self, entry: InboxEntry) -> SafeString | None:
+        return optional_time(entry.set_aside_at)
 
     @admin.display(description="accepted (UTC)")
     def created(self, entry: InboxEntry) -> SafeString:
@@ -71,18 +203,25 @@ class InboxAdmin(OfWallet):
     def reverses(self, entry: InboxEntry) -> SafeString | None:
         if entry.reverses_id is None:
             return None
-        return operation_link(Operation.objects.select_related("wallet").get(id=entry.reverses_id))
+        original = Operation.objects.select_related("wallet").filter(id=entry.reverses_id).first()
+        return operation_link(original) if original else unbroken(str(entry.reverses_id))
 
 
 def waiting() -> dict[str, Any]:
-    """How many wait, as far as it is worth counting, and for how long the oldest has."""
-    entries = InboxEntry.objects.order_by("position")
-    length = entries[:MAX_COUNTED].count()
+    """How many wait, how many are set aside, and for how long the oldest has waited."""
+    entries = InboxEntry.objects.filter(set_aside_at=None).order_by("position")
     oldest = entries.first()
     return {
-        "waiting": f"more than {MAX_COUNTED}" if length == MAX_COUNTED else length,
+        "waiting": _count(entries),
+        "set_aside": _count(InboxEntry.objects.exclude(set_aside_at=None)),
         "oldest": age(oldest) if oldest else None,
     }
+
+
+def _count(entries: QuerySet[InboxEntry]) -> str:
+    """Their number, as far as it is worth counting."""
+    length = entries[:MAX_COUNTED].count()
+    return f"more than {MAX_COUNTED}" if length == MAX_COUNTED else str(length)
 
 
 def age(entry: InboxEntry) -> str:

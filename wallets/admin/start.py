@@ -80,6 +80,8 @@ def _inbox(made: Report) -> Tile:
     if waiting is None:
         return Tile("Inbox")
     remark = f"the oldest for {_age(waiting.oldest)}" if waiting.oldest is not None else "nothing waits"
+    if waiting.set_aside:
+        return Tile("Inbox", f"{waiting.entries:,}", f"{remark}; {waiting.set_aside:,} set aside", DOUBTFUL)
     return Tile("Inbox", f"{waiting.entries:,}", remark)
 
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from wallets.ledger import keys, rules
-from wallets.ledger.commands import PERSON, Capture, Command, Hold, Reversal, Void
+from wallets.ledger.commands import PERSON, Capture, Command, Hold, Rejection, Reversal, Void
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
 from wallets.ledger.tables import PENDING, Acceptance, Record
 from wallets.ledger.value import value
@@ -25,6 +25,7 @@ from wallets.problems import (
     HoldNotFound,
     IdempotencyKeyReused,
     Problem,
+    RejectedByOperator,
     ValidationError,
     WalletNotFound,
 )
@@ -101,6 +102,8 @@ class Batch:
             return WalletNotFound()
         if again := self._answer_again(command, wallet):
             return again
+        if isinstance(command, Rejection):
+            return self._refuse(command, command.amount, RejectedByOperator(), self._time_for(command))
         if command.counterparty_id is not None and command.counterparty_id not in self.books.wallets:
             return WalletNotFound("There is no such target wallet.")
         if isinstance(command, Capture | Void) and not self._is_of_wallet(command):
@@ -158,10 +161,7 @@ class Batch:
         if isinstance(verdict, ValidationError):
             return verdict  # a question of form: it leaves no trace, and its key stays free
         if isinstance(verdict, Problem):
-            record = _rejection(command, rules.amount_of(self.books, command), verdict, at)
-            self._record([record])
-            verdict.operation_id = record.id
-            return verdict
+            return self._refuse(command, rules.amount_of(self.books, command), verdict, at)
         rules.enter(self.books, command, verdict, at)
         records = [_record(command, entry, at) for entry in verdict]
         self.written += records
@@ -171,6 +171,13 @@ class Batch:
             self.counterparts[counterpart.transfer_id] = counterpart
         shown, hold = self._shown(counterpart, command), self._hold_after(command)
         return Posted(records[0], wallet.currency, counterpart=shown, hold=hold)
+
+    def _refuse(self, command: Command, amount: Decimal, problem: Problem, at: datetime) -> Problem:
+        """Record the refusal; return it with the id of its operation."""
+        record = _rejection(command, amount, problem, at)
+        self._record([record])
+        problem.operation_id = record.id
+        return problem
 
     def _accept(self, command: Command, wallet: WalletState) -> Outcome:
         if refusal := rules.form_refusal(command, wallet.currency):
@@ -330,7 +337,7 @@ def _takes_rest(command: Command) -> bool | None:
     """Whether it is left to us how much; None where it cannot be."""
     if isinstance(command, Capture | Reversal | Void):
         return _asked(command) is None
-    return None
+    return command.takes_rest if isinstance(command, Rejection) else None
 
 
 def _links(command: Command) -> tuple[UUID | None, UUID | None, datetime | None]:
@@ -342,6 +349,8 @@ def _links(command: Command) -> tuple[UUID | None, UUID | None, datetime | None]
             return None, command.original.id, None
         case Hold():
             return None, None, command.expires_at
+        case Rejection():
+            return command.hold_id, command.reverses_id, None
     return None, None, None
 
 

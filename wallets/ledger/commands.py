@@ -145,6 +145,35 @@ class Reversal(Command):
 
 
 @keyword_value
+class Rejection(Command):
+    """An operator's decision to refuse an operation that was accepted asynchronously.
+
+    It has the fields of the inbox entry. A hold, an operation or a second wallet that they refer to need not
+    exist: only the entry's own wallet is locked.
+    """
+
+    type = "REJECTION"
+    accepted_type: str
+    amount: Decimal
+    target_id: UUID | None = None
+    hold_id: UUID | None = None
+    reverses_id: UUID | None = None
+    takes_rest: bool | None = None
+
+    @property
+    def operation_type(self) -> str:
+        return self.accepted_type
+
+    @property
+    def counterparty_id(self) -> UUID | None:
+        return self.target_id
+
+    @property
+    def wallet_ids(self) -> tuple[UUID, ...]:
+        return (self.wallet_id,)
+
+
+@keyword_value
 class Together:
     """Commands of which all are carried out or none."""
 

@@ -1,7 +1,8 @@
 """Operations that were accepted for later: carried out in their order, by any number of processes at once.
 
 An entry leaves the inbox in the transaction that writes its operation: a crash loses and doubles nothing.
-Wallet by wallet the order in which they were accepted is kept, over both wallets of a transfer.
+Wallet by wallet the order in which they were accepted is kept, over both wallets of a transfer. Which wallets
+come first: inbox_claim.py. What becomes of an entry that cannot be carried out: inbox_failures.py.
 """
 
 import logging
@@ -13,33 +14,36 @@ from typing import Any, Final
 from uuid import UUID
 
 from django import db
-from django.db import DEFAULT_DB_ALIAS, connection, transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 
 from wallets.ledger import origins, recovery
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Capture, Command, Reversal, Transfer
 from wallets.ledger.execute import execute
-from wallets.ledger.tables import AS_OPERATION, Record, Tables, record
+from wallets.ledger.inbox_claim import Entry, Turns, claim_again, rows
+from wallets.ledger.inbox_failures import record_attempt, record_failure, remove
+from wallets.ledger.tables import Record, Tables
 
 logger = logging.getLogger(__name__)
 
 HELD_UP: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
+FULL: Final = 1 << 20  # entries that a drain carries out together while all is well: all that it claims
 
-_CLAIM: Final = f"""
-    SELECT position, coalesce(sees_target, false), {AS_OPERATION} FROM inbox
-    WHERE NOT wallet_id = ANY(%(held_up)s::uuid[])
-        AND (counterparty_id IS NULL OR NOT counterparty_id = ANY(%(held_up)s::uuid[]))
-    ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
-"""  # noqa: S608
-# Of each wallet, the first entry that we have not claimed: ours that come after it have to wait.
+_WAITING: Final = """
+    SELECT count(*) FILTER (WHERE set_aside_at IS NULL),
+        clock_timestamp() - min(created_at) FILTER (WHERE set_aside_at IS NULL),
+        count(set_aside_at)
+    FROM inbox
+"""
+# Of each wallet, the first waiting entry that this worker has not claimed: its entries after that one wait.
 _FIRST_OF_OTHERS: Final = """
     SELECT asked, (
         SELECT min(position) FROM (
-            (SELECT position FROM inbox WHERE wallet_id = asked AND NOT id = ANY(%(claimed)s::uuid[])
-             ORDER BY position LIMIT 1)
+            (SELECT position FROM inbox WHERE wallet_id = asked AND set_aside_at IS NULL
+                AND NOT id = ANY(%(claimed)s::uuid[]) ORDER BY position LIMIT 1)
             UNION ALL
-            (SELECT position FROM inbox WHERE counterparty_id = asked AND NOT id = ANY(%(claimed)s::uuid[])
-             ORDER BY position LIMIT 1)
+            (SELECT position FROM inbox WHERE counterparty_id = asked AND set_aside_at IS NULL
+                AND NOT id = ANY(%(claimed)s::uuid[]) ORDER BY position LIMIT 1)
         ) AS theirs
     )
     FROM unnest(%(wallets)s::uuid[]) AS asked
@@ -51,11 +55,12 @@ class Waiting:
     """How much lies in the inbox."""
 
     entries: int
-    oldest: timedelta | None  # how long the one that came first has been there
+    oldest: timedelta | None  # how long the first of them has been there
+    set_aside: int  # further entries, which wait for an operator
 
 
 def waiting() -> Waiting:
-    return Waiting(*_rows("SELECT count(*), clock_timestamp() - min(created_at) FROM inbox", [])[0])
+    return Waiting(*rows(_WAITING, [])[0])
 
 
 def drain(most: int) -> int:
@@ -70,29 +75,51 @@ class Drain:
     carried out: else a long queue of one of them would be all that it ever sees. All are forgotten at once.
     One by one, the first of two wallets would be looked at while the second is passed over, with the transfer
     between them that comes before everything else of both, and so on for ever.
+
+    An entry may end the database connection, or the process, each time that it is carried out. So a `careful`
+    drain, as that of a new process, and every drain after a lost connection begins with one entry, whose
+    attempt is committed before: it counts as failed unless it succeeds. Then the drain doubles the number of
+    entries with each run.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, careful: bool = False) -> None:
+        self._turns = Turns()
         self._held_up: set[UUID] = set()
         self._forget_at = 0.0
+        self._trial = 1 if careful else FULL  # entries that are carried out together at most
 
     def run(self, most: int) -> int:
         """Carry out up to `most` of the entries that come first, and return how many.
 
-        None where the inbox is empty or all that is left is held up. Raises django.db.Error where the
-        database is away: then the transaction happened as a whole or not at all.
+        None if the inbox is empty or all that is left is held up. Raises django.db.Error if the database is
+        away: then the transaction happened as a whole or not at all.
         """
+        try:
+            return self._run(most)
+        except Exception:
+            self._trial = 1
+            raise
+
+    def _run(self, most: int) -> int:
+        done: list[Entry] = []
         with transaction.atomic():
-            claimed = _claim(most, self._passed_over())
-            ready = _locked(_whose_turn_it_is(claimed))
-            try:
-                done = _carry_out(ready)
-            except Exception as error:
-                if recovery.is_away(error):
-                    raise
-                logger.warning("%d of the inbox failed together, now one by one: %r", len(ready), error)
-                done = _in_order(ready, _is_carried_out)
-        self._pass_over(claimed, done)
+            claimed = self._turns.claim(most, self._passed_over())
+            turn = _whose_turn_it_is(claimed)
+            # Locked here, a single entry's wallets are most likely free in the next transaction too: a wallet
+            # that another transaction has locked for long costs no attempt.
+            tried = _locked(turn[: self._trial])
+            if self._trial > 1:
+                done = _carried_out(tried)
+            else:
+                for entry in tried:
+                    record_attempt(entry)
+        if tried and self._trial == 1:
+            with transaction.atomic():
+                done = _in_order(_locked(_again(tried)), _is_carried_out)
+        postponed = turn[self._trial :]
+        if tried:
+            self._trial = min(self._trial * 2, FULL)
+        self._pass_over(claimed, turn, {entry.id for entry in [*done, *postponed]})
         return len(done)
 
     def _passed_over(self) -> list[UUID]:
@@ -100,9 +127,15 @@ class Drain:
             self._held_up = set()
         return list(self._held_up)
 
-    def _pass_over(self, claimed: Sequence["_Entry"], done: Sequence["_Entry"]) -> None:
-        left = {entry.position for entry in claimed}.difference(entry.position for entry in done)
-        held_up = {wallet for entry in claimed if entry.position in left for wallet in entry.wallet_ids}
+    def _pass_over(self, claimed: Sequence[Entry], turn: Sequence[Entry], settled: Collection[UUID]) -> None:
+        """An entry that was claimed in its wallet's turn alone, too early, says nothing of its wallets."""
+        tried = {entry.id for entry in turn}
+        held_up = {
+            wallet_id
+            for entry in claimed
+            if entry.id not in settled and (entry.is_oldest or entry.id in tried)
+            for wallet_id in entry.wallet_ids
+        }
         if held_up and not self._held_up:
             self._forget_at = time.monotonic() + HELD_UP
         self._held_up |= held_up
@@ -112,24 +145,7 @@ class _NoTrace(Exception):
     """An entry that would leave the inbox without an operation."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    position: int
-    sees_target: bool  # whether its caller may read the other wallet
-    operation: Record
-
-    @property
-    def wallet_ids(self) -> list[UUID]:
-        both = (self.operation.wallet_id, self.operation.counterparty_id)
-        return [wallet_id for wallet_id in both if wallet_id]
-
-
-def _claim(most: int, held_up: Collection[UUID]) -> list[_Entry]:
-    rows = _rows(_CLAIM, {"most": most, "held_up": held_up})
-    return [_Entry(row[0], row[1], record(row[2:])) for row in rows]
-
-
-def _in_order(entries: Sequence[_Entry], is_free: Callable[[_Entry], bool]) -> list[_Entry]:
+def _in_order(entries: Sequence[Entry], is_free: Callable[[Entry], bool]) -> list[Entry]:
     """Those that are free, and come after none of the same wallet that is not."""
     free, waits = [], set[UUID]()
     for entry in entries:
@@ -140,19 +156,22 @@ def _in_order(entries: Sequence[_Entry], is_free: Callable[[_Entry], bool]) -> l
     return free
 
 
-def _whose_turn_it_is(claimed: list[_Entry]) -> list[_Entry]:
-    """Those before which nothing waits for one of their wallets, unless we carry it out as well."""
+def _whose_turn_it_is(claimed: list[Entry]) -> list[Entry]:
+    """The due entries before which no entry of their wallets waits, except others of these."""
     if not claimed:
         return []
-    ids = [entry.operation.id for entry in claimed]
-    first = dict(_rows(_FIRST_OF_OTHERS, {"claimed": ids, "wallets": list(_wallets(claimed))}))
+    ids = [entry.id for entry in claimed]
+    first = dict(rows(_FIRST_OF_OTHERS, {"claimed": ids, "wallets": list(_wallets(claimed))}))
     return _in_order(
         claimed,
-        lambda entry: all((first[wallet] or entry.position) >= entry.position for wallet in entry.wallet_ids),
+        lambda entry: (
+            entry.is_due
+            and all((first[wallet] or entry.position) >= entry.position for wallet in entry.wallet_ids)
+        ),
     )
 
 
-def _locked(entries: list[_Entry]) -> list[_Entry]:
+def _locked(entries: list[Entry]) -> list[Entry]:
     """Those whose wallets could be locked in time. All wallets are, at once, so that nothing deadlocks."""
     if not entries:
         return []
@@ -169,7 +188,24 @@ def _locked(entries: list[_Entry]) -> list[_Entry]:
     return entries
 
 
-def _carry_out(entries: list[_Entry]) -> list[_Entry]:
+def _again(tried: Sequence[Entry]) -> list[Entry]:
+    """Lock the entries in a new transaction, as they were claimed: their attempt is counted already."""
+    locked = {entry.id for entry in claim_again([entry.id for entry in tried])}
+    return [entry for entry in tried if entry.id in locked]
+
+
+def _carried_out(entries: list[Entry]) -> list[Entry]:
+    """Carry out the entries together, or if that fails one by one; return those that were carried out."""
+    try:
+        return _carry_out(entries)
+    except Exception as error:
+        if recovery.is_away(error):
+            raise
+        logger.warning("%d of the inbox failed together, now one by one: %r", len(entries), error)
+        return _in_order(entries, _is_carried_out)
+
+
+def _carry_out(entries: list[Entry]) -> list[Entry]:
     if not entries:
         return []
     with transaction.atomic():
@@ -178,29 +214,30 @@ def _carry_out(entries: list[_Entry]) -> list[_Entry]:
             # All that leaves no trace was asked before it was accepted; without one it must not leave.
             if not isinstance(outcome, Posted) and not getattr(outcome, "operation_id", None):
                 raise _NoTrace(f"it came to {outcome!r}")
-        _remove([entry.operation.id for entry in entries])
+        remove([entry.id for entry in entries])
     return entries
 
 
-def _is_carried_out(entry: _Entry) -> bool:
-    """Carry out this one. What cannot be carried out holds up its wallets, and nobody else."""
+def _is_carried_out(entry: Entry) -> bool:
+    """Carry out this one. If it cannot be, its wallets wait for the next attempt, until it is set aside."""
     try:
         _carry_out([entry])
     except Exception as error:
         if recovery.is_away(error):
             raise
-        logger.error("the inbox's %s cannot be carried out: %r", entry.operation.id, error)
+        then = "is set aside" if record_failure(entry, error) else "is tried again"
+        logger.error("the inbox's %s cannot be carried out and %s: %r", entry.id, then, error)
         return False
     return True
 
 
-def _wallets(entries: Sequence[_Entry]) -> set[UUID]:
+def _wallets(entries: Sequence[Entry]) -> set[UUID]:
     return {wallet_id for entry in entries for wallet_id in entry.wallet_ids}
 
 
-def _command(entry: _Entry) -> Command:
+def _command(entry: Entry) -> Command:
     """What was accepted, as it was asked for. Its id needs no lock: it has been taken since then."""
-    accepted = entry.operation
+    accepted = entry.accepted()
     common: dict[str, Any] = {
         "wallet_id": accepted.wallet_id,
         "id": accepted.id,
@@ -220,15 +257,3 @@ def _command(entry: _Entry) -> Command:
     if accepted.counterparty_id:
         return Transfer(target_id=accepted.counterparty_id, amount=accepted.amount, **common)
     return COMMANDS[accepted.type](amount=accepted.amount, **common)
-
-
-def _remove(ids: list[UUID]) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM inbox WHERE id = ANY(%s::uuid[])", [ids])
-
-
-def _rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(sql, parameters)
-        rows: list[tuple[Any, ...]] = cursor.fetchall()
-        return rows

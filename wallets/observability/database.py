@@ -11,7 +11,7 @@ from typing import Any, Final
 from django import db
 from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from prometheus_client import Metric
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from wallets.events.subscribers import Standing, standings
@@ -24,8 +24,12 @@ MOST: Final = 100_000  # entries of the inbox that are counted
 
 _INBOX: Final = """
     SELECT
-        (SELECT count(*) FROM (SELECT FROM inbox LIMIT %s) AS counted),
-        extract(epoch FROM clock_timestamp() - (SELECT created_at FROM inbox ORDER BY position LIMIT 1))
+        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NULL LIMIT %(most)s) AS counted),
+        extract(epoch FROM clock_timestamp() - (
+            SELECT created_at FROM inbox WHERE set_aside_at IS NULL ORDER BY position LIMIT 1
+        )),
+        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NOT NULL LIMIT %(most)s) AS counted),
+        (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM inbox_failures)
 """
 _CHECK: Final = """
     SELECT extract(epoch FROM ended_at), wallets, differences FROM ledger_check ORDER BY id DESC LIMIT 1
@@ -55,12 +59,20 @@ class Database(Collector):
 
 
 def _inbox(cursor: Any) -> Iterator[Metric]:
-    cursor.execute(_INBOX, [MOST])
-    entries, age = cursor.fetchone()
+    cursor.execute(_INBOX, {"most": MOST})
+    entries, age, set_aside, failures = cursor.fetchone()
     yield _gauge(
         "walletsvc_inbox_entries", f"Operations that wait in the inbox, counted up to {MOST}", entries
     )
     yield _gauge("walletsvc_inbox_age_seconds", "How long the one that came first has been there", age or 0)
+    yield _gauge(
+        "walletsvc_inbox_set_aside",
+        f"Entries of the inbox that were set aside and wait for an operator, counted up to {MOST}",
+        set_aside,
+    )
+    yield CounterMetricFamily(
+        "walletsvc_inbox_failures", "Attempts to carry out an entry of the inbox that failed", value=failures
+    )
 
 
 def _last_check(cursor: Any) -> Iterator[Metric]:

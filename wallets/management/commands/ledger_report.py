@@ -101,7 +101,11 @@ def _inbox_body(made: Report) -> dict[str, Any] | None:
     if made.inbox is None:
         return None
     oldest = made.inbox.oldest
-    return {"entries": made.inbox.entries, "oldestSeconds": oldest.total_seconds() if oldest else None}
+    return {
+        "entries": made.inbox.entries,
+        "oldestSeconds": oldest.total_seconds() if oldest else None,
+        "setAside": made.inbox.set_aside,
+    }
 
 
 def _subscribers_body(made: Report) -> list[dict[str, Any]] | None:
@@ -164,7 +168,8 @@ def _inbox_line(told: dict[str, Any] | None) -> str:
     if told is None:
         return "left out"
     return f"{told['entries']:,}" + (
-        f", the oldest for {told['oldestSeconds']:.1f} s" if told["entries"] else ""
+        (f", the oldest for {told['oldestSeconds']:.1f} s" if told["entries"] else "")
+        + (f"; {told['setAside']:,} set aside" if told["setAside"] else "")
     )
 
 

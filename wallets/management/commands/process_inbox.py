@@ -51,8 +51,10 @@ class Command(Base):
 
 def status(waiting: inbox.Waiting) -> str:
     if waiting.oldest is None:
-        return "the inbox is empty"
-    return f"{waiting.entries} operations wait, the oldest for {waiting.oldest.total_seconds():.1f} s"
+        told = "the inbox is empty"
+    else:
+        told = f"{waiting.entries} operations wait, the oldest for {waiting.oldest.total_seconds():.1f} s"
+    return f"{told}; {waiting.set_aside} are set aside" if waiting.set_aside else told
 
 
 class Worker:
@@ -61,7 +63,7 @@ class Worker:
     def __init__(self, batch: int, until_empty: bool) -> None:
         self._batch = batch
         self._until_empty = until_empty
-        self._drain = inbox.Drain()
+        self._drain = inbox.Drain(careful=True)
         self._is_over = False
         self._is_away = False
         self._done = self._told = 0

@@ -1,0 +1,140 @@
+"""Which entries of the inbox a worker takes next: the oldest, and of many wallets the first ones.
+
+Half of a claim is shared by the wallets in turn, in the order of their ids: a claim takes at least the first
+entry of each of `size // 2` wallets, and the next claim continues after them. So an entry that is the first
+of its wallet is claimed after at most `wallets with waiting entries / (size // 2)` claims, however many
+entries another wallet has. The other half goes to the oldest entries: few of those depend on an entry that is
+not claimed with them.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import connection
+
+from wallets.ledger.tables import AS_OPERATION, Record, record
+
+# So many entries, for each one that may be claimed, are looked at: the oldest may all be of wallets that are
+# passed over. The wallets behind them have their turn all the same.
+OLDEST_LOOKED_AT: Final = 4
+
+_COLUMNS: Final = f"""
+    position, id, wallet_id, counterparty_id, attempts, coalesce(next_attempt_at <= clock_timestamp(), true),
+    coalesce(sees_target, false),
+    {AS_OPERATION}
+"""
+_OWN: Final = 7  # of these columns are the entry's own; the others are those of an operation
+# One probe of an index for each wallet, however many entries it has.
+_NEXT_WALLETS: Final = """
+    WITH RECURSIVE next (wallet_id, number) AS (
+        (SELECT wallet_id, 1 FROM inbox WHERE set_aside_at IS NULL AND wallet_id > %(after)s
+         ORDER BY wallet_id LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT inbox.wallet_id FROM inbox WHERE set_aside_at IS NULL AND inbox.wallet_id > next.wallet_id
+            ORDER BY inbox.wallet_id LIMIT 1
+        ), number + 1
+        FROM next WHERE wallet_id IS NOT NULL AND number < %(most)s
+    )
+    SELECT wallet_id FROM next WHERE wallet_id IS NOT NULL
+"""
+_FIRST_OF_EACH: Final = f"""
+    SELECT theirs.* FROM unnest(%(wallets)s::uuid[]) AS turn (of_wallet) CROSS JOIN LATERAL (
+        SELECT {_COLUMNS} FROM inbox WHERE wallet_id = of_wallet AND set_aside_at IS NULL
+        ORDER BY position LIMIT %(each)s FOR UPDATE SKIP LOCKED
+    ) AS theirs
+"""  # noqa: S608
+_OLDEST: Final = f"""
+    SELECT {_COLUMNS} FROM inbox
+    WHERE set_aside_at IS NULL AND NOT id = ANY(%(claimed)s::uuid[])
+        AND NOT wallet_id = ANY(%(held_up)s::uuid[])
+        AND (counterparty_id IS NULL OR NOT counterparty_id = ANY(%(held_up)s::uuid[]))
+        AND position <= (SELECT max(position) FROM (
+            SELECT position FROM inbox WHERE set_aside_at IS NULL ORDER BY position LIMIT %(looked_at)s
+        ) AS first)
+    ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
+"""  # noqa: S608
+# Entries that a worker may carry out once no other entry of their wallets waits before them.
+_AGAIN: Final = f"""
+    SELECT {_COLUMNS} FROM inbox WHERE id = ANY(%(ids)s::uuid[]) ORDER BY position FOR UPDATE SKIP LOCKED
+"""  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the inbox, locked by this transaction."""
+
+    position: int
+    id: UUID
+    wallet_id: UUID
+    counterparty_id: UUID | None
+    attempts: int
+    is_due: bool
+    sees_target: bool  # whether its caller may read the other wallet
+    row: tuple[Any, ...]
+    is_oldest: bool  # claimed as one of the oldest, not in its wallet's turn
+
+    @property
+    def wallet_ids(self) -> list[UUID]:
+        return [wallet_id for wallet_id in (self.wallet_id, self.counterparty_id) if wallet_id]
+
+    def accepted(self) -> Record:
+        """The operation as it was accepted. Read late: what cannot be read fails with its entry alone."""
+        return record(self.row)
+
+
+class Turns:
+    """Whose turn it is. Each process has its own place among the wallets."""
+
+    _BEGINNING: Final = UUID(int=0)
+
+    def __init__(self) -> None:
+        self._after = self._BEGINNING
+
+    def claim(self, size: int, held_up: Collection[UUID]) -> list[Entry]:
+        """Lock up to `size` waiting entries that no other worker has, in the order of their acceptance.
+
+        Wallets in `held_up` are passed over.
+        """
+        in_turn = self._in_turn(size // 2, held_up)
+        oldest = _entries(
+            _OLDEST,
+            {
+                "claimed": [entry.id for entry in in_turn],
+                "held_up": list(held_up),
+                "looked_at": size * OLDEST_LOOKED_AT,
+                "most": size - len(in_turn),
+            },
+            is_oldest=True,
+        )
+        return sorted([*in_turn, *oldest], key=lambda entry: entry.position)
+
+    def _in_turn(self, size: int, held_up: Collection[UUID]) -> list[Entry]:
+        wallets = _next_wallets(self._after, size)
+        self._after = wallets[-1] if wallets and len(wallets) == size else self._BEGINNING
+        free = [wallet_id for wallet_id in wallets if wallet_id not in held_up]
+        return _entries(_FIRST_OF_EACH, {"wallets": free, "each": size // len(free)}) if free else []
+
+
+def claim_again(ids: Collection[UUID]) -> list[Entry]:
+    """Lock these entries, those that still exist and that no other transaction has."""
+    return _entries(_AGAIN, {"ids": list(ids)})
+
+
+def _next_wallets(after: UUID, most: int) -> list[UUID]:
+    return [row[0] for row in rows(_NEXT_WALLETS, {"after": after, "most": most})] if most else []
+
+
+def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> list[Entry]:
+    return [
+        Entry(*row[:_OWN], row[_OWN:], is_oldest) for row in rows(sql, parameters)
+    ]
+
+
+def rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        found: list[tuple[Any, ...]] = cursor.fetchall()
+        return found
