@@ -22,7 +22,7 @@ from wallets.ledger.commands import COMMANDS, Capture, Command, Reversal, Transf
 from wallets.ledger.execute import execute
 from wallets.ledger.inbox_claim import Entry, Turns, claim_again, rows
 from wallets.ledger.inbox_failures import record_attempt, record_failure, remove
-from wallets.ledger.tables import Record, Tables
+from wallets.ledger.tables import Tables
 
 logger = logging.getLogger(__name__)
 

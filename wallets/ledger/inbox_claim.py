@@ -128,9 +128,7 @@ def _next_wallets(after: UUID, most: int) -> list[UUID]:
 
 
 def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> list[Entry]:
-    return [
-        Entry(*row[:_OWN], row[_OWN:], is_oldest) for row in rows(sql, parameters)
-    ]
+    return [Entry(*row[:_OWN], row=row[_OWN:], is_oldest=is_oldest) for row in rows(sql, parameters)]
 
 
 def rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
