@@ -179,7 +179,7 @@ def test_subscribers_are_shown_with_how_far_they_are_behind(client: Client) -> N
     [
         (Standing("a", True, 0.25, 0, 0), "0.2 s", start.GOOD),
         (Standing("a", True, 3600, 0, 0), "1\xa0hour", start.DOUBTFUL),
-        (Standing("a", True, 1, 1200, 0), "1.0 s, 1,200 parked", start.DOUBTFUL),
+        (Standing("a", True, 1, 1200, 0), "1.0 s, 1,200 wallets wait", start.DOUBTFUL),
         (Standing("a", True, 1, 0, 2), "1.0 s, 2 dead letters", start.BAD),
         (Standing("a", False, 1, 0, 0), "disabled, 1.0 s", start.BAD),
     ],

@@ -56,7 +56,7 @@ def filled(**fields: Any) -> dict[str, Any]:
 
 def park(row: Subscriber, status: str = "DEAD", **fields: Any) -> ParkedEvent:
     given = {"event_id": f"{uuid4()}:balance", "type": "wallet.balance.changed", "wallet_id": uuid4()}
-    return ParkedEvent.objects.create(subscriber=row, event="{}", status=status, **given | fields)
+    return ParkedEvent.objects.create(subscriber=row, status=status, **given | fields)
 
 
 def secret_in(response: Any) -> str | None:

@@ -20,21 +20,15 @@ from tests.events import relaying, subscribed, wait_until
 from tests.faults.proxy import Loss, Proxy
 from tests.receivers import Receiver, fail, receiver, refusing, take
 from wallets.advisory_locks import LockClass, lock_key
-from wallets.events import log, subscribers
+from wallets.events import log, parking, subscribers
 from wallets.events.cloudevents import Event
 from wallets.events.relay import PAGE
-from wallets.events.subscribers import (
-    Failure,
-    Item,
-    parked,
-    position_of,
-    settle,
-    standings,
-)
+from wallets.events.retries import Failure
+from wallets.events.subscribers import Load, position_of, settle, standings
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
 from wallets.management.commands.relay_events import status
-from wallets.models import Delivery, ParkedEvent, Subscriber, WalletChange
+from wallets.models import Delivery, Subscriber, WalletChange
 
 
 def has_sequences(told: Receiver, wallet: str, upto: int) -> bool:
@@ -195,28 +189,27 @@ def test_one_that_fails_delays_itself_alone(api: Api) -> None:
         wait_until(lambda: Subscriber.objects.get(id=subscriber.id).failures, "it has not failed yet")
         assert bad.sequences(wallet) == [1]
         line = next(each for each in status(standings()).splitlines() if each.startswith(subscriber.name))
-        assert "events wait" in line
+        assert "1 wallets wait" in line
         bad.behave = take
         wait_until(lambda: has_sequences(bad, wallet, 5), "it is not tried again")
     assert bad.sequences(wallet) == [1, 2, 3, 4, 5]
 
 
-def test_two_events_that_nobody_can_digest_stop_no_third(api: Api) -> None:
-    """However little happens besides: then it cannot be told at once whether it is they or the receiver."""
+def test_refused_events_delay_no_other_wallet(api: Api) -> None:
+    """With so little traffic that nothing else is taken between the refusals."""
     bad, worse, good = api.open(), api.open(), api.open()
-    with receiver(refusing(bad, worse)) as told, subscribed(told.url()) as subscriber:
+    with receiver(refusing(bad, worse)) as told, subscribed(told.url()) as subscriber, relaying():
         for wallet in (bad, worse):
             api.deposit(wallet, "1")
-        with relaying():
-            wait_until(lambda: set(parked(subscriber)) == {UUID(bad), UUID(worse)}, "they are not parked")
-        much_later = now() + timedelta(hours=1)
-        ParkedEvent.objects.filter(subscriber=subscriber).update(next_attempt_at=much_later)
-        failing = {"failures": 9, "failing_since": now(), "retry_at": much_later}
-        Subscriber.objects.filter(id=subscriber.id).update(**failing)
-        with relaying():
-            api.deposit(good, "1")
-            wait_until(lambda: has_sequences(told, good, 1), "the third waits for the others")
-            wait_until(lambda: not Subscriber.objects.get(id=subscriber.id).failures, "it is not well again")
+        wait_until(lambda: waiting_wallets(subscriber) == {UUID(bad), UUID(worse)}, "they are not parked")
+        parking.waiting(subscriber).update(next_attempt_at=now() + timedelta(hours=1))
+        api.deposit(good, "1")
+        wait_until(lambda: has_sequences(told, good, 1), "the third waits for the others")
+        wait_until(lambda: not Subscriber.objects.get(id=subscriber.id).failures, "it is not well again")
+
+
+def waiting_wallets(subscriber: Subscriber) -> set[UUID]:
+    return set(parking.waiting(subscriber).values_list("wallet_id", flat=True))
 
 
 def test_a_hold_may_have_the_id_of_its_wallet(api: Api) -> None:
@@ -237,13 +230,13 @@ def test_a_hold_may_have_the_id_of_its_wallet(api: Api) -> None:
 def test_what_an_operator_changes_in_the_middle_of_a_delivery_counts(api: Api) -> None:
     """The attempt that was under way says nothing of another address."""
     with subscribed("http://127.0.0.1:1/") as seen:
-        item = Item(Event("x:opened", "wallet.opened", UUID(int=1), b"{}"))
+        load = Load(seen, position_of(seen), fresh=[Event("x:opened", "wallet.opened", UUID(int=1), b"{}")])
         Subscriber.objects.filter(id=seen.id).update(url="http://127.0.0.1:2/")
         seen.is_enabled = False  # it has answered 410
-        settle(seen, [item], {"x:opened": Failure("answered 410", was_tried=True)}, position_of(seen))
+        settle(load, {"x:opened": Failure("answered 410", was_tried=True)})
         seen.refresh_from_db()
         assert (seen.failures, seen.retry_at, seen.is_enabled) == (0, None, True)
-        assert parked(seen).total() == 1
+        assert parking.waiting(seen).count() == 1
 
 
 def test_old_deliveries_are_forgotten_by_one_relay_at_a_time(

@@ -419,7 +419,12 @@ class Subscriber(models.Model):
 
 
 class ParkedEvent(models.Model):
-    """An event that could not be delivered, or waits behind one of the same wallet; DEAD, nobody tries it."""
+    """An event that a subscriber has not taken.
+
+    With a position (entry_at, entry_id) it stands for all later events of its wallet as well, up to the
+    subscriber's position in the log: one row for each wallet that waits. Without one it stands for itself:
+    DEAD, or replayed, or parked by code before version 7.
+    """
 
     class Status(models.TextChoices):
         WAITING = "WAITING"
@@ -429,7 +434,9 @@ class ParkedEvent(models.Model):
     event_id = models.CharField(max_length=64)
     type = models.CharField(max_length=64)
     wallet_id = models.UUIDField()
-    event = models.TextField()  # as it was to be sent, to the byte: a repeat is a repeat
+    entry_at = models.DateTimeField(null=True)  # the position: the log's entry that has the event
+    entry_id = models.UUIDField(null=True)
+    event = models.TextField(null=True)  # not used: only code before version 7 stored the event's text
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.WAITING)
     attempts = models.IntegerField(db_default=0)
     next_attempt_at = models.DateTimeField(db_default=Now())

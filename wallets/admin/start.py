@@ -191,7 +191,7 @@ def _subscribers(standings: Sequence[Standing]) -> Bars:
 
 def _standing(standing: Standing) -> str:
     said = [f"{standing.lag:.1f} s" if standing.lag < LATE else _age(timedelta(seconds=standing.lag))]
-    said += [f"{standing.parked:,} parked"] if standing.parked else []
+    said += [f"{standing.parked:,} wallets wait"] if standing.parked else []
     said += [f"{standing.dead:,} dead letters"] if standing.dead else []
     return ", ".join(said if standing.is_enabled else ["disabled", *said])
 

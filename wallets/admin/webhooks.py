@@ -37,7 +37,7 @@ from wallets.admin.lists import LookOnly, Section, address, link_to, show_time, 
 from wallets.admin.rows import NEWEST, optional_time
 from wallets.api.shapes import FORMER_HOURS, MOST_FORMER_HOURS, MOST_IN_BATCH, WebhookName, WebhookUrl
 from wallets.errors import to_problem
-from wallets.events import registry
+from wallets.events import parking, registry
 from wallets.events.cloudevents import TYPES
 from wallets.events.subscribers import LAG
 from wallets.models import ParkedEvent, Subscriber, Wallet
@@ -169,7 +169,9 @@ class SubscriberAdmin(LookOnly):
         rows: QuerySet[Subscriber] = super().get_queryset(request)
         lag = RawSQL(LAG, (), output_field=FloatField())  # noqa: S611 - a constant
         return rows.defer("secret", "former_secret").annotate(
-            waiting=_count(ParkedEvent.Status.WAITING), given_up=_count(ParkedEvent.Status.DEAD), behind=lag
+            waiting=_count(ParkedEvent.Status.WAITING, Count("wallet_id", distinct=True)),
+            given_up=_count(ParkedEvent.Status.DEAD, Count("id")),
+            behind=lag,
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
@@ -179,14 +181,13 @@ class SubscriberAdmin(LookOnly):
         return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
 
     def sections(self, request: HttpRequest, row: Subscriber) -> list[Section]:
-        waiting = ParkedEvent.objects.filter(subscriber=row, status=ParkedEvent.Status.WAITING)
         found = [_deliveries(row)] if row.kind == Subscriber.Kind.WEBHOOK else []
         if row.waiting:  # type: ignore[attr-defined]
-            found.append(_parked("Events that wait, the first on top", waiting.order_by("id")))
-        if row.given_up:  # type: ignore[attr-defined]
             found.append(
-                _parked("Dead letters, the newest on top", registry.dead_letters(row).order_by("-id"))
+                _parked("Wallets that wait, each from this event on", parking.waiting(row).order_by("id"))
             )
+        if row.given_up:  # type: ignore[attr-defined]
+            found.append(_parked("Dead letters, the newest on top", parking.dead(row).order_by("-id")))
         return found
 
     # --- What an operator does ---
@@ -403,7 +404,7 @@ class SubscriberAdmin(LookOnly):
             return unbroken(f"{row.behind:.1f} s")
         return unbroken(str(timedelta(seconds=round(row.behind))))
 
-    @admin.display(description="waiting")
+    @admin.display(description="wallets that wait")
     def parked(self, row: Any) -> int:
         return int(row.waiting)
 
@@ -439,9 +440,9 @@ def _offered(row: Any) -> tuple[str, ...]:
     return ("edit", "send_test", switch, *(["replay", "forget"] if row.given_up else []), "rotate", "remove")
 
 
-def _count(status: str) -> Coalesce:
+def _count(status: str, count: Count) -> Coalesce:
     of_row = ParkedEvent.objects.filter(subscriber=OuterRef("id"), status=status).values("subscriber")
-    return Coalesce(of_row.annotate(events=Count("id")).values("events"), 0)
+    return Coalesce(of_row.annotate(count=count).values("count"), 0)
 
 
 def _types(request: HttpRequest) -> dict[str, Any]:

@@ -196,7 +196,9 @@ class WebhookBody(_WebhookBody):
     lag: float = Field(
         description="Seconds since what it is told next was committed; 0 where there is nothing."
     )
-    parked: int = Field(description="Events that wait for another attempt, or behind one of their wallet.")
+    parked: int = Field(
+        description="Wallets with an event that waits for another attempt, and later events behind it."
+    )
     dead: int = Field(description="Events that were given up: its dead letters.")
 
 

@@ -17,7 +17,8 @@ from wallets.api.paging import NumberedPage, Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
 from wallets.api.values import format_time
-from wallets.events import registry
+from wallets.events import cloudevents, parking, registry
+from wallets.events.cloudevents import Event
 from wallets.events.registry import Registration
 from wallets.events.subscribers import Standing, standings
 from wallets.ledger.recovery import until_deadline
@@ -106,7 +107,7 @@ class WebhookDeliveries(Endpoint):
 
     @openapi.list_deliveries
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        return _listed(request, webhook_id, registry.deliveries, delivery_body)
+        return _listed(request, webhook_id, registry.deliveries, delivery_bodies)
 
 
 class WebhookDeadLetters(Endpoint):
@@ -114,7 +115,7 @@ class WebhookDeadLetters(Endpoint):
 
     @openapi.list_dead_letters
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        return _listed(request, webhook_id, registry.dead_letters, dead_letter_body)
+        return _listed(request, webhook_id, parking.dead, dead_letter_bodies)
 
     @openapi.forget_dead_letters
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -134,13 +135,13 @@ def _listed(
     request: Request,
     webhook_id: UUID,
     kept: Callable[[Subscriber], QuerySet[Any]],
-    body: Callable[[Any], dict[str, Any]],
+    bodies: Callable[[Sequence[Any]], list[dict[str, Any]]],
 ) -> Response:
     """What is kept of the webhook."""
     page = NumberedPage(request.query_params, PageQuery, f"{kept.__name__} of {webhook_id}")
     webhook = registry.find(webhook_id)
     found, next_cursor = until_deadline(lambda: page.of(kept(webhook)))
-    return Response({"items": [body(each) for each in found], "nextCursor": next_cursor})
+    return Response({"items": bodies(found), "nextCursor": next_cursor})
 
 
 def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
@@ -187,6 +188,10 @@ def _head_of(webhook: Subscriber) -> dict[str, Any]:
     }
 
 
+def delivery_bodies(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    return [delivery_body(each) for each in deliveries]
+
+
 def delivery_body(delivery: Delivery) -> dict[str, Any]:
     return {
         "eventId": delivery.event_id,
@@ -199,7 +204,14 @@ def delivery_body(delivery: Delivery) -> dict[str, Any]:
     }
 
 
-def dead_letter_body(letter: ParkedEvent) -> dict[str, Any]:
+def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
+    """With the events, which are made anew from the log."""
+    wallets = {letter.event_id: letter.wallet_id for letter in letters}
+    events = until_deadline(lambda: cloudevents.find(wallets))
+    return [dead_letter_body(letter, events[letter.event_id]) for letter in letters]
+
+
+def dead_letter_body(letter: ParkedEvent, event: Event) -> dict[str, Any]:
     return {
         "eventId": letter.event_id,
         "type": letter.type,
@@ -207,7 +219,7 @@ def dead_letter_body(letter: ParkedEvent) -> dict[str, Any]:
         "attempts": letter.attempts,
         "lastError": letter.last_error,
         "createdAt": format_time(letter.created_at),
-        "event": orjson.loads(letter.event),
+        "event": orjson.loads(event.content),
     }
 
 

@@ -5,7 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from wallets.events.cloudevents import Event
-from wallets.events.subscribers import BEHIND, Failure
+from wallets.events.retries import BEHIND, Failure
 
 NAME: Final = "walletsvc.events"  # of RabbitMQ's exchange; of Kafka's topic, unless the address has another
 PATIENCE: Final = 20.0  # seconds to connect, and as many for a page of events

@@ -3,9 +3,9 @@
 An event has the same id, and the same content, however often it is made: who has seen the id has seen it.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 from uuid import UUID
@@ -20,7 +20,8 @@ from wallets import money
 from wallets.api.bodies import hold_body, operation_body
 from wallets.api.statements import INCOMING
 from wallets.api.values import format_time
-from wallets.events.log import Change, Entry
+from wallets.events import log
+from wallets.events.log import Change, Entry, Place
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Record, Tables
 from wallets.models import Operation, Wallet, WalletChange
@@ -37,7 +38,15 @@ TYPES: Final = {
     "wallet.hold.voided": "voided",
     "wallet.hold.expired": "expired",
 }
+Finder = Callable[[Collection[tuple[UUID, UUID]]], list[Entry]]
+# By the end of an event's id, how the log finds its entry by the id's first part; all others are operations.
+_FIND: Final[dict[str, Finder]] = {
+    "opened": log.find_changes,
+    "changed": log.find_changes,
+    "expired": log.find_expiries,
+}
 CONTENT_TYPE: Final = "application/cloudevents+json"
+_NO_WALLET: Final = UUID(int=0)
 MOST_CURRENCIES: Final = 100_000  # of wallets, in memory
 
 _currencies: dict[UUID, str] = {}  # a wallet keeps the one that it was opened in
@@ -49,6 +58,7 @@ class Event:
     type: str
     wallet_id: UUID
     content: bytes  # the CloudEvent
+    place: Place = log.BEGINNING  # of the log's entry that it tells of
 
 
 def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Event]:
@@ -64,28 +74,38 @@ def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Eve
     ]
 
 
+def find(wallets: Mapping[str, UUID]) -> dict[str, Event]:
+    """The events with these ids, made anew from the log; `wallets` has the wallet of each."""
+    keys: dict[Finder, set[tuple[UUID, UUID]]] = defaultdict(set)
+    for event_id, wallet_id in wallets.items():
+        id, _, end = event_id.partition(":")
+        keys[_FIND.get(end, log.find_operations)].add((wallet_id, UUID(id)))
+    entries = [entry for finder, of_finder in keys.items() for entry in finder(of_finder)]
+    return {event.id: event for event in events_of(entries) if event.id in wallets}
+
+
 def test_event() -> Event:
     """One that means nothing: for who wants to see whether a webhook arrives."""
-    return _event(f"{uuid7()}:test", "webhook.test", now(), {}, None)
+    return _event(f"{uuid7()}:test", "webhook.test", (now(), _NO_WALLET), {}, None)
 
 
 def _told_of(entry: Entry, type: str, data: dict[str, Any]) -> Event:
     id = f"{(isinstance(entry, Change) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
-    return _event(id, type, entry.created_at, data, entry.wallet_id)
+    return _event(id, type, log.place_of(entry), data, entry.wallet_id)
 
 
-def _event(id: str, type: str, at: datetime, data: dict[str, Any], wallet_id: UUID | None) -> Event:
+def _event(id: str, type: str, place: Place, data: dict[str, Any], wallet_id: UUID | None) -> Event:
     event = {
         "specversion": "1.0",
         "id": id,
         "source": settings.EVENTS_SOURCE,
         "type": type,
         **({"subject": wallet_id} if wallet_id else {}),
-        "time": format_time(at),
+        "time": format_time(place[0]),
         "datacontenttype": "application/json",
         "data": data,
     }
-    return Event(id, type, wallet_id or UUID(int=0), orjson.dumps(event))
+    return Event(id, type, wallet_id or _NO_WALLET, orjson.dumps(event), place)
 
 
 def _happenings(

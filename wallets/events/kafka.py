@@ -6,17 +6,18 @@ confirmed in time is taken back, and the next page is sent by a new producer.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
+from uuid import UUID
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.core.exceptions import ImproperlyConfigured
 
 from wallets.events.brokers import NAME, PATIENCE, failures_of
 from wallets.events.cloudevents import CONTENT_TYPE, Event
-from wallets.events.subscribers import Failure
+from wallets.events.retries import Failure
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Kafka:
         self._producer: Producer | None = self._connect()
 
     def deliver(
-        self, subscriber: Subscriber, events: Sequence[Event]
+        self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
     ) -> tuple[dict[str, Failure], list[Delivery]]:
         self._producer = self._producer or self._connect()
         errors = {event.id: "" for event in events}

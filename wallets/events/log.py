@@ -8,11 +8,12 @@ So the log is read in windows, from one horizon to a later one, and within a win
 `created_at`, which is taken under the lock; and a horizon is never between two such transactions.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from heapq import merge
-from itertools import islice
+from itertools import groupby, islice
+from operator import attrgetter
 from typing import Any, Final
 from uuid import UUID
 
@@ -22,6 +23,8 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 from wallets.ledger.tables import Record, record
 from wallets.models import WalletChange
 
+Place = tuple[datetime, UUID]  # of an entry among those of its wallet, and within a window: created_at and id
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -29,7 +32,7 @@ class Position:
 
     begin: int
     end: int | None = None
-    after: tuple[datetime, UUID] | None = None
+    after: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,26 @@ _NEXT: Final = """
         AND created_at >= %(at)s AND (created_at, id) > (%(at)s, %(id)s)
     ORDER BY created_at, id LIMIT %(most)s
 """
+# The entries of some wallets, each from a place on, that a reader at this position has passed.
+_OF_WALLETS: Final = """
+    SELECT {columns}
+    FROM unnest(%(wallets)s::uuid[], %(since)s::timestamptz[], %(ids)s::uuid[])
+        AS wanted (of_wallet, since, since_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM {table}
+        WHERE wallet_id = of_wallet AND created_at >= since AND (created_at, id) >= (since, since_id) AND (
+            transaction_id < %(begin)s::xid8
+            OR transaction_id < %(end)s::xid8 AND (created_at, id) <= (%(at)s::timestamptz, %(id)s::uuid)
+        )
+        ORDER BY created_at, id LIMIT %(most)s
+    ) AS entry
+"""
+# By wallet and id, or by wallet and the hold that has expired.
+_FIND: Final = """
+    SELECT {columns} FROM unnest(%(wallets)s::uuid[], %(ids)s::uuid[]) AS wanted (of_wallet, wanted_id)
+    CROSS JOIN LATERAL (SELECT * FROM {table} WHERE wallet_id = of_wallet AND {condition}) AS entry
+"""
+_EXPIRY: Final = "type = 'HOLD_EXPIRED' AND changes ->> 'hold_id' = wanted_id::text"
 # Not by EXISTS, which may read a whole table: the next one from `begin` on is at hand in the index.
 _HAS_ENTRIES: Final = """
     SELECT coalesce((
@@ -99,7 +122,7 @@ _OVERTAKEN: Final = """
     WHERE created_at > since AND transaction_id < %(horizon)s::xid8
     ORDER BY transaction_id::text::bigint LIMIT 1
 """
-_BEGINNING: Final = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
+BEGINNING: Final[Place] = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
 # Of the oldest transaction at work, the horizon. It stays while that one does, who may take minutes: what is
@@ -153,7 +176,7 @@ def read(
     end = horizon() if position.end is None else position.end
     if end <= position.begin:
         return [], position
-    window = Position(position.begin, end, position.after or (_BEGINNING if position.begin == 0 else None))
+    window = Position(position.begin, end, position.after or (BEGINNING if position.begin == 0 else None))
     entries = _page(window, most, wallet_ids)
     if len(entries) < most:
         return entries, Position(end)
@@ -161,11 +184,62 @@ def read(
     return entries, Position(position.begin, end, (last.created_at, last.id))
 
 
+def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list[Entry]:
+    """Return what a reader at `upto` has passed of these wallets, at most `most` entries of each, in order.
+
+    `since` has the place of each wallet's first entry. Within a wallet created_at is the order of the log.
+    """
+    if not since:
+        return []
+    at, id = upto.after or (None, None)
+    parameters = {
+        "wallets": list(since),
+        "since": [place[0] for place in since.values()],
+        "ids": [place[1] for place in since.values()],
+        "begin": str(upto.begin),
+        "end": None if upto.end is None else str(upto.end),
+        "at": at,
+        "id": id,
+        "most": most,
+    }
+    operations: list[Entry] = [record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)]
+    changes: list[Entry] = [_change(row) for row in _query(_OF_WALLETS, _CHANGE, "wallet_change", parameters)]
+    entries = sorted(operations + changes, key=lambda entry: (entry.wallet_id, place_of(entry)))
+    by_wallet = groupby(entries, key=attrgetter("wallet_id"))
+    return [entry for _, of_wallet in by_wallet for entry in islice(of_wallet, most)]
+
+
+def place_of(entry: Entry) -> Place:
+    return entry.created_at, entry.id
+
+
+def find_operations(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+    """The operations with these wallets and ids."""
+    return [record(row) for row in _find(keys, _RECORD, "operation", "id = wanted_id")]
+
+
+def find_changes(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+    """The changes with these wallets and ids."""
+    return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", "id = wanted_id")]
+
+
+def find_expiries(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+    """The expiries of these holds, each with its wallet."""
+    return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", _EXPIRY)]
+
+
+def _find(
+    keys: Collection[tuple[UUID, UUID]], columns: str, table: str, condition: str
+) -> list[tuple[Any, ...]]:
+    parameters = {"wallets": [wallet for wallet, _ in keys], "ids": [id for _, id in keys]}
+    return _query(_FIND, columns, table, parameters, condition=condition) if keys else []
+
+
 def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[Entry]:
     """Two queries that agree: what is below the horizon changes no more."""
     operations: list[Entry] = [record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)]
     changes: list[Entry] = [_change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)]
-    return list(islice(merge(operations, changes, key=lambda entry: (entry.created_at, entry.id)), most))
+    return list(islice(merge(operations, changes, key=place_of), most))
 
 
 def _change(row: tuple[Any, ...]) -> Change:
@@ -185,7 +259,13 @@ def _rows(
         "id": id,
         "most": most,
     }
+    return _query(_NEXT if window.after else _FIRST, columns, table, parameters)
+
+
+def _query(
+    sql: str, columns: str, table: str, parameters: Mapping[str, Any], **more: str
+) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
-        cursor.execute((_NEXT if window.after else _FIRST).format(columns=columns, table=table), parameters)
+        cursor.execute(sql.format(columns=columns, table=table, **more), parameters)
         rows: list[tuple[Any, ...]] = cursor.fetchall()
         return rows

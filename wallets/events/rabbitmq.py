@@ -7,9 +7,10 @@ while nothing happens; what is not confirmed in time, or before it is lost, is n
 
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count, takewhile
 from typing import Any, Final
+from uuid import UUID
 
 import pika
 from django.core.exceptions import ImproperlyConfigured
@@ -17,7 +18,7 @@ from pika.exceptions import AMQPError
 
 from wallets.events.brokers import NAME, PATIENCE, failures_of
 from wallets.events.cloudevents import CONTENT_TYPE, Event
-from wallets.events.subscribers import Failure
+from wallets.events.retries import Failure
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class RabbitMQ:
         self._line: _Line | None = None
 
     def deliver(
-        self, subscriber: Subscriber, events: Sequence[Event]
+        self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
     ) -> tuple[dict[str, Failure], list[Delivery]]:
         line = self._connected()
         errors = line.publish(events)

@@ -18,11 +18,11 @@ from uuid_utils.compat import uuid7
 
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.apps import give_back_connection
-from wallets.events import subscribers
+from wallets.events import parking, subscribers
 from wallets.events.webhooks import Webhook, new_secret
 from wallets.keyed_requests import Keyed, record
 from wallets.ledger.recovery import until_deadline
-from wallets.models import Delivery, ParkedEvent, Subscriber
+from wallets.models import Delivery, Subscriber
 from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken, WebhookNotFound
 
 logger = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def try_out(webhook_id: UUID) -> Delivery:
 def replay(webhook_id: UUID, actor: str) -> int:
     """Try its dead letters again; return how many there are. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    found = until_deadline(lambda: subscribers.replay_dead(webhook))
+    found = until_deadline(lambda: parking.replay(webhook))
     _note(actor, f"replayed {found} dead letters of", webhook)
     return found
 
@@ -250,17 +250,13 @@ def replay(webhook_id: UUID, actor: str) -> int:
 def forget(webhook_id: UUID, actor: str) -> int:
     """Forget its dead letters: return how many there were. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    found, _ = until_deadline(dead_letters(webhook).delete)
+    found, _ = until_deadline(parking.dead(webhook).delete)
     _note(actor, f"forgotten {found} dead letters of", webhook)
     return found
 
 
 def deliveries(webhook: Subscriber) -> QuerySet[Delivery]:
     return Delivery.objects.filter(subscriber=webhook)
-
-
-def dead_letters(webhook: Subscriber) -> QuerySet[ParkedEvent]:
-    return ParkedEvent.objects.filter(subscriber=webhook, status=ParkedEvent.Status.DEAD)
 
 
 def _locked(webhook_id: UUID) -> Subscriber:

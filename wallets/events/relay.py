@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from django import db
@@ -19,19 +19,19 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.timezone import now
 
 from wallets.advisory_locks import LockClass, lock_key
-from wallets.events import log, subscribers
+from wallets.events import log, parking, retries, subscribers
 from wallets.events.cloudevents import Event, events_of
-from wallets.events.subscribers import BEHIND, Failure, Item, Overtaken
+from wallets.events.retries import Failure
+from wallets.events.subscribers import Load, Overtaken
 from wallets.ledger import expiry, recovery
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
 PAGE: Final = 1000  # entries of the log that a subscriber has under way
-MOST_PARKED: Final = 10_000  # events that wait for one subscriber; beyond, the log waits
+PROBE: Final = 10  # entries, and wallets that wait, in an attempt after a pause of the subscriber
 POLL: Final = 0.05  # seconds between two looks for something new
 ROUND: Final = 1.0  # seconds between two looks for subscribers, and for what is parked
-PROBE: Final = 60.0  # seconds for which one that takes nothing is left alone, whatever happens
 PATIENCE: Final = 3  # times OPERATION_DEADLINE, for the database's word to a courier: a window may be long
 TIDYING: Final = 60.0  # seconds between two looks for deliveries that nobody will look at
 KEEPER: Final = "ledger"  # the connection whose end gives up all locks (settings.DATABASES)
@@ -41,23 +41,15 @@ class Destination(Protocol):
     """Where a subscriber's events go."""
 
     def deliver(
-        self, subscriber: Subscriber, events: Sequence[Event]
+        self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
     ) -> tuple[dict[str, Failure], list[Delivery]]:
         """Deliver the events, those of a wallet in their order; return by id what was not delivered, and why.
 
-        Behind a failure nothing of the same wallet is delivered. Also what there is to record of it.
+        Behind a failure nothing of the same wallet is delivered. Events of the `suspects`, which are wallets,
+        share no message with those of other wallets. Also returns what there is to record of the attempt.
         """
 
     def close(self) -> None: ...
-
-
-class Load(NamedTuple):
-    """What a courier takes along: nothing of wallets for which something waits; and the place behind it."""
-
-    subscriber: Subscriber
-    items: Sequence[Item]
-    waiting: Collection[UUID] = ()
-    position: log.Position | None = None
 
 
 class News:
@@ -98,8 +90,6 @@ class Courier(threading.Thread):
         self._destination = destination
         self._news = news
         self._stopped = threading.Event()
-        self._tried_at = 0.0
-        self._probes = 0
         self._faults = 0  # one after the other, up to now
 
     def stop(self) -> None:
@@ -129,7 +119,7 @@ class Courier(threading.Thread):
             else:
                 logger.exception("the %s has failed, and tries again", self.name)
             self._faults += 1
-            self._stopped.wait(subscribers.pause(self._faults, subscribers.LONGEST_FOR_BROKER))
+            self._stopped.wait(retries.pause(self._faults, retries.LONGEST_FOR_BROKER))
             return 0
         finally:
             recovery.reconnect(DEFAULT_DB_ALIAS)  # back to the pool, while we wait or deliver
@@ -148,43 +138,45 @@ class Courier(threading.Thread):
             self.stop()
             return None, 0
         left = (subscriber.retry_at - now()).total_seconds() if subscriber.retry_at else 0
-        is_probe = left > 0 and self._may_probe(subscriber)
-        if left > 0 and not is_probe:
-            return None, min(ROUND, left)
-        self._tried_at = time.monotonic()
-        waiting = subscribers.parked(subscriber)
-        has_room = waiting.total() < MOST_PARKED
-        self._probes += is_probe
-        if is_probe and has_room and self._probes % 2:  # in turn: it may be what waits, or the receiver
-            return self._read_on(subscriber, waiting)
-        if waiting and (due := subscribers.due(subscriber, PAGE, at_once=is_probe)):
-            return Load(subscriber, due), 0
-        return self._read_on(subscriber, waiting) if has_room else (None, ROUND)
-
-    def _may_probe(self, subscriber: Subscriber) -> bool:
-        """Whether it has been left alone for long enough, now that there is something new for it."""
-        if time.monotonic() < self._tried_at + PROBE:
-            return False
-        return log.has_entries(subscribers.position_of(subscriber).begin, log.horizon())
-
-    def _read_on(self, subscriber: Subscriber, waiting: Collection[UUID]) -> tuple[Load | None, float]:
-        was = subscribers.position_of(subscriber)
-        entries, position = log.read(was, PAGE)
-        is_amid_window = was.end is not None  # its last page may be empty, and is behind us all the same
-        rest = 0 if entries or is_amid_window else ROUND
-        if rest and position.begin <= was.begin + PAGE:
-            return None, rest
-        # Others use up ids as well: a position moves though there was nothing to tell.
-        items = [Item(event) for event in events_of(entries, subscriber.types)]
-        return Load(subscriber, items, waiting, position), rest
+        return (None, min(ROUND, left)) if left > 0 else _load(subscriber)
 
     def _deliver(self, load: Load) -> None:
-        ready = [item.event for item in load.items if item.event.wallet_id not in load.waiting]
-        behind = {item.event.id: BEHIND for item in load.items if item.event.wallet_id in load.waiting}
         recovery.reconnect(DEFAULT_DB_ALIAS)
-        failures, deliveries = self._destination.deliver(load.subscriber, ready) if ready else ({}, [])
+        failures, deliveries = self._send(load) if load.events else ({}, [])
         with _watched():
-            subscribers.settle(load.subscriber, load.items, behind | failures, load.position, deliveries)
+            subscribers.settle(load, failures, deliveries)
+
+    def _send(self, load: Load) -> tuple[dict[str, Failure], list[Delivery]]:
+        return self._destination.deliver(load.subscriber, load.events, load.suspects)
+
+
+def _load(subscriber: Subscriber) -> tuple[Load | None, float]:
+    """The log's next entries and the wallets whose next attempt is due; a few of both after a pause.
+
+    Also returns the seconds for which there may be nothing to do.
+    """
+    most, wallets = (PROBE, PROBE) if subscriber.retry_at else (PAGE, parking.MOST_WALLETS)
+    was = subscribers.position_of(subscriber)
+    entries, position = log.read(was, most)
+    events = events_of(entries, subscriber.types)
+    waiting = _waiting(subscriber, events)
+    parked = parking.due(subscriber, position, wallets)
+    is_amid_window = was.end is not None  # its last page may be empty, and is behind us all the same
+    rest = 0 if entries or parked or is_amid_window else ROUND
+    # Others use up ids as well: a position moves though there was nothing to tell.
+    if rest and position.begin <= was.begin + PAGE:
+        return None, rest
+    fresh = [event for event in events if event.wallet_id not in waiting]
+    behind = [event for event in events if waiting.get(event.wallet_id) is False]
+    return Load(subscriber, position, fresh, behind, parked), rest
+
+
+def _waiting(subscriber: Subscriber, events: Sequence[Event]) -> dict[UUID, bool]:
+    """The wallets of these events that wait. True: a row with a position has these events as well."""
+    waiting = parking.waiting_wallets(subscriber, {event.wallet_id for event in events})
+    if any(waiting.values()):
+        parking.set_back(subscriber, [event for event in events if waiting.get(event.wallet_id)])
+    return waiting
 
 
 class Relay:

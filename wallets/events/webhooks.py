@@ -12,7 +12,7 @@ import ssl
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
 from wallets.events.addresses import check_url, resolve
 from wallets.events.cloudevents import CONTENT_TYPE, Event, test_event
-from wallets.events.subscribers import BEHIND, Failure
+from wallets.events.retries import BEHIND, MIN_FAILED_WALLETS, Failure
 from wallets.ledger.gather import once
 from wallets.models import Delivery, Subscriber
 
@@ -41,7 +41,6 @@ PATIENCE: Final = 10.0  # seconds for a request as a whole, its answer read
 LOOK: Final = 0.25  # seconds between two looks for requests that take too long
 LONGEST: Final = 10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
 AT_ONCE: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
-ENOUGH: Final = 3  # failures in a row: it is the other side, not the event
 BATCH: Final = "application/cloudevents-batch+json"
 
 MOST_ADDRESSES: Final = 3  # of a host, that are tried one after the other
@@ -98,10 +97,10 @@ class Webhook:
         self._idle: deque[tuple[_Place, HTTPConnection]] = deque()
 
     def deliver(
-        self, subscriber: Subscriber, events: Sequence[Event]
+        self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
     ) -> tuple[dict[str, Failure], list[Delivery]]:
         attempt = _Attempt(subscriber, self._send)
-        list(self._threads.map(attempt.deliver_chain, _chains(events, subscriber.batch)))
+        list(self._threads.map(attempt.deliver_chain, _chains(events, subscriber.batch, suspects)))
         return attempt.failures, attempt.deliveries
 
     def close(self) -> None:
@@ -195,7 +194,7 @@ class _Attempt:
         self._subscriber = subscriber
         self._send = send
         self._lock = threading.Lock()
-        self._failed_in_a_row = 0
+        self._failed_wallets_in_a_row = 0
         self._until = time.monotonic() + LONGEST
         self.failures: dict[str, Failure] = {}
         self.deliveries: list[Delivery] = []
@@ -230,7 +229,7 @@ class _Attempt:
 
     def _why_not(self) -> Failure | None:
         """Why nothing more is tried."""
-        if self._failed_in_a_row >= ENOUGH or not self._subscriber.is_enabled:
+        if self._failed_wallets_in_a_row >= MIN_FAILED_WALLETS or not self._subscriber.is_enabled:
             return UNTRIED
         return LATER if time.monotonic() > self._until else None
 
@@ -238,7 +237,10 @@ class _Attempt:
         delivery = self._send(self._subscriber, message)
         with self._lock:
             self.deliveries.append(delivery)
-            self._failed_in_a_row = self._failed_in_a_row + 1 if delivery.error else 0
+            if not delivery.error:
+                self._failed_wallets_in_a_row = 0
+            elif len(message.events) == 1:  # which event of a batch it was, its single ones show
+                self._failed_wallets_in_a_row += 1
             if delivery.status_code == HTTPStatus.GONE:
                 self._subscriber.is_enabled = False
         return Failure(delivery.error, was_tried=True) if delivery.error else None
@@ -248,14 +250,18 @@ class _Attempt:
             self.failures.update((event.id, failure) for event in events)
 
 
-def _chains(events: Sequence[Event], batch: int) -> list[list[_Message]]:
-    """The events wallet by wallet, in messages. With batches, one chain of them all: they mix the wallets."""
-    if batch > 1:
-        return [_batches(events, batch)]
-    by_wallet: dict[UUID, list[_Message]] = defaultdict(list)
+def _chains(events: Sequence[Event], batch: int, suspects: Collection[UUID]) -> list[list[_Message]]:
+    """The events in messages: each chain in its order, several at once.
+
+    Without batches, there is a chain for each wallet. With batches, which mix wallets, there is one chain for
+    all, and one for each of the `suspects`: all events of a batch fail that is not answered in time.
+    """
+    by_wallet: dict[UUID | None, list[Event]] = defaultdict(list)
     for event in events:
-        by_wallet[event.wallet_id].append(_Message((event,), is_batch=False))
-    return list(by_wallet.values())
+        by_wallet[event.wallet_id if batch == 1 or event.wallet_id in suspects else None].append(event)
+    if batch > 1:
+        return [_batches(chain, batch) for chain in by_wallet.values()]
+    return [[_Message((event,), is_batch=False) for event in chain] for chain in by_wallet.values()]
 
 
 def _batches(events: Sequence[Event], most: int) -> list[_Message]:

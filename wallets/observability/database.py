@@ -36,7 +36,7 @@ _CHECK: Final = """
 """
 _OF_SUBSCRIBERS: Final[tuple[tuple[str, str, Callable[[Standing], float]], ...]] = (
     ("lag_seconds", "How long ago what is to be delivered next was committed", attrgetter("lag")),
-    ("parked", "Events that wait for another attempt", attrgetter("parked")),
+    ("parked", "Wallets with an event that waits for another attempt", attrgetter("parked")),
     ("dead_letters", "Events that were given up", attrgetter("dead")),
     ("disabled", "1 where nothing is delivered", lambda standing: not standing.is_enabled),
 )

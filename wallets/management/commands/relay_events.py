@@ -43,4 +43,4 @@ def status(standings: list[subscribers.Standing]) -> str:
 
 
 def in_words(standing: subscribers.Standing) -> str:
-    return f"{standing.lag:.1f} s behind, {standing.parked} events wait, {standing.dead} are dead letters"
+    return f"{standing.lag:.1f} s behind, {standing.parked} wallets wait, {standing.dead} are dead letters"
