@@ -25,7 +25,6 @@ _COLUMNS: Final = f"""
     coalesce(sees_target, false),
     {AS_OPERATION}
 """
-_OWN: Final = 7  # of these columns are the entry's own; the others are those of an operation
 # One probe of an index for each wallet, however many entries it has.
 _NEXT_WALLETS: Final = """
     WITH RECURSIVE next (wallet_id, number) AS (
@@ -128,7 +127,12 @@ def _next_wallets(after: UUID, most: int) -> list[UUID]:
 
 
 def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> list[Entry]:
-    return [Entry(*row[:_OWN], row=row[_OWN:], is_oldest=is_oldest) for row in rows(sql, parameters)]
+    return [
+        Entry(position, id, wallet_id, counterparty_id, attempts, is_due, sees_target, tuple(row), is_oldest)
+        for position, id, wallet_id, counterparty_id, attempts, is_due, sees_target, *row in rows(
+            sql, parameters
+        )
+    ]
 
 
 def rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
