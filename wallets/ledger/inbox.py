@@ -1,8 +1,10 @@
 """Operations that were accepted for later: carried out in their order, by any number of processes at once.
 
 An entry leaves the inbox in the transaction that writes its operation: a crash loses and doubles nothing.
-Wallet by wallet the order in which they were accepted is kept, over both wallets of a transfer. Which wallets
-come first: inbox_claim.py. What becomes of an entry that cannot be carried out: inbox_failures.py.
+Wallet by wallet the order in which they were accepted is kept, over both wallets of a transfer.
+
+inbox_claim.py chooses the entries, so that no wallet waits for another's queue; inbox_failures.py retries an
+entry that cannot be carried out, and sets it aside.
 """
 
 import logging
