@@ -1,17 +1,29 @@
 """The inbox is drained fairly: one wallet's flood delays the entries of others by a bounded share."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from django.conf import LazySettings
 from django.db import connection, transaction
 
 from tests.client import Api
 from tests.cluster import cluster
-from tests.conftest import Books
-from tests.test_inbox import deposit_later, drain_all, later, left, operation, transfer, withdraw_later
+from tests.conftest import Books, Unchanged
+from tests.test_inbox import (
+    deposit_later,
+    deposits,
+    drain_all,
+    later,
+    left,
+    operation,
+    transfer,
+    withdraw_later,
+)
 from wallets.ledger.inbox import Drain
 from wallets.ledger.inbox_claim import Entry, Turns
 
@@ -125,6 +137,79 @@ def test_claims_of_two_workers_have_no_entry_in_common(api: Api, database: Datab
     assert ours.isdisjoint(id for (id,) in free)
 
 
+# --- How many may wait ------------------------------------------------------------------------------
+@pytest.fixture
+def limit(settings: LazySettings) -> int:
+    settings.INBOX_PENDING_PER_WALLET = 3
+    return 3
+
+
+def test_full_inbox_of_a_wallet_refuses_and_changes_nothing(
+    api: Api, unchanged: Unchanged, limit: int
+) -> None:
+    wallet_id, other = api.open(deposit="1"), api.open()
+    accepted = [deposit_later(api, wallet_id, 1, key=f"{n}") for n in range(limit)]
+    assert {answer.status for answer in accepted} == {202}
+    with unchanged(wallet_id, other):
+        refused = deposit_later(api, wallet_id, 1, key="more")
+        assert (refused.status, refused.code) == (429, "too_many_requests")
+        assert int(refused.headers["retry-after"]) > 0
+        assert later(api, "/transfers", transfer(wallet_id, other, 1)).status == 429
+        assert deposit_later(api, wallet_id, 1, key="0").json == accepted[0].json  # a repeat adds nothing
+        assert deposit_later(api, wallet_id, "0.001").status == 400
+    assert deposit_later(api, other, 1).status == 202
+    assert api.deposit(wallet_id, 1).status == 201  # at once
+    drain_all()
+    assert deposit_later(api, wallet_id, 1, key="more").status == 202
+
+
+def test_entry_that_is_set_aside_counts_as_waiting(api: Api, database: Database, limit: int) -> None:
+    wallet_id = api.open()
+    for _ in range(limit):
+        deposit_later(api, wallet_id, 1)
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE wallet_id = %s", [wallet_id])
+    assert deposit_later(api, wallet_id, 1).status == 429
+
+
+def test_incoming_transfers_do_not_fill_the_inbox_of_their_target(api: Api, limit: int) -> None:
+    target = api.open()
+    for _ in range(limit + 1):
+        assert later(api, "/transfers", transfer(api.open(), target, 1)).status == 202
+    assert deposit_later(api, target, 1).status == 202
+
+
+def test_bulk_is_accepted_up_to_the_limit(api: Api, limit: int) -> None:
+    wallet_id = api.open()
+    body = {"operations": deposits(wallet_id, [1] * (limit + 2))}
+    results = later(api, "/operations", body).json["results"]
+    assert [result["status"] for result in results] == [202] * limit + [429] * 2
+    assert left(wallet_id) == limit
+
+
+def test_atomic_bulk_beyond_the_limit_is_refused_as_a_whole(api: Api, limit: int) -> None:
+    wallet_id = api.open()
+    many, few = deposits(wallet_id, [1] * (limit + 1)), deposits(wallet_id, [1] * limit)
+    refused = later(api, "/operations", {"operations": many, "atomic": True})
+    assert (refused.status, refused.code, left(wallet_id)) == (429, "too_many_requests", 0)
+    assert later(api, "/operations", {"operations": few, "atomic": True}).status == 200
+    assert later(api, "/operations", {"operations": few, "atomic": True}).status == 429
+    assert left(wallet_id) == limit
+
+
+def test_requests_at_once_do_not_pass_the_limit(api: Api, limit: int) -> None:
+    wallet_id = api.open()
+
+    def send(_: int) -> int:
+        with closing(connection):
+            return deposit_later(Api(), wallet_id, 1).status
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(send, range(16)))
+    assert (answers.count(202), answers.count(429)) == (limit, 16 - limit)
+    assert left(wallet_id) == limit
+
+
+# --- What it costs ----------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("statement", "index"),
     [

@@ -240,6 +240,7 @@ DEFAULT_CURRENCY = env.choice("DEFAULT_CURRENCY", "RUB", money.OPENABLE)
 GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
 GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 1000, minimum=1)
 GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 16_384, minimum=1)
+INBOX_PENDING_PER_WALLET = env.number("INBOX_PENDING_PER_WALLET", 10_000, minimum=1)
 MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
 
 # --- Events -----------------------------------------------------------------------------------------

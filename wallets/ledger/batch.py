@@ -26,6 +26,7 @@ from wallets.problems import (
     IdempotencyKeyReused,
     Problem,
     RejectedByOperator,
+    TooManyRequests,
     ValidationError,
     WalletNotFound,
 )
@@ -92,6 +93,7 @@ class Batch:
     repeats: Repeats
     counterparts: dict[UUID, Record]  # by transfer
     now: datetime
+    inbox_room: dict[UUID, int]  # by wallet, how many more operations may wait in the inbox
     written: list[Record] = field(default_factory=list)
     accepted: list[Acceptance] = field(default_factory=list)
     touched_holds: set[UUID] = field(default_factory=set)
@@ -129,7 +131,7 @@ class Batch:
             outcomes.append(outcome)
         self.books, self.repeats, self.counterparts = trial.books, trial.repeats, trial.counterparts
         self.written, self.accepted = trial.written, trial.accepted
-        self.touched_holds = trial.touched_holds
+        self.touched_holds, self.inbox_room = trial.touched_holds, trial.inbox_room
         return outcomes
 
     def changed_wallets(self) -> list[WalletState]:
@@ -182,6 +184,9 @@ class Batch:
     def _accept(self, command: Command, wallet: WalletState) -> Outcome:
         if refusal := rules.form_refusal(command, wallet.currency):
             return refusal
+        if self.inbox_room[wallet.id] <= 0:
+            return TooManyRequests("Too many accepted operations of the wallet wait; nothing was applied.")
+        self.inbox_room[wallet.id] -= 1
         amount = self._accepted_amount(command)
         record = replace(_rejection(command, amount, None, self.now), status=PENDING)
         self.accepted.append((record, rules.sees_other_side(self.books, command)))
@@ -264,6 +269,7 @@ class Batch:
             books=books,
             repeats=self.repeats.copy(),
             counterparts=self.counterparts.copy(),
+            inbox_room=self.inbox_room.copy(),
             written=self.written.copy(),
             accepted=self.accepted.copy(),
             touched_holds=self.touched_holds.copy(),
@@ -310,7 +316,7 @@ def _named(problem: Problem, number: int) -> Problem:
     place = f"operations.{number}"
     inner = [replace(error, field=f"{place}.{error.field}") for error in problem.errors]
     problem.errors = inner or [FieldError(place, problem.code, problem.detail)]
-    if not isinstance(problem, ValidationError):
+    if not isinstance(problem, ValidationError | TooManyRequests):
         problem.status = 409  # type: ignore[misc]  # whatever it would be alone: it is all or none
     return problem
 

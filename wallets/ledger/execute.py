@@ -122,6 +122,7 @@ def _load(
         repeats=Repeats(records),
         counterparts=tables.counterparts({record.transfer_id for record in records if record.transfer_id}),
         now=now,
+        inbox_room=tables.inbox_room(commands),
     )
 
 

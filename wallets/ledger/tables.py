@@ -8,6 +8,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import orjson
+from django.conf import settings
 from django.db import connections
 from django.db.models.expressions import RawSQL
 
@@ -96,6 +97,13 @@ _REVERSED: Final = """
     JOIN unnest(%s::uuid[], %s::uuid[]) AS asked (asked_wallet, asked_id)
       ON wallet_id = asked_wallet AND reverses_id = asked_id
     WHERE status = 'COMPLETED' GROUP BY reverses_id
+"""
+# Counted up to the limit, so that a full inbox costs no more than that.
+_INBOX_ROOM: Final = """
+    SELECT asked, %(limit)s - (
+        SELECT count(*) FROM (SELECT FROM inbox WHERE wallet_id = asked LIMIT %(limit)s) AS counted
+    )
+    FROM unnest(%(wallets)s::uuid[]) AS asked
 """
 _EXPIRE: Final = """
     WITH due AS (
@@ -239,6 +247,17 @@ class Tables:
         """By operation, how much of it has been taken back. Each is asked for by its wallet and its id."""
         return dict(self._rows(_REVERSED, _columns_of(operations))) if operations else {}
 
+    def inbox_room(self, commands: Sequence[Command]) -> dict[UUID, int]:
+        """By wallet of a command that is to be accepted asynchronously, how many more its inbox takes.
+
+        Entries that are set aside count as well. Under the wallet's lock no other transaction can add one.
+        """
+        wallets = {command.wallet_id for command in commands if command.is_for_later}
+        if not wallets:
+            return {}
+        limit = settings.INBOX_PENDING_PER_WALLET
+        return dict(self._rows(_INBOX_ROOM, {"limit": limit, "wallets": list(wallets)}))
+
     # --- Writing ------------------------------------------------------------------------------------
     def write(
         self,
@@ -257,7 +276,7 @@ class Tables:
                 seeing = [record.id for record, sees_target in accepted if sees_target]
                 cursor.execute(_ACCEPT, [seeing, _as_json([record for record, _ in accepted])])
 
-    def _rows(self, sql: str, parameters: list[Any]) -> list[tuple[Any, ...]]:
+    def _rows(self, sql: str, parameters: list[Any] | dict[str, Any]) -> list[tuple[Any, ...]]:
         with connections[self._using].cursor() as cursor:
             cursor.execute(sql, parameters)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
