@@ -23,6 +23,7 @@ from tests.histories.pretend import Body, Books, Pretended
 from tests.histories.rules import Past, Side
 
 CLIENTS = 6
+REUSED = Answer(422, {}, b'{"code": "idempotency_key_reused"}')
 BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 
 
@@ -51,7 +52,7 @@ class World:
         def at(moment: float, action: Callable[[], None]) -> None:
             heapq.heappush(due, (moment, len(self.calls) + len(due) + dice.getrandbits(40), action))
 
-        def begin(chooser: Chooser, request: Request) -> None:
+        def begin(chooser: Chooser, request: Request, goes_on: bool = True) -> None:
             call = Call(chooser._client, request, self.now)
             self.calls.append(call)
             if len(self.calls) > requests:
@@ -72,6 +73,10 @@ class World:
                 if not is_heard:
                     call.lost = NoAnswer("given up")
                 at(carried_out, lambda: carry_out(call, ended if is_heard else NEVER))
+            if not goes_on:
+                return
+            if rival := chooser.rival(request):
+                at(self.now + dice.random() * 0.01, lambda: begin(chooser, rival, goes_on=False))
             again = is_safe_to_repeat(request) and call.lost is not None
             follow = request if again else None
             pause = 0.001 if again and dice.random() < 0.5 else ended - self.now + 0.0001
@@ -127,6 +132,12 @@ class Faulty(Pretended):
     rule: Rule  # what is to be found
     also: set[Rule] = set()  # what may follow from it
     is_done = False
+    requests = 1000
+
+    @staticmethod
+    def is_first_and_last(request: Request, answer: Answer) -> bool:
+        """Whether it is carried out just now, and no client sends it again."""
+        return answer.status == 201 and not is_safe_to_repeat(request)
 
     def once(self) -> bool:
         """Not in a request for many: what it did may be undone."""
@@ -171,14 +182,14 @@ class LostOperation(Faulty):
         return super().ask(request, now)
 
     def answered(self, request: Request, answer: Answer) -> Answer:
-        if answer.status == 201 and b'"balance": "' in answer.content and not answer.headers and self.once():
+        if self.is_first_and_last(request, answer) and b'"balance": "' in answer.content and self.once():
             self.books = self.before
         return answer
 
 
 class LostAcceptance(Faulty):
     rule: Rule = "lost"
-    also: set[Rule] = {"stale read"}  # where somebody looks for it
+    also: set[Rule] = {"stale read", "half a bulk"}  # if a client reads it, or if it is an item of a bulk
 
     def take(self) -> tuple[Form, Operation]:
         if len(self.books.inbox) > 1 and self.once():
@@ -190,9 +201,11 @@ class LaterAcceptedFirst(Faulty):
     rule: Rule = "order of acceptance"
 
     def take(self) -> tuple[Form, Operation]:
-        wallets = [form.wallet_id for form, _ in self.books.inbox]
-        if wallets.count(wallets[0]) > 1 and self.once():
-            return self.books.inbox.pop(wallets.index(wallets[0], 1))
+        form, first = self.books.inbox[0]
+        for number, (other, row) in enumerate(self.books.inbox):
+            is_later = first.accepted_at and row.accepted_at and first.accepted_at < row.accepted_at
+            if is_later and other.wallet_id == form.wallet_id and self.once():
+                return self.books.inbox.pop(number)
         return super().take()
 
 
@@ -203,7 +216,7 @@ class StaleRead(Faulty):
     def read_wallet(self, wallet_id: str) -> Body:
         self.old = self.old or self.books.copy()
         old = self.old.wallets.get(wallet_id)
-        if old and self.books.wallets[wallet_id].sequence > 9 + old.sequence and self.once():
+        if old and self.books.wallets[wallet_id].sequence > 8 + old.sequence and self.once():
             now, self.books = self.books, self.old
             told = super().read_wallet(wallet_id)
             self.books = now
@@ -261,7 +274,7 @@ class OtherAnswer(Faulty):
     rule: Rule = "not as answered"
 
     def answered(self, request: Request, answer: Answer) -> Answer:
-        if answer.status == 201 and b'"balance": "' in answer.content and not answer.headers and self.once():
+        if self.is_first_and_last(request, answer) and b'"balance": "' in answer.content and self.once():
             return replace(answer, content=answer.content.replace(b'"sequence": ', b'"sequence": 1'))
         return answer
 
@@ -305,7 +318,7 @@ class AppliedAfter429(Faulty):
     rule: Rule = "refused, but applied"
 
     def answered(self, request: Request, answer: Answer) -> Answer:
-        if answer.status == 201 and request.path != "/wallets" and not answer.headers and self.once():
+        if self.is_first_and_last(request, answer) and request.path != "/wallets" and self.once():
             return Answer(429, {}, b'{"code": "too_many_requests"}')
         return answer
 
@@ -340,6 +353,7 @@ class CapturedTwice(Faulty):
 
 class FrozenWalletMoves(Faulty):
     rule: Rule = "verdict"
+    requests = 2000  # few are asked of a frozen wallet
 
     def refusal(self, row: Operation, past: Past, mine: Side, theirs: Side | None) -> str | None:
         reason = super().refusal(row, past, mine, theirs)
@@ -385,6 +399,97 @@ class WrongNotFound(Faulty):
         return super().carry_out(form, key, chosen, later)
 
 
+class LowHalfTakenForTheId(Faulty):
+    """Some ids are refused because others have the same low half.
+
+    One may not be enough: if a rival used the id at the same time, the refusal was right.
+    """
+
+    rule: Rule = "wrong refusal"
+    times = 5
+    before: Books
+
+    def ask(self, request: Request, now: datetime) -> Answer:
+        self.before = self.books.copy()
+        return super().ask(request, now)
+
+    def answered(self, request: Request, answer: Answer) -> Answer:
+        id = (request.body or {}).get("id", "")
+        is_new = answer.status == 201 and not answer.headers and request.path != "/wallets"
+        is_alike = any(other.endswith(id[18:]) for other in self.before.operations)
+        if id and is_new and is_alike and self.times:
+            self.times, self.is_done, self.books = self.times - 1, True, self.before
+            return REUSED
+        return answer
+
+
+class Reusing(Faulty):
+    """Once, something is carried out under an id or a key that stands for another request."""
+
+    is_tried = False
+
+    def ask(self, request: Request, now: datetime) -> Answer:
+        before, self.is_tried = self.books.copy(), False
+        answer = super().ask(request, now)
+        if not self.is_tried:
+            return answer
+        self.is_done = _size(self.books) > _size(before)
+        if self.is_done:
+            return self.told(answer)
+        self.books = before
+        return REUSED
+
+    def told(self, answer: Answer) -> Answer:
+        return answer
+
+
+def _size(books: Books) -> int:
+    return len(books.operations) + len(books.inbox)
+
+
+class IdUsedTwice(Reusing):
+    rule: Rule = "id of two operations"
+
+    def is_used(self, id: str) -> bool:
+        row = self.books.operations.get(id)
+        if self.is_done or row is None or row.type != "DEPOSIT":
+            return super().is_used(id)
+        self.books.operations[f"{id}, first"] = self.books.operations.pop(id)
+        self.is_tried = True
+        return False
+
+
+class ChangedBulkCarriedOut(Reusing):
+    """The items of the first bulk are replayed, and the others are carried out."""
+
+    rule: Rule = "key of two bulks"
+
+    def is_another(self, first: Body, body: Body) -> bool:
+        self.is_tried = not self.is_done and first != body
+        return first != body and not self.is_tried
+
+
+class ChangedBulkRefusedAndCarriedOut(ChangedBulkCarriedOut):
+    rule: Rule = "refused, but applied"
+    also: set[Rule] = {"key of two bulks"}
+
+    def told(self, _answer: Answer) -> Answer:
+        return REUSED
+
+
+class RepeatedBulkRefused(Faulty):
+    """A bulk that is sent again is taken for another one."""
+
+    rule: Rule = "wrong refusal"
+
+    def answered(self, request: Request, answer: Answer) -> Answer:
+        is_repeat = request.path == "/operations" and request.key is not None and answer.headers
+        if self.is_done or not is_repeat:
+            return answer
+        self.is_done = True
+        return REUSED
+
+
 class ServerError(Faulty):
     rule: Rule = "server error"
 
@@ -392,15 +497,18 @@ class ServerError(Faulty):
         return Answer(500, {}, b"{}") if self.once() else answer
 
 
-FAULTS = [*Faulty.__subclasses__(), *AnsweredAgain.__subclasses__()]
-FAULTS.remove(AnsweredAgain)
+def _with_subclasses(fault: type[Faulty]) -> list[type[Faulty]]:
+    return [fault, *(each for subclass in fault.__subclasses__() for each in _with_subclasses(subclass))]
+
+
+FAULTS = [fault for fault in _with_subclasses(Faulty) if fault not in (Faulty, AnsweredAgain, Reusing)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_what_is_wrong_is_found_and_named(fault: type[Faulty], seed: int) -> None:
     service = fault(seed)
-    history = World(service, seed).run(800)
+    history = World(service, seed).run(service.requests)
     assert service.is_done, "it never came to that"
     expect(history, service.books.ledger, service.rule, service.also)
 
@@ -420,7 +528,8 @@ class EarlyWorld(World):
 
     def is_early(self, request: Request) -> bool:
         is_move = request.path.endswith("/operation") and request.wallet_id.endswith("0")
-        if self.is_done or not is_move or request.is_for_later or len(self.calls) < 200:
+        is_new = request.key and all(call.request.key != request.key for call in self.calls[:-1])
+        if self.is_done or not is_move or not is_new or request.is_for_later or len(self.calls) < 200:
             return False
         self.is_done = True
         return True

@@ -1,6 +1,7 @@
 """The whole system to be broken: service, inbox workers, relay, receiver, a proxy, and two databases."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from local.service import Address
 from tests.campaign.nodes import PATIENCE, Pair, wait_until
 from tests.faults.database import children, quiet_port
 from tests.faults.proxy import Proxy
+from tests.histories.load import sharing_low_half
 from tests.receivers import receiver
 
 WORKERS = 2
@@ -145,6 +147,7 @@ class System:
         self.clock = Clock(self.folder / "clock")
         self._address = Address("127.0.0.1", quiet_port())
         self.manage("webhooks", "add", "receiver", self.receiver.url(), "--batch", "100")
+        self._move_webhook_id()
         self.service = self._part(
             "service", "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"
         )
@@ -154,6 +157,11 @@ class System:
             part.start()
             self._stack.callback(part.end)
         self.settle()
+
+    def _move_webhook_id(self) -> None:
+        """The relay's lock on this webhook shares the low half of its id with ids that the load chooses."""
+        id = str(sharing_low_half(random.Random(0)))  # noqa: S311
+        self.pair.primary.ask("UPDATE subscriber SET id = %s::uuid", id)
 
     def _part(self, name: str, *command: str) -> Part:
         env = self._environment(self.proxy.port) | self.clock.environment

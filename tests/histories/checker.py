@@ -17,7 +17,16 @@ from tests.histories.asked import Command, Fate, Form, Reader, form_of
 from tests.histories.findings import Findings, Rule, Violation
 from tests.histories.journal import NEVER, Call, History
 from tests.histories.ledger import Change, Ledger, Operation
-from tests.histories.matching import Bulk, Group, bulks_of, groups_of, match
+from tests.histories.matching import (
+    Bulk,
+    Group,
+    SharedKey,
+    bulks_of,
+    groups_of,
+    is_alike,
+    match,
+    shared_keys_of,
+)
 from tests.histories.reads import CLOCKS, Impossible, Reads
 from tests.histories.replay import Replay
 from tests.histories.rules import fits
@@ -57,13 +66,20 @@ class _Check:
             str, float
         ] = {}  # somebody was told so: by the id of a wallet, operation, hold
         self.done_since: dict[str, float] = {}
+        self.began: dict[str, float] = {}  # not before that was the operation carried out
+        self.wallets_of_id = _wallets_of_id(ledger)
+        self.shared_keys: dict[str, SharedKey] = {}
 
     def run(self) -> list[Violation]:
+        if any(len(wallets) > 1 for wallets in self.wallets_of_id.values()):
+            return self._duplicate_ids()  # all else takes an id for one operation
         reader = Reader({hold.id: hold for hold in self.ledger.holds}, self.replay.operations)
         groups = groups_of(command for call in self.history for command in reader.commands(call))
         match(groups, self.ledger, self.findings)
         bulks = bulks_of(groups)
+        self.shared_keys = shared_keys_of(bulks)
         self._expect_openings()
+        self._expect_one_bulk_of_each_key()
         for group in groups:
             self._expect_as_answered(group)
             self._note(group)
@@ -107,7 +123,8 @@ class _Check:
 
     def _expect_whole(self, call: Call, bulk: Bulk) -> None:
         rows = [group.row for _, group in bulk]
-        if bulk[0][0].is_atomic and not _is_whole(rows):
+        shared = self.shared_keys.get(call.request.key or "")
+        if bulk[0][0].is_atomic and (shared is None or shared.is_first(call)) and not _is_whole(rows):
             done = sum(row is not None and row.is_completed for row in rows)
             self.findings.add("half a bulk", "", f"{done} of {len(rows)} were carried out", call)
         last: dict[str, int] = {}
@@ -119,12 +136,27 @@ class _Check:
                 self.findings.add("order", group.row.wallet_id, "of a bulk", command, group.row)
             last[group.row.wallet_id] = position
 
+    def _duplicate_ids(self) -> Findings:
+        found = Findings()
+        for id, wallets in self.wallets_of_id.items():
+            if len(wallets) > 1:
+                rows = [row for row in (*self.ledger.operations, *self.ledger.inbox) if row.id == id]
+                found.add("id of two operations", wallets[0], id, *rows)
+        return found
+
+    def _expect_one_bulk_of_each_key(self) -> None:
+        for key, shared in self.shared_keys.items():
+            calls = shared.carried_out
+            if not all(is_alike(calls[0], call) for call in calls):
+                self.findings.add("key of two bulks", "", key, *calls)
+
     # --- What it says of order ----------------------------------------------------------------------
     def _note(self, group: Group) -> None:
         row = group.row
         if row is None or group.is_refused:
             return
         self.exists_since[row.id] = group.accepted
+        self.began[row.id] = group.began
         sides = [row]
         if row.is_completed and (counterpart := self.replay.counterparts.get(row.id)):
             sides.append(counterpart)
@@ -269,13 +301,30 @@ class _Check:
                 wallets = [id for id in (form.wallet_id, form.counterparty_id) if id]
                 return any(self.exists_since.get(id, NEVER) >= began for id in wallets)
             case "idempotency_key_reused":
-                return any(other.form != form for other in group.commands)
+                return self._is_reused(group, command)
             case "validation_error" if form:
                 return not self._fits(command) or (
                     form.expires_at is not None
                     and form.expires_at <= self.history.moment(command.call.ended) + CLOCKS
                 )
         return False
+
+    def _is_reused(self, group: Group, command: Command) -> bool:
+        """Whether its id names another wallet's operation, or its key stands for another request."""
+        if self._is_used_elsewhere(command):
+            return True
+        shared = self.shared_keys.get(command.call.request.key or "")
+        if shared and command.call.outcome == 422:
+            others = [call for call, _ in shared.bulks if not is_alike(call, command.call)]
+            return any(map(shared.may_be_first, others))
+        is_another = group.row is not None and form_of(group.row) != command.form
+        return is_another and group.began <= command.call.ended
+
+    def _is_used_elsewhere(self, command: Command) -> bool:
+        id = command.key or ""
+        wallets = self.wallets_of_id.get(id)
+        is_elsewhere = wallets and command.form and command.form.wallet_id not in wallets
+        return bool(is_elsewhere) and self.began.get(id, NEVER) <= command.call.ended
 
     def _fits(self, command: Command) -> bool:
         """Whether its amount has no more digits than the currency."""
@@ -284,6 +333,18 @@ class _Check:
         if story is None or form is None or form.amount is None:
             return True
         return fits(form.amount, story.wallet.currency)
+
+
+def _wallets_of_id(ledger: Ledger) -> dict[str, list[str]]:
+    """Of each id, the wallets of the operations that have it: to be one."""
+    wallets = defaultdict(list)
+    for row in (*ledger.operations, *ledger.inbox):
+        wallets[row.id].append(row.wallet_id)
+    return dict(wallets)
+
+
+def _is_refused_at_once(row: Operation) -> bool:
+    return row.status == "REJECTED" and row.accepted_at is None
 
 
 def _named(call: Call) -> str:
@@ -305,5 +366,5 @@ def _decided_together(bulks: Sequence[tuple[Call, Bulk]]) -> Iterator[tuple[str,
     for _, bulk in bulks:
         for number, (command, group) in enumerate(bulk):
             row = group.row
-            if command.is_atomic and row and row.status == "REJECTED" and row.accepted_at is None:
+            if command.is_atomic and row and command.form == form_of(row) and _is_refused_at_once(row):
                 yield row.id, [other.form for other, _ in bulk[:number] if other.form]

@@ -10,8 +10,10 @@ Rule = Literal[
     "balance",  # it does not follow from the one before
     "half a bulk",
     "half a transfer",
+    "id of two operations",
     "holds",  # they are not as their history has them
     "impossible read",  # of a state that never was
+    "key of two bulks",
     "lost",
     "nobody asked",
     "not as answered",

@@ -4,7 +4,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -16,6 +17,12 @@ from tests.histories.journal import PATIENCE, Call, Connection, History, NotReac
 REMEMBERED = 200  # of what there is to refer to, the newest
 AGAIN = 4  # times that a request is sent, at most, by who got no answer
 BULK = 6
+RIVALS = 0.3  # of the requests that a second client can contend with at the same time
+SHARED_LOW_HALF = 0xB5AD_4ECE_DA1C_E2A9  # of most ids that clients choose
+
+
+def sharing_low_half(dice: random.Random) -> UUID:
+    return UUID(int=dice.getrandbits(64) << 64 | SHARED_LOW_HALF, version=4)
 
 
 @dataclass
@@ -29,12 +36,15 @@ class Known:
     holds: list[str] = field(default_factory=list)
     moments: list[tuple[str, str]] = field(default_factory=list)  # wallet and time of an operation
     keyed: list[Request] = field(default_factory=list)
+    contestable: list[Request] = field(default_factory=list)
 
     def learn(self, made: Call) -> None:
         if made.answer is None:
             return
         if made.request.key is not None:
             self.keyed.append(made.request)
+        if is_contestable(made.request):
+            self.contestable.append(made.request)
         match made.answer.status, made.request.path.rsplit("/", 1)[-1]:
             case (201, "holds"):
                 self.holds.append(made.answer.json["id"])
@@ -73,9 +83,10 @@ class Chooser:
             (self.capture, 5),
             (self.void, 3),
             (self.reversal, 6),
-            (self.bulk, 4),
+            (self.bulk, 5),
             (self.again, 2),
             (self.wrong, 2),
+            (self.conflict, 3),
             (self.change, 1),
             (self.open, 1),
             (self.read_wallet, 12),
@@ -134,7 +145,7 @@ class Chooser:
         items = [self._item(number) for number in range(self.dice.randint(2, BULK))]
         body = {"operations": items, "atomic": self.dice.random() < 0.5}
         request = Request("POST", "/operations", body)
-        if self.dice.random() < 0.3:
+        if self.dice.random() < 0.6:
             request = replace(request, key=self._key())
         return self._maybe_later(request)
 
@@ -158,6 +169,33 @@ class Chooser:
             case 2:
                 return Request("POST", f"/holds/{self._id()}/capture", {}, self._key())
         return Request("POST", f"/operations/{self._id()}/reversal", {}, self._key())
+
+    def conflict(self) -> Request:
+        """Another request under the id of an earlier one, or another bulk, or the same, under its key."""
+        known = self._known.contestable[-REMEMBERED:]
+        return self._conflicting(self.dice.choice(known)) if known else self.operation()
+
+    def rival(self, request: Request) -> Request | None:
+        """What a second client sends at the same time under the id, or the bulk's key, of this request."""
+        if is_contestable(request) and self.dice.random() < RIVALS:
+            return self._conflicting(request)
+        return None
+
+    def _conflicting(self, request: Request) -> Request:
+        body = request.body or {}
+        if "operations" in body:
+            if self.dice.random() < 0.25:
+                return request
+            return replace(request, body=body | {"operations": self._changed(body["operations"])})
+        command = self.dice.choice([self.operation, self.transfer, self.hold])()
+        return replace(command, key=None, body=(command.body or {}) | {"id": body["id"]})
+
+    def _changed(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Other items from some place on. Those before it stay: what an item is decided after is known."""
+        kept = items if len(items) < 2 * BULK and self.dice.random() < 0.5 else items[:-1]
+        if len(kept) > 1 and self.dice.random() < 0.3:
+            return items[:-1]
+        return [*kept, self._item(self.dice.randrange(BULK, 1 << 30))]
 
     # --- Wallets ------------------------------------------------------------------------------------
     def change(self) -> Request:
@@ -250,7 +288,7 @@ class Chooser:
             case "key":
                 return replace(request, key=self._key())
             case "id":
-                return replace(request, body=(request.body or {}) | {"id": self._id()})
+                return replace(request, body=(request.body or {}) | {"id": self._chosen_id()})
         return request
 
     def _name(self) -> str:
@@ -259,8 +297,19 @@ class Chooser:
     def _key(self) -> str:
         return f"key-{self._name()}"
 
+    def _chosen_id(self) -> str:
+        return str(sharing_low_half(self.dice)) if self.dice.random() < 0.8 else self._id()
+
     def _id(self) -> str:
         return str(UUID(int=self.dice.getrandbits(128), version=4))
+
+
+def is_contestable(request: Request) -> bool:
+    """Whether another request can be sent under its id, or under its bulk's key."""
+    body = request.body or {}
+    if request.path == "/operations":
+        return request.key is not None
+    return "id" in body and request.path not in ("/wallets", "/wallet/create")
 
 
 def is_safe_to_repeat(request: Request) -> bool:
@@ -394,8 +443,36 @@ class Load:
         connection.close()
 
     def _ask(self, client: int, connection: Connection, choose: Chooser) -> Call:
-        """Once, and again where there was no answer and it can do no harm. Who gives up is soon back."""
         request = choose()
+        with self._contending(client, choose.rival(request)):
+            return self._insist(client, connection, choose, request)
+
+    @contextmanager
+    def _contending(self, client: int, rival: Request | None) -> Iterator[None]:
+        """A second client sends this request at the same time."""
+        if rival is None:
+            yield
+            return
+        thread = threading.Thread(target=self._send_once, args=[client, rival], daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
+
+    def _send_once(self, client: int, request: Request) -> None:
+        connection = Connection(self._address)
+        try:
+            made = call(connection, client, request, self._patience)
+            self._journals[client].append(made)
+            self._known.learn(made)
+        except BaseException as error:
+            self._failed.append(error)
+        finally:
+            connection.close()
+
+    def _insist(self, client: int, connection: Connection, choose: Chooser, request: Request) -> Call:
+        """Send it once, and again if there was no answer and a repeat does no harm."""
         patience = choose.dice.uniform(0.001, 0.03) if choose.dice.random() < self._hurry else self._patience
         for _ in range(AGAIN):
             made = call(connection, client, request, patience)

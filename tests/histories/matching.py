@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.histories.asked import Command, Fate, Form, form_of
 from tests.histories.findings import Findings
-from tests.histories.journal import NEVER, Call
+from tests.histories.journal import NEVER, Call, NotReached
 from tests.histories.ledger import Ledger, Operation
 
 
@@ -85,8 +85,8 @@ class _Rows:
         self._voids = {row.hold_id: row for row in rows if row.type == "VOID" and row.is_completed}
         for row in rows:
             place = (row.wallet_id, row.idempotency_key or row.id)
-            if row.id in self._by_id or place in self._by_key:
-                findings.add("applied twice", row.wallet_id, "under one id or key", row)
+            if place in self._by_key:
+                findings.add("applied twice", row.wallet_id, "under one key", row)
             self._by_id[row.id] = row
             self._by_key.setdefault(place, row)
 
@@ -140,3 +140,53 @@ def bulks_of(groups: Sequence[Group]) -> list[tuple[Call, Bulk]]:
     for _, bulk in bulks.values():
         bulk.sort(key=lambda item: item[0].number)
     return list(bulks.values())
+
+
+@dataclass(slots=True, eq=False)
+class SharedKey:
+    """The bulks that were sent under one Idempotency-Key."""
+
+    bulks: list[tuple[Call, Bulk]] = field(default_factory=list)
+
+    @property
+    def carried_out(self) -> list[Call]:
+        """Those that surely were: an answer says so, or an operation that no other of them asks for."""
+        return [call for call, bulk in self.bulks if is_honoured(call) or self._is_applied(bulk)]
+
+    def may_be_first(self, call: Call) -> bool:
+        """Whether the key can stand for this one, given the answers and the ledger."""
+        if carried_out := self.carried_out:
+            return any(is_alike(call, other) for other in carried_out)
+        return not isinstance(call.lost, NotReached) and call.outcome not in (422, 429)
+
+    def is_first(self, call: Call) -> bool:
+        """Whether the key stands for this one and for no other."""
+        possible = [other for other, _ in self.bulks if self.may_be_first(other)]
+        return call in possible and all(is_alike(call, other) for other in possible)
+
+    def _is_applied(self, bulk: Bulk) -> bool:
+        return any(
+            group.row is not None
+            and command.form == form_of(group.row)
+            and not any(
+                other.form == command.form and not is_alike(other.call, command.call)
+                for other in group.commands
+            )
+            for command, group in bulk
+        )
+
+
+def is_honoured(call: Call) -> bool:
+    return call.outcome in (200, 409)
+
+
+def is_alike(one: Call, other: Call) -> bool:
+    return one.request.body == other.request.body
+
+
+def shared_keys_of(bulks: Sequence[tuple[Call, Bulk]]) -> dict[str, SharedKey]:
+    keys: dict[str, SharedKey] = defaultdict(SharedKey)
+    for call, bulk in bulks:
+        if call.request.key is not None:
+            keys[call.request.key].bulks.append((call, bulk))
+    return dict(keys)

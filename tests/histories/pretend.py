@@ -63,6 +63,7 @@ class Pretended:
         self.books = Books()
         self.now = datetime(2030, 1, 1, tzinfo=UTC)
         self.request: Request | None = None  # None: the inbox is being drained
+        self.bulks: dict[str, Body] = {}  # by key: the first one
         self._dice = random.Random(seed)  # noqa: S311
 
     def answered(self, request: Request, answer: Answer) -> Answer:
@@ -99,6 +100,10 @@ class Pretended:
         return self.carry_out(command.form, command.key, chosen, request.is_for_later)
 
     def _bulk(self, request: Request) -> tuple[int, Body, bool]:
+        if request.key is not None:
+            first = self.bulks.setdefault(request.key, request.body or {})
+            if self.is_another(first, request.body or {}):
+                raise Refused(422, "idempotency_key_reused")
         commands = list(self._reader().commands(Call(0, request, 0)))
         before, results = self.books.copy(), []
         # What was refused is refused again, even where by now one before it would be refused.
@@ -113,6 +118,9 @@ class Pretended:
             name = "problem" if status >= 400 else "transfer" if "source" in body else "operation"
             results.append({"status": status, "replayed": replayed, name: body})
         return 200, {"results": results}, all(result["replayed"] for result in results)
+
+    def is_another(self, first: Body, body: Body) -> bool:
+        return first != body
 
     def _was_refused(self, command: Command) -> bool:
         assert command.form
@@ -146,6 +154,8 @@ class Pretended:
         if key is not None and place in self.books.told:
             first, status, body = self.books.told[place]
             return (422, {"code": "idempotency_key_reused"}, False) if first != form else (status, body, True)
+        if chosen is not None and self.is_used(chosen):
+            return 422, {"code": "idempotency_key_reused"}, False
         at = self._later_than(form)
         is_late = form.expires_at is not None and form.expires_at <= at
         if is_late or (form.amount and not fits(form.amount, self.books.wallets[form.wallet_id].currency)):
@@ -155,6 +165,10 @@ class Pretended:
         if key is not None:
             self.books.told[place] = form, status, body
         return status, body, False
+
+    def is_used(self, id: str) -> bool:
+        """Whether it names an operation of any wallet."""
+        return id in self.books.operations or any(row.id == id for _, row in self.books.inbox)
 
     def _row(self, form: Form, id: str, key: str | None, at: datetime) -> Operation:
         past = self._past(form, at)
