@@ -5,14 +5,14 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
-from loadtest import big_ledger, cache, drain, machine, relayed, verified, written, wrk
+from loadtest import attack, big_ledger, cache, drain, machine, relayed, verified, written, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
 from loadtest.servers import (
@@ -101,6 +101,7 @@ DRAINS = {  # by wallets and processes
     "drain-spread-2": (WALLETS, 2),
 }
 RELAYS = ("relay", "relay-delay")
+STEADY = ("calm", "attack")
 OTHER_ROWS = {  # which wrk alone does not measure
     "drain": "drained, one hot wallet",
     "drain-2": "drained by two, one hot wallet",
@@ -108,6 +109,8 @@ OTHER_ROWS = {  # which wrk alone does not measure
     "drain-spread-2": "drained by two, 10,000 wallets",
     "relay": "told in batches by webhook",
     "relay-delay": "told, 1,000 a second",
+    "calm": "50 deposits a second, by a key",
+    "attack": "the same, under a flood",
     "crowd": "1,000 connections",
     "empty-ledger": "one hot wallet, beside the next",
     "big-ledger": "one hot wallet, 10 million stored",
@@ -131,6 +134,8 @@ class Bench:
             return self._measure_drain(*DRAINS[name])
         if name in RELAYS:
             return self._measure_relay(name, seconds)
+        if name in STEADY:
+            return self._measure_steady(seconds, is_flooded=name == "attack")
         row = ROWS[name]
         server = self._servers[row.kind]
         paths, post = self._requests(row)
@@ -191,6 +196,11 @@ class Bench:
         return relayed.catch_up(
             self._cluster, env, lambda: wrk.load(server.url, "POST", paths, 64, seconds, post)
         )
+
+    def _measure_steady(self, seconds: float, is_flooded: bool) -> Result:
+        address = self._servers[KEYED].address
+        with attack.flood(address) if is_flooded else nullcontext():
+            return attack.deposit_steadily(address, self._wallets[0], self._key, seconds)
 
     def measure_crowd(self) -> None:
         address = self._servers[SERVICE].address
@@ -301,7 +311,7 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = [*ROWS, *DRAINS, *RELAYS, "crowd"]
+    names = [*ROWS, *DRAINS, *RELAYS, *STEADY, "crowd"]
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4, help="of load on a row in a round")
@@ -316,6 +326,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     names = [name for name in options.rows if name != "crowd"]
     kinds = {SERVICE} | {ROWS[name].kind for name in names if name in ROWS}
+    kinds |= {KEYED for name in names if name in STEADY}
     if any(kind.has_cache for kind in kinds):
         cache.program()  # better missed now than later
     file = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.json"

@@ -72,6 +72,7 @@ class Figures:
         yield from self._ratio("get-spread", "get-spread-redis", at_least=1)
         yield from self._ratio("get-written", "get-written-redis", at_least=1)
         yield from self._ratio("lone", "lone-naive", "p50", at_most=1)
+        yield from self._ratio("attack", "calm", "p50", at_most=1.5)
 
     def _ratio(self, above: str, below: str, figure: str = "rate", **bounds: float) -> Iterator[Check]:
         if above in self.results and below in self.results:

@@ -18,7 +18,7 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from loadtest import cache, written, wrk
+from loadtest import attack, cache, written, wrk
 from loadtest.crowd import Crowd
 from loadtest.figures import Figures
 from loadtest.profiles import Profile, Stage
@@ -27,6 +27,7 @@ from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, verdict
 from loadtest.wrk import Post, Result
 from local import ROOT, LocalError
+from local.service import Address
 from tests.chains import chain_anew
 from tests.client import UNKNOWN_ID, Api, OverHttp
 from tests.cluster import cluster
@@ -180,6 +181,30 @@ def test_wrk_sends_the_api_key_it_is_given(
     assert refused.failures == refused.requests > 0
     assert wrk.load(service, "POST", paths, 1, 1, Post(api_key=new_key("admin"))).failures == 0
     assert live_api.history(wallet, "limit=1")[0]["status"] == "COMPLETED"
+
+
+def test_flood_is_answered_and_deposits_go_on(service: str, live_api: Api) -> None:
+    wallet = live_api.open()
+    address = Address(*_host_and_port(service))
+    with attack.flood(address) as answers:
+        result = attack.deposit_steadily(address, wallet, new_key("operations:deposit"), 1)
+        while {name for name, _ in answers} < attack.EXPENSIVE.keys():
+            time.sleep(0.01)
+    assert result.failures == 0
+    assert live_api.wallet(wallet)["sequence"] == result.requests > 0
+    assert {status for name, status in answers if name == "document"} == {200}
+    assert all(200 <= status < 500 for _, status in answers), answers
+
+
+def test_refused_deposits_are_failures(service: str) -> None:
+    nowhere = NOWHERE.rpartition("/")[2]
+    result = attack.deposit_steadily(Address(*_host_and_port(service)), nowhere, new_key("admin"), 0.5)
+    assert result.failures == result.requests > 0
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    host, port = url.removeprefix("http://").split(":")
+    return host, int(port)
 
 
 def test_who_pays_and_looks_sees_what_was_answered(service: str, live_api: Api) -> None:
@@ -345,6 +370,15 @@ def test_one_stale_look_at_ours_is_one_too_many() -> None:
     checks = {check.what: check.is_kept for check in figures.checks()}
     assert checks["get-written: stale of 40 looks"] is False
     assert checks["get-written-redis: stale of 40 looks"] is True
+
+
+@pytest.mark.parametrize(("under_attack", "is_kept"), [(15, True), (15.1, False)])
+def test_median_latency_under_attack_is_bounded(under_attack: float, is_kept: bool) -> None:
+    figures = Figures()
+    figures.results["calm"] = [Result(100, 1, 0, 10, 20, 30)]
+    figures.results["attack"] = [Result(100, 1, 0, under_attack, 20, 30)]
+    [check] = figures.checks()
+    assert (check.what, check.is_kept) == ("attack / calm, p50", is_kept)
 
 
 def test_growing_memory_is_a_figure_that_misses() -> None:
