@@ -427,6 +427,7 @@ def test_rejection_needs_nothing_that_the_entry_refers_to(api: Api, database: Da
     assert (done.counterparty_id, done.accepted_at) == (was.counterparty_id, was.created_at)
     assert (left(wallet_id), api.balance(wallet_id)) == (0, "9.00")
     assert api.deposit(wallet_id, 1).status == 201  # the chain goes on
+    Books((wallet_id,)).verify()
 
 
 def test_rejection_that_the_ledger_refuses_changes_nothing(api: Api, database: Database) -> None:

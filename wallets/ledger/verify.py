@@ -125,6 +125,8 @@ SELECT operation.wallet_id,
 FROM operation
 WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND wallet_id = ANY(%(wallets)s::uuid[])
     AND transaction_id >= %(begin)s::xid8 AND (status = 'COMPLETED' OR type <> 'HOLD')
+    -- An operator may reject an inbox entry because its hold does not exist.
+    AND reason IS DISTINCT FROM 'rejected_by_operator'
     AND NOT EXISTS (
         SELECT FROM hold
         WHERE hold.id = coalesce(hold_id, operation.id) AND hold.wallet_id = operation.wallet_id
@@ -142,6 +144,7 @@ UNION ALL
 SELECT back.wallet_id, format('operation %%s reverses %%s, but there is none', back.id, back.reverses_id)
 FROM operation AS back
 WHERE back.reverses_id IS NOT NULL AND back.wallet_id = ANY(%(wallets)s::uuid[])
+    AND back.reason IS DISTINCT FROM 'rejected_by_operator'
     AND NOT EXISTS (
         SELECT FROM operation AS original
         WHERE original.id = back.reverses_id AND original.wallet_id = back.wallet_id
