@@ -253,6 +253,8 @@ PAGES: Final = (
     _page("/password", forms("/password", SESSION), sender=SESSION),
     _page("/password/forgotten", forms("/password/forgotten", email="{name}@example.com")),
     _page("/password/new/a/b", forms("/password/new/a/b")),
+    _page("/email/verify", forms("/email/verify", SESSION), sender=SESSION),
+    _page("/email/verify/1/x", forms("/email/verify/1/x")),
     _page("/language", forms("/language", language="ru")),
     _page("/wallets/{own}", sender=SESSION),
     _page("/wallets/{own}/balance", sender=SESSION),

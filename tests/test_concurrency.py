@@ -356,7 +356,8 @@ def test_one_bulk_sent_by_16_at_once_counts_once(
 ) -> None:
     one, other = live_api.open(deposit="10"), live_api.open()
     transfer = {"sourceWalletId": one, "targetWalletId": other, "amount": "1"}
-    answers = in_threads(lambda api, _: api.bulk(*[transfer] * 10, key="same", atomic=atomic), 16)
+    key = f"same-{uuid4()}"
+    answers = in_threads(lambda api, _: api.bulk(*[transfer] * 10, key=key, atomic=atomic), 16)
     assert {answer.status for answer in answers} == {200}
     ids = {tuple(result["transfer"]["id"] for result in answer.json["results"]) for answer in answers}
     assert len(ids) == 1

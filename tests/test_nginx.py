@@ -25,7 +25,6 @@ from tests.hostile_requests import (
     DEPOSIT,
     GET,
     GONE,
-    GOOD,
     HOST,
     PATIENCE,
     POST,
@@ -210,7 +209,9 @@ def test_metrics_are_for_inside(proxy: Nginx, service: str, path: str) -> None:
 def test_a_body_may_be_as_long_as_the_service_takes_it(proxy: Nginx, api: Api) -> None:
     assert f"client_max_body_size {settings.MAX_BODY_BYTES};" in CONFIG.read_text()
     wallet_id = api.open()
-    longest = GOOD.ljust(settings.MAX_BODY_BYTES)
+    # A bulk may be as long as MAX_BODY_BYTES; other endpoints have a smaller limit of their own.
+    deposit = b'{"walletId": "%s", "operationType": "DEPOSIT", "amount": "1.00"}' % wallet_id.encode()
+    longest = (b'{"operations": [%s]}' % deposit).ljust(settings.MAX_BODY_BYTES)
     for headers, send in (
         (b"Content-Length: %d\r\n\r\n", lambda content: content),
         (
@@ -218,8 +219,8 @@ def test_a_body_may_be_as_long_as_the_service_takes_it(proxy: Nginx, api: Api) -
             lambda content: hostile_requests.chunk(content) + b"0\r\n\r\n",
         ),
     ):
-        head = POST.replace(hostile_requests.WALLET, wallet_id.encode()) + headers
-        for content, status in ((longest, 201), (longest + b" ", 413)):
+        head = POST.replace(hostile_requests.PATH, b"/api/v1/operations") + headers
+        for content, status in ((longest, 200), (longest + b" ", 413)):
             whole = (head % len(content) if b"%d" in head else head) + send(content)
             answer = exchange(proxy, whole)
             assert answer.status == status

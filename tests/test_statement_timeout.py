@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("quick_hashing")
 def test_database_ends_statements_of_requests_and_bounds_batches(settings: LazySettings) -> None:
     shown = {}
     for using in ("default", "reader", "ledger"):
+        db.connections[using].close()  # another test may have ended its backend
         with db.connections[using].cursor() as cursor:
             cursor.execute("SHOW statement_timeout")
             shown[using] = cursor.fetchone()[0]

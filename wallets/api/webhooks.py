@@ -107,7 +107,7 @@ class WebhookDeliveries(Endpoint):
 
     @openapi.list_deliveries
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        return _listed(request, webhook_id, registry.deliveries, delivery_bodies)
+        return _listed(request, webhook_id, "deliveries", registry.deliveries, delivery_bodies)
 
 
 class WebhookDeadLetters(Endpoint):
@@ -115,7 +115,7 @@ class WebhookDeadLetters(Endpoint):
 
     @openapi.list_dead_letters
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        return _listed(request, webhook_id, parking.dead, dead_letter_bodies)
+        return _listed(request, webhook_id, "dead_letters", parking.dead, dead_letter_bodies)
 
     @openapi.forget_dead_letters
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -134,11 +134,12 @@ class WebhookReplay(Endpoint):
 def _listed(
     request: Request,
     webhook_id: UUID,
+    list_name: str,
     kept: Callable[[Subscriber], QuerySet[Any]],
     bodies: Callable[[Sequence[Any]], list[dict[str, Any]]],
 ) -> Response:
     """What is kept of the webhook."""
-    page = NumberedPage(request.query_params, PageQuery, f"{kept.__name__} of {webhook_id}")
+    page = NumberedPage(request.query_params, PageQuery, f"{list_name} of {webhook_id}")
     webhook = registry.find(webhook_id)
     found, next_cursor = until_deadline(lambda: page.of(kept(webhook)))
     return Response({"items": bodies(found), "nextCursor": next_cursor})
