@@ -6,7 +6,8 @@
 PYTHON := .venv/bin/python
 ARGS ?=
 LEDGER_TESTS := wallets operations transfers holds reversals bulk inbox history idempotency malformed_requests \
-	problems commands admin concurrency rights api_keys
+	problems commands admin concurrency rights api_keys operation_ids keyed_requests key_namespaces \
+	inbox_set_aside inbox_fairness
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
