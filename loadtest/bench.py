@@ -256,6 +256,8 @@ def create_wallets(cluster: Cluster, number: int = WALLETS) -> list[str]:
 
 def remove_wallets(cluster: Cluster, wallets: list[str]) -> None:
     with psycopg.connect(cluster.url(SUPERUSER)) as db:
+        # A yardstick that has just stopped may still be committing: the lock waits for its operations.
+        db.execute("SELECT FROM wallet WHERE id = ANY(%s::uuid[]) FOR UPDATE", [wallets])
         db.execute("DELETE FROM operation WHERE wallet_id = ANY(%s::uuid[])", [wallets])
         db.execute("DELETE FROM wallet WHERE id = ANY(%s::uuid[])", [wallets])
 
