@@ -58,7 +58,7 @@ class Logged:
         address = urlsplit(self.address)
         with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
             received = b""
-            with suppress(ConnectionError):  # it has heard enough, and has answered
+            with suppress(OSError):  # the service has answered early and closed the connection
                 connection.sendall(content)
                 connection.shutdown(socket.SHUT_WR)
                 while chunk := connection.recv(65536):

@@ -446,7 +446,10 @@ def test_what_was_written_later_and_dated_back_is_found(books: Books, api: Api) 
     assert found.endswith("before the checkpoint, and was written after it")
 
 
-def test_a_wallet_that_vanished_is_found_by_a_checkpoint(books: Books) -> None:
+def test_a_wallet_that_vanished_is_found_by_a_checkpoint(
+    books: Books, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "RANGES", 2**20)  # each wallet by itself, however many there are
     checkpoint = checkpoints.make()
     for table in ("hold", "operation", "operation_id", "wallet_change"):
         books.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [books.wallet])
@@ -454,7 +457,10 @@ def test_a_wallet_that_vanished_is_found_by_a_checkpoint(books: Books) -> None:
     assert any(books.wallet in line and "checkpoint" in line for line in compare(checkpoint))
 
 
-def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(books: Books, api: Api) -> None:
+def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(
+    books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "RANGES", 2**20)  # each wallet by itself, however many there are
     checkpoint = checkpoints.make()
     new = api.open(deposit="1")
     books.change(
