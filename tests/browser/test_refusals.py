@@ -25,7 +25,7 @@ class Wrong(NamedTuple):
 @pytest.mark.parametrize(
     "wrong",
     [
-        Wrong("nobody@example.com", "10", "to", "No verified account with this address has a wallet in RUB."),
+        Wrong("vacant@example.com", "10", "to", "No verified account with this address has a wallet in RUB."),
         Wrong("Boris", "10", "to", "This is neither an e-mail address nor the number of a wallet."),
         Wrong("{own_wallet}", "10", "to", "This is the wallet that the money comes from."),
         Wrong("{own_email}", "10", "to", "This is the wallet that the money comes from."),
