@@ -23,11 +23,11 @@ run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT 
 # Those that break things under load, by themselves: others would be in their way. With ARGS all are one run.
 test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
 ifeq ($(ARGS),)
-	@without=$$($(PYTHON) -m tests.browser.chromium) && \
+	@without=$$($(PYTHON) -m tests.support.browser.chromium) && \
 		$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults $$without --cov=wallets --cov-report=
 	@$(PYTHON) -m pytest tests/faults --cov=wallets --cov-append --cov-report=term-missing:skip-covered $(COVERAGE)
 else
-	@without=$$($(PYTHON) -m tests.browser.chromium) && $(PYTHON) -m pytest $$without $(ARGS)
+	@without=$$($(PYTHON) -m tests.support.browser.chromium) && $(PYTHON) -m pytest $$without $(ARGS)
 endif
 
 faults: .venv/ready ## the tests that break database and workers under load, alone; FAULTS=long takes its time
@@ -35,7 +35,7 @@ faults: .venv/ready ## the tests that break database and workers under load, alo
 
 # With exec the signals for make's child reach it; setpriv ends it when make is killed.
 campaign: .venv/ready ## break everything at random under load and check the ledger; SEED=1 MINUTES=60, ARGS=--help
-	@exec setpriv --pdeathsig TERM $(PYTHON) -m tests.campaign \
+	@exec setpriv --pdeathsig TERM $(PYTHON) -m tests.support.campaign \
 		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
 fuzz: .venv/ready ## ask the service whatever there is to ask: SEED=7 MINUTES=30 choose, for each of three runs

@@ -15,7 +15,7 @@ import pytest
 from pytest_django import DjangoDbBlocker
 
 from local.postgres import free_port
-from tests.client import Api, OverHttp
+from tests.support.client import Api, OverHttp
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -120,7 +120,7 @@ def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def with_mail(settings: Any) -> None:
     """Mail can be sent; the tests' backend keeps it in `django.core.mail.outbox`."""
-    from tests.mail import PUBLIC_URL
+    from tests.support.mail import PUBLIC_URL
 
     settings.MAIL = {}
     settings.PUBLIC_URL = PUBLIC_URL
@@ -208,8 +208,8 @@ def live_api(service: str) -> Iterator[Api]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running tests.rabbitmq.Server."""
-    from tests.rabbitmq import Server
+    """A running tests.support.rabbitmq.Server."""
+    from tests.support.rabbitmq import Server
 
     with Server(tmp_path_factory.mktemp("rabbitmq")).running() as server:
         yield server

@@ -2,7 +2,8 @@
 
 The currencies are listed here and not read from a library: an update that drops a withdrawn currency would
 make the wallets in it unreadable. Source: ISO 4217, list one of 2026-01-01 and list three (withdrawn), as
-published by SIX. A currency that leaves list one moves to _WITHDRAWN and stays; tests/test_money.py compares.
+published by SIX. A currency that leaves list one moves to _WITHDRAWN and stays;
+tests/ledger/test_money.py compares.
 """
 
 import re

@@ -9,12 +9,12 @@ from uuid import uuid4
 import pytest
 from playwright.sync_api import Browser
 
-from tests import mail
-from tests.browser import chromium
-from tests.browser.person import Person
-from tests.client import Api, OverHttp
 from tests.conftest import running_service
-from tests.keys import PASSWORD, new_key, new_operator, new_person
+from tests.support import mail
+from tests.support.browser import chromium
+from tests.support.browser.person import Person
+from tests.support.client import Api, OverHttp
+from tests.support.keys import PASSWORD, new_key, new_operator, new_person
 from wallets.access.rights import ADMIN
 
 Someone = Callable[..., Person]

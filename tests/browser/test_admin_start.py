@@ -8,8 +8,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.conftest import House
-from tests.browser.person import DESK, PHONE, Person
 from tests.browser.test_every_page import WIDE
+from tests.support.browser.person import DESK, PHONE, Person
 
 FIGURES = "#figures"
 

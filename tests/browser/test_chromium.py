@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.browser import chromium
+from tests.support.browser import chromium
 
 
 def choose(**environment: str) -> "subprocess.CompletedProcess[str]":
     """As make does, with nothing else in the environment."""
-    command = [sys.executable, "-m", "tests.browser.chromium"]
+    command = [sys.executable, "-m", "tests.support.browser.chromium"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 

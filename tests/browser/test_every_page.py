@@ -7,9 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests import mail
 from tests.browser.conftest import House
-from tests.browser.person import DESK, PHONE, Person
+from tests.support import mail
+from tests.support.browser.person import DESK, PHONE, Person
 
 Way = Callable[[Person, House], None]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Someone
-from tests.browser.person import Person
-from tests.client import Api
+from tests.support.browser.person import Person
+from tests.support.client import Api
 
 
 def deposit_often(bank: Api, person: Person, times: int) -> None:

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Someone
-from tests.client import Api
+from tests.support.client import Api
 
 
 def test_who_signs_up_has_an_empty_wallet(visitor: Someone, bank: Api) -> None:

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Payee, Someone
-from tests.client import Api
+from tests.support.client import Api
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Payee, Someone
-from tests.browser.person import Person
-from tests.client import Api
-from tests.keys import PASSWORD
+from tests.support.browser.person import Person
+from tests.support.client import Api
+from tests.support.keys import PASSWORD
 
 
 def set_status(bank: Api, person: Person, status: str) -> None:

@@ -3,8 +3,8 @@
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Payee, Someone
-from tests.browser.person import Person
-from tests.client import Api
+from tests.support.browser.person import Person
+from tests.support.client import Api
 
 
 def transfers_of(bank: Api, person: Person) -> int:

@@ -5,7 +5,7 @@ import re
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Payee, Someone
-from tests.client import Api
+from tests.support.client import Api
 
 
 def test_somebody_without_scripts_signs_up_pays_looks_back_and_logs_out(

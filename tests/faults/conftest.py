@@ -13,10 +13,10 @@ import pytest
 
 from local.postgres import DATABASE
 from local.service import Address, Service
-from tests.client import Api, OverHttp
-from tests.faults.clients import Choose, Load, Mix
-from tests.faults.database import Database, children, quiet_port
-from tests.faults.reconcile import reconcile
+from tests.support.client import Api, OverHttp
+from tests.support.faults.clients import Choose, Load, Mix
+from tests.support.faults.database import Database, children, quiet_port
+from tests.support.faults.reconcile import reconcile
 
 IS_LONG = os.environ.get("FAULTS") == "long"
 TIMES = 10 if IS_LONG else 1

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.clients import CARRIED_OUT, Asked, Mix, deposit, reading
 from tests.faults.conftest import IS_LONG, WORKERS, House, running
-from tests.faults.database import Database
-from tests.histories.journal import Request
+from tests.support.faults.clients import CARRIED_OUT, Asked, Mix, deposit, reading
+from tests.support.faults.database import Database
+from tests.support.histories.journal import Request
 
 DEADLINE = 10 if IS_LONG else 2
 HELD = 30 if IS_LONG else 5

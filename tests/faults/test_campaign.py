@@ -12,12 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.campaign import faults, rounds
-from tests.campaign.adversary import plan
-from tests.campaign.faults import FAULTS, Fault
-from tests.campaign.rounds import Size
-from tests.campaign.system import System
-from tests.client import Api, OverHttp
+from tests.support.campaign import faults, rounds
+from tests.support.campaign.adversary import plan
+from tests.support.campaign.faults import FAULTS, Fault
+from tests.support.campaign.rounds import Size
+from tests.support.campaign.system import System
+from tests.support.client import Api, OverHttp
 
 SMALL = Size(seconds=4, rate=60, clients=10)
 POSSIBLE = [fault for fault in FAULTS.values() if fault.is_possible()]
@@ -57,7 +57,10 @@ def test_a_short_round_of_the_command_finds_nothing_wrong(tmp_path: Path) -> Non
     figures = tmp_path / "figures.json"
     options = ["--seed", "3", "--minutes", "0", "--round", "12", "--rate", "100", "--json", str(figures)]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.campaign", *options], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "tests.support.campaign", *options],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     told = orjson.loads(figures.read_bytes())
@@ -89,8 +92,8 @@ def test_a_round_that_goes_wrong_says_so_and_is_kept(
     monkeypatch: pytest.MonkeyPatch, work: Callable[..., Iterator[str]], found: str
 ) -> None:
     planted: dict[str, Fault] = {}
-    monkeypatch.setattr("tests.campaign.faults.FAULTS", planted)
-    monkeypatch.setattr("tests.campaign.adversary.FAULTS", planted)
+    monkeypatch.setattr("tests.support.campaign.faults.FAULTS", planted)
+    monkeypatch.setattr("tests.support.campaign.adversary.FAULTS", planted)
     faults.fault("database", 2)(work)
     result = rounds.run(1, SMALL)
     assert result.kept

@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 
 from tests.faults.conftest import IS_LONG, TIMES, House, running
-from tests.faults.database import Database
+from tests.support.faults.database import Database
 
 
 def restart(database: Database, number: signal.Signals) -> None:

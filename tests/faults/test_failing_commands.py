@@ -4,10 +4,10 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.faults.clients import CARRIED_OUT, Mix, deposit
 from tests.faults.conftest import TIMES, House
-from tests.faults.database import Database
-from tests.histories.journal import Request
+from tests.support.faults.clients import CARRIED_OUT, Mix, deposit
+from tests.support.faults.database import Database
+from tests.support.histories.journal import Request
 
 GUILTY = "666.66"
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.conftest import IS_LONG, TIMES, House, running
-from tests.faults.database import Database
-from tests.faults.proxy import Loss, Proxy
+from tests.support.faults.database import Database
+from tests.support.faults.proxy import Loss, Proxy
 
 SETTINGS = {"OPERATION_DEADLINE": "6"}  # who is not told that a connection has ended finds out in half of it
 

@@ -9,9 +9,9 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.faults.clients import CARRIED_OUT, Asked
 from tests.faults.conftest import IS_LONG, TIMES, House, running
-from tests.faults.database import Database
+from tests.support.faults.clients import CARRIED_OUT, Asked
+from tests.support.faults.database import Database
 
 DEADLINE = 10 if IS_LONG else 2
 GRACE = 1  # seconds past the deadline for what has begun

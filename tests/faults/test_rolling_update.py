@@ -1,8 +1,8 @@
 """Every pod is replaced under load, as an update of the Deployment in deploy/kubernetes/ does it."""
 
 from tests.faults.conftest import TIMES
-from tests.faults.database import Database
-from tests.faults.rollout import Balancer, Deployment
+from tests.support.faults.database import Database
+from tests.support.faults.rollout import Balancer, Deployment
 
 
 def test_a_rolling_update_fails_no_request(database: Database) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.clients import CARRIED_OUT
 from tests.faults.conftest import TIMES, WORKERS, House, running
-from tests.faults.database import Database
+from tests.support.faults.clients import CARRIED_OUT
+from tests.support.faults.database import Database
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from typing import Final
 
 import pytest
 
-from tests.client import UNKNOWN_ID, Api
 from tests.conftest import running_service
-from tests.fuzz.budget import MINUTES, SEED
-from tests.keys import new_key, new_owner, new_person
-from tests.people import new_wallet, session_key
+from tests.support.client import UNKNOWN_ID, Api
+from tests.support.fuzz.budget import MINUTES, SEED
+from tests.support.keys import new_key, new_owner, new_person
+from tests.support.people import new_wallet, session_key
 from wallets.access.rights import ADMIN, SCOPES
 from wallets.models import User
 

@@ -7,9 +7,9 @@ from django.test import Client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.budget import examples
-from tests.fuzz.strategies import texts
-from tests.people import MODEL_BACKEND, Person, somebody
+from tests.support.fuzz.budget import examples
+from tests.support.fuzz.strategies import texts
+from tests.support.people import MODEL_BACKEND, Person, somebody
 from wallets.access.passwords import Hasher
 
 FIELDS = {

@@ -12,8 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from tests.fuzz.budget import examples
-from tests.fuzz.strategies import bodies, json_texts, objects, texts
+from tests.support.fuzz.budget import examples
+from tests.support.fuzz.strategies import bodies, json_texts, objects, texts
 from wallets import money
 from wallets.api import shapes
 from wallets.api.paging import Cursor, Moment, Number

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.client import JSON, Answer, Api
 from tests.conftest import Books
-from tests.fuzz.budget import examples
-from tests.fuzz.strategies import bodies, json_texts, objects, texts, values
+from tests.support.client import JSON, Answer, Api
+from tests.support.fuzz.budget import examples
+from tests.support.fuzz.strategies import bodies, json_texts, objects, texts, values
 from wallets.problems import CONTENT_TYPE
 
 # What a header can hold once the server has taken it apart.

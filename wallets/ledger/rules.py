@@ -1,7 +1,7 @@
 """The rules of money, pure: (locked books, command) -> entries or refusal. No Django, no database, no clock.
 
-The checks run in this order, and the first that fails is the answer (tests/test_rules.py is the same table;
-before them execute.py has checked that the wallets exist and that the key is new):
+The checks run in this order, and the first that fails is the answer (tests/ledger/test_rules.py is the same
+table; before them execute.py has checked that the wallets exist and that the key is new):
 
  1. the amount has no more fraction digits than the currency   ValidationError (not recorded)
  2. a hold ends in the future                                   ValidationError (not recorded)

@@ -1,0 +1,412 @@
+"""Signing up, logging in and out over the API, and what is one's own there."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from threading import Event
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.sessions.backends.db import SessionStore
+
+from tests.support.client import UNKNOWN_ID, Answer, Api, InProcess, OverHttp
+from tests.support.keys import PASSWORD, new_operator, new_person, session_of
+from tests.support.people import (
+    Browser,
+    bank,
+    new_address,
+    new_wallet,
+    registration,
+    session_key,
+    somebody,
+    with_session,
+    without_request_id,
+)
+from wallets.models import User, Wallet
+
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
+
+@pytest.fixture(autouse=True)
+def _with_keys_alone(settings: LazySettings) -> None:
+    settings.API_ACCESS = "key"
+
+
+def sign_up(api: Api, **fields: Any) -> Answer:
+    return api.post("/signup", registration(**fields))
+
+
+def log_in(api: Api, login: str, password: str = PASSWORD) -> Answer:
+    return api.post("/login", {"email": login, "password": password})
+
+
+def cookies_of(api: Api) -> Any:
+    assert isinstance(api.sender, InProcess)
+    return api.sender.client.cookies
+
+
+def count() -> tuple[int, int]:
+    return User.objects.count(), Wallet.objects.count()
+
+
+# --- Signing up -------------------------------------------------------------------------------------
+def test_who_signs_up_has_an_empty_wallet_and_a_session(api: Api, settings: LazySettings) -> None:
+    settings.DEFAULT_CURRENCY = "EUR"
+    email = new_address()
+    answer = sign_up(api, name=" Anna  Petrova ", email=email.upper())
+    user = User.objects.get(username=email)
+    wallet = Wallet.objects.get(owner=user)
+    assert (answer.status, answer.headers["location"]) == (201, "/api/v1/me")
+    assert answer.json | {"createdAt": ""} == {
+        "name": "Anna  Petrova",
+        "email": email,
+        "emailVerified": False,
+        "walletId": str(wallet.id),
+        "createdAt": "",
+    }
+    assert (wallet.currency, wallet.balance, wallet.label) == ("EUR", 0, "")
+    assert (user.is_staff, user.is_superuser, user.user_permissions.count()) == (False, False, 0)
+    assert api.get("/me").json == answer.json
+    assert api.get(f"/wallets/{wallet.id}").json["balance"] == "0.00"
+
+
+def test_no_script_reads_the_sessions_cookie_and_no_other_site_sends_it(api: Api) -> None:
+    sign_up(api)
+    session, token = cookies_of(api)["sessionid"], cookies_of(api)["csrftoken"]
+    assert (session["httponly"], session["samesite"], session["path"]) == (True, "Lax", "/")
+    assert (token["httponly"], token["samesite"]) == ("", "Lax")  # the page's scripts repeat it in a header
+
+
+def test_of_one_address_there_is_one_person_however_it_is_capitalised(api: Api, hashed: list[str]) -> None:
+    email = new_address()
+    sign_up(api, email=email)
+    hashed.clear()
+    before = count()
+    for spelling in (email, email.upper(), email.title()):
+        answer = sign_up(Api(), email=spelling)
+        assert (answer.status, answer.code) == (409, "email_taken")
+    assert count() == before
+    assert hashed == []  # at no cost for us
+
+
+def test_what_an_operator_logs_in_with_or_has_as_address_is_taken(api: Api) -> None:
+    operator = new_operator()
+    User.objects.filter(pk=operator.pk).update(username=new_address())
+    operator.refresh_from_db()
+    before = count()
+    for email in (operator.username.title(), operator.email.upper()):
+        assert sign_up(api, email=email).code == "email_taken"
+    assert count() == before
+
+
+def test_of_many_who_sign_up_at_once_with_one_address_one_succeeds(service: str) -> None:
+    email = new_address()
+
+    def sign_up_from_a_connection_of_its_own(_: int) -> Answer:
+        sender = OverHttp(service)
+        with closing(sender.connection):
+            return sign_up(Api(sender), email=email)
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(sign_up_from_a_connection_of_its_own, range(20)))
+    statuses = [answer.status for answer in answers]
+    assert statuses.count(201) == 1
+    assert set(statuses) <= {201, 409, 429}  # too many passwords at once are refused
+    assert Wallet.objects.filter(owner__in=User.objects.by_email(email)).count() == 1
+
+
+@pytest.mark.parametrize(
+    "password",
+    ["short", "12345678901234", "password1", "Anna Petrova", "{email}", "anna-petrova", " " * 7],
+)
+def test_a_password_that_others_would_guess_is_refused(api: Api, password: str) -> None:
+    email, before = new_address(), count()
+    answer = sign_up(api, name="Anna Petrova", email=email, password=password.format(email=email))
+    assert (answer.status, answer.code) == (400, "validation_error")
+    assert {(error["field"], error["code"]) for error in answer.json["errors"]} == {
+        ("password", "weak_password")
+    }
+    assert count() == before
+
+
+LONG = "a" * 10_000
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("name", "An\0na"),
+        ("name", "\ud800"),
+        ("name", LONG),
+        ("name", ""),
+        ("name", " \t "),
+        ("name", "Anna\nBcc: eve@example.com"),
+        ("name", "Anna\x1b[2J"),
+        ("name", "\u202eavlE"),
+        ("name", 5),
+        ("name", None),
+        ("name", ["Anna"]),
+        ("email", "anna"),
+        ("email", "an\0na@example.com"),
+        ("email", "anna\udfff@example.com"),
+        ("email", f"{LONG}@example.com"),
+        ("email", "anna@example.com" + ".example" * 40),
+        ("email", "annaſ@example.com"),
+        ("email", "an\u212aa@example.com"),  # the Kelvin sign, whose lower case is k
+        ("email", "anna@еxample.com"),  # with a letter that is Cyrillic
+        ("email", "anna@exam\u200bple.com"),
+        ("email", "anna@example.com\r\nBcc: eve@example.com"),
+        ("email", "anna@example.com\n"),
+        ("email", "anna@example.com, eve@example.com"),
+        ("email", "Anna <anna@example.com>"),
+        ("email", '"an\x01na"@example.com'),
+        ("email", '"an\x7fna"@example.com'),
+        ("email", " anna@example.com"),
+        ("email", "anna@example.com "),
+        ("email", ""),
+        ("email", {"$ne": ""}),
+        ("password", "correct\0horse battery"),
+        ("password", "correct horse \ud800"),
+        ("password", LONG),
+        ("password", 12345678901234),
+        ("password", None),
+        ("isStaff", True),
+        ("is_superuser", True),
+        ("walletId", UNKNOWN_ID),
+    ],
+)
+def test_what_cannot_be_somebodys_is_refused_by_the_name_of_its_field(
+    api: Api, field: str, value: object
+) -> None:
+    before = count()
+    answer = sign_up(api, **{field: value})
+    assert (answer.status, answer.code) == (400, "validation_error")
+    assert {error["field"] for error in answer.json["errors"]} == {field}
+    assert count() == before
+    assert not cookies_of(api)
+
+
+@pytest.mark.parametrize("field", ["name", "email", "password"])
+def test_all_that_makes_a_person_has_to_be_given(api: Api, field: str) -> None:
+    before = count()
+    given = registration()
+    del given[field]
+    answer = api.post("/signup", given)
+    assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [(field, "required")]
+    assert count() == before
+
+
+@pytest.mark.parametrize(
+    "name", ["Анна", "O'Brien", "<b>Anna</b>", "日本", "x" * 150, "'; DROP TABLE wallet;"]
+)
+def test_a_name_may_be_any_that_can_be_printed(api: Api, name: str) -> None:
+    assert sign_up(api, name=name).json["name"] == name
+    assert api.get("/me").json["name"] == name
+
+
+def test_a_password_may_be_as_long_as_is_said_and_any_text(api: Api) -> None:
+    email, password = new_address(), " пароль ✓ " + "x" * 1014
+    assert sign_up(api, email=email, password=password).status == 201
+    assert log_in(Api(), email, password).status == 200
+    assert log_in(Api(), email, password.strip()).code == "invalid_credentials"
+
+
+# --- Logging in -------------------------------------------------------------------------------------
+def test_a_person_logs_in_with_their_address_in_any_capitals(api: Api) -> None:
+    person = somebody()
+    for spelling in (person.user.email, person.user.email.upper(), person.user.email.title()):
+        api = Api()
+        answer = log_in(api, spelling)
+        assert (answer.status, answer.json["walletId"]) == (200, person.wallet_id)
+        assert api.get("/me").json == answer.json
+
+
+def test_an_operator_logs_in_with_their_name(api: Api) -> None:
+    operator = new_operator()
+    answer = log_in(api, operator.username.upper())
+    assert (answer.status, answer.json["walletId"]) == (200, None)
+    assert api.get("/me").status == 200
+    assert api.get("/me/wallet").code == "wallet_not_found"
+
+
+def test_a_session_that_somebody_had_before_is_worth_nothing_after_the_login() -> None:
+    planted = SessionStore()
+    planted["planted"] = "by who wants to share the session"
+    planted.create()
+    assert planted.session_key is not None
+    api = with_session(planted.session_key)
+    assert log_in(api, new_person().email).status == 200
+    assert cookies_of(api)["sessionid"].value != planted.session_key
+    assert api.get("/me").status == 200
+    assert with_session(planted.session_key).get("/me").code == "unauthorized"
+
+
+def test_who_logs_in_as_somebody_else_takes_nothing_along() -> None:
+    anna, boris = somebody(), somebody()
+    key = session_key(anna.user)
+    api = with_session(key)
+    assert log_in(api, boris.user.email).status == 200
+    assert api.get("/me").json["email"] == boris.user.email
+    assert with_session(key).get("/me").code == "unauthorized"
+
+
+def of_nobody() -> str:
+    return new_address()
+
+
+def of_somebody() -> str:
+    return somebody().user.email
+
+
+def of_a_closed_account() -> str:
+    return somebody(is_active=False).user.email
+
+
+def of_a_blank_password() -> str:
+    return somebody(password="").user.email
+
+
+@pytest.mark.parametrize("login", [of_nobody, of_somebody, of_a_closed_account, of_a_blank_password])
+def test_a_login_that_fails_tells_nothing_of_why(hashed: list[str], login: Callable[[], str]) -> None:
+    somebodys = log_in(Api(), of_somebody(), "wrong")
+    address = login()
+    hashed.clear()
+    api = Api()
+    answer = log_in(api, address, "wrong")
+    assert without_request_id(answer) == without_request_id(somebodys)
+    assert (answer.status, answer.code) == (401, "invalid_credentials")
+    assert answer.headers.keys() == somebodys.headers.keys()
+    assert len(hashed) == 1  # so it takes as long
+    assert not cookies_of(api)
+
+
+def test_who_is_inactive_cannot_log_in_with_the_right_password() -> None:
+    person = somebody(is_active=False)
+    api = Api()
+    assert log_in(api, person.user.email).code == "invalid_credentials"
+    assert api.get("/me").code == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("email", "a\0"),
+        ("email", "\ud800"),
+        ("email", LONG),
+        ("email", None),
+        ("email", {"$gt": ""}),
+        ("password", "\0"),
+        ("password", LONG),
+        ("password", True),
+        ("next", "/admin/"),
+    ],
+)
+def test_credentials_that_are_none_are_refused_unseen(
+    api: Api, hashed: list[str], field: str, value: object
+) -> None:
+    answer = api.post("/login", {"email": "anna@example.com", "password": "wrong", field: value})
+    assert answer.code == "validation_error"
+    assert {error["field"] for error in answer.json["errors"]} == {field}
+    assert hashed == []
+
+
+@pytest.mark.parametrize("login", ["", " ", "'; --", "%", "_", "anna@example.com ", "İ", "ß" * 254, "\u202e"])
+def test_a_login_that_nobody_can_have_is_one_that_nobody_has(api: Api, login: str) -> None:
+    assert log_in(api, login).code == "invalid_credentials"
+
+
+def test_whatever_the_browser_says_of_itself_a_failed_login_is_answered(api: Api) -> None:
+    headers = {"User_Agent": "x" * 3000, "Accept": "*/*, " + "x/y, " * 190}
+    body = {"email": new_address(), "password": "wrong"}
+    path = f"/login?a=%00%FF&{'b' * 3000}=1"
+    assert api.post(path, body, **headers).code == "invalid_credentials"
+    assert api.post(path, body, **headers).code == "invalid_credentials"
+
+
+# --- Logging out ------------------------------------------------------------------------------------
+def test_logging_out_ends_the_session_for_whoever_has_its_cookie() -> None:
+    key = session_key(somebody().user)
+    api = with_session(key)
+    assert api.get("/me").status == 200
+    answer = api.post("/logout", {})
+    assert (answer.status, answer.content) == (204, b"")
+    assert with_session(key).get("/me").code == "unauthorized"
+    assert api.get("/me").code == "unauthorized"
+    assert api.post("/logout", {}).code == "unauthorized"
+
+
+def test_logging_out_leaves_ones_other_sessions() -> None:
+    user = somebody().user
+    here, there = session_of(user), session_of(user)
+    assert here.post("/logout", {}).status == 204
+    assert there.get("/me").status == 200
+
+
+def test_a_changed_password_ends_the_other_sessions() -> None:
+    user = somebody().user
+    here, there = session_of(user), session_of(user)
+    assert isinstance(here.sender, InProcess)
+    new = "nine green elephants"
+    form = {"old_password": PASSWORD, "new_password1": new, "new_password2": new}
+    assert here.sender.client.post("/password", form).status_code == 302
+    assert here.get("/me").status == 200
+    assert there.get("/me").code == "unauthorized"
+    assert log_in(Api(), user.email).code == "invalid_credentials"
+    assert log_in(Api(), user.email, new).status == 200
+
+
+def test_an_account_that_is_closed_has_no_session_any_more() -> None:
+    user = somebody().user
+    api = session_of(user)
+    assert api.get("/me").status == 200
+    User.objects.filter(pk=user.pk).update(is_active=False)
+    assert api.get("/me").code == "unauthorized"
+
+
+# --- What is one's own ------------------------------------------------------------------------------
+def test_ones_wallet_comes_with_its_newest_operations_refused_ones_too() -> None:
+    person = somebody()
+    wallet_id = person.wallet_id
+    for amount in range(1, 23):
+        bank().deposit(wallet_id, amount)
+    bank().withdraw(wallet_id, 1000)
+    bank().void(bank().hold(wallet_id, 5).json["id"])
+    bank().hold(wallet_id, 7)
+    found = session_of(person.user).get("/me/wallet").json
+    listed = bank().history(wallet_id, "limit=20")
+    assert found == {"wallet": bank().wallet(wallet_id), "operations": listed}
+    assert [item["status"] for item in listed[:2]] == ["REJECTED", "COMPLETED"]
+    assert (found["wallet"]["balance"], found["wallet"]["held"]) == ("253.00", "7.00")
+    assert {item["operationType"] for item in listed} == {"DEPOSIT", "WITHDRAW"}
+
+
+def test_ones_wallet_is_the_first_that_one_had() -> None:
+    person = somebody()
+    new_wallet(person.user, "5", currency="EUR")
+    api = session_of(person.user)
+    assert api.get("/me/wallet").json["wallet"]["id"] == person.wallet_id
+    assert api.get("/me").json["walletId"] == person.wallet_id
+
+
+def test_while_money_moves_the_operations_are_those_of_the_balance(service: str) -> None:
+    person = somebody("1")
+    browser, depositor = Browser(service), OverHttp(service)
+    browser.cookies["sessionid"] = session_key(person.user)
+    is_done = Event()
+
+    def deposit() -> None:
+        while not is_done.is_set():
+            assert Api(depositor).deposit(person.wallet_id, 1).status == 201
+
+    with closing(browser.connection), closing(depositor.connection), ThreadPoolExecutor(1) as pool:
+        depositing = pool.submit(deposit)
+        try:
+            for _ in range(50):
+                found = Api(browser).get("/me/wallet").json
+                newest = found["operations"][0]
+                assert newest["balance"] == found["wallet"]["balance"]
+                assert newest["sequence"] == found["wallet"]["sequence"]
+        finally:
+            is_done.set()
+        depositing.result()

@@ -1,0 +1,417 @@
+"""What the operators see of movements: holds, transfers, the inbox, and how a balance went."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from django.contrib.auth.models import Permission
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from tests.admin.test_wallets_and_operations import logged_in, new_user, new_wallet, page, plan_of, shown
+from tests.conftest import Unchanged
+from tests.support.cluster import cluster
+from wallets import chart
+from wallets.ledger import inbox, submit
+from wallets.ledger.batch import Posted
+from wallets.ledger.commands import Capture, Deposit, Reversal, Transfer, Void, Withdraw
+from wallets.ledger.commands import Hold as PlaceHold
+from wallets.ledger.origins import original
+from wallets.models import Hold, InboxEntry, Operation, Wallet
+from wallets.money import FRACTION_DIGITS
+from wallets.problems import Problem
+
+HOLDS = "/admin/wallets/hold/"
+INBOX = "/admin/wallets/inboxentry/"
+OPERATIONS = "/admin/wallets/operation/"
+TRANSFERS = "/admin/wallets/transfer/"
+LISTS = (HOLDS, INBOX, OPERATIONS, TRANSFERS)
+
+
+@pytest.fixture
+def client() -> Client:
+    return logged_in(new_user("view_wallet", "view_operation", "view_hold", "view_inboxentry"))
+
+
+@pytest.fixture
+def queries() -> Iterator[Callable[[], list[str]]]:
+    with CaptureQueriesContext(connection) as captured:
+        yield lambda: [query["sql"] for query in captured.captured_queries]
+
+
+Queries = Callable[[], list[str]]
+
+
+def place(wallet: Wallet, amount: str, **fields: Any) -> UUID:
+    return submit(PlaceHold(wallet_id=wallet.id, amount=Decimal(amount), **fields)).operation.id
+
+
+def pay(source: Wallet, target: Wallet, amount: str, **fields: Any) -> Posted:
+    command = Transfer(wallet_id=source.id, target_id=target.id, amount=Decimal(amount), **fields)
+    return submit(command)
+
+
+def accept(wallet: Wallet, amount: str, **fields: Any) -> UUID:
+    command = Deposit(wallet_id=wallet.id, amount=Decimal(amount), is_for_later=True, **fields)
+    return submit(command).operation.id
+
+
+def expired_hold(wallet: Wallet, amount: str) -> UUID:
+    """A hold whose time has come, which nobody has noted."""
+    hold_id = place(wallet, amount, expires_at=datetime.now(UTC) + timedelta(seconds=0.3))
+    while not Hold.objects.as_of_now(Hold.Status.EXPIRED).filter(id=hold_id).exists():
+        time.sleep(0.05)
+    assert Hold.objects.get(id=hold_id).status == Hold.Status.ACTIVE
+    return hold_id
+
+
+def address(where: str, id: UUID | None) -> str:
+    return f"{where}{id}/change/"
+
+
+def rows_in(html: str, where: str) -> list[str]:
+    return re.findall(rf'href="{where}([0-9a-f-]{{36}})/change/', html)
+
+
+# --- The lists --------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def crowded_inbox() -> Iterator[None]:
+    """Of many wallets: else whatever other tests have left in it decides how PostgreSQL reads it."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
+        database.execute(
+            "WITH crowd AS (INSERT INTO wallet (id, currency, label)"
+            " SELECT gen_random_uuid(), 'EUR', 'crowd' FROM generate_series(1, 300) RETURNING id)"
+            " INSERT INTO inbox (id, wallet_id, type, amount, created_at)"
+            " SELECT gen_random_uuid(), crowd.id, 'DEPOSIT', 1, now() FROM crowd, generate_series(1, 10)"
+        )
+        database.execute("ANALYZE inbox")
+        yield
+        database.execute("DELETE FROM inbox USING wallet WHERE wallet.id = wallet_id AND label = 'crowd'")
+
+
+@pytest.mark.usefixtures("crowded_inbox")
+@pytest.mark.parametrize(
+    ("where", "query", "index"),
+    [
+        (HOLDS, {}, "hold_newest_idx"),
+        (HOLDS, {"created_at_from": "2026-01-01T00:00"}, "hold_newest_idx"),
+        (HOLDS, {"q": "WALLET"}, "hold_wallet_idx"),
+        (HOLDS, {"q": "01890a5d-ac96-774b-bcce-b302099a8057"}, "hold_pk"),
+        (TRANSFERS, {}, "operation_transfer_newest_idx"),
+        (INBOX, {}, "inbox_position_idx"),
+        (INBOX, {"q": "WALLET"}, "inbox_wallet_idx"),
+        (INBOX, {"q": "01890a5d-ac96-774b-bcce-b302099a8057"}, "inbox_pk"),
+    ],
+)
+def test_a_list_is_read_from_an_index_and_counts_nothing_without_an_end(
+    client: Client, queries: Queries, where: str, query: dict[str, str], index: str
+) -> None:
+    wallet_id = str(new_wallet().id)
+    shown(client, where, **{name: value.replace("WALLET", wallet_id) for name, value in query.items()})
+    (read,) = (sql for sql in queries() if "LIMIT 51" in sql)
+    assert index in plan_of(read, "seqscan", "bitmapscan", "hashjoin", "mergejoin")
+    assert not [sql for sql in queries() if "COUNT(" in sql.upper() and "LIMIT" not in sql]
+
+
+@pytest.mark.parametrize("query", [{"q": "\x00"}, {"status": "\x00"}, {"status": "NONE"}, {"q": "order-7"}])
+def test_a_list_asked_for_nonsense_stays_a_page(client: Client, query: dict[str, str]) -> None:
+    for where in LISTS:
+        assert client.get(where, query, follow=True).status_code == 200
+
+
+# --- Holds ------------------------------------------------------------------------------------------
+def test_holds_are_filtered_by_their_status_as_of_now(client: Client) -> None:
+    wallet = new_wallet("100")
+    holds = {
+        "ACTIVE": place(wallet, "1"),
+        "CAPTURED": place(wallet, "2"),
+        "VOIDED": place(wallet, "3"),
+    }
+    submit(Capture(wallet_id=wallet.id, hold_id=holds["CAPTURED"]))
+    submit(Void(wallet_id=wallet.id, hold_id=holds["VOIDED"]))
+    holds["EXPIRED"] = expired_hold(wallet, "4")
+    for status, hold_id in holds.items():
+        html = shown(client, HOLDS, q=str(wallet.id), status=status)
+        assert rows_in(html, HOLDS) == [str(hold_id)]
+        assert status in shown(client, address(HOLDS, hold_id))
+
+
+def test_holds_are_filtered_by_currency(client: Client) -> None:
+    wallet = new_wallet("100", currency="KWD")
+    hold_id = place(wallet, "1")
+    assert rows_in(shown(client, HOLDS, q=str(wallet.id), currency="KWD"), HOLDS) == [str(hold_id)]
+    assert rows_in(shown(client, HOLDS, q=str(wallet.id), currency="EUR"), HOLDS) == []
+
+
+def test_a_holds_page_has_what_placed_it_what_captured_it_and_what_tried_to(client: Client) -> None:
+    wallet = new_wallet("100")
+    hold_id = place(wallet, "20", description="Order 7")
+    captured = submit(Capture(wallet_id=wallet.id, hold_id=hold_id, amount=Decimal(15))).operation
+    with pytest.raises(Problem) as refusal:
+        submit(Void(wallet_id=wallet.id, hold_id=hold_id))
+    html = shown(client, address(HOLDS, hold_id))
+    assert set(rows_in(html, OPERATIONS)) == {str(hold_id), str(captured.id), str(refusal.value.operation_id)}
+    assert page(wallet) in html
+    for text in ("20.00 EUR", "15.00 EUR", "CAPTURED", "Order 7", "hold_not_active"):
+        assert text in html
+
+
+def test_an_operation_leads_to_the_hold_that_it_placed_or_ended(client: Client) -> None:
+    wallet = new_wallet("100")
+    hold_id = place(wallet, "20")
+    ended = submit(Void(wallet_id=wallet.id, hold_id=hold_id)).operation
+    for operation_id in (hold_id, ended.id):
+        assert rows_in(shown(client, address(OPERATIONS, operation_id)), HOLDS) == [str(hold_id)]
+    with pytest.raises(Problem) as refusal:
+        place(wallet, "1000")
+    assert rows_in(shown(client, address(OPERATIONS, refusal.value.operation_id)), HOLDS) == []
+
+
+# --- Transfers and reversals ------------------------------------------------------------------------
+def test_a_transfers_page_has_both_sides_and_what_reversed_it(client: Client) -> None:
+    source, target = new_wallet("100", label="Anna"), new_wallet(label="Hotel")
+    paid = pay(source, target, "30", description="Room 12")
+    assert paid.counterpart
+    wallet_id, to_reverse = original(paid.operation.id)
+    back = submit(Reversal(wallet_id=wallet_id, original=to_reverse, amount=Decimal(5)))
+    assert back.counterpart
+    html = shown(client, address(TRANSFERS, paid.operation.id))
+    sides = [paid.operation.id, paid.counterpart.id, back.operation.id, back.counterpart.id]
+    assert rows_in(html, OPERATIONS) == [str(side) for side in sides]
+    assert {page(source), page(target)} <= set(re.findall(r'href="([^"]+)"', html))
+    for text in ("Transfer Out", "Transfer In", "Reversal In", "Reversal Out", "70.00", "75.00", "Room 12"):
+        assert text in html
+
+
+def test_a_refused_transfer_has_its_page_too(client: Client) -> None:
+    source, target = new_wallet(), new_wallet(label="Hotel Adler")
+    with pytest.raises(Problem) as refusal:
+        pay(source, target, "30")
+    html = shown(client, address(TRANSFERS, refusal.value.operation_id))
+    assert "insufficient_funds" in html
+    assert "Hotel Adler" in html
+
+
+def test_transfers_are_listed_once_by_their_source(client: Client) -> None:
+    source, target = new_wallet("100"), new_wallet("100")
+    paid = pay(source, target, "30", key="rent")
+    submit(Withdraw(wallet_id=source.id, amount=Decimal(1)))
+    for term in (str(source.id), f"{source.id} rent", str(paid.operation.id)):
+        assert rows_in(shown(client, TRANSFERS, q=term), TRANSFERS) == [str(paid.operation.id)]
+    assert rows_in(shown(client, TRANSFERS, q=str(target.id)), TRANSFERS) == []
+
+
+def test_the_sides_of_a_transfer_and_its_reversals_lead_to_each_other(client: Client) -> None:
+    source, target = new_wallet("100"), new_wallet()
+    paid = pay(source, target, "30")
+    assert paid.counterpart
+    wallet_id, to_reverse = original(paid.counterpart.id)
+    back = submit(Reversal(wallet_id=wallet_id, original=to_reverse))
+    assert back.counterpart
+
+    def links(operation_id: UUID, where: str) -> set[str]:
+        own = {str(operation_id)} if where == OPERATIONS else set()  # its way in the page's head
+        return set(rows_in(shown(client, address(OPERATIONS, operation_id)), where)) - own
+
+    out, into = paid.operation.id, paid.counterpart.id
+    assert links(out, OPERATIONS) == {str(into), str(back.counterpart.id)}
+    assert links(into, OPERATIONS) == {str(out), str(back.operation.id)}
+    assert links(back.operation.id, OPERATIONS) == {str(into), str(back.counterpart.id)}
+    assert links(out, TRANSFERS) == links(into, TRANSFERS) == {str(out)}
+    assert links(back.operation.id, TRANSFERS) == set()
+
+
+# --- The inbox --------------------------------------------------------------------------------------
+def test_the_inbox_shows_what_waits_the_oldest_first(client: Client) -> None:
+    wallet = new_wallet()
+    entries = [str(accept(wallet, "1")) for _ in range(3)]
+    html = shown(client, INBOX, q=str(wallet.id))
+    assert rows_in(html, INBOX) == entries
+    waiting = InboxEntry.objects.count()
+    assert re.search(rf"<strong>{waiting}</strong> waiting, the oldest for <strong>[0-9]+\s\w+", html)
+
+
+def test_the_length_of_the_inbox_is_counted_as_far_as_it_is_worth(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wallet = new_wallet()
+    for _ in range(3):
+        accept(wallet, "1")
+    monkeypatch.setattr("wallets.admin.inbox.MAX_COUNTED", 2)
+    assert "<strong>more than 2</strong> waiting" in shown(client, INBOX)
+
+
+def test_an_entry_that_was_carried_out_leads_to_its_operation(client: Client) -> None:
+    wallet = new_wallet()
+    entry_id = accept(wallet, "7", key="late")
+    assert "7.00 EUR" in shown(client, address(INBOX, entry_id))
+    while inbox.drain(100):
+        pass
+    response = client.get(address(INBOX, entry_id))
+    assert response.status_code == 302
+    assert response["Location"] == address(OPERATIONS, entry_id)
+    html = shown(client, response["Location"])
+    assert "It has been decided: it is COMPLETED" in html
+    assert "Accepted for later (UTC)" in html
+    assert client.get(address(INBOX, uuid4())).status_code == 302
+
+
+# --- A wallet's page --------------------------------------------------------------------------------
+def test_a_wallets_page_shows_what_is_held_now_and_its_active_holds(client: Client) -> None:
+    wallet = new_wallet("100")
+    active = place(wallet, "11", description="Tickets")
+    expired_hold(wallet, "30")
+    html = shown(client, page(wallet))
+    assert rows_in(html, HOLDS) == [str(active)]
+    assert re.search(r">\s*11\.00\s*<", html)
+    assert re.search(r">\s*89\.00\s*<", html)
+    assert "41.00" not in html
+    assert f"{HOLDS}?q={wallet.id}" in html
+    assert re.search(r">\s*89\.00\s*<", shown(client, "/admin/wallets/wallet/", q=str(wallet.id)))
+
+
+def test_a_wallets_page_hides_holds_and_chart_from_who_may_not_view_them() -> None:
+    wallet = new_wallet("100")
+    place(wallet, "11", description="Secret order")
+    html = shown(logged_in(new_user("view_wallet")), page(wallet))
+    assert "Secret" not in html
+    assert "<svg role" not in html
+
+
+def test_a_wallets_page_draws_its_balance(client: Client) -> None:
+    wallet = new_wallet("100")
+    submit(Withdraw(wallet_id=wallet.id, amount=Decimal("40.5")))
+    submit(Deposit(wallet_id=wallet.id, amount=Decimal("0.5")))
+    html = shown(client, page(wallet))
+    (picture,) = re.findall(r"<svg role=\"img\".*?</svg>", html, re.DOTALL)
+    told = re.search(r'aria-label="(Balance in EUR from [^"]*)"', picture)
+    assert told
+    assert "at the end 60.00" in told[1]
+    assert f"<title>{told[1]}</title>" in picture
+    assert "script" not in picture
+    assert "http" not in picture
+
+
+def test_a_wallet_that_nothing_has_moved_has_no_chart(client: Client) -> None:
+    wallet = new_wallet()
+    with pytest.raises(Problem):
+        submit(Withdraw(wallet_id=wallet.id, amount=Decimal(1)))
+    assert "<svg role" not in shown(client, page(wallet))
+
+
+# --- The chart --------------------------------------------------------------------------------------
+def test_the_chart_asks_once_and_for_few_points_however_many_operations_there_are(queries: Queries) -> None:
+    wallet = new_wallet()
+    for n in range(chart.SLICES + 20):
+        submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), key=f"key-{n}"))
+    wallet.refresh_from_db()
+    before = len(queries())
+    drawn = chart.balance_chart(wallet, wallet.updated_at)
+    assert len(queries()[before:]) == 1
+    assert drawn
+    assert drawn.line.count("H") <= chart.SLICES + 1
+    assert "highest 120.00, at the end 120.00" in drawn.summary
+
+
+def test_the_chart_goes_up_and_down_at_the_time_of_each_change() -> None:
+    wallet = new_wallet("100")
+    submit(Withdraw(wallet_id=wallet.id, amount=Decimal(50)))
+    wallet.refresh_from_db()
+    first, second = Operation.objects.filter(wallet=wallet).order_by("sequence")
+    end = second.created_at + (second.created_at - wallet.created_at)
+    drawn = chart.balance_chart(wallet, end)
+    assert drawn
+    across = round((first.created_at - wallet.created_at) / (end - wallet.created_at) * chart.SIZE, 1)
+    assert drawn.line == f"M0.0 {chart.SIZE:.1f}H{across}V0.0H500.0V500.0H{chart.SIZE}"
+    assert [mark.text for mark in drawn.marks] == ["0", "50", "100"]
+
+
+def test_the_chart_of_an_old_wallet_opens_with_the_balance_of_then() -> None:
+    wallet = new_wallet("100")
+    later = wallet.updated_at + chart.LONGEST + timedelta(days=1)
+    drawn = chart.balance_chart(wallet, later)
+    assert drawn
+    assert drawn.line == f"M0.0 0.0H{chart.SIZE}"
+    assert "lowest 100.00, highest 100.00, at the end 100.00" in drawn.summary
+    assert drawn.times[-1] == f"{later:%Y-%m-%d}"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "currency", "marks"),
+    [
+        ("0", "115.60", "EUR", ["0", "50", "100", "150"]),
+        ("-30", "100", "EUR", ["-50", "0", "50", "100"]),
+        ("-20", "0", "EUR", ["-20", "-10", "0"]),
+        ("0", "0.01", "EUR", ["0.00", "0.01"]),
+        ("0", "0", "EUR", ["0.00", "0.01"]),
+        ("0", "1", "JPY", ["0", "1"]),
+        ("0", "0.005", "KWD", ["0.000", "0.002", "0.004", "0.006"]),
+        ("0", "1" + "0" * 23, "EUR", ["0", "5" + "0" * 22, "1" + "0" * 23]),
+    ],
+)
+def test_the_marks_of_a_chart_are_round_and_around_all_that_is_shown(
+    low: str, high: str, currency: str, marks: list[str]
+) -> None:
+    steps = chart.round_steps(Decimal(low), Decimal(high), FRACTION_DIGITS[currency])
+    assert [f"{step:f}" for step in steps] == marks
+
+
+# --- Nothing can be edited, and who may look --------------------------------------------------------
+def test_nobody_edits_adds_or_deletes_holds_transfers_or_the_inbox(unchanged: Unchanged) -> None:
+    root = logged_in(new_user(is_superuser=True))
+    source, target = new_wallet("100"), new_wallet()
+    rows = (
+        (HOLDS, place(source, "5")),
+        (TRANSFERS, pay(source, target, "5").operation.id),
+        (INBOX, accept(source, "5")),
+    )
+    entries = list(InboxEntry.objects.filter(wallet=source).values())
+    holds = list(Hold.objects.filter(wallet=source).values())
+    with unchanged(str(source.id), str(target.id)):
+        for where, row_id in rows:
+            values = {"amount": "1000", "status": "VOIDED", "_save": "Save"}
+            assert root.post(address(where, row_id), values).status_code == 403
+            assert root.post(f"{where}{row_id}/delete/", {"post": "yes"}).status_code == 403
+            assert root.post(f"{where}add/", values).status_code == 403
+            root.post(where, {"action": "delete_selected", "_selected_action": str(row_id), "post": "yes"})
+    assert list(InboxEntry.objects.filter(wallet=source).values()) == entries
+    assert list(Hold.objects.filter(wallet=source).values()) == holds
+
+
+@pytest.mark.parametrize(
+    ("where", "permission"),
+    [
+        (HOLDS, "view_hold"),
+        (INBOX, "view_inboxentry"),
+        (OPERATIONS, "view_operation"),
+        (TRANSFERS, "view_operation"),
+    ],
+)
+def test_a_list_needs_the_permission_to_view_it(where: str, permission: str) -> None:
+    others = {"view_wallet", "view_hold", "view_inboxentry", "view_operation"} - {permission}
+    assert logged_in(new_user(*others)).get(where).status_code == 403
+    assert logged_in(new_user(permission)).get(where).status_code == 200
+    assert Client().get(where).status_code == 302
+
+
+def test_there_is_no_permission_for_transfers_alone() -> None:
+    assert not Permission.objects.filter(codename__endswith="_transfer").exists()
+
+
+def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
+    evil = "<script>alert(1)</script>"
+    source, target = new_wallet("100", label=evil), new_wallet(label=evil)
+    hold_id = place(source, "1", description=evil)
+    paid = pay(source, target, "1", description=evil, metadata={evil: evil})
+    entry_id = accept(source, "1", description=evil, metadata={evil: evil})
+    for where, row_id in ((HOLDS, hold_id), (TRANSFERS, paid.operation.id), (INBOX, entry_id)):
+        for html in (shown(client, where, q=str(source.id)), shown(client, address(where, row_id))):
+            assert evil not in html
+            assert "&lt;script&gt;alert(1)" in html

@@ -1,0 +1,720 @@
+"""Logging in to the admin: with a password, and where there is one or has to be, with a second factor."""
+
+import re
+import time
+from base64 import b32decode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from html import unescape
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.conf import LazySettings
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.core.management import CommandError
+from django.db import connection
+from django.test import Client
+from django.urls import URLPattern, URLResolver
+from django_otp.oath import TOTP
+from django_otp.plugins.otp_static.models import StaticDevice, StaticToken
+from django_otp.plugins.otp_totp.models import TOTPDevice
+
+from tests.admin.test_wallets_and_operations import (
+    adjustment,
+    logged_in,
+    new_user,
+    new_wallet,
+    page,
+    shown,
+    text_of,
+)
+from tests.conftest import Unchanged
+from tests.management.test_commands import run
+from tests.support.cluster import cluster
+from wallets.models import User
+from walletsvc.environment import Rate
+
+PASSWORD = "nine green elephants"
+RECOVERY = "abcd2345"
+LOGIN = "/admin/login/"
+HOME = "/admin/second-factor/"
+CODE = f"{HOME}code/"
+ENROL = f"{HOME}enrol/"
+CODES = f"{HOME}codes/"
+RENEW = f"{HOME}renew/"
+REMOVE = f"{HOME}remove/"
+
+
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
+
+@pytest.fixture(autouse=True)
+def _without_rate_limit(settings: LazySettings) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "login": None}
+
+
+@pytest.fixture(params=["on", "off"])
+def either_way(settings: LazySettings, request: pytest.FixtureRequest) -> None:
+    settings.ADMIN_OTP = request.param == "on"
+
+
+@pytest.fixture
+def required(settings: LazySettings) -> None:
+    settings.ADMIN_OTP = True
+
+
+@pytest.fixture
+def impatient(settings: LazySettings) -> None:
+    """A wrong code does not make the next one wait."""
+    settings.OTP_TOTP_THROTTLE_FACTOR = settings.OTP_STATIC_THROTTLE_FACTOR = 0
+
+
+def new_operator(*permissions: str, **fields: Any) -> User:
+    return new_user(*permissions, password=PASSWORD, **fields)
+
+
+def enrolled(*permissions: str, **fields: Any) -> User:
+    user = new_operator(*permissions, **fields)
+    TOTPDevice.objects.create(user=user, name="app")
+    device = StaticDevice.objects.create(user=user, name="recovery codes")
+    StaticToken.objects.create(device=device, token=RECOVERY)
+    return user
+
+
+def device_of(user: User) -> Any:
+    return TOTPDevice.objects.get(user=user, confirmed=True)
+
+
+def code_of(key: str, later: int = 0) -> str:
+    """What an app with this key shows, some half minutes later."""
+    maker = TOTP(bytes.fromhex(key))
+    maker.time = time.time() + 30 * later
+    return f"{maker.token():06d}"
+
+
+def right_code(user: User, later: int = 0) -> str:
+    return code_of(device_of(user).key, later)
+
+
+def wrong_code(user: User) -> str:
+    right = {right_code(user, later) for later in range(-2, 4)}
+    return next(code for code in ("000000", "111111", *map(str, range(222222, 222230))) if code not in right)
+
+
+def send_login(client: Client, user: User, password: str = PASSWORD, at: str = LOGIN) -> Any:
+    return client.post(at, {"username": user.username, "password": password})
+
+
+def with_password(user: User, **options: Any) -> Client:
+    """A session that has shown the password, by the real form."""
+    client = Client(**options)
+    assert send_login(client, user).status_code == 302
+    return client
+
+
+def verified(user: User) -> Client:
+    client = with_password(user)
+    assert client.post(CODE, {"code": right_code(user)}).status_code == 302
+    return client
+
+
+def may_enter(client: Client) -> bool:
+    return bool(client.get("/admin/").status_code == 200)
+
+
+def errors_of(response: Any) -> str:
+    return " ".join(error for errors in response.context["form"].errors.values() for error in errors)
+
+
+def key_of_page(client: Client, address: str = ENROL) -> str:
+    """The secret as the page writes it, for who cannot scan."""
+    found = re.search(r"<code[^>]*>([A-Z2-7 ]+)</code>", shown(client, address))
+    assert found
+    return b32decode(found[1].replace(" ", "")).hex()
+
+
+def codes_of_page(html: str) -> list[str]:
+    return re.findall(r"<li>([a-z2-7]{8})</li>", html)
+
+
+def devices_of(user: User) -> list[Any]:
+    return [
+        *TOTPDevice.objects.filter(user=user).values_list("key", "confirmed"),
+        *StaticToken.objects.filter(device__user=user).order_by("id").values_list("token", flat=True),
+    ]
+
+
+def log_of(user: User) -> list[str]:
+    entries = LogEntry.objects.filter(object_id=str(user.pk), content_type__model="user").order_by("id")
+    return list(entries.values_list("change_message", flat=True))
+
+
+# --- The password -----------------------------------------------------------------------------------
+def test_without_a_second_factor_the_password_is_enough() -> None:
+    client = Client()
+    response = client.get("/admin/wallets/", follow=True)
+    at = f"{LOGIN}?next=/admin/wallets/"
+    assert response.redirect_chain == [(at, 302)]
+    user = new_operator("view_wallet")
+    assert send_login(client, user, at=at)["Location"] == "/admin/wallets/"
+    assert client.get("/admin/wallets/").status_code == 200
+
+
+def test_the_name_is_taken_whatever_its_case() -> None:
+    user = new_operator()
+    client = Client()
+    assert client.post(LOGIN, {"username": user.username.upper(), "password": PASSWORD}).status_code == 302
+    assert may_enter(client)
+
+
+def test_who_opens_the_login_page_itself_gets_to_the_admin() -> None:
+    client = Client()
+    action = re.search(r'<form action="([^"]+)"', shown(client, LOGIN))
+    assert action
+    assert send_login(client, new_operator(), at=unescape(action[1]))["Location"] == "/admin/"
+
+
+@pytest.mark.parametrize("password", ["wrong", "", PASSWORD + " ", PASSWORD.upper()])
+def test_a_wrong_password_lets_nobody_in(password: str) -> None:
+    client = Client()
+    response = send_login(client, new_operator(), password)
+    assert response.status_code == 200
+    assert response.context["form"].errors
+    assert not may_enter(client)
+
+
+def test_who_is_no_operator_or_not_active_is_not_let_in() -> None:
+    for fields in ({"is_staff": False}, {"is_active": False}):
+        client = Client()
+        assert send_login(client, new_operator(**fields)).status_code == 200
+        assert not may_enter(client)
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x00b", "x" * 10_000, "'; --", "٣" * 300, "\ud7ff\U0010ffff"])
+@pytest.mark.parametrize("field", ["username", "password"])
+def test_a_login_with_nonsense_is_an_error_of_the_form(field: str, text: str) -> None:
+    response = Client().post(LOGIN, {"username": f"nobody-{uuid4()}", "password": "x", field: text})
+    assert response.status_code == 200
+    assert response.context["form"].errors
+
+
+def test_what_fits_no_table_is_not_even_looked_for() -> None:
+    for field, most in (("username", 254), ("password", 1024)):
+        for text in ("x" * (most + 1), "\x00"):
+            response = Client().post(LOGIN, {"username": "nobody", "password": "x", field: text})
+            assert response.context["form"].errors.keys() == {field}
+
+
+def test_an_account_is_locked_by_wrong_passwords_for_the_address_they_come_from() -> None:
+    user = new_operator()
+    client = Client(REMOTE_ADDR="198.51.100.7")
+    told = "Too many wrong passwords for this account; try again later."
+    for _ in range(4):
+        assert told not in text_of(send_login(client, user, "wrong"))
+    for password in ("wrong", PASSWORD):
+        response = send_login(client, user, password)
+        assert response.status_code == 429
+        assert response["Retry-After"] == "900"
+        assert told in text_of(response)
+    assert not may_enter(client)
+    assert may_enter(with_password(user, REMOTE_ADDR="198.51.100.8"))
+
+
+def test_every_form_that_is_sent_counts_for_its_address(settings: LazySettings) -> None:
+    settings.RATE_LIMITS = {**settings.RATE_LIMITS, "login": Rate(3, 3600)}
+    user = enrolled()
+    client = Client(REMOTE_ADDR=f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1")
+    assert client.post(LOGIN, {}).status_code == 200  # one
+    assert send_login(client, user).status_code == 302  # two
+    assert client.get(CODE).status_code == 200
+    assert client.post(CODE, {"code": "x"}).status_code == 200  # three
+    for response in (client.post(CODE, {"code": right_code(user)}), send_login(client, user)):
+        assert response.status_code == 429
+        assert int(response["Retry-After"]) > 0
+        assert "Wait a little and try again." in text_of(response)
+    assert not may_enter(client)
+    assert device_of(user).last_t == -1
+
+
+@pytest.mark.parametrize(
+    "target", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"]
+)
+def test_nobody_is_led_elsewhere(target: str) -> None:
+    user = enrolled()
+    client = Client()
+    action = f"{LOGIN}?next={target}"
+    assert send_login(client, user, at=action)["Location"] == "/"
+    assert client.get(action)["Location"] == f"{CODE}?next=%2Fadmin%2F"
+    assert client.post(f"{CODE}?next={target}", {"code": right_code(user)})["Location"] == "/admin/"
+    assert client.get(f"{CODE}?next={target}")["Location"] == "/admin/"
+
+
+# --- Being asked for a code -------------------------------------------------------------------------
+@pytest.mark.usefixtures("either_way")
+def test_who_has_a_second_factor_is_asked_for_it_and_then_gets_where_they_wanted_to() -> None:
+    user = enrolled("view_wallet")
+    client = Client()
+    response = client.post(
+        f"{LOGIN}?next=/admin/wallets/wallet/", {"username": user.username, "password": PASSWORD}, follow=True
+    )
+    address, _ = response.redirect_chain[-1]
+    assert address == f"{CODE}?next=%2Fadmin%2Fwallets%2Fwallet%2F"
+    assert not may_enter(client)
+    response = client.post(address, {"code": right_code(user)})
+    assert response["Location"] == "/admin/wallets/wallet/"
+    assert client.get("/admin/wallets/wallet/").status_code == 200
+    assert device_of(user).last_used_at is not None
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_recovery_code_does_instead_however_it_is_written() -> None:
+    user = enrolled()
+    client = with_password(user)
+    assert client.post(CODE, {"code": " ABCD 2345 "}).status_code == 302
+    assert may_enter(client)
+    again = with_password(user)
+    assert "wrong" in errors_of(again.post(CODE, {"code": RECOVERY}))
+    assert not may_enter(again)
+
+
+def addresses(patterns: Any, start: str = "/admin/") -> Iterator[str]:
+    for pattern in patterns:
+        text = str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            yield from addresses(pattern.url_patterns, start + text)
+        elif isinstance(pattern, URLPattern) and not text.startswith("("):
+            text = re.sub(r"<[^>]*>", "1", re.sub(r"^\^\(\?P<app_label>.*", "wallets/", text))
+            yield start + text
+
+
+OPEN = {LOGIN, "/admin/logout/", CODE, ENROL, CODES, RENEW, REMOVE}
+
+
+@pytest.mark.parametrize(("otp", "make"), [(True, enrolled), (True, new_operator), (False, enrolled)])
+def test_a_password_alone_opens_no_page(settings: LazySettings, otp: bool, make: Callable[..., User]) -> None:
+    settings.ADMIN_OTP = otp
+    client = with_password(make(is_superuser=True))
+    guarded = [address for address in addresses(admin.site.urls[0]) if address not in OPEN]
+    assert len(guarded) > 60
+    for address in guarded:
+        for send in (client.get, client.post):
+            response = send(address)
+            assert response.status_code == 302, address
+            assert response["Location"].startswith((LOGIN, "/admin/wallets")), address
+    assert not may_enter(client)
+
+
+@pytest.mark.usefixtures("required")
+def test_a_password_alone_moves_no_money(unchanged: Unchanged) -> None:
+    wallet = new_wallet("10")
+    for user in (enrolled(is_superuser=True), new_operator(is_superuser=True)):
+        client = with_password(user)
+        with unchanged(str(wallet.id)):
+            for action in ("adjust", "freeze"):
+                assert client.post(page(wallet, action), adjustment())["Location"].startswith(LOGIN)
+
+
+def test_the_pages_between_are_for_operators_who_have_shown_a_password() -> None:
+    for client in (Client(), logged_in(new_user(is_staff=False))):
+        for address in (CODE, ENROL, CODES, RENEW, REMOVE):
+            for send in (client.get, client.post):
+                assert send(address)["Location"].startswith(LOGIN)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        " ",
+        "\x00",
+        "1",
+        "1234567",
+        "x" * 10_000,
+        "-12345",
+        "+12345",
+        "1e5",
+        "12345\x00",
+        "٣٣٣٣٣٣",
+        "%",
+        "None",
+    ],
+)
+def test_what_is_no_code_is_refused(code: str) -> None:
+    user = enrolled()
+    client = with_password(user)
+    response = client.post(CODE, {"code": code})
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == {"code"}
+    assert not may_enter(client)
+
+
+def test_a_code_of_somebody_elses_device_is_refused() -> None:
+    user, other = enrolled(), enrolled()
+    StaticToken.objects.filter(device__user=other).update(token=RECOVERY[::-1])
+    client = with_password(user)
+    theirs = device_of(other).persistent_id
+    for code in (right_code(other), RECOVERY[::-1]):
+        response = client.post(CODE, {"code": code, "otp_device": theirs, "device": theirs, "user": other.pk})
+        assert "wrong" in errors_of(response)
+    assert not may_enter(client)
+    assert StaticToken.objects.filter(device__user=other).count() == 1
+
+
+def test_a_session_does_not_count_as_verified_by_somebody_elses_device() -> None:
+    user, other = enrolled(), enrolled()
+    client = with_password(user)
+    session = client.session
+    session["otp_device_id"] = device_of(other).persistent_id
+    session.save()
+    assert not may_enter(client)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_code_counts_once() -> None:
+    user = enrolled()
+    code = right_code(user)
+    first, second = with_password(user), with_password(user)
+    assert first.post(CODE, {"code": code}).status_code == 302
+    assert "was used before" in errors_of(second.post(CODE, {"code": code}))
+    assert not may_enter(second)
+    assert second.post(CODE, {"code": right_code(user, 1)}).status_code == 302
+    assert may_enter(second)
+
+
+def at_once(lock: str, user: User, *sent: tuple[Client, str, str]) -> list[int]:
+    """The statuses of forms sent at the same time: all have come as far as the lock before it is let go."""
+
+    def send(client: Client, address: str, code: str) -> int:
+        try:
+            return int(client.post(address, {"code": code}).status_code)
+        finally:
+            connection.close()
+
+    with psycopg.connect(cluster.url()) as holder, ThreadPoolExecutor(len(sent)) as threads:
+        holder.execute(f"SELECT FROM {lock} FOR NO KEY UPDATE", [user.pk])
+        answers = [threads.submit(send, *one) for one in sent]
+        deadline = time.monotonic() + 5
+        while waiting(holder) < len(sent) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        holder.commit()
+        return sorted(answer.result() for answer in answers)
+
+
+def waiting(database: psycopg.Connection[Any]) -> int:
+    (count,) = database.execute("SELECT count(*) FROM pg_locks WHERE NOT granted").fetchone() or (0,)
+    return int(count)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize(
+    ("lock", "make"),
+    [
+        ("otp_totp_totpdevice WHERE user_id = %s", right_code),
+        ("otp_static_staticdevice WHERE user_id = %s", lambda _: RECOVERY),
+    ],
+)
+def test_a_code_counts_once_when_it_is_sent_twice_at_once(lock: str, make: Callable[[User], str]) -> None:
+    user = enrolled()
+    clients = [with_password(user) for _ in range(2)]
+    code = make(user)
+    assert at_once(lock, user, *((client, CODE, code) for client in clients)) == [200, 302]
+    assert sum(map(may_enter, clients)) == 1
+
+
+def test_after_a_wrong_code_the_next_one_has_to_wait_and_the_other_device_has_not() -> None:
+    user = enrolled()
+    client = with_password(user)
+    assert "wrong" in errors_of(client.post(CODE, {"code": wrong_code(user)}))
+    TOTPDevice.objects.filter(user=user).update(throttling_failure_count=10)
+    assert re.search(r"Try again in 5[01]\d s", errors_of(client.post(CODE, {"code": right_code(user)})))
+    assert device_of(user).throttling_failure_count == 10
+    assert not may_enter(client)
+    assert client.post(CODE, {"code": RECOVERY}).status_code == 302
+    assert may_enter(client)
+
+
+def test_a_session_that_only_had_the_password_ends_when_the_code_comes() -> None:
+    """Who planted its cookie in the operator's browser, or copied it, has nothing."""
+    user = enrolled()
+    client = with_password(user)
+    thief = Client()
+    thief.cookies["sessionid"] = client.cookies["sessionid"].value
+    assert client.post(CODE, {"code": right_code(user)}).status_code == 302
+    assert may_enter(client)
+    assert not may_enter(thief)
+    assert thief.get(CODE)["Location"].startswith(LOGIN)
+
+
+def test_who_is_asked_for_a_code_can_log_out() -> None:
+    client = with_password(enrolled())
+    assert 'action="/admin/logout/"' in shown(client, CODE)
+    assert client.post("/admin/logout/")["Location"] == LOGIN
+    assert client.get(CODE)["Location"].startswith(LOGIN)
+
+
+@pytest.mark.parametrize("address", [LOGIN, CODE, ENROL, RENEW, REMOVE, "/admin/logout/"])
+def test_a_form_from_another_site_is_refused(address: str) -> None:
+    user = enrolled()
+    client = verified(user) if address in (ENROL, RENEW, REMOVE) else with_password(user)
+    before = devices_of(user)
+    client.handler.enforce_csrf_checks = True
+    sent = {"code": right_code(user, 1), "username": user.username, "password": PASSWORD}
+    assert client.post(address, sent).status_code == 403
+    assert devices_of(user) == before
+
+
+# --- Setting it up ----------------------------------------------------------------------------------
+@pytest.mark.usefixtures("required")
+def test_who_has_none_sets_it_up_before_anything_else() -> None:
+    user = new_operator("view_wallet")
+    client = Client()
+    at = f"{LOGIN}?next=/admin/wallets/wallet/"
+    response = client.post(at, {"username": user.username, "password": PASSWORD}, follow=True)
+    address, _ = response.redirect_chain[-1]
+    assert address.startswith(ENROL)
+    assert "<svg" in text_of(response)
+    key = key_of_page(client, address)
+    assert devices_of(user) == []
+
+    response = client.post(address, {"code": code_of(key)})
+    assert response["Location"].startswith(CODES)
+    assert device_of(user).key == key
+    html = shown(client, response["Location"])
+    codes = codes_of_page(html)
+    assert len(set(codes)) == 10
+    assert 'href="/admin/wallets/wallet/"' in html
+    assert may_enter(client)
+    assert log_of(user) == ["Set up a second factor"]
+    assert client.get(CODES)["Location"] == HOME  # they are shown once
+
+    again = with_password(user)
+    assert again.post(CODE, {"code": codes[3]}).status_code == 302
+    assert "Recovery codes left: <strong" in shown(again, HOME)
+    assert ">9</strong>" in shown(again, HOME)
+
+
+@pytest.mark.usefixtures("required")
+def test_the_code_that_set_it_up_logs_nobody_in() -> None:
+    user = new_operator()
+    client = with_password(user)
+    code = code_of(key_of_page(client))
+    assert client.post(ENROL, {"code": code}).status_code == 302
+    assert "was used before" in errors_of(with_password(user).post(CODE, {"code": code}))
+
+
+@pytest.mark.usefixtures("required")
+@pytest.mark.parametrize("code", ["000000", "", "abcdef", "\x00", "x" * 10_000, "٣٣٣٣٣٣"])
+def test_a_wrong_first_code_sets_nothing_up(code: str) -> None:
+    user = new_operator()
+    client = with_password(user)
+    key = key_of_page(client)
+    response = client.post(ENROL, {"code": code})
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == {"code"}
+    assert devices_of(user) == []
+    assert log_of(user) == []
+    assert not may_enter(client)
+    assert key_of_page(client) == key  # the app has it already
+    assert client.post(ENROL, {"code": code_of(key)}).status_code == 302
+
+
+@pytest.mark.usefixtures("required")
+def test_every_session_is_shown_a_key_of_its_own() -> None:
+    """Or whoever knows the password would know the key that its owner sets up."""
+    user = new_operator()
+    assert key_of_page(with_password(user)) != key_of_page(with_password(user))
+
+
+def test_who_need_not_have_one_may() -> None:
+    user = new_operator()
+    client = with_password(user)
+    assert f'href="{ENROL}"' in shown(client, HOME)
+    assert f'href="{HOME}"' in shown(client, "/admin/")
+    assert client.post(ENROL, {"code": code_of(key_of_page(client))}).status_code == 302
+    assert may_enter(client)
+    assert not may_enter(with_password(user))
+
+
+@pytest.mark.usefixtures("either_way")
+def test_a_password_alone_replaces_no_second_factor() -> None:
+    user = enrolled()
+    before = devices_of(user)
+    client = with_password(user)
+    assert client.get(ENROL)["Location"].startswith(CODE)
+    key = "ab" * 20
+    session = client.session
+    session["second_factor_key"] = key
+    session.save()
+    assert client.post(ENROL, {"code": code_of(key)})["Location"].startswith(CODE)
+    for address in (RENEW, REMOVE):
+        assert client.post(address)["Location"] == HOME
+    assert client.get(HOME)["Location"].startswith(LOGIN)
+    assert devices_of(user) == before
+    assert not may_enter(client)
+
+
+@pytest.mark.usefixtures("required")
+def test_who_was_quicker_keeps_the_second_factor() -> None:
+    """The page was opened while there was none; the form comes when there is one."""
+    user = new_operator()
+    slow, quick = with_password(user), with_password(user)
+    keys = [key_of_page(client) for client in (slow, quick)]
+    assert quick.post(ENROL, {"code": code_of(keys[1])}).status_code == 302
+    before = devices_of(user)
+    assert slow.post(ENROL, {"code": code_of(keys[0])})["Location"].startswith(CODE)
+    assert devices_of(user) == before
+    assert not may_enter(slow)
+
+
+@pytest.mark.usefixtures("required")
+def test_of_two_who_set_it_up_at_once_one_succeeds() -> None:
+    user = new_operator()
+    clients = [with_password(user) for _ in range(2)]
+    sent = [(client, ENROL, code_of(key_of_page(client))) for client in clients]
+    assert at_once("wallet_user WHERE id = %s", user, *sent) == [200, 302]
+    assert TOTPDevice.objects.filter(user=user).count() == 1
+    assert StaticToken.objects.filter(device__user=user).count() == 10
+    assert sum(map(may_enter, clients)) == 1
+
+
+# --- Looking after it -------------------------------------------------------------------------------
+@pytest.mark.usefixtures("either_way", "impatient")
+def test_recovery_codes_are_renewed_and_the_old_ones_end() -> None:
+    user = enrolled()
+    client = verified(user)
+    assert client.get(RENEW).status_code == 405
+    assert client.post(RENEW)["Location"] == CODES
+    codes = codes_of_page(shown(client, CODES))
+    assert len(set(codes)) == 10
+    assert log_of(user) == ["Renewed the recovery codes"]
+    again = with_password(user)
+    assert "wrong" in errors_of(again.post(CODE, {"code": RECOVERY}))
+    assert again.post(CODE, {"code": codes[0]}).status_code == 302
+    assert may_enter(client)
+
+
+@pytest.mark.usefixtures("either_way", "impatient")
+def test_another_phone_ends_the_old_one_its_codes_and_its_sessions() -> None:
+    user = enrolled()
+    client, other = verified(user), with_password(user)
+    assert other.post(CODE, {"code": RECOVERY}).status_code == 302
+    StaticToken.objects.create(device=StaticDevice.objects.get(user=user), token=RECOVERY)
+    old_key = device_of(user).key
+    key = key_of_page(client)
+    assert client.post(ENROL, {"code": code_of(old_key, 2)}).status_code == 200
+    assert device_of(user).key == old_key
+    assert client.post(ENROL, {"code": code_of(key)}).status_code == 302
+    assert device_of(user).key == key
+    assert len(codes_of_page(shown(client, CODES))) == 10
+    assert may_enter(client)
+    assert not may_enter(other)
+    for code in (code_of(old_key, 1), RECOVERY):
+        assert "wrong" in errors_of(other.post(CODE, {"code": code}))
+    assert log_of(user) == ["Replaced the second factor"]
+
+
+def test_who_need_not_have_one_may_do_without_again() -> None:
+    user = enrolled()
+    client = verified(user)
+    assert f'action="{REMOVE}"' in shown(client, HOME)
+    assert client.get(REMOVE).status_code == 405
+    assert client.post(REMOVE)["Location"] == HOME
+    assert devices_of(user) == []
+    assert log_of(user) == ["Removed the second factor"]
+    assert may_enter(client)
+    assert may_enter(with_password(user))
+
+
+@pytest.mark.usefixtures("required")
+def test_who_has_to_have_one_cannot_do_without() -> None:
+    user = enrolled()
+    client = verified(user)
+    before = devices_of(user)
+    assert REMOVE not in shown(client, HOME)
+    assert client.post(REMOVE)["Location"] == HOME
+    assert devices_of(user) == before
+
+
+def test_no_page_of_the_admin_shows_a_secret() -> None:
+    user = enrolled()
+    root = logged_in(new_user(is_superuser=True))
+    for address in ("/admin/otp_totp/totpdevice/", "/admin/otp_static/staticdevice/"):
+        assert root.get(address).status_code == 404
+    html = shown(root, f"/admin/wallets/user/{user.pk}/change/")
+    assert device_of(user).key not in html
+    assert RECOVERY not in html
+
+
+# --- When the phone is lost -------------------------------------------------------------------------
+def reset_page(user: User) -> str:
+    return f"/admin/wallets/user/{user.pk}/reset_second_factor/"
+
+
+def change_page(user: User) -> str:
+    return f"/admin/wallets/user/{user.pk}/change/"
+
+
+def test_a_superuser_resets_it_after_being_asked(settings: LazySettings) -> None:
+    user = enrolled()
+    client = verified(user)
+    root = logged_in(new_user(is_superuser=True))
+    assert reset_page(user) in shown(root, change_page(user))
+    assert "A password alone will let them in" in shown(root, reset_page(user))
+    assert devices_of(user)
+    assert root.post(reset_page(user))["Location"] == change_page(user)
+    assert devices_of(user) == []
+    assert log_of(user) == ["Reset the second factor"]
+    assert reset_page(user) not in shown(root, change_page(user))
+    settings.ADMIN_OTP = True
+    assert not may_enter(client)
+    assert client.get("/admin/", follow=True).redirect_chain[-1][0].startswith(ENROL)
+
+
+def test_a_reset_of_nothing_is_not_logged() -> None:
+    user = new_operator()
+    root = logged_in(new_user(is_superuser=True))
+    assert root.post(reset_page(user)).status_code == 302
+    assert log_of(user) == []
+    missing = root.get("/admin/wallets/user/999999999/reset_second_factor/", follow=True)
+    assert "doesn’t exist" in text_of(missing)
+
+
+def test_only_superusers_reset_it() -> None:
+    user = enrolled()
+    before = devices_of(user)
+    client = logged_in(new_user("view_user", "change_user", "delete_totpdevice"))
+    assert reset_page(user) not in shown(client, change_page(user))
+    for send in (client.get, client.post):
+        assert send(reset_page(user)).status_code == 403
+    assert devices_of(user) == before
+
+
+def test_a_command_resets_it() -> None:
+    user = enrolled()
+    client = verified(user)
+    assert (
+        run("reset_second_factor", user.username.upper()) == f"Removed the second factor of {user.username}\n"
+    )
+    assert devices_of(user) == []
+    assert run("reset_second_factor", user.username) == f"{user.username} has no second factor\n"
+    assert may_enter(with_password(user))
+    assert may_enter(client)  # it is not needed here
+
+
+def test_the_command_refuses_a_user_that_is_not_there() -> None:
+    with pytest.raises(CommandError, match="there is no user nobody-here") as error:
+        run("reset_second_factor", "nobody-here")
+    assert error.value.returncode == 2
+
+
+# --- The API ----------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("either_way")
+def test_an_operators_session_has_their_rights_in_the_api_once_it_has_shown_the_second_factor() -> None:
+    user = enrolled("view_wallet", "view_operation", "view_hold")
+    wallet = f"/api/v1/wallets/{new_wallet().id}"
+    assert with_password(user).get(wallet).status_code == 403
+    assert verified(user).get(wallet).status_code == 200

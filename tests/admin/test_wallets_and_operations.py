@@ -1,0 +1,842 @@
+"""The operators' pages: what they show, what they let nobody do, and what they do through the ledger."""
+
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, Permission
+from django.db import OperationalError, connection, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from psycopg.errors import LockNotAvailable
+
+from tests.conftest import Unchanged
+from tests.support.client import UNKNOWN_ID
+from wallets.admin import actions, lists
+from wallets.ledger import submit
+from wallets.ledger.commands import Deposit, Withdraw
+from wallets.ledger.verify import verify
+from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
+from wallets.models import Operation, User, Wallet, WalletChange
+from wallets.problems import Problem, Unavailable
+
+VIEW = ("view_wallet", "view_operation", "view_walletchange")
+WALLETS = "/admin/wallets/wallet/"
+OPERATIONS = "/admin/wallets/operation/"
+
+
+def new_user(*permissions: str, **fields: Any) -> User:
+    user = User.objects.create_user(**{"username": f"user-{uuid4()}", "is_staff": True, **fields})
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    return user
+
+
+def logged_in(user: User, **options: Any) -> Client:
+    client = Client(**options)
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def operator() -> User:
+    return new_user(*VIEW, "change_wallet", "adjust_wallet")
+
+
+@pytest.fixture
+def client(operator: User) -> Client:
+    return logged_in(operator)
+
+
+@pytest.fixture
+def root() -> Client:
+    return logged_in(new_user(is_superuser=True))
+
+
+def new_wallet(balance: str = "0", **fields: Any) -> Wallet:
+    wallet = open_wallet(Opening(**{"currency": "EUR", **fields})).wallet
+    if Decimal(balance):
+        submit(Deposit(wallet_id=wallet.id, amount=Decimal(balance)))
+    return Wallet.objects.get(id=wallet.id)
+
+
+def page(wallet: Wallet, action: str = "change") -> str:
+    return f"{WALLETS}{wallet.id}/{action}/"
+
+
+def text_of(response: Any) -> str:
+    return str(response.content.decode())
+
+
+def shown(client: Client, address: str, **query: str) -> str:
+    response = client.get(address, query)
+    assert response.status_code == 200
+    return text_of(response)
+
+
+def adjustment(**fields: str) -> dict[str, str]:
+    return {"direction": "DEPOSIT", "amount": "5", "reason": "Correction", "key": str(uuid4()), **fields}
+
+
+def key_in(response: Any) -> str:
+    found = re.search(r'name="key" value="([^"]+)"', text_of(response))
+    assert found
+    return found[1]
+
+
+def operations_in(html: str) -> list[str]:
+    """Each once: a row links to its operation and to its wallet."""
+    return re.findall(rf'href="{OPERATIONS}([0-9a-f-]{{36}})/change/', html)
+
+
+def balance_of(wallet: Wallet) -> Any:
+    return Wallet.objects.get(id=wallet.id).balance
+
+
+def log_of(wallet: Wallet) -> list[str]:
+    return list(LogEntry.objects.filter(object_id=str(wallet.id)).values_list("change_message", flat=True))
+
+
+# --- Every page opens -------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/admin/",
+        "/admin/wallets/",
+        WALLETS,
+        OPERATIONS,
+        "/admin/admin/logentry/",
+        "/admin/axes/accessattempt/",
+        "/admin/axes/accesslog/",
+        "/admin/second-factor/",
+        "/admin/second-factor/enrol/",
+        "/admin/wallets/apikey/",
+        "/admin/wallets/hold/",
+        "/admin/wallets/inboxentry/",
+        "/admin/wallets/subscriber/",
+        "/admin/wallets/subscriber/register/",
+        "/admin/wallets/transfer/",
+        "/admin/wallets/user/",
+        "/admin/wallets/user/add/",
+        "/admin/auth/group/",
+        "/admin/auth/group/add/",
+        "/admin/password_change/",
+    ],
+)
+def test_a_page_opens_for_a_superuser(root: Client, address: str) -> None:
+    assert root.get(address).status_code == 200
+
+
+def test_the_pages_of_a_wallet_and_its_operations_open(client: Client) -> None:
+    wallet = new_wallet("10")
+    operation = Operation.objects.get(wallet=wallet)
+    for address in (page(wallet), page(wallet, "history"), f"{OPERATIONS}{operation.id}/change/"):
+        assert client.get(address).status_code == 200
+
+
+@pytest.mark.parametrize("address", ["/admin/", WALLETS, OPERATIONS])
+def test_who_is_not_logged_in_or_not_staff_is_sent_to_the_login(address: str) -> None:
+    for visitor in (Client(), logged_in(new_user(*VIEW, is_staff=False))):
+        response = visitor.get(address)
+        assert response.status_code == 302
+        assert response["Location"].startswith("/admin/login/")
+
+
+# --- The lists --------------------------------------------------------------------------------------
+@pytest.fixture
+def queries() -> Iterator[Callable[[], list[str]]]:
+    with CaptureQueriesContext(connection) as captured:
+        yield lambda: [query["sql"] for query in captured.captured_queries]
+
+
+Queries = Callable[[], list[str]]
+
+
+@pytest.mark.parametrize("address", [WALLETS, OPERATIONS])
+@pytest.mark.parametrize("query", [{}, {"o": "3"}, {"_facets": "1"}, {"all": ""}, {"p": "2"}])
+def test_a_list_counts_nothing_and_reads_one_page_in_the_order_of_an_index(
+    client: Client, queries: Queries, address: str, query: dict[str, str]
+) -> None:
+    table = "wallet" if address == WALLETS else "operation"
+    shown(client, address, **query)
+    of_table = [sql for sql in queries() if f'FROM "{table}"' in sql]
+    assert not [sql for sql in queries() if "COUNT(" in sql.upper()]
+    assert len(of_table) == 1
+    assert f'ORDER BY "{table}"."created_at" DESC, "{table}"."id" DESC LIMIT 51' in of_table[0]
+
+
+def plan_of(sql: str, *without: str) -> str:
+    """How PostgreSQL reads a table that is too large for the ways named in `without`."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        for way in without:
+            cursor.execute(f"SET LOCAL enable_{way} = off")
+        cursor.execute(f"EXPLAIN {sql}")
+        return "\n".join(row[0] for row in cursor.fetchall())
+
+
+@pytest.mark.parametrize(
+    ("query", "index"),
+    [
+        ({}, "operation_newest_idx"),
+        ({"type__exact": "DEPOSIT"}, "operation_newest_idx"),
+        ({"created_at_from": "2026-01-01T00:00"}, "operation_newest_idx"),
+        ({"q": "WALLET"}, "wallet_id = (InitPlan"),  # of a few rows any index that leads with it will do
+        ({"q": "WALLET key"}, "operation_idempotency_key_unique"),
+        ({"q": "01890a5d-ac96-774b-bcce-b302099a8057"}, "operation_pk"),
+    ],
+)
+def test_the_list_of_operations_is_read_from_an_index(
+    client: Client, queries: Queries, query: dict[str, str], index: str
+) -> None:
+    wallet_id = str(new_wallet("1").id)
+    shown(client, OPERATIONS, **{name: value.replace("WALLET", wallet_id) for name, value in query.items()})
+    read = next(sql for sql in queries() if 'FROM "operation"' in sql and "LIMIT 51" in sql)
+    ways = ["seqscan", "bitmapscan", "hashjoin", "mergejoin"]
+    if "type__exact" in query:
+        ways.append("sort")  # what a table of a few wallets and types is read by in no time
+    assert index in plan_of(read, *ways)
+
+
+def test_the_search_for_wallets_reads_indexes(client: Client, queries: Queries) -> None:
+    new_wallet(owner_id=new_user(username=f"carol-{uuid4()}").id)
+    shown(client, WALLETS, q="carol-")
+    read = next(sql for sql in queries() if 'FROM "wallet"' in sql and "LIMIT 51" in sql)
+    plan = plan_of(read, "seqscan", "indexscan")
+    assert "wallet_label_idx" in plan
+    assert "wallet_owner_newest_idx" in plan
+
+
+def test_a_list_turns_its_pages_without_knowing_how_many_there_are(client: Client) -> None:
+    wallet = new_wallet()
+    for n in range(51):
+        submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), key=f"key-{n}"))
+    first = shown(client, OPERATIONS, q=str(wallet.id))
+    second = shown(client, OPERATIONS, q=str(wallet.id), p="2")
+    assert len(operations_in(first)) == 50
+    assert len(operations_in(second)) == 1
+    assert not set(operations_in(first)) & set(operations_in(second))
+    assert 'rel="next"' in first
+    assert 'rel="prev"' not in first
+    assert 'rel="next"' not in second
+    assert 'rel="prev"' in second
+    assert not re.search(r"[0-9] (results|total)", first)
+
+
+def test_paging_ends_where_it_would_get_slow(client: Client) -> None:
+    assert client.get(OPERATIONS, {"p": str(lists.MAX_PAGES)}).status_code == 200
+    assert client.get(OPERATIONS, {"p": str(lists.MAX_PAGES + 1)}).status_code == 302
+
+
+def test_a_list_that_takes_too_long_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def page_of_a_slow_query(*_: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(5)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(lists, "PATIENCE", 0.05)
+        patched.setattr(lists.UncountedPaginator, "page", page_of_a_slow_query)
+        response = client.get(OPERATIONS, {"type__exact": "DEPOSIT"})
+    assert response.status_code == 302
+    assert response["Location"] == OPERATIONS
+    assert "took more than" in shown(client, OPERATIONS)
+
+
+@pytest.mark.parametrize("query", [{"q": "\x00"}, {"status__exact": "\x00"}, {"status__exact": "NONE"}])
+def test_a_list_asked_for_nonsense_stays_a_page(client: Client, query: dict[str, str]) -> None:
+    for address in (WALLETS, OPERATIONS):
+        assert client.get(address, query, follow=True).status_code == 200
+
+
+# --- Finding wallets --------------------------------------------------------------------------------
+def test_wallets_are_found_by_id_by_the_start_of_a_label_and_by_the_start_of_an_owner(client: Client) -> None:
+    mark = uuid4().hex
+    owner = new_user(username=f"Dora.{mark}")
+    wallet = new_wallet("12.5", label=f"Travel {mark} 100%", owner_id=owner.id)
+    other = new_wallet(label=f"Other Travel {mark}")
+    by_id, by_label = (
+        (str(wallet.id), str(wallet.id).upper()),
+        (f"travel {mark.upper()}", f" Travel {mark} 100% "),
+    )
+    for term in (*by_id, *by_label, f"dora.{mark}"):
+        found = shown(client, WALLETS, q=term)
+        assert str(wallet.id) in found
+        assert str(other.id) not in found
+    for term in (f"Travel {mark} 10_%", f"ravel {mark}", str(uuid4())):
+        assert str(wallet.id) not in shown(client, WALLETS, q=term)
+
+
+def test_wallets_are_filtered_by_status_and_currency(client: Client) -> None:
+    label = f"Filtered {uuid4()}"
+    active = new_wallet(label=label, currency="JPY")
+    frozen = new_wallet(label=label, currency="KWD")
+    change_wallet(frozen.id, Change(status="FROZEN"))
+    assert str(frozen.id) not in shown(client, WALLETS, q=label, status__exact="ACTIVE")
+    assert str(frozen.id) in shown(client, WALLETS, q=label, status__exact="FROZEN")
+    found = shown(client, WALLETS, q=label, currency="JPY")
+    assert str(active.id) in found
+    assert str(frozen.id) not in found
+
+
+@pytest.mark.parametrize(("currency", "balance"), [("JPY", "1500"), ("EUR", "1500.00"), ("KWD", "1500.000")])
+def test_amounts_have_their_currencys_fraction_digits(client: Client, currency: str, balance: str) -> None:
+    wallet = new_wallet("1500", currency=currency)
+    for address, query in ((WALLETS, {"q": str(wallet.id)}), (page(wallet), {})):
+        html = shown(client, address, **query)
+        assert re.search(rf">\s*{re.escape(balance)}\s*<", html)
+        assert "1500.0000" not in html
+
+
+# --- Finding operations -----------------------------------------------------------------------------
+def test_operations_are_found_by_their_id_their_wallet_and_their_key_in_a_wallet(client: Client) -> None:
+    wallet, other = new_wallet("1"), new_wallet("1")
+    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
+    submit(Deposit(wallet_id=other.id, amount=Decimal(2), key="order-7"))
+    assert len(operations_in(shown(client, OPERATIONS, q=str(wallet.id)))) == 2
+    for term in (str(wanted.id), f"{wallet.id} order-7"):
+        assert operations_in(shown(client, OPERATIONS, q=term)) == [str(wanted.id)]
+    for term in (f"{wallet.id} order-8", str(uuid4())):
+        assert operations_in(shown(client, OPERATIONS, q=term)) == []
+
+
+def test_an_owners_key_is_found_and_shown_as_it_was_sent(client: Client) -> None:
+    owner = new_user()
+    wallet = new_wallet("1", owner_id=owner.pk)
+    key = f"owner:{owner.pk} order-7"
+    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, within=owner.pk)).operation
+    of_bank = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
+    found = operations_in(shown(client, OPERATIONS, q=f"{wallet.id} order-7"))
+    assert set(found) == {str(wanted.id), str(of_bank.id)}
+    html = shown(client, f"{OPERATIONS}{wanted.id}/change/")
+    assert "order-7" in html
+    assert key not in html
+
+
+def test_a_search_that_no_index_serves_finds_nothing_and_says_how_to_search(client: Client) -> None:
+    html = shown(client, OPERATIONS, q="order-7")
+    assert "is no id" in html
+    assert operations_in(html) == []
+
+
+def test_operations_are_filtered_by_status_type_and_time(client: Client) -> None:
+    wallet = new_wallet("1")
+    with pytest.raises(Problem):
+        submit(Withdraw(wallet_id=wallet.id, amount=Decimal(2)))
+    completed, rejected = Operation.objects.filter(wallet=wallet).order_by("created_at")
+
+    def found(**query: str) -> list[str]:
+        return operations_in(shown(client, OPERATIONS, q=str(wallet.id), **query))
+
+    first, second = str(completed.id), str(rejected.id)
+    assert found(status__exact="REJECTED") == [second]
+    assert found(type__exact="DEPOSIT") == [first]
+    start, end = f"{completed.created_at:%FT%T.%f}", f"{rejected.created_at:%FT%T.%f}"
+    assert found(created_at_from=start) == [second, first]
+    assert found(created_at_to=start) == []
+    assert found(created_at_from=start, created_at_to=end) == [first]
+    assert found(created_at_from="2999-01-01") == []
+
+
+def test_a_time_that_is_none_is_refused_and_not_ignored(client: Client) -> None:
+    wallet = new_wallet("1")
+    html = shown(client, OPERATIONS, q=str(wallet.id), created_at_from="yesterday")
+    assert "That is no time" in html
+    assert operations_in(html) == []
+
+
+def test_a_rejected_operation_shows_its_reason(client: Client) -> None:
+    wallet = new_wallet()
+    with pytest.raises(Problem):
+        submit(Withdraw(wallet_id=wallet.id, amount=Decimal(2)))
+    assert "insufficient_funds" in shown(client, OPERATIONS, q=str(wallet.id))
+    assert "insufficient_funds" in shown(client, page(wallet))
+
+
+# --- A wallet's page --------------------------------------------------------------------------------
+def test_a_wallets_page_shows_its_newest_operations_and_changes_and_reads_no_more(
+    client: Client, queries: Queries
+) -> None:
+    wallet = new_wallet()
+    for n in range(25):
+        submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=f"Order {n}."))
+    change_wallet(wallet.id, Change(label="Renamed", actor="operator:zoe", reason="They asked for it"))
+    html = shown(client, page(wallet))
+    assert "Order 5." in html
+    assert "Order 4." not in html
+    assert f"{OPERATIONS}?q={wallet.id}" in html
+    assert "label:  → Renamed" in html
+    assert "operator:zoe" in html
+    assert "They asked for it" in html
+    for table in ("operation", "wallet_change"):
+        (read,) = (sql for sql in queries() if f'FROM "{table}"' in sql)
+        assert "LIMIT 20" in read
+
+
+def test_a_wallets_page_hides_what_the_operator_may_not_view() -> None:
+    wallet = new_wallet()
+    submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description="Secret order"))
+    change_wallet(wallet.id, Change(label="x", reason="Secret reason"))
+    html = shown(logged_in(new_user("view_wallet")), page(wallet))
+    assert "Secret" not in html
+
+
+def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
+    evil = "<script>alert(1)</script>"
+    wallet = new_wallet(label=evil, metadata={evil: evil})
+    submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=evil, key="k"))
+    change_wallet(wallet.id, Change(label=f"{evil}!", metadata={"a": evil}, actor=evil, reason=evil))
+    operation = Operation.objects.get(wallet=wallet)
+    for address, query in (
+        (WALLETS, {"q": str(wallet.id)}),
+        (OPERATIONS, {"q": str(wallet.id)}),
+        (OPERATIONS, {"q": evil}),
+        (page(wallet), {}),
+        (page(wallet, "adjust"), {}),
+        (f"{OPERATIONS}{operation.id}/change/", {}),
+    ):
+        html = shown(client, address, **query)
+        assert evil not in html
+        assert "&lt;script&gt;alert(1)" in html
+
+
+# --- Nothing can be edited --------------------------------------------------------------------------
+def test_nobody_edits_adds_or_deletes_a_wallet_or_an_operation(root: Client, unchanged: Unchanged) -> None:
+    wallet = new_wallet("10")
+    operation = Operation.objects.get(wallet=wallet)
+    with unchanged(str(wallet.id)):
+        for row, address in ((wallet, WALLETS), (operation, OPERATIONS)):
+            values = {"balance": "1000", "amount": "1000", "status": "CLOSED", "_save": "Save"}
+            assert root.post(f"{address}{row.id}/change/", values).status_code == 403
+            assert root.post(f"{address}{row.id}/delete/", {"post": "yes"}).status_code == 403
+            assert root.get(f"{address}add/").status_code == 403
+            assert root.post(f"{address}add/", values).status_code == 403
+            root.post(address, {"action": "delete_selected", "_selected_action": str(row.id), "post": "yes"})
+
+
+def test_a_wallets_page_has_no_field_to_fill_in(root: Client) -> None:
+    html = shown(root, page(new_wallet()))
+    form = html[html.index('id="wallet_form"') :]
+    inputs = re.findall(r"<(?:input|select|textarea)[^>]*>", form[: form.index("</form>")])
+    assert [field for field in inputs if "csrfmiddlewaretoken" not in field] == []
+
+
+# --- Adjusting --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("direction", "expected"), [("DEPOSIT", "15.60"), ("WITHDRAW", "4.40")])
+def test_an_adjustment_goes_through_the_ledger_and_names_the_operator_and_the_reason(
+    client: Client, operator: User, direction: str, expected: str
+) -> None:
+    wallet = new_wallet("10")
+    sent = adjustment(direction=direction, amount="5.60", reason="Ticket 4711")
+    response = client.post(page(wallet, "adjust"), sent)
+    assert response.status_code == 302
+    assert response["Location"] == page(wallet)
+    assert f"{direction.capitalize()} of 5.60 EUR" in shown(client, page(wallet))
+    operation = Operation.objects.get(wallet=wallet, type=direction, amount=Decimal("5.6"))
+    assert operation.actor == f"operator:{operator.username}"
+    assert operation.description == "Ticket 4711"
+    assert operation.idempotency_key == sent["key"]
+    assert balance_of(wallet) == Decimal(expected)
+    assert verify([wallet.id]) == []
+    entry = LogEntry.objects.get(object_id=str(wallet.id))
+    assert entry.user == operator
+    assert entry.change_message == f"{direction.capitalize()} of 5.60 EUR: Ticket 4711"
+
+
+def test_a_form_sent_twice_moves_the_money_once(client: Client) -> None:
+    wallet = new_wallet()
+    sent = adjustment(key=key_in(client.get(page(wallet, "adjust"))))
+    for _ in range(3):
+        assert client.post(page(wallet, "adjust"), sent).status_code == 302
+    assert "had been done already" in shown(client, page(wallet))
+    assert balance_of(wallet) == 5
+    assert Operation.objects.filter(wallet=wallet).count() == 1
+    assert len(log_of(wallet)) == 1
+
+
+def test_every_form_has_a_key_of_its_own(client: Client) -> None:
+    wallet = new_wallet()
+    assert key_in(client.get(page(wallet, "adjust"))) != key_in(client.get(page(wallet, "adjust")))
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["", " ", "0", "0.00", "-5", "+5", "1e3", "1_000", "1 000", "1,5", ".5", "5.", "05", "0x10", "NaN", "١٢٣"]
+    + ["5.001", "1000000000000.01", "9" * 100],
+)
+def test_an_amount_that_is_none_is_refused(client: Client, unchanged: Unchanged, amount: str) -> None:
+    wallet = new_wallet("10")
+    with unchanged(str(wallet.id)):
+        response = client.post(page(wallet, "adjust"), adjustment(amount=amount))
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == {"amount"}
+    assert log_of(wallet) == []
+
+
+@pytest.mark.parametrize(
+    "missing", [{"reason": ""}, {"reason": " \n"}, {"reason": "x" * 501}, {"reason": "a\x00b"}]
+    + [{"direction": ""}, {"direction": "TRANSFER"}, {"key": ""}, {"key": "1"}],
+)  # fmt: skip
+def test_an_adjustment_without_a_reason_a_direction_or_a_key_is_refused(
+    client: Client, unchanged: Unchanged, missing: dict[str, str]
+) -> None:
+    wallet = new_wallet("10")
+    with unchanged(str(wallet.id)):
+        response = client.post(page(wallet, "adjust"), adjustment(**missing))
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == missing.keys()
+
+
+def test_a_refused_adjustment_says_why_and_its_corrected_form_is_a_new_request(client: Client) -> None:
+    wallet = new_wallet("10")
+    sent = adjustment(direction="WITHDRAW", amount="11")
+    refused = client.post(page(wallet, "adjust"), sent)
+    assert refused.status_code == 200
+    assert "The wallet has less available than the amount" in text_of(refused)
+    assert balance_of(wallet) == 10
+    assert log_of(wallet) == []
+    corrected = sent | {"amount": "9", "key": key_in(refused)}
+    assert client.post(page(wallet, "adjust"), corrected).status_code == 302
+    assert balance_of(wallet) == 1
+
+
+def test_a_form_used_before_is_refused_for_another_adjustment(client: Client, unchanged: Unchanged) -> None:
+    wallet = new_wallet()
+    sent = adjustment()
+    client.post(page(wallet, "adjust"), sent)
+    with unchanged(str(wallet.id)):
+        response = client.post(page(wallet, "adjust"), sent | {"amount": "6"})
+    assert "was used before" in text_of(response)
+    assert key_in(response) != sent["key"]
+
+
+@pytest.mark.parametrize("status", ["FROZEN", "CLOSED"])
+def test_a_wallet_that_moves_no_money_is_not_adjusted(client: Client, status: str) -> None:
+    wallet = new_wallet()
+    change_wallet(wallet.id, Change(status=status))
+    response = client.post(page(wallet, "adjust"), adjustment())
+    assert f"The wallet is {status.lower()}" in text_of(response)
+    assert balance_of(wallet) == 0
+    assert Operation.objects.get(wallet=wallet).status == "REJECTED"
+
+
+def busy() -> OperationalError:
+    error = OperationalError()
+    error.__cause__ = LockNotAvailable()
+    return error
+
+
+@pytest.mark.parametrize(
+    ("failure", "message"), [(busy(), "nothing was applied"), (Unavailable(), "Send the form again")]
+)
+def test_a_form_that_the_database_did_not_answer_can_be_sent_again(
+    client: Client, monkeypatch: pytest.MonkeyPatch, unchanged: Unchanged, failure: Exception, message: str
+) -> None:
+    def fail(_: Any) -> None:
+        raise failure
+
+    wallet = new_wallet()
+    sent = adjustment()
+    with monkeypatch.context() as patched, unchanged(str(wallet.id)):
+        patched.setattr(actions, "submit", fail)
+        response = client.post(page(wallet, "adjust"), sent)
+    assert message in text_of(response)
+    assert key_in(response) == sent["key"]
+    assert log_of(wallet) == []
+
+
+# --- Freezing, thawing, closing ---------------------------------------------------------------------
+def test_a_wallet_is_frozen_thawed_and_closed_each_with_its_reason(client: Client, operator: User) -> None:
+    wallet = new_wallet()
+    steps = [("freeze", "FROZEN"), ("thaw", "ACTIVE"), ("close", "CLOSED")]
+    before = "ACTIVE"
+    for action, status in steps:
+        response = client.post(page(wallet, action), {"reason": f"Ticket {action}"})
+        assert response["Location"] == page(wallet)
+        assert f"Status {status}" in shown(client, page(wallet))
+        assert Wallet.objects.get(id=wallet.id).status == status
+        change = WalletChange.objects.get(wallet=wallet, reason=f"Ticket {action}")
+        assert change.changes == {"status": [before, status]}
+        assert change.actor == f"operator:{operator.username}"
+        before = status
+    assert sorted(log_of(wallet)) == sorted(f"Status {status}: Ticket {action}" for action, status in steps)
+
+
+@pytest.mark.parametrize("action", ["freeze", "thaw", "close"])
+def test_a_status_is_not_changed_without_a_reason(client: Client, unchanged: Unchanged, action: str) -> None:
+    wallet = new_wallet()
+    if action == "thaw":
+        change_wallet(wallet.id, Change(status="FROZEN"))
+    with unchanged(str(wallet.id)):
+        response = client.post(page(wallet, action), {"reason": " "})
+    assert response.status_code == 200
+    assert response.context["form"].errors.keys() == {"reason"}
+
+
+def test_a_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged) -> None:
+    wallet = new_wallet("0.01")
+    with unchanged(str(wallet.id)):
+        response = client.post(page(wallet, "close"), {"reason": "x"})
+    assert "Only an empty wallet can be closed" in text_of(response)
+    assert log_of(wallet) == []
+
+
+def test_a_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> None:
+    wallet = new_wallet()
+    change_wallet(wallet.id, Change(status="CLOSED"))
+    with unchanged(str(wallet.id)):
+        for action in ("freeze", "thaw"):
+            response = client.post(page(wallet, action), {"reason": "x"})
+            assert "A closed wallet stays as it is" in text_of(response)
+
+
+def test_a_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchanged) -> None:
+    wallet = new_wallet()
+    client.post(page(wallet, "freeze"), {"reason": "first"})
+    with unchanged(str(wallet.id)):
+        assert client.post(page(wallet, "freeze"), {"reason": "second"}).status_code == 302
+    assert "had been done already" in shown(client, page(wallet))
+    assert log_of(wallet) == ["Status FROZEN: first"]
+
+
+# --- Who may ----------------------------------------------------------------------------------------
+ACTIONS = ("adjust", "freeze", "thaw", "close")
+
+
+@pytest.mark.parametrize(
+    ("permissions", "allowed"),
+    [
+        ((), ()),
+        (("view_wallet",), ()),
+        (("adjust_wallet",), ()),
+        (("view_wallet", "adjust_wallet"), ("adjust",)),
+        (("view_wallet", "change_wallet"), ("freeze", "thaw", "close")),
+        (("view_operation", "change_operation", "delete_wallet", "add_wallet"), ()),
+    ],
+)
+def test_an_action_needs_its_permission(
+    unchanged: Unchanged, permissions: tuple[str, ...], allowed: tuple[str, ...]
+) -> None:
+    client = logged_in(new_user(*permissions))
+    wallet = new_wallet("10")
+    for action in ACTIONS:
+        expected = 200 if action in allowed else 403
+        with unchanged(str(wallet.id)):
+            assert client.get(page(wallet, action)).status_code == expected
+        if action not in allowed:
+            with unchanged(str(wallet.id)):
+                assert client.post(page(wallet, action), adjustment()).status_code == 403
+    assert log_of(wallet) == []
+
+
+def buttons(client: Client, wallet: Wallet) -> set[str]:
+    html = shown(client, page(wallet))
+    return {action for action in ACTIONS if f'href="{page(wallet, action)}"' in html}
+
+
+def test_a_wallets_page_has_the_buttons_that_its_status_and_the_operator_allow(client: Client) -> None:
+    wallet = new_wallet()
+    assert buttons(logged_in(new_user("view_wallet")), wallet) == set()
+    assert buttons(logged_in(new_user("view_wallet", "adjust_wallet")), wallet) == {"adjust"}
+    assert buttons(client, wallet) == {"adjust", "freeze", "close"}
+    change_wallet(wallet.id, Change(status="FROZEN"))
+    assert buttons(client, wallet) == {"thaw", "close"}
+    change_wallet(wallet.id, Change(status="CLOSED"))
+    assert buttons(client, wallet) == set()
+
+
+@pytest.mark.parametrize("address", [WALLETS, OPERATIONS])
+def test_a_list_needs_the_permission_to_view(address: str) -> None:
+    assert logged_in(new_user("adjust_wallet")).get(address).status_code == 403
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_opening_a_form_changes_nothing(client: Client, unchanged: Unchanged, action: str) -> None:
+    wallet = new_wallet("10")
+    with unchanged(str(wallet.id)):
+        assert client.get(page(wallet, action), adjustment()).status_code == 200
+    assert log_of(wallet) == []
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_action_from_another_site_is_refused(operator: User, unchanged: Unchanged, action: str) -> None:
+    wallet = new_wallet()
+    client = logged_in(operator, enforce_csrf_checks=True)
+    with unchanged(str(wallet.id)):
+        assert client.post(page(wallet, action), adjustment()).status_code == 403
+
+
+@pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "nonsense", "00000000"])
+@pytest.mark.parametrize("action", [*ACTIONS, "change"])
+def test_a_wallet_that_does_not_exist_has_no_pages(client: Client, wallet_id: str, action: str) -> None:
+    response = client.get(f"{WALLETS}{wallet_id}/{action}/", follow=True)
+    assert response.redirect_chain == [("/admin/", 302)]
+    assert "doesn’t exist" in text_of(response)
+
+
+# --- People -----------------------------------------------------------------------------------------
+def test_a_superuser_makes_an_operator(root: Client) -> None:
+    name = f"new-{uuid4()}"
+    group = Group.objects.create(name=name)
+    group.permissions.set(Permission.objects.filter(codename__in=VIEW))
+    chosen = "nine green elephants"
+    made = {"username": name, "usable_password": "true", "password1": chosen, "password2": chosen}
+    assert root.post("/admin/wallets/user/add/", made).status_code == 302
+    user = User.objects.get(username=name)
+    address = reverse("admin:wallets_user_change", args=[user.id])
+    form = root.get(address).context["adminform"].form
+    fields = {"username": name, "is_active": "on", "is_staff": "on", "groups": [group.id]}
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
+    assert form.fields.keys() >= fields.keys()
+    assert root.post(address, fields | joined).status_code == 302
+    client = Client()
+    sent = client.post(f"/admin/login/?next={WALLETS}", {"username": name, "password": chosen})
+    assert sent["Location"] == WALLETS
+    assert client.get(WALLETS).status_code == 200
+
+
+def test_only_superusers_hand_out_permissions() -> None:
+    client = logged_in(new_user("view_user", "add_user", "change_user", "add_group", "change_group"))
+    target = new_user()
+    address = reverse("admin:wallets_user_change", args=[target.id])
+    assert client.get(address).status_code == 200
+    assert client.post(address, {"username": target.username, "is_superuser": "on"}).status_code == 403
+    assert client.post(f"/admin/wallets/user/{target.id}/password/", {}).status_code == 403
+    assert client.get("/admin/wallets/user/add/").status_code == 403
+    assert client.get("/admin/auth/group/add/").status_code == 403
+    assert not User.objects.get(id=target.id).is_superuser
+
+
+def send_user(root: Client, user: User, **changes: str) -> Any:
+    """The form of a user's page as a browser sends it, with these changes."""
+    address = reverse("admin:wallets_user_change", args=[user.id])
+    fields = {name: getattr(user, name) for name in ("username", "first_name", "last_name", "email")}
+    boxes = {name: "on" for name in ("is_active", "is_staff") if getattr(user, name)}
+    joined = {"date_joined_0": "2026-01-01", "date_joined_1": "12:00:00"}
+    return root.post(address, {**fields, **boxes, **joined, **changes})
+
+
+def new_person() -> User:
+    email = f"anna-{uuid4()}@example.com"
+    return new_user(username=email, email=email, is_staff=False)
+
+
+def names_of(user: User) -> tuple[str, str]:
+    user.refresh_from_db()
+    return user.username, user.email
+
+
+def test_who_logs_in_with_their_address_logs_in_with_their_new_one(root: Client) -> None:
+    user = new_person()
+    new = f"Anna-{uuid4()}@example.com"
+    assert send_user(root, user, email=new).status_code == 302
+    assert names_of(user) == (new.lower(), new)
+    again = f"anna-{uuid4()}@example.com"
+    assert send_user(root, user, email=again).status_code == 302
+    assert names_of(user) == (again, again)
+
+
+def is_verified(user: User) -> bool:
+    return User.objects.get(pk=user.pk).has_verified_email
+
+
+def test_an_address_that_an_operator_changes_is_unverified(root: Client) -> None:
+    user = new_person()
+    User.objects.filter(pk=user.pk).update(verified_email=user.email)
+    user.refresh_from_db()
+    assert send_user(root, user).status_code == 302
+    assert is_verified(user)
+    for changed in (user.email.upper(), f"new-{uuid4()}@example.com", ""):
+        assert send_user(root, user, email=changed, verified_email=changed).status_code == 302
+        assert not is_verified(user)
+
+
+def test_an_operator_verifies_an_address_and_the_trail_names_it(root: Client) -> None:
+    user = new_person()
+    page, action = f"/admin/wallets/user/{user.pk}/change/", f"/admin/wallets/user/{user.pk}/verify_email/"
+    assert action in text_of(root.get(page))
+    asked = root.get(action)
+    assert (user.email in text_of(asked), is_verified(user)) == (True, False)
+    for _ in range(2):
+        assert root.post(action).status_code == 302
+    assert is_verified(user)
+    [entry] = LogEntry.objects.filter(object_id=str(user.pk))
+    assert entry.get_change_message() == f"Verified the e-mail address {user.email}"
+    assert action not in text_of(root.get(page))
+
+
+def test_only_superusers_verify_an_address() -> None:
+    user = new_person()
+    client = logged_in(new_user("view_user", "change_user"))
+    assert client.get(f"/admin/wallets/user/{user.pk}/change/").status_code == 200
+    assert client.post(f"/admin/wallets/user/{user.pk}/verify_email/").status_code == 403
+    assert not is_verified(user)
+
+
+def test_an_operators_name_stays_when_their_address_changes(root: Client) -> None:
+    user = new_user(email=f"old-{uuid4()}@example.com")
+    new = f"new-{uuid4()}@example.com"
+    assert send_user(root, user, email=new).status_code == 302
+    assert names_of(user) == (user.username, new)
+    assert send_user(root, user, email="").status_code == 302
+    assert names_of(user) == (user.username, "")
+
+
+def test_a_persons_name_stays_when_their_address_is_taken_away(root: Client) -> None:
+    user = new_person()
+    name = user.username
+    assert send_user(root, user, email="").status_code == 302
+    assert names_of(user) == (name, "")
+
+
+def test_a_user_saved_unchanged_stays_the_same(root: Client) -> None:
+    for user in (new_person(), new_user()):
+        before = names_of(user)
+        assert send_user(root, user).status_code == 302
+        assert names_of(user) == before
+
+
+@pytest.mark.parametrize("field", ["username", "email"])
+@pytest.mark.parametrize("of", ["username", "email"])
+def test_nobody_takes_the_name_or_address_of_another(root: Client, field: str, of: str) -> None:
+    other = new_user(username=f"Bob-{uuid4()}@example.com", email=f"Bob-{uuid4()}@example.com")
+    for user in (new_person(), new_user()):
+        before = names_of(user)
+        for taken in (getattr(other, of), getattr(other, of).upper()):
+            response = send_user(root, user, **{field: taken})
+            assert response.status_code == 200
+            assert response.context["adminform"].form.errors.keys() == {field}
+            assert names_of(user) == before
+
+
+def test_no_operator_is_made_with_the_name_of_another(root: Client) -> None:
+    other = new_person()
+    chosen = {
+        "usable_password": "true",
+        "password1": "nine green elephants",
+        "password2": "nine green elephants",
+    }
+    for name in (other.username, other.username.upper()):
+        response = root.post("/admin/wallets/user/add/", {"username": name, **chosen})
+        assert response.status_code == 200
+        assert response.context["adminform"].form.errors.keys() == {"username"}
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x00@example.com", "x" * 255, "x" * 10_000])
+@pytest.mark.parametrize("field", ["username", "email", "first_name"])
+def test_a_user_with_nonsense_is_not_saved(root: Client, field: str, text: str) -> None:
+    user = new_person()
+    before = names_of(user)
+    response = send_user(root, user, **{field: text})
+    assert response.context["adminform"].form.errors.keys() == {field}
+    assert names_of(user) == before
+
+
+def test_users_are_not_deleted_because_the_trail_names_them(root: Client) -> None:
+    user = new_user()
+    assert root.post(f"/admin/wallets/user/{user.id}/delete/", {"post": "yes"}).status_code == 403
+    selected = {"action": "delete_selected", "_selected_action": str(user.id), "post": "yes"}
+    root.post("/admin/wallets/user/", selected)
+    assert User.objects.filter(id=user.id).exists()

@@ -1,0 +1,275 @@
+"""Hostile requests at the socket, against the service as it really runs."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import Unchanged, running_master, running_service
+from tests.support import hostile_requests
+from tests.support.client import Api
+from tests.support.faults.database import children
+from tests.support.hostile_requests import (
+    DEPOSIT,
+    GET,
+    GONE,
+    HOST,
+    IN_CHUNKS,
+    POST,
+    REFUSED,
+    STALLED,
+    UNUSUAL,
+    Raw,
+    Shape,
+    Talk,
+    connections,
+)
+from wallets.problems import CONTENT_TYPE
+
+IMPATIENT = 3  # seconds that the service waits for a client, in these tests
+ROUNDS = 5
+GROWTH = 20 * 1024 * 1024  # bytes a worker may have more after all that: it has grown by none, or by far more
+
+
+@pytest.fixture(scope="module")
+def master() -> Iterator[tuple[str, int]]:
+    with running_master(KEEPALIVE=str(IMPATIENT), CLIENT_TIMEOUT=str(IMPATIENT)) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def impatient(master: tuple[str, int]) -> str:
+    return master[0]
+
+
+def connect(service: str) -> Talk:
+    address = urlsplit(service)
+    return Talk((str(address.hostname), address.port or 80))
+
+
+def converse(service: str, shape: Shape, wallet_id: str) -> list[Raw]:
+    return hostile_requests.converse(connect(service), shape, wallet_id)
+
+
+def exchange(service: str, *parts: bytes) -> Raw:
+    """Send the parts as they are; the answer."""
+    with connect(service) as talk:
+        talk.say(*parts)
+        answer = talk.hear()
+    assert answer
+    return answer
+
+
+def assert_is_problem(answer: Raw, *codes: str) -> None:
+    assert answer.headers["Content-Type"] == CONTENT_TYPE
+    problem = json.loads(answer.body)
+    assert problem["code"] in codes
+    assert problem["status"] == answer.status
+    assert problem["requestId"] == answer.headers["X-Request-ID"]
+
+
+def statuses(answers: list[Raw]) -> tuple[int, ...]:
+    return tuple(answer.status for answer in answers)
+
+
+# --- Each by itself ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_what_is_unusual_is_served_as_what_it_is(impatient: str, api: Api, name: str) -> None:
+    shape, wallet_id = UNUSUAL[name], api.open()
+    assert statuses(converse(impatient, shape, wallet_id)) == shape.answers
+    assert api.balance(wallet_id) == f"{shape.deposits}.00"
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_could_be_read_in_two_ways_is_refused_and_moves_nothing(
+    impatient: str, api: Api, unchanged: Unchanged, name: str
+) -> None:
+    shape, wallet_id = REFUSED[name], api.open()
+    with unchanged(wallet_id):
+        (answer,) = converse(impatient, shape, wallet_id)
+        assert (answer.status,) == shape.answers
+        assert_is_problem(answer, "bad_request", "malformed_json", "payload_too_large")
+
+
+@pytest.mark.parametrize("name", GONE)
+def test_who_goes_in_the_middle_moves_nothing(
+    impatient: str, api: Api, unchanged: Unchanged, name: str
+) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        assert [answer for answer in converse(impatient, GONE[name], wallet_id) if answer.status != 400] == []
+        assert exchange(impatient, GET + b"\r\n").status == 200
+
+
+def test_who_stops_in_the_middle_is_hung_up_on(impatient: str, api: Api, unchanged: Unchanged) -> None:
+    """All at once: each takes as long as the service waits."""
+    wallet_id = api.open()
+    with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
+        talks = {name: pool.submit(converse, impatient, shape, wallet_id) for name, shape in STALLED.items()}
+        assert {name: statuses(talk.result()) for name, talk in talks.items()} == {
+            name: shape.answers for name, shape in STALLED.items()
+        }
+
+
+def test_a_byte_now_and_then_does_not_keep_a_connection(
+    impatient: str, api: Api, unchanged: Unchanged
+) -> None:
+    wallet_id = api.open()
+    head, body, chunks = (
+        Shape(name, sent, at_once=1)
+        for name, sent in (
+            ("head", GET + b"X-A: b\r\n" * 100),
+            ("body", POST + b"Content-Length: 1000\r\n\r\n" + b" " * 1000),
+            ("chunks", IN_CHUNKS + b"1\r\n \r\n" * 1000),
+        )
+    )
+
+    def drip(shape: Shape) -> list[int]:
+        with connect(impatient) as talk:
+            parts = list(shape.parts(wallet_id))
+            head_ends = shape.sent.index(b"\r\n\r\n") if b"\r\n\r\n" in shape.sent else 0
+            talk.say(b"".join(parts[:head_ends]))
+            for part in parts[head_ends:]:
+                talk.say(part)
+                time.sleep(0.05)
+                if talk.has_something():
+                    break
+            return [answer.status for answer in iter(talk.hear, None)]
+
+    with unchanged(wallet_id), ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(drip, (head, body, chunks))) == [[], [400], [400]]
+
+
+def test_who_does_not_read_their_answers_is_hung_up_on(master: tuple[str, int]) -> None:
+    service, _ = master
+    with connect(service) as talk:
+        talk.socket.settimeout(0.5)  # nothing is read, so that in the end nothing more can be sent
+        sent = 0
+        try:
+            while sent < 100_000_000:
+                sent += talk.socket.send((GET.replace(b"livez", b"api/schema") + b"\r\n") * 10)
+        except OSError:
+            pass
+        wait_until(lambda: not connections(service))
+
+
+def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api) -> None:
+    done = threading.Event()
+    with running_service(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
+
+        def flood() -> int:
+            sent = 0
+            with connect(service) as talk:
+                talk.say(GET + b"Transfer-Encoding: chunked\r\n\r\n")
+                while not done.is_set():
+                    talk.say(b"1\r\n \r\n" * 50_000)  # which are more work to read than to send
+                    sent += 1
+            return sent
+
+        flooding = pool.submit(flood)
+        try:
+            for _ in range(5):
+                assert exchange(service, GET + b"\r\n").status == 200
+        finally:
+            done.set()
+        assert flooding.result() > 0
+
+
+def test_a_body_of_100_megabytes_is_refused_without_being_read(
+    service: str, live_api: Api, unchanged: Unchanged
+) -> None:
+    wallet_id = live_api.open()
+    head = b"".join(Shape("", POST).parts(wallet_id))
+    megabyte = b" " * 1_000_000
+    with unchanged(wallet_id):
+        told = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
+        sent = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", *[megabyte] * 100)
+        chunked = exchange(
+            service, head + b"Transfer-Encoding: chunked\r\n\r\n", *[b"F4240\r\n" + megabyte + b"\r\n"] * 100
+        )
+        for answer in (told, sent, chunked):
+            assert answer.status == 413
+            assert_is_problem(answer, "payload_too_large")
+
+
+@pytest.mark.parametrize(
+    "charset", [b"hex", b"rot13", b"idna", b"utf-16", b"unicode_escape", b"undefined", b"x"]
+)
+def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api: Api, charset: bytes) -> None:
+    wallet_id = live_api.open(label="ключ")
+    head = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+    head += b"Content-Type: text/plain; charset=%s\r\n\r\n"
+    for path, status in (
+        (f"/api/v1/wallets/{wallet_id}?x=%41\\ud800", 200),
+        ("/api/v1/wallets?limit=%31&limit=\\ud800", 400),
+        ("/?x=%FF\\ud800", 200),
+        ("/login?next=\\ud800", 200),
+        ("/nope?" + "a&" * 1500, 404),
+    ):
+        assert exchange(service, head % (path.encode(), charset)).status == status
+    form = b'--x\r\nContent-Disposition: form-data; name="email"\r\n\r\n\\ud800\r\n--x--\r\n'
+    posted = exchange(
+        service,
+        b"POST /signup HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\n" % len(form)
+        + b"Content-Type: multipart/form-data; boundary=x; charset=%s\r\n\r\n" % charset,
+        form,
+    )
+    assert posted.status == 403  # without its token
+
+
+# --- Who is believed --------------------------------------------------------------------------------
+def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> None:
+    """gunicorn would take its word for the scheme, and for a prefix of all addresses, for ever."""
+    with running_service(HTTPS="on", WORKERS="1") as service:
+        plain = b"GET /login HTTP/1.1\r\n" + HOST
+        for claim in (b"", b"X-Forwarded-Proto: https\r\n", b"X-Forwarded-Ssl: on\r\n"):
+            assert exchange(service, plain + claim + b"\r\n").status == 301
+    with running_service(WORKERS="1") as service:
+        file = b"GET /static/pages/icon.svg HTTP/1.1\r\n" + HOST
+        assert exchange(service, file + b"SCRIPT_NAME: /static\r\n\r\n").status == 200
+        assert exchange(service, file + b"\r\n").status == 200
+
+
+# --- All of them, again and again -------------------------------------------------------------------
+def test_nothing_is_left_of_any_of_them(master: tuple[str, int], api: Api, unchanged: Unchanged) -> None:
+    service, pid = master
+    wallet_id = api.open()
+    hostile = [*REFUSED.values(), *GONE.values(), *STALLED.values()]
+    with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
+
+        def everything() -> dict[int, tuple[int, int]]:
+            list(pool.map(lambda shape: converse(service, shape, wallet_id), hostile))
+            wait_until(lambda: not connections(service))
+            return {worker: (memory(worker), files(worker)) for worker in children(pid)}
+
+        everything()
+        before = everything()
+        for _ in range(ROUNDS):
+            after = everything()
+    assert after.keys() == before.keys()  # none has crashed or was stuck
+    for worker, (bytes_before, files_before) in before.items():
+        assert after[worker][0] < bytes_before + GROWTH
+        assert after[worker][1] <= files_before + len(after)  # the pool may have a connection more
+    (served,) = converse(service, Shape("good", DEPOSIT), wallet_id)
+    assert served.status == 201
+
+
+def memory(pid: int) -> int:
+    resident = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return resident * 4096
+
+
+def files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,146 @@
+"""Metadata: what is accepted is stored, answered and compared as it was sent."""
+
+import json
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.conftest import Books, Unchanged
+from tests.support.client import JSON, Answer, Api
+from tests.support.fuzz.strategies import values
+from wallets.events import cloudevents
+from wallets.ledger.reader import read_operation
+
+number_texts = st.from_regex(r"\A-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][-+]?[0-9]{1,3})?\Z")
+
+
+def deposit(wallet_id: str, metadata: str, key: str) -> Answer:
+    """A deposit with the metadata written exactly so."""
+    content = f'{{"operationType": "DEPOSIT", "amount": 1, "metadata": {metadata}}}'
+    headers = {"Content-Type": JSON, "Idempotency-Key": key}
+    return Api().sender.send("POST", f"/api/v1/wallets/{wallet_id}/operation", content.encode(), headers)
+
+
+def exact(content: bytes | str) -> Any:
+    """The JSON value with each number as the decimal that it writes."""
+    return json.loads(content, parse_float=Decimal, parse_int=Decimal)
+
+
+def event_of(operation_id: str) -> bytes:
+    found = read_operation(UUID(operation_id), None)
+    assert found
+    (event,) = cloudevents.events_of([found.operation], ["wallet.operation.completed"])
+    return event.content
+
+
+def assert_kept(wallet_id: str, metadata: str, key: str) -> None:
+    """The answer, the stored operation, the event and the replay have the metadata as it was sent."""
+    first = deposit(wallet_id, metadata, key)
+    assert first.status == 201, first
+    stored = Api().get(f"/operations/{first.json['id']}")
+    for content in (first.content, stored.content):
+        assert exact(content)["metadata"] == exact(metadata)
+    assert exact(event_of(first.json["id"]))["data"]["metadata"] == exact(metadata)
+    again = deposit(wallet_id, metadata, key)
+    assert (again.status, again.headers.get("idempotent-replayed")) == (201, "true")
+    assert again.json == first.json
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        *("0", "-0", "-0.0", "0.0", "-0e5", "1", "-1", "1.0", "1.50", "0.1", "1e2", "1E-7", "5e-324", "0.30"),
+        *("9007199254740991", "-9007199254740991", "9007199254740991.0", "0.1234567890123456", "1e15"),
+    ],
+)
+def test_a_number_that_a_double_holds_is_kept(api: Api, number: str) -> None:
+    wallet_id = api.open()
+    assert_kept(wallet_id, f'{{"n": [{number}]}}', "k")
+    Books((wallet_id,)).verify()
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *(
+            (number, "inexact_number")
+            for number in ("0.1234567890123456789", "1e-400", "4503599627370497.25")
+        ),
+        *(
+            (number, "inexact_number")
+            for number in ("9007199254740991.4", "0.1000000000000000055511151231257827")
+        ),
+        *((number, "inexact_number") for number in ("1e-99999999999999999999", "0." + "0" * 400 + "1")),
+        *(
+            (number, "out_of_range")
+            for number in ("1e400", "-1e400", "12345678901234567890", "9007199254740992")
+        ),
+    ],
+)
+def test_a_number_that_would_change_is_refused(
+    api: Api, unchanged: Unchanged, number: str, code: str
+) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        answer = deposit(wallet_id, f'{{"a": {{"n": {number}}}}}', "k")
+        assert (answer.status, answer.code) == (400, "validation_error")
+        (error,) = answer.json["errors"]
+        assert (error["field"], error["code"]) == ("metadata", code)
+        assert "string" in error["detail"]
+    assert deposit(wallet_id, f'{{"a": {{"n": "{number}"}}}}', "k").status == 201
+
+
+def test_a_negative_zero_is_stored_as_zero(api: Api) -> None:
+    first = deposit(api.open(), '{"a": -0.0, "b": -0}', "k")
+    assert '"metadata":{"a":0.0,"b":0}' in first.content.decode()
+
+
+def test_a_transfer_and_a_wallet_keep_their_metadata(api: Api) -> None:
+    chosen = {"id": str(uuid4()), "metadata": {"a": -0.0, "b": 1e-7}}
+    assert [api.post("/wallets", chosen).status for _ in range(2)] == [201, 201]
+    source, target = api.open(deposit="5"), api.open()
+    sent = [api.transfer(source, target, 1, key="k", metadata=chosen["metadata"]) for _ in range(2)]
+    assert sent[0].json == sent[1].json
+    later = [
+        api.post(
+            f"/wallets/{source}/operation",
+            {"operationType": "DEPOSIT", "amount": 1, "metadata": chosen["metadata"]},
+            Prefer="respond-async",
+            Idempotency_Key="later",
+        )
+        for _ in range(2)
+    ]
+    assert [(answer.status, answer.json["metadata"]) for answer in later] == [
+        (202, {"a": 0.0, "b": 1e-7})
+    ] * 2
+
+
+@pytest.fixture(scope="module")
+def wallet_id() -> str:
+    return Api().open()
+
+
+keys = (f"property-{number}" for number in range(1_000_000))
+few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@few
+@given(number=number_texts)
+def test_any_number_is_kept_or_refused(wallet_id: str, number: str) -> None:
+    metadata, key = f'{{"n": {number}}}', next(keys)
+    if deposit(wallet_id, metadata, key).status == 201:
+        assert_kept(wallet_id, metadata, next(keys))
+    else:
+        assert deposit(wallet_id, '{"n": 1}', key).status == 201  # the refusal has left the key free
+
+
+@few
+@given(value=values)
+def test_any_json_value_is_kept_or_refused(wallet_id: str, value: Any) -> None:
+    metadata, key = json.dumps({"v": value}), next(keys)
+    if deposit(wallet_id, metadata, key).status == 201:
+        assert_kept(wallet_id, metadata, next(keys))

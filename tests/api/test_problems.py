@@ -1,0 +1,182 @@
+"""Every error that a client can get has one form, wherever it comes from."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError
+from django.test import override_settings
+from psycopg import errors as postgres
+
+from tests.support.client import UNKNOWN_ID, Answer, Api
+from wallets import ledger, problems
+from wallets.problems import Problem
+
+
+def every_problem() -> list[type[Problem]]:
+    return [
+        kind
+        for kind in vars(problems).values()
+        if isinstance(kind, type) and issubclass(kind, Problem) and kind is not Problem
+    ]
+
+
+def test_codes_are_unique_and_statuses_are_errors() -> None:
+    codes = [kind.code for kind in every_problem()]
+    assert len(codes) == len(set(codes))
+    assert all(400 <= kind.status <= 503 for kind in every_problem())
+
+
+def assert_is_problem(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.code) == (status, code)
+    problem = answer.json
+    assert problem["status"] == status
+    assert {"type", "title", "detail", "requestId"} <= problem.keys()
+    assert problem["requestId"] == answer.headers["x-request-id"]
+    assert "Traceback" not in answer.content.decode()
+
+
+@pytest.fixture(params=[False, True], ids=["DEBUG=off", "DEBUG=on"])
+def debug(request: pytest.FixtureRequest) -> Iterator[None]:
+    with override_settings(DEBUG=request.param):
+        yield
+
+
+@pytest.mark.usefixtures("debug")
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/nope",
+        "/api",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v1/nope",
+        "/api/v1/wallets/",
+        "/api/v2/wallets",
+        "/%00",
+        "/admin",
+        "/%ff",
+    ]
+    + ["/static/nope.css", "/static/../manage.py", "/api/v1/wallets/a/b/c"],
+)
+def test_an_unknown_address_is_not_found(api: Api, path: str) -> None:
+    assert_is_problem(api.sender.send("GET", path), 404, "not_found")
+
+
+@pytest.mark.usefixtures("debug")
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("DELETE", "/api/v1/wallets", "GET, POST"),
+        ("PUT", "/api/v1/wallets", "GET, POST"),
+        ("OPTIONS", "/api/v1/wallets", "GET, POST"),
+        ("GET", "/api/v1/wallet", "POST"),
+        ("GET", "/api/v1/wallet/create", "POST"),
+        ("DELETE", f"/api/v1/wallets/{UNKNOWN_ID}", "GET, PATCH"),
+        ("GET", f"/api/v1/wallets/{UNKNOWN_ID}/operation", "POST"),
+        ("POST", f"/api/v1/wallets/{UNKNOWN_ID}/operations", "GET"),
+        ("PATCH", f"/api/v1/operations/{UNKNOWN_ID}", "GET"),
+        ("TRACE", "/api/v1/wallets", "GET, POST"),
+        ("NONSENSE", "/api/v1/wallets", "GET, POST"),
+    ],
+)
+def test_an_unknown_method_is_not_allowed(api: Api, method: str, path: str, allow: str) -> None:
+    answer = api.sender.send(method, path)
+    assert_is_problem(answer, 405, "method_not_allowed")
+    assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == set(allow.split(", "))
+
+
+def test_head_answers_like_get(api: Api) -> None:
+    answer = api.sender.send("HEAD", f"/api/v1/wallets/{api.open()}")
+    assert (answer.status, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/*"])
+def test_another_format_is_not_acceptable(api: Api, accept: str) -> None:
+    assert_is_problem(api.get("/wallets", Accept=accept), 406, "not_acceptable")
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "text/html, application/json;q=0.5", "application/*"]
+)
+def test_json_is_acceptable(api: Api, accept: str) -> None:
+    assert api.get("/wallets", Accept=accept).status == 200
+
+
+@pytest.mark.usefixtures("debug")
+@pytest.mark.parametrize("host", ["evil.example", "a b", "localhost:x", "[", "localhost/../x"])
+def test_a_host_that_is_not_ours_is_refused(api: Api, host: str) -> None:
+    assert_is_problem(api.get("/wallets", Host=host), 400, "bad_request")
+
+
+def test_without_a_key_nobody_is_known(api: Api) -> None:
+    wallet_id = api.open()
+    with override_settings(API_ACCESS="key"):
+        for answer in (
+            api.get("/wallets"),
+            api.deposit(wallet_id, 1),
+            api.post("/wallets", {}, Authorization="Bearer x"),
+        ):
+            assert_is_problem(answer, 401, "unauthorized")
+            assert answer.headers["www-authenticate"] == "Bearer"
+    assert api.balance(wallet_id) == "0.00"
+
+
+# --- Faults of ours ---------------------------------------------------------------------------------
+def failing(error: Exception) -> Any:
+    def fail(*_: Any) -> None:
+        raise error
+
+    return fail
+
+
+@pytest.mark.usefixtures("debug")
+def test_an_unexpected_error_is_logged_and_shows_nothing(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    wallet_id = api.open()
+    monkeypatch.setattr(ledger, "submit", failing(RuntimeError("secret")))
+    with caplog.at_level(logging.ERROR):
+        answer = api.deposit(wallet_id, 1)
+    assert_is_problem(answer, 500, "internal_error")
+    assert b"secret" not in answer.content
+    assert "RuntimeError: secret" in caplog.text
+
+
+@pytest.mark.usefixtures("debug")
+@pytest.mark.parametrize(
+    "error", [OperationalError("server closed the connection"), InterfaceError("closed")]
+)
+def test_a_database_that_fails_is_unavailable(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    wallet_id = api.open()
+    monkeypatch.setattr(ledger, "submit", failing(error))
+    answer = api.deposit(wallet_id, 1)
+    assert_is_problem(answer, 503, "unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_wallet_that_is_locked_for_too_long_is_busy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet_id = api.open()
+    error = OperationalError()
+    error.__cause__ = postgres.LockNotAvailable()
+    monkeypatch.setattr(ledger, "submit", failing(error))
+    answer = api.deposit(wallet_id, 1)
+    assert_is_problem(answer, 429, "too_many_requests")
+    assert answer.headers["retry-after"] == "1"
+
+
+# --- X-Request-ID -----------------------------------------------------------------------------------
+@pytest.mark.parametrize("path", ["/livez", "/api/v1/wallets", "/nope", "/admin/login/"])
+def test_every_answer_names_its_request(api: Api, path: str) -> None:
+    assert api.sender.send("GET", path).headers["x-request-id"]
+    assert api.sender.send("GET", path, headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 129, "<b>", "я", "a\r\nX-Evil: 1"])
+def test_an_insane_request_id_is_replaced(api: Api, given: str) -> None:
+    answer = api.get("/wallets", X_Request_ID=given)
+    assert answer.headers["x-request-id"] != given
+    assert "x-evil" not in answer.headers

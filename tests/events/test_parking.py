@@ -1,0 +1,525 @@
+"""What a subscriber refuses: it delays its own wallet, costs one row, and comes in order once it is taken."""
+
+import socket
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.conf import LazySettings
+from django.db import connection
+from django.utils import timezone
+
+from tests.events.test_webhook_delivery import PAST, after_a_while, go_round, parked, poisoned_by, registered
+from tests.support.client import Api
+from tests.support.events import horizon
+from tests.support.receivers import Receiver, Request, fail, hanging, is_in_order, receiver, refusing, take
+from wallets.events import parking, registry, retries, subscribers, webhooks
+from wallets.events.cloudevents import Event
+from wallets.events.relay import Courier, News
+from wallets.events.retries import Failure
+from wallets.events.subscribers import Overtaken
+from wallets.events.webhooks import Webhook
+from wallets.ledger.commands import Deposit
+from wallets.ledger.execute import execute
+from wallets.models import Delivery, ParkedEvent, Subscriber
+
+BALANCE = "wallet.balance.changed"
+
+
+@pytest.fixture(autouse=True)
+def _alone(settings: LazySettings, no_subscribers: None) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+
+
+@pytest.fixture
+def destination() -> Iterator[Webhook]:
+    made = Webhook()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def shop() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+def one_round(webhook: Subscriber, destination: Any) -> None:
+    """One attempt of the relay, which finds everything that was committed before."""
+    horizon()
+    Courier(webhook, destination, News())._round()
+
+
+def deposits(wallet: str, times: int) -> None:
+    for done in range(0, times, 1000):
+        some = min(1000, times - done)
+        execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for _ in range(some)])
+
+
+def sequences(told: Receiver, wallet: str) -> list[int]:
+    return [event["data"]["sequence"] for event in told.of(wallet)]
+
+
+# --- Other wallets ----------------------------------------------------------------------------------
+@pytest.mark.parametrize("batch", [1, 20])
+def test_refused_event_delays_no_other_wallet(
+    api: Api, shop: Receiver, destination: Webhook, batch: int
+) -> None:
+    poisoned = api.open()
+    webhook = registered(shop.url(), types=[BALANCE], batch=batch)
+    shop.behave = refusing(poisoned)
+    api.deposit(poisoned, "1")
+    go_round(webhook, destination)  # nothing but the refused event, and nothing was taken
+    webhook.refresh_from_db()
+    assert (webhook.failures, webhook.retry_at) == (1, None)
+    others = [api.open(deposit="1") for _ in range(50)]
+    one_round(webhook, destination)
+    assert {event["subject"] for event in shop.events} == {poisoned, *others}
+    assert [str(row.wallet_id) for row in parked(webhook)] == [poisoned]
+
+
+@pytest.mark.parametrize("batch", [1, 20, 500])
+def test_refused_event_delays_no_other_wallet_of_its_page(
+    api: Api, shop: Receiver, destination: Webhook, batch: int
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE], batch=batch)
+    wallets = [api.open(deposit="1") for _ in range(51)]
+    shop.behave = refusing(wallets[0])
+    one_round(webhook, destination)
+    assert all(sequences(shop, wallet) == [1] for wallet in wallets[1:] if batch == 1)
+    assert all(set(sequences(shop, wallet)) == {1} for wallet in wallets[1:])
+    assert [str(row.wallet_id) for row in parked(webhook)] == wallets[:1]
+
+
+def test_retries_of_a_refused_event_never_pause_the_subscriber(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    poisoned = api.open(deposit="1")
+    shop.behave = refusing(poisoned)
+    for _ in range(10):
+        go_round(webhook, destination)
+        ParkedEvent.objects.filter(subscriber=webhook).update(next_attempt_at=PAST)
+    webhook.refresh_from_db()
+    assert (webhook.failures, webhook.retry_at) == (1, None)
+    assert len(shop.requests) == 10
+
+
+def test_two_poisoned_wallets_delay_each_themselves(api: Api, shop: Receiver, destination: Webhook) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    bad, worse, good = api.open(deposit="1"), api.open(deposit="1"), api.open(deposit="1")
+    shop.behave = refusing(bad, worse)
+    go_round(webhook, destination)
+    for wallet in (bad, worse, good):
+        api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    assert sequences(shop, good) == [1, 2]
+    assert {str(row.wallet_id) for row in parked(webhook)} == {bad, worse}
+    shop.behave = refusing(worse)
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    assert is_in_order([1, 2], sequences(shop, bad))
+    assert set(sequences(shop, worse)) == {1}
+    assert [str(row.wallet_id) for row in parked(webhook)] == [worse]
+
+
+def test_refusals_of_several_wallets_in_a_row_pause_the_subscriber_briefly(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    """It cannot be told from a receiver that is down; then what was tried least comes first."""
+    webhook = registered(shop.url(), types=[BALANCE])
+    bad = [api.open() for _ in range(retries.MIN_FAILED_WALLETS)]
+    shop.behave = refusing(*bad)
+    for wallet in bad:
+        api.deposit(wallet, "1")
+        go_round(webhook, destination)
+    webhook.refresh_from_db()
+    assert webhook.retry_at is not None
+    first_pause = timedelta(seconds=retries.PAUSES[0] * (1 + retries.JITTER))
+    assert webhook.retry_at - timezone.now() <= first_pause
+    Subscriber.objects.filter(id=webhook.id).update(retry_at=timezone.now() + timedelta(hours=1))
+    good = api.open(deposit="1")
+    go_round(webhook, destination)
+    assert sequences(shop, good) == []
+    Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
+    one_round(webhook, destination)
+    assert sequences(shop, good) == [1]
+    assert Subscriber.objects.get(id=webhook.id, failures=0).retry_at is None
+
+
+def test_receiver_that_is_down_is_asked_a_few_times_a_minute(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    for _ in range(150):
+        api.open(deposit="1")
+    shop.behave = fail
+    for _ in range(12):
+        before = len(shop.requests)
+        one_round(webhook, destination)
+        assert len(shop.requests) - before < retries.MIN_FAILED_WALLETS + webhooks.AT_ONCE
+        webhook.refresh_from_db()
+        Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
+    assert webhook.retry_at is not None
+    left_alone = (webhook.retry_at - timezone.now()).total_seconds()
+    assert 40 < left_alone <= retries.LONGEST_FOR_ALL * (1 + retries.JITTER)
+
+
+def test_batch_without_answer_delays_other_wallets_once(
+    api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not tell which of its events is at fault."""
+    monkeypatch.setattr(webhooks, "PATIENCE", 1.0)
+    monkeypatch.setattr(webhooks, "LONGEST", 1.0)
+    webhook = registered(shop.url(), types=[BALANCE], batch=100)
+    wallets = [api.open(deposit="1") for _ in range(5)]
+
+    def hang_on_the_first(connection: socket.socket, request: Request) -> bool:
+        is_bad = any(event["subject"] == wallets[0] for event in request.events)
+        return (hanging if is_bad else take)(connection, request)
+
+    shop.behave = hang_on_the_first
+    one_round(webhook, destination)
+    assert {str(row.wallet_id) for row in parked(webhook)} == set(wallets)
+    after_a_while(webhook)
+    one_round(webhook, destination)
+    assert [str(row.wallet_id) for row in parked(webhook)] == wallets[:1]
+    shop.drop_connections()
+
+
+# --- One row for a wallet ---------------------------------------------------------------------------
+def test_later_events_of_a_poisoned_wallet_cost_one_row(
+    api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    webhook = registered(shop.url(), types=["wallet.operation.completed", BALANCE], batch=500)
+    poisoned = api.open()
+    shop.behave = refusing(poisoned)
+    deposits(poisoned, 10_000)  # two events each
+    go_round(webhook, destination)
+    (row,) = parked(webhook)
+    assert (row.event, row.last_error) == (None, "answered 500")
+    other = api.open(deposit="1")
+    one_round(webhook, destination)
+    assert len(shop.of(other)) == 2
+    shop.behave = take
+    monkeypatch.setattr(parking, "MOST_ENTRIES", 1000)
+    shop.requests.clear()
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    kinds = [(event["data"]["sequence"], event["type"]) for event in shop.of(poisoned)]
+    wanted = [
+        (number, kind) for number in range(1, 10_001) for kind in ("wallet.operation.completed", BALANCE)
+    ]
+    assert kinds == wanted
+    assert parked(webhook) == []
+
+
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize("entries", [1, 2, 20])
+def test_order_is_kept_when_the_subscriber_takes_them_again(  # noqa: PLR0913, PLR0917
+    api: Api,
+    shop: Receiver,
+    destination: Webhook,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    entries: int,
+) -> None:
+    monkeypatch.setattr(parking, "MOST_ENTRIES", entries)
+    webhook = registered(shop.url(), batch=batch)
+    wallet = api.open()
+    refused: set[str] = set()
+    shop.behave = poisoned_by(refused)
+    for _ in range(5):
+        operation = api.deposit(wallet, "1").json["id"]
+        refused.add(f"{operation}:balance")  # the first event of the entry is taken, the second is not
+    go_round(webhook, destination)
+    for _ in range(5):
+        (row,) = parked(webhook)
+        assert row.event_id in refused
+        refused.remove(row.event_id)
+        api.deposit(wallet, "1")
+        after_a_while(webhook)
+        go_round(webhook, destination)
+    assert parked(webhook) == []
+    taken = [event["id"] for request in shop.requests for event in request.events]
+    wanted = [f"{wallet}:opened"] + [
+        f"{operation['id']}:{end}"
+        for operation in reversed(api.history(wallet))
+        for end in ("completed", "balance")
+    ]
+    assert list(dict.fromkeys(taken)) == wanted
+
+
+def test_events_that_are_not_wanted_are_passed_over(
+    api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where types change, or a page of the wallet has none of them."""
+    monkeypatch.setattr(parking, "MOST_ENTRIES", 2)
+    webhook = registered(shop.url(), types=["wallet.opened", "wallet.hold.placed"])
+    wallet = api.open()
+    shop.behave = fail
+    go_round(webhook, destination)
+    for _ in range(7):
+        api.deposit(wallet, "1")
+    hold = api.hold(wallet, "1").json["id"]
+    go_round(webhook, destination)
+    registry.change(webhook.id, "", types=["wallet.hold.placed"])
+    shop.behave = take
+    after_a_while(webhook)
+    shop.requests.clear()
+    go_round(webhook, destination)
+    assert shop.ids_of(wallet) == [f"{hold}:placed"]
+    assert parked(webhook) == []
+
+
+def test_repeated_event_is_the_same_to_the_byte(api: Api, shop: Receiver, destination: Webhook) -> None:
+    """Whatever happens to its wallet and its hold in between."""
+    webhook = registered(shop.url())
+    begin = subscribers._columns(subscribers.position_of(webhook))
+    wallet = api.open(label="till", metadata={"shop": 1})
+    api.deposit(wallet, "5", description="Grüße", metadata={"order": 1})
+    hold = api.hold(wallet, "4").json["id"]
+    go_round(webhook, destination)
+    first = {request.ids[0]: request.body for request in shop.requests}
+    Subscriber.objects.filter(id=webhook.id).update(**begin)
+    api.capture(hold, "3")
+    api.patch(f"/wallets/{wallet}", {"label": "other", "metadata": {}, "status": "FROZEN"})
+    shop.behave = refusing(wallet)
+    go_round(webhook, destination)
+    shop.behave = take
+    shop.requests.clear()
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    second = {request.ids[0]: request.body for request in shop.requests}
+    assert len(first) == 4
+    assert {id: second[id] for id in first} == first
+
+
+# --- Crashes ----------------------------------------------------------------------------------------
+class Dies:
+    """A destination that delivers, and whose relay dies before it writes that down."""
+
+    def __init__(self, destination: Webhook) -> None:
+        self._destination = destination
+
+    def deliver(self, *arguments: Any) -> tuple[dict[str, Failure], list[Delivery]]:
+        self._destination.deliver(*arguments)
+        raise KeyboardInterrupt
+
+    def close(self) -> None: ...
+
+
+def test_crash_after_a_delivery_repeats_and_loses_nothing(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = fail
+    go_round(webhook, destination)
+    for _ in range(3):
+        api.deposit(wallet, "1")
+    shop.behave = take
+    shop.requests.clear()
+    before = [*parked(webhook)]
+    for _ in range(2):
+        after_a_while(webhook)
+        with pytest.raises(KeyboardInterrupt):
+            one_round(webhook, Dies(destination))
+        assert [row.event_id for row in parked(webhook)] == [before[0].event_id]
+    go_round(webhook, destination)
+    assert sequences(shop, wallet) == [1, 2, 3, 4] * 3
+    assert parked(webhook) == []
+
+
+def test_relay_that_was_overtaken_changes_nothing(api: Api, shop: Receiver, destination: Webhook) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = fail
+    go_round(webhook, destination)
+    after_a_while(webhook)
+
+    def other_relay_goes_on(peer: socket.socket, request: Request) -> bool:
+        Subscriber.objects.filter(id=webhook.id).update(begin_xid="999999999", end_xid=None)
+        connection.close()
+        return take(peer, request)
+
+    shop.behave = other_relay_goes_on
+    with pytest.raises(Overtaken):
+        one_round(webhook, destination)
+    assert [str(row.wallet_id) for row in parked(webhook)] == [wallet]
+
+
+def test_entry_with_an_earlier_time_sets_the_wallet_back(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    """A hold may expire at a time that lies microseconds before an operation that was committed earlier."""
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = fail
+    go_round(webhook, destination)
+    (row,) = parked(webhook)
+    assert row.entry_at is not None
+    earlier = (row.entry_at - timedelta(microseconds=1), uuid4())
+    later = (row.entry_at + timedelta(microseconds=1), uuid4())
+    hold = uuid4()
+    for place, wanted in ((later, row.entry_at), (earlier, earlier[0])):
+        late = Event(f"{hold}:expired", "wallet.hold.expired", UUID(wallet), b"", place)
+        parking.set_back(webhook, [late])
+        row.refresh_from_db()
+        assert row.entry_at == wanted
+    assert row.event_id == f"{hold}:expired"
+
+
+# --- Dead letters -----------------------------------------------------------------------------------
+def let_it_be_too_old(webhook: Subscriber, settings: LazySettings) -> None:
+    long_ago = timezone.now() - timedelta(days=settings.EVENTS_RETRY_DAYS)
+    ParkedEvent.objects.filter(subscriber=webhook).update(created_at=long_ago)
+    after_a_while(webhook)
+
+
+def test_behind_a_dead_letter_the_wallet_goes_on(
+    api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    poison = f"{api.history(wallet)[0]['id']}:balance"
+    shop.behave = poisoned_by({poison})
+    go_round(webhook, destination)
+    for _ in range(3):
+        api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    assert sequences(shop, wallet) == [1]
+    let_it_be_too_old(webhook, settings)
+    go_round(webhook, destination)
+    (letter,) = parked(webhook, "DEAD")
+    assert (letter.event_id, letter.entry_at, letter.event) == (poison, None, None)
+    assert sequences(shop, wallet)[-3:] == [2, 3, 4]
+    assert parked(webhook) == []
+
+
+def test_next_refused_event_has_its_own_days(
+    api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = refusing(wallet)
+    go_round(webhook, destination)
+    api.deposit(wallet, "1")
+    let_it_be_too_old(webhook, settings)
+    go_round(webhook, destination)
+    (letter,), (waiting,) = parked(webhook, "DEAD"), parked(webhook)
+    newest, oldest = api.history(wallet)
+    assert letter.event_id == f"{oldest['id']}:balance"
+    assert (waiting.event_id, waiting.attempts) == (f"{newest['id']}:balance", 1)
+    assert timezone.now() - waiting.created_at < timedelta(minutes=1)
+
+
+def test_replayed_dead_letter_is_sent_alone_and_new_events_wait_behind_it(
+    api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = refusing(wallet)
+    go_round(webhook, destination)
+    let_it_be_too_old(webhook, settings)
+    go_round(webhook, destination)
+    shop.behave = take
+    api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    shop.behave = refusing(wallet)
+    shop.requests.clear()
+    assert registry.replay(webhook.id, "") == 1
+    go_round(webhook, destination)
+    api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    assert set(sequences(shop, wallet)) == {1}
+    assert [row.entry_at is None for row in parked(webhook)] == [True, False]
+    shop.behave = take
+    shop.requests.clear()
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    assert sequences(shop, wallet) == [1, 3]
+    assert parked(webhook) == parked(webhook, "DEAD") == []
+
+
+def test_forgotten_dead_letter_is_never_sent(
+    api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
+) -> None:
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = fail
+    go_round(webhook, destination)
+    let_it_be_too_old(webhook, settings)
+    go_round(webhook, destination)
+    assert registry.forget(webhook.id, "") == 1
+    shop.behave = take
+    shop.requests.clear()
+    after_a_while(webhook)
+    api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    assert sequences(shop, wallet) == [2]
+
+
+# --- Rows of code before version 7 ------------------------------------------------------------------
+def park_as_before(webhook: Subscriber, events: Sequence[dict[str, Any]], **columns: Any) -> None:
+    """Every event had a row of its own, with its text."""
+    for event in events:
+        ParkedEvent.objects.create(
+            subscriber=webhook,
+            event_id=event["id"],
+            type=event["type"],
+            wallet_id=event["subject"],
+            event="the text that was stored",
+            **{"next_attempt_at": PAST, **columns},
+        )
+
+
+def test_rows_of_the_version_before_are_delivered_in_order(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    webhook = registered(shop.url(), types=["wallet.opened", BALANCE])
+    wallet, other = api.open(), api.open(deposit="1")
+    for _ in range(4):
+        api.deposit(wallet, "1")
+    go_round(webhook, destination)
+    events = [*shop.of(wallet), *shop.of(other)]
+    park_as_before(webhook, events)
+    shop.requests.clear()
+    shop.behave = refusing(wallet)
+    api.deposit(wallet, "1"), api.deposit(other, "1")
+    go_round(webhook, destination)
+    assert len(shop.of(other)) == 3
+    assert len(parked(webhook)) == 6  # five as before, and the position behind them
+    shop.behave = take
+    after_a_while(webhook)
+    shop.requests.clear()
+    go_round(webhook, destination)
+    assert shop.of(wallet)[:-1] == events[:5]
+    assert shop.of(wallet)[-1]["data"]["sequence"] == 5
+    assert parked(webhook) == []
+
+
+def test_row_of_a_relay_of_the_version_before_is_passed_once(
+    api: Api, shop: Receiver, destination: Webhook
+) -> None:
+    """While the relays are replaced, such a relay may park what the position has already."""
+    webhook = registered(shop.url(), types=[BALANCE])
+    wallet = api.open(deposit="1")
+    shop.behave = fail
+    go_round(webhook, destination)
+    last = api.deposit(wallet, "1").json["id"]
+    go_round(webhook, destination)
+    event = {"id": f"{last}:balance", "type": BALANCE, "subject": wallet}
+    park_as_before(webhook, [event])
+    shop.behave = poisoned_by({event["id"]})
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    (row,) = parked(webhook)
+    assert (row.event_id, row.entry_at is None) == (event["id"], False)
+    shop.behave = take
+    after_a_while(webhook)
+    go_round(webhook, destination)
+    assert parked(webhook) == []

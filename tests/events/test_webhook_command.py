@@ -1,0 +1,182 @@
+"""manage.py webhooks: what it prints, what it does, and one line with exit code 2 for wrong input."""
+
+import subprocess
+import sys
+from io import StringIO
+from uuid import uuid4
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
+
+from tests.support.client import UNKNOWN_ID
+from tests.support.receivers import fail, receiver
+from wallets.events import registry, subscribers
+from wallets.models import ParkedEvent, Subscriber
+
+URL = "https://shop.example.com/events"
+
+pytestmark = pytest.mark.usefixtures("no_subscribers")
+
+
+def run(*arguments: str) -> str:
+    output = StringIO()
+    call_command("webhooks", *arguments, stdout=output)
+    return output.getvalue().strip()
+
+
+def refused(*arguments: str, code: int = 2) -> str:
+    with pytest.raises(CommandError) as error:
+        run(*arguments)
+    # What the parser refuses has its exit code only where it is the process (below).
+    assert str(error.value).startswith("Error: ") or error.value.returncode == code
+    return str(error.value)
+
+
+def stored() -> Subscriber:
+    return registry.webhooks().get()
+
+
+def test_one_is_added_and_its_secret_printed_once() -> None:
+    id, secret = run(
+        "add", "till 1", URL, "--type", "wallet.opened", "wallet.changed", "--batch", "20"
+    ).split()
+    webhook = stored()
+    assert (str(webhook.id), webhook.secret) == (id, secret)
+    assert (webhook.name, webhook.url, webhook.batch) == ("till 1", URL, 20)
+    assert webhook.types == ["wallet.opened", "wallet.changed"]
+    assert int(webhook.begin_xid) > 0
+    listed = run("list")
+    for text in (id, "till 1", URL, "wallet.opened, wallet.changed", "0.0 s behind", "0 wallets wait"):
+        assert text in listed
+    assert secret not in listed
+
+
+def test_with_an_id_it_is_safe_to_repeat() -> None:
+    arguments = ("add", "shop", URL, "--id", str(uuid4()), "--from-beginning")
+    assert run(*arguments) == run(*arguments)
+    assert int(stored().begin_xid) == 0
+    run("rotate", "shop")
+    assert "rotate it" in refused(*arguments)
+    assert "different request" in refused(*arguments[:-1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("add", "", URL), "more than spaces"),
+        (("add", "x" * 101, URL), "at most 100"),
+        (("add", "shop", "http://example.com/"), "https://"),
+        (("add", "shop", "https://127.0.0.1/"), "not a public address"),
+        (("add", "shop", "https://example.com/\r\n"), "visible ASCII"),
+        (("add", "shop", URL, "--type", "everything"), "invalid choice"),
+        (("add", "shop", URL, "--batch", "501"), "less than or equal to 500"),
+        (("add", "shop", URL, "--id", "x"), "must be a UUID"),
+        (("add", "kafka", URL), "has this name"),
+        (("add", "shop"), "url"),
+        (("resend", "shop"), "invalid choice"),
+        ((), "DEED"),
+        (("remove",), "NAME-OR-ID"),
+        (("rotate", "shop", "--former-valid-hours", "169"), "0 to 168"),
+        (("rotate", "shop", "--former-valid-hours", "x"), "invalid int"),
+        *(
+            ((deed, name), f"no webhook {name}")
+            for deed in ("remove", "test", "enable")
+            for name in ("x", UNKNOWN_ID)
+        ),
+    ],
+    ids=str,
+)
+def test_wrong_input_is_refused(arguments: tuple[str, ...], complaint: str) -> None:
+    assert complaint in refused(*arguments)
+    assert not Subscriber.objects.exists()
+
+
+def test_wrong_input_is_one_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "manage.py", "webhooks", "add", "shop", "ftp://x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert "must begin with https://" in done.stderr
+
+
+def test_a_name_is_taken_once() -> None:
+    run("add", "shop", URL)
+    assert "Another webhook has this name" in refused("add", "shop", URL)
+
+
+def test_disabled_and_enabled() -> None:
+    run("add", "shop", URL)
+    assert run("disable", "shop") == "Disabled shop"
+    assert (stored().is_enabled, stored().disabled_because) == (False, "Disabled by command:webhooks.")
+    assert "disabled: Disabled by command:webhooks." in run("list")
+    assert run("enable", str(stored().id)) == "Enabled shop"
+    assert stored().is_enabled
+
+
+def test_rotated() -> None:
+    run("add", "shop", URL)
+    former = stored().secret
+    secret = run("rotate", "shop")
+    assert (stored().secret, stored().former_secret) == (secret, former)
+    assert run("rotate", "shop", "--former-valid-hours", "0") == stored().secret != secret
+    assert stored().former_secret == ""
+
+
+def test_tried_out(settings: LazySettings) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+    with receiver() as shop:
+        run("add", "shop", shop.url())
+        assert run("test", "shop").startswith("taken: it answered 200 after ")
+        shop.behave = fail
+        assert refused("test", "shop", code=1).startswith("not taken: answered 500, after ")
+        assert [request.events[0]["type"] for request in shop.requests] == ["webhook.test"] * 2
+
+
+def test_replayed() -> None:
+    run("add", "shop", URL)
+    letter = ParkedEvent.objects.create(
+        subscriber=stored(), event_id="x", type="wallet.opened", wallet_id=uuid4(), status="DEAD"
+    )
+    assert "1 are dead letters" in run("list")
+    assert run("replay", "shop") == "1 dead letters are tried again"
+    letter.refresh_from_db()
+    assert letter.status == "WAITING"
+
+
+def test_forgotten() -> None:
+    run("add", "shop", URL)
+    for id, status in (("x", "DEAD"), ("y", "DEAD"), ("z", "WAITING")):
+        ParkedEvent.objects.create(
+            subscriber=stored(),
+            event_id=id,
+            type="wallet.opened",
+            wallet_id=uuid4(),
+            status=status,
+        )
+    assert run("forget", "shop") == "2 dead letters are forgotten"
+    assert run("forget", "shop") == "0 dead letters are forgotten"
+    assert ParkedEvent.objects.get().event_id == "z"
+
+
+def test_removed() -> None:
+    run("add", "shop", URL)
+    assert run("remove", "shop") == "Removed shop"
+    assert not Subscriber.objects.exists()
+    assert run("list") == ""
+
+
+def test_the_broker_is_listed_and_switched_and_nothing_else() -> None:
+    broker = subscribers.broker("rabbitmq")
+    assert "the broker" in run("list")
+    for deed in ("remove", "rotate", "test", "replay", "forget"):
+        assert "is no webhook, but the broker" in refused(deed, "rabbitmq")
+    run("disable", "rabbitmq")
+    broker.refresh_from_db()
+    assert not broker.is_enabled
+    run("enable", "rabbitmq")
+    broker.refresh_from_db()
+    assert broker.is_enabled

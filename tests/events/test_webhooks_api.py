@@ -1,0 +1,728 @@
+"""Webhooks by API: registered, changed, tried out, and gone; what is not to be called, and who may not."""
+
+import base64
+import json
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from typing import Any, get_args
+from uuid import uuid4
+
+import psycopg
+import pytest
+from django.conf import LazySettings
+from django.db import connection
+from django.utils import timezone
+
+from tests.support.client import UNKNOWN_ID, Answer, Api
+from tests.support.cluster import cluster
+from tests.support.events import wait_until
+from tests.support.keys import new_key, prefix_of
+from tests.support.receivers import answering, fail, receiver
+from wallets.access.rights import ADMIN
+from wallets.api import bodies
+from wallets.api.shapes import WebhookToRegister
+from wallets.api.values import EventType
+from wallets.api.webhooks import with_standing
+from wallets.events import registry, subscribers
+from wallets.events.cloudevents import TYPES
+from wallets.models import Delivery, ParkedEvent, Subscriber
+
+URL = "https://example.com/events"
+
+pytestmark = pytest.mark.usefixtures("no_subscribers")
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api(key=new_key(ADMIN))
+
+
+def register(api: Api, **fields: Any) -> Answer:
+    return api.post("/webhooks", {"name": f"shop {uuid4()}", "url": URL, **fields})
+
+
+def registered(api: Api, **fields: Any) -> Any:
+    answer = register(api, **fields)
+    assert answer.status == 201, answer
+    return answer.json
+
+
+def change(api: Api, webhook: Any, **fields: Any) -> Answer:
+    return api.patch(f"/webhooks/{webhook['id']}", fields)
+
+
+def read(api: Api, webhook: Any) -> Any:
+    return api.get(f"/webhooks/{webhook['id']}").json
+
+
+def stored(webhook: Any) -> Subscriber:
+    return Subscriber.objects.get(id=webhook["id"])
+
+
+def park(webhook: Any, status: str = "DEAD", **fields: Any) -> ParkedEvent:
+    """By itself, the opening of a new wallet."""
+    wallet = Api().open()
+    given = {"event_id": f"{wallet}:opened", "type": "wallet.opened", "wallet_id": wallet, "status": status}
+    return ParkedEvent.objects.create(subscriber_id=webhook["id"], **given | fields)
+
+
+def note_delivery(webhook: Any, event_id: str) -> None:
+    Delivery.objects.create(
+        subscriber_id=webhook["id"],
+        event_id=event_id,
+        events=1,
+        at=timezone.now(),
+        duration=timedelta(seconds=0.25),
+        status_code=503,
+        error="answered 503",
+        response="down",
+    )
+
+
+def wrong_field(answer: Answer) -> str:
+    assert answer.code == "validation_error"
+    (error,) = answer.json["errors"]
+    return str(error["field"])
+
+
+# --- Registered -------------------------------------------------------------------------------------
+def test_a_webhook_is_registered_and_its_secret_shown_once(api: Api) -> None:
+    types = ["wallet.balance.changed", "wallet.hold.placed"]
+    answer = register(api, name="shop", types=types, batch=20)
+    webhook = answer.json
+    assert answer.status == 201
+    assert answer.headers["location"] == f"/api/v1/webhooks/{webhook['id']}"
+    bodies.RegisteredWebhookBody.model_validate(webhook)
+    assert len(base64.b64decode(webhook["secret"].removeprefix("whsec_"))) == 32
+    found = api.get(f"/webhooks/{webhook['id']}")
+    bodies.WebhookBody.model_validate(found.json)
+    assert found.json.items() >= {"name": "shop", "url": URL, "types": types, "batch": 20}.items()
+    assert found.json.items() >= {"isEnabled": True, "lag": 0, "parked": 0, "dead": 0}.items()
+    for other in (found, api.get("/webhooks"), change(api, webhook, batch=2)):
+        assert webhook["secret"].encode() not in other.content
+        assert b"secret" not in other.content.lower().replace(b"formersecretuntil", b"")
+
+
+def test_it_is_told_what_happens_from_now_on_or_everything(api: Api) -> None:
+    api.open()
+    assert int(stored(registered(api)).begin_xid) > 0
+    assert int(stored(registered(api, **{"from": "beginning"})).begin_xid) == 0
+
+
+def test_the_types_of_the_contract_are_those_of_the_events() -> None:
+    assert set(get_args(EventType)) == set(TYPES)
+
+
+def test_a_repeat_is_a_replay(api: Api) -> None:
+    body = {"id": str(uuid4()), "name": "shop", "url": URL, "types": ["wallet.opened"]}
+    first = api.post("/webhooks", body)
+    change(api, first.json, name="other", url="https://example.com/elsewhere", types=[])
+    again = api.post("/webhooks", body)
+    assert (again.status, again.json, again.headers["idempotent-replayed"]) == (201, first.json, "true")
+    assert registry.webhooks().count() == 1
+
+
+def test_a_repeat_with_other_fields_is_refused(api: Api) -> None:
+    webhook = registered(api, id=str(uuid4()), name="shop")
+    for fields in ({"url": f"{URL}/2"}, {"batch": 2}, {"types": ["wallet.opened"]}, {"from": "beginning"}):
+        answer = api.post("/webhooks", {"id": webhook["id"], "name": "shop", "url": URL, **fields})
+        assert (answer.status, answer.code) == (422, "idempotency_key_reused")
+    assert stored(webhook).url == URL
+
+
+@pytest.mark.parametrize("after", ["an hour", "a rotation"])
+def test_a_late_repeat_is_answered_without_the_secret(api: Api, after: str) -> None:
+    body = {"id": str(uuid4()), "name": "shop", "url": URL}
+    api.post("/webhooks", body)
+    if after == "a rotation":
+        api.post(f"/webhooks/{body['id']}/rotation", {})
+    else:
+        registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
+    again = api.post("/webhooks", body)
+    assert (again.status, again.json["secret"]) == (201, None)
+
+
+def test_repeats_at_once_register_one(api: Api) -> None:
+    body = {"id": str(uuid4()), "name": "shop", "url": URL}
+    answers = at_once(8, lambda _: Api(key=api.key).post("/webhooks", body))
+    assert {answer.status for answer in answers} == {201}
+    assert len({answer.json["secret"] for answer in answers}) == 1
+
+
+def test_a_name_is_taken_once(api: Api) -> None:
+    webhook = registered(api, name="shop")
+    other = registered(api)
+    for answer in (register(api, name="shop"), change(api, other, name="shop")):
+        assert (answer.status, answer.code) == (409, "webhook_name_taken")
+    assert change(api, webhook, name="shop").status == 200  # its own
+    answers = at_once(8, lambda _: register(Api(key=api.key), name="market"))
+    assert sorted(answer.status for answer in answers) == [201, *[409] * 7]
+
+
+@pytest.mark.parametrize("name", ["rabbitmq", "kafka"])
+def test_a_name_of_a_broker_is_no_webhooks(api: Api, name: str) -> None:
+    assert register(api, name=name).code == "webhook_name_taken"
+    assert change(api, registered(api), name=name).code == "webhook_name_taken"
+
+
+def test_there_are_only_so_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "MOST", 3)
+    answers = at_once(6, lambda _: register(Api(key=api.key)))
+    assert sorted(answer.status for answer in answers) == [201] * 3 + [409] * 3
+    assert {answer.code for answer in answers if answer.status == 409} == {"too_many_webhooks"}
+    assert registry.webhooks().count() == 3
+
+
+def at_once(times: int, ask: Callable[[int], Answer]) -> list[Answer]:
+    answers: list[Answer] = []
+
+    def run(number: int) -> None:
+        answers.append(ask(number))
+        connection.close()
+
+    threads = [threading.Thread(target=run, args=[number]) for number in range(times)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
+
+
+# --- What is not to be called -----------------------------------------------------------------------
+NOT_URLS = [
+    *(
+        "",
+        "events",
+        "https://",
+        "https:///events",
+        "ftp://example.com/",
+        "javascript:alert(1)",
+        "https:example.com",
+    ),
+    *("http://example.com/events", "HTTP://example.com/", "//example.com/events"),
+    *("https://anna:secret@example.com/", "https://anna@example.com/", "https://@example.com/"),
+    *(
+        "https://example.com/#part",
+        "https://example.com:99999/",
+        "https://example.com:0/",
+        "https://example.com:x/",
+    ),
+    *("https://localhost/", "https://LOCALHOST:8000/", "https://intranet/", "https://localhost./"),
+    *(
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f000001/",
+        "https://0177.0.0.1/",
+    ),
+    *("https://0/", "https://0.0.0.0/", "https://127.0.0.1./", "https://1.2.3.4.5/", "https://0x7f.1/"),
+    *("https://10.0.0.1/", "https://172.16.0.1/", "https://192.168.1.1/", "https://100.64.0.1/"),
+    *("https://169.254.169.254/latest/meta-data/", "https://224.0.0.1/", "https://255.255.255.255/"),
+    *(
+        "https://[::1]/",
+        "https://[::]/",
+        "https://[fe80::1]/",
+        "https://[fe80::1%25eth0]/",
+        "https://[fc00::1]/",
+    ),
+    *("https://[::ffff:127.0.0.1]/", "https://[::ffff:7f00:1]/", "https://[::ffff:a9fe:a9fe]/"),
+    *(
+        "https://[::127.0.0.1]/",
+        "https://[64:ff9b::127.0.0.1]/",
+        "https://[64:ff9b:1::1]/",
+        "https://[fec0::1]/",
+    ),
+    *(
+        "https://[2002:7f00:1::]/",
+        "https://[2001:0:7f00:1::]/",
+        "https://[ff02::1]/",
+        "https://[2001:db8::1]/",
+    ),
+    *("https://[::1", "https://]/", "https://[v1.x]/"),
+    *(
+        "https://example.com/\r\nHost: x",
+        "https://example.com/\n",
+        "https://exa\tmple.com/",
+        " https://example.com/",
+    ),
+    *(
+        "https://example.com/a b",
+        "https://exämple.com/",
+        'https://exa"mple.com/',
+        "https://example.com\\@127.0.0.1/",
+        "https://пример.рф/",
+        "https://example。com/",
+    ),
+    *(
+        "https://１２７.０.０.１/",
+        "https://example.com/\x00",
+        "https://example.com/\u202e",
+        "https://ex\x7fample.com/",
+    ),
+    "https://example.com/" + "x" * 1981,  # 2,001 characters
+]
+
+
+@pytest.mark.parametrize("url", NOT_URLS, ids=range(len(NOT_URLS)))
+def test_what_is_not_to_be_called_is_refused(api: Api, url: str) -> None:
+    webhook = registered(api)
+    assert wrong_field(register(api, url=url)) == "url"
+    assert wrong_field(change(api, webhook, url=url)) == "url"
+    assert list(registry.webhooks().values_list("url", flat=True)) == [URL]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com",
+        "https://EXAMPLE.com:8443/a/b;c?d=e&f=%20#",
+        "https://xn--e1afmkfd.xn--p1ai/",
+        "https://8.8.8.8/",
+        "https://[2606:4700:4700::1111]:8443/",
+        "https://[64:ff9b::808:808]/",
+        "https://example.com/" + "x" * 1980,
+    ],
+)
+def test_what_may_be_called_is_taken_as_it_is_written(api: Api, url: str) -> None:
+    assert read(api, registered(api, url=url))["url"] == url
+
+
+def test_where_any_target_is_allowed_so_are_http_and_private_addresses(
+    api: Api, settings: LazySettings
+) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+    for url in ("http://127.0.0.1:8001/", "http://receiver/", "https://[::1]/", "http://10.0.0.1/"):
+        assert register(api, url=url).status == 201
+    for url in ("http://2130706433/", "http://anna@receiver/", "ftp://receiver/", "http://receiver/\r\n"):
+        assert wrong_field(register(api, url=url)) == "url"
+
+
+# --- Names and all the rest -------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "name", ["shop", "Магазин 7", "o'; DROP TABLE subscriber --", "<b>", "店" * 100, "%s {0}"]
+)
+def test_a_name_is_taken_as_it_is(api: Api, name: str) -> None:
+    webhook = registered(api, name=name)
+    assert read(api, webhook)["name"] == name
+    assert change(api, webhook, name=f"{name[:99]}2").status == 200
+
+
+def test_spaces_around_a_name_are_left_out(api: Api) -> None:
+    assert registered(api, name="  shop\u00a0")["name"] == "shop"
+
+
+NO_NAMES: list[Any] = ["", " ", "a\nb", "a\x00", "\u202e", "\ud800", "x" * 101, None, 7, ["a"], {}]
+NO_URLS: list[Any] = [None, 7, True, ["https://example.com"]]
+NO_BATCHES: list[Any] = [0, -1, 501, 1.5, "1", None, True, 10**30]
+NO_LISTS: list[Any] = [None, "wallet.opened", {}, ["wallet.opened"] * 2]
+NO_TYPES: list[Any] = ["wallet", "webhook.test", "", None, 1, "wallet.opened "]
+WRONG: list[tuple[str, Any]] = [
+    *(("name", value) for value in NO_NAMES),
+    *(("url", value) for value in NO_URLS),
+    *(("batch", value) for value in NO_BATCHES),
+    *(("types", value) for value in NO_LISTS),
+    *(("types.0", [value]) for value in NO_TYPES),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG, ids=range(len(WRONG)))
+def test_what_is_out_of_range_is_refused(api: Api, field: str, value: Any) -> None:
+    webhook = registered(api)
+    before = Subscriber.objects.filter(id=webhook["id"]).values().get()
+    name = field.partition(".")[0]
+    for answer in (register(api, **{name: value}), change(api, webhook, **{name: value})):
+        assert wrong_field(answer) == field
+    assert registry.webhooks().values().get() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("from", "yesterday"), ("from", None), ("id", "x"), ("id", UNKNOWN_ID + "0"), ("secret", "whsec_mine")],
+)
+def test_what_only_registering_asks_for_is_checked_too(api: Api, field: str, value: Any) -> None:
+    assert wrong_field(register(api, **{field: value})) == field
+    assert not registry.webhooks().exists()
+
+
+@pytest.mark.parametrize("missing", ["name", "url"])
+def test_name_and_url_are_required(api: Api, missing: str) -> None:
+    body = {"name": "shop", "url": URL}
+    del body[missing]
+    assert wrong_field(api.post("/webhooks", body)) == missing
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"isEnabled": "yes"},
+        {"isEnabled": None},
+        {"secret": "whsec_x"},
+        {"kind": "BROKER"},
+        {"id": UNKNOWN_ID},
+    ],
+)
+def test_only_what_may_be_changed_is_changed(api: Api, fields: dict[str, Any]) -> None:
+    webhook = registered(api)
+    before = Subscriber.objects.filter(id=webhook["id"]).values().get()
+    assert change(api, webhook, **fields).code == "validation_error"
+    assert registry.webhooks().values().get() == before
+
+
+# --- Read and changed -------------------------------------------------------------------------------
+def test_the_list_is_paged_newest_first(api: Api) -> None:
+    made = [registered(api)["id"] for _ in range(5)]
+    first = api.get("/webhooks?limit=3").json
+    second = api.get(f"/webhooks?limit=3&cursor={first['nextCursor']}").json
+    assert [item["id"] for item in first["items"] + second["items"]] == made[::-1]
+    assert second["nextCursor"] is None
+
+
+def test_a_webhook_tells_how_it_fares(api: Api) -> None:
+    webhook = registered(api)
+    wallet = api.open()
+    park(webhook), park(webhook), park(webhook, "WAITING")
+    time = timezone.now()
+    Subscriber.objects.filter(id=webhook["id"]).update(
+        failing_since=time, retry_at=time, last_error="answered 500", delivered_at=time
+    )
+    found = read(api, webhook)
+    assert found.items() >= {"dead": 2, "parked": 1, "lastError": "answered 500"}.items()
+    assert found["failingSince"] == found["retryAt"] == found["deliveredAt"]
+    assert 0 < found["lag"] < 60, wallet  # of the wallet, which nobody has told it of
+    assert api.get("/webhooks").json["items"][0].keys() == found.keys()
+
+
+def test_only_what_is_named_changes(api: Api) -> None:
+    webhook = registered(api, types=["wallet.opened"], batch=5)
+    before = read(api, webhook)
+    changed = change(api, webhook, batch=7)
+    assert changed.json == before | {"batch": 7}
+    assert change(api, webhook, types=[], name="other").json == before | {
+        "batch": 7,
+        "types": [],
+        "name": "other",
+    }
+
+
+def test_a_change_leaves_what_the_relay_has_moved_meanwhile(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the row, the relay moves on, it writes."""
+    webhook = registered(api)
+    locked = registry._locked
+    moved = {"begin_xid": "123456789", "last_error": "answered 502", "failures": 7}
+
+    def meanwhile(webhook_id: Any) -> Subscriber:
+        found = locked(webhook_id)
+        Subscriber.objects.filter(id=webhook_id).update(**moved)
+        return found
+
+    monkeypatch.setattr(registry, "_locked", meanwhile)
+    change(api, webhook, name="other", types=["wallet.opened"], batch=3, isEnabled=False)
+    api.post(f"/webhooks/{webhook['id']}/rotation", {})
+    row = stored(webhook)
+    assert (str(row.begin_xid), row.last_error, row.failures) == tuple(moved.values())
+
+
+def test_disabled_and_enabled_again_it_goes_on_where_it_was_with_all_of_its_patience(api: Api) -> None:
+    webhook = registered(api)
+    waiting = park(webhook, "WAITING", next_attempt_at=timezone.now() + timedelta(hours=6), attempts=9)
+    position = subscribers.position_of(stored(webhook))
+    off = change(api, webhook, isEnabled=False).json
+    assert (off["isEnabled"], off["disabledBecause"]) == (
+        False,
+        f"Disabled by key:{prefix_of(api.key or '')}.",
+    )
+    hours_ago = timezone.now() - timedelta(hours=50)
+    registry.webhooks().update(
+        failures=12, failing_since=hours_ago, retry_at=timezone.now() + timedelta(hours=6)
+    )
+    on = change(api, webhook, isEnabled=True).json
+    assert (on["isEnabled"], on["disabledBecause"], on["failingSince"], on["retryAt"]) == (
+        True,
+        "",
+        None,
+        None,
+    )
+    assert subscribers.position_of(stored(webhook)) == position
+    waiting.refresh_from_db()
+    assert waiting.next_attempt_at <= timezone.now()
+
+
+def test_at_another_address_what_waits_is_tried_at_once(api: Api) -> None:
+    webhook = registered(api)
+    later = timezone.now() + timedelta(hours=6)
+    waiting = park(webhook, "WAITING", next_attempt_at=later)
+    registry.webhooks().update(failures=12, failing_since=timezone.now(), retry_at=later)
+    change(api, webhook, batch=2, url=URL)  # the same
+    assert read(api, webhook)["retryAt"] is not None
+    assert change(api, webhook, url=f"{URL}/2").json["retryAt"] is None
+    waiting.refresh_from_db()
+    assert waiting.next_attempt_at <= timezone.now()
+
+
+def test_a_removed_webhook_is_gone_with_all_that_was_its(api: Api) -> None:
+    webhook, other = registered(api), registered(api)
+    for each in (webhook, other):
+        park(each)
+        note_delivery(each, "an event")
+    assert api.send("DELETE", f"/webhooks/{webhook['id']}").status == 204
+    for method, path in EACH:
+        answer = api.send(method, path.format(webhook["id"]), {"batch": 1} if method == "PATCH" else None)
+        assert (answer.status, answer.code) == (404, "webhook_not_found")
+    for model in (ParkedEvent, Delivery):
+        (left,) = model.objects.values_list("subscriber_id", flat=True)
+        assert str(left) == other["id"]
+
+
+def test_who_removes_one_waits_for_the_relay_and_holds_nothing_that_it_needs(api: Api) -> None:
+    webhook = registered(api)
+    park(webhook)
+
+    def remove() -> int:
+        with closing(connection):
+            return Api(key=api.key).send("DELETE", f"/webhooks/{webhook['id']}").status
+
+    def is_waiting() -> bool:
+        blocked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+        return relay.execute(blocked, [relay.info.backend_pid]).fetchone() == (1,)
+
+    with psycopg.connect(cluster.url("postgres")) as relay, ThreadPoolExecutor(1) as pool:
+        relay.execute("SELECT FROM subscriber WHERE id = %s FOR NO KEY UPDATE", [webhook["id"]])
+        removal = pool.submit(remove)
+        wait_until(is_waiting, "nobody waits")
+        relay.execute("SELECT FROM parked_event WHERE subscriber_id = %s FOR UPDATE NOWAIT", [webhook["id"]])
+        relay.commit()
+        assert removal.result() == 204
+    assert not Subscriber.objects.filter(id=webhook["id"]).exists()
+
+
+EACH = [
+    *(("GET", "/webhooks/{}"), ("PATCH", "/webhooks/{}"), ("DELETE", "/webhooks/{}")),
+    *(("POST", "/webhooks/{}/rotation"), ("POST", "/webhooks/{}/test"), ("POST", "/webhooks/{}/replay")),
+    *(("GET", "/webhooks/{}/deliveries"), ("GET", "/webhooks/{}/dead-letters")),
+    ("DELETE", "/webhooks/{}/dead-letters"),
+]
+
+
+@pytest.mark.parametrize("method_and_path", EACH, ids=" ".join)
+def test_a_broker_is_no_webhook(api: Api, method_and_path: tuple[str, str]) -> None:
+    broker = subscribers.broker("rabbitmq")
+    method, path = method_and_path
+    before = Subscriber.objects.filter(id=broker.id).values().get()
+    for id in (str(broker.id), UNKNOWN_ID, "none"):
+        answer = api.send(method, path.format(id), {"isEnabled": False} if method == "PATCH" else None)
+        assert answer.code == "webhook_not_found"
+    assert Subscriber.objects.filter(id=broker.id).values().get() == before
+    assert api.get("/webhooks").json["items"] == []
+
+
+# --- The secret -------------------------------------------------------------------------------------
+def rotate(api: Api, webhook: Any, **fields: Any) -> Answer:
+    return api.post(f"/webhooks/{webhook['id']}/rotation", fields)
+
+
+def test_a_new_secret_is_shown_once_and_the_former_one_stays_for_a_day(api: Api) -> None:
+    webhook = registered(api)
+    rotated = rotate(api, webhook).json
+    bodies.SecretBody.model_validate(rotated)
+    row = stored(webhook)
+    assert (row.secret, row.former_secret) == (rotated["secret"], webhook["secret"])
+    assert row.former_secret_until is not None
+    assert timedelta(hours=23, minutes=59) < row.former_secret_until - timezone.now() <= timedelta(hours=24)
+    assert read(api, webhook)["formerSecretUntil"] == rotated["formerSecretUntil"]
+
+
+def test_the_former_secret_can_end_at_once(api: Api) -> None:
+    webhook = registered(api)
+    assert rotate(api, webhook, formerValidHours=0).json["formerSecretUntil"] is None
+    assert stored(webhook).former_secret == ""
+
+
+def test_a_repeated_rotation_is_one(api: Api) -> None:
+    webhook = registered(api)
+    id = str(uuid4())
+    answers = [rotate(api, webhook, id=id) for _ in range(2)]
+    assert answers[0].json == answers[1].json
+    assert answers[1].headers["idempotent-replayed"] == "true"
+    assert stored(webhook).former_secret == webhook["secret"]
+    assert rotate(api, webhook, id=str(uuid4())).json["secret"] != answers[0].json["secret"]
+
+
+def test_a_whole_number_may_be_written_with_a_point_as_json_schema_has_it(api: Api) -> None:
+    webhook = registered(api)
+    assert change(api, webhook, batch=2.0).json["batch"] == 2
+    assert rotate(api, webhook, formerValidHours=0.0).json["formerSecretUntil"] is None
+
+
+def test_a_late_repeat_of_a_rotation_is_answered_without_the_secret(api: Api) -> None:
+    webhook, id = registered(api), str(uuid4())
+    first = rotate(api, webhook, id=id).json
+    registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
+    again = rotate(api, webhook, id=id)
+    bodies.SecretBody.model_validate(again.json)
+    assert (again.status, again.json) == (200, first | {"secret": None})
+
+
+@pytest.mark.parametrize("hours", [-1, 169, 1.5, "24", None, True])
+def test_how_long_the_former_secret_stays_is_checked(api: Api, hours: Any) -> None:
+    webhook = registered(api)
+    assert wrong_field(rotate(api, webhook, formerValidHours=hours)) == "formerValidHours"
+    assert stored(webhook).secret == webhook["secret"]
+
+
+def test_secrets_are_in_no_log(api: Api, caplog: pytest.LogCaptureFixture, settings: LazySettings) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+    with caplog.at_level(logging.DEBUG), receiver() as shop:
+        webhook = registered(api, url=shop.url("/events?token=sesame"))
+        rotated = rotate(api, webhook).json
+        api.post(f"/webhooks/{webhook['id']}/test", {})
+        change(api, webhook, isEnabled=False)
+        api.send("DELETE", f"/webhooks/{webhook['id']}")
+    actor = f"key:{prefix_of(api.key or '')}"
+    ours = [record.getMessage() for record in caplog.records if record.name == "wallets.events.registry"]
+    assert ours == [
+        f"{actor} has {deed} the webhook {webhook['name']} ({webhook['id']})"
+        for deed in ("registered", "given a new secret to", "changed", "removed")
+    ]
+    rest = [record for record in caplog.records if not record.name.startswith("django.db")]
+    told = " ".join(f"{record.getMessage()} {record.__dict__}" for record in rest)
+    assert "sesame" not in told
+    for secret in (webhook["secret"], rotated["secret"]):
+        assert secret not in told
+        assert secret.removeprefix("whsec_") not in told
+
+
+# --- Tried out --------------------------------------------------------------------------------------
+def test_a_test_is_sent_at_once_and_recorded(api: Api, settings: LazySettings) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+    with receiver(answering(202, b"thank you")) as shop:
+        webhook = registered(api, url=shop.url())
+        change(api, webhook, isEnabled=False)
+        answer = api.post(f"/webhooks/{webhook['id']}/test", {})
+        (request,) = shop.requests
+    bodies.DeliveryBody.model_validate(answer.json)
+    assert (answer.status, answer.json["statusCode"], answer.json["response"]) == (200, 202, "thank you")
+    assert (answer.json["error"], answer.json["eventId"]) == ("", request.ids[0])
+    assert request.events[0]["type"] == "webhook.test"
+    assert api.get(f"/webhooks/{webhook['id']}/deliveries").json["items"] == [answer.json]
+    assert read(api, webhook)["isEnabled"] is False
+
+
+def test_a_test_that_fails_says_why(api: Api, settings: LazySettings) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+    with receiver(fail) as shop:
+        webhook = registered(api, url=shop.url())
+        answer = api.post(f"/webhooks/{webhook['id']}/test", {})
+    assert (answer.status, answer.json["statusCode"], answer.json["error"]) == (200, 500, "answered 500")
+    gone = api.post(f"/webhooks/{webhook['id']}/test", {}).json
+    assert gone["statusCode"] is None
+    assert "refused" in gone["error"]
+    settings.WEBHOOK_TARGETS = "public"
+    assert "NotAllowed" in api.post(f"/webhooks/{webhook['id']}/test", {}).json["error"]
+
+
+def test_of_a_webhook_that_is_removed_meanwhile_there_is_nothing_to_tell(
+    api: Api, settings: LazySettings
+) -> None:
+    settings.WEBHOOK_TARGETS = "any"
+
+    with receiver() as shop:
+        webhook = registered(api, url=shop.url())
+
+        def remove(connection: Any, request: Any) -> bool:
+            from django.db import connection as database
+
+            registry.webhooks().delete()
+            database.close()
+            return answering(200)(connection, request)
+
+        shop.behave = remove
+        assert api.post(f"/webhooks/{webhook['id']}/test", {}).code == "webhook_not_found"
+
+
+# --- What was not delivered -------------------------------------------------------------------------
+def test_deliveries_are_paged_newest_first(api: Api) -> None:
+    webhook, other = registered(api), registered(api)
+    for number in range(5):
+        note_delivery(webhook, f"event-{number}")
+        note_delivery(other, "another's")
+    first = api.get(f"/webhooks/{webhook['id']}/deliveries?limit=3").json
+    assert first["items"][0].items() >= {"statusCode": 503, "durationMs": 250, "response": "down"}.items()
+    note_delivery(webhook, "event-5")
+    second = api.get(f"/webhooks/{webhook['id']}/deliveries?limit=3&cursor={first['nextCursor']}").json
+    assert [item["eventId"] for item in first["items"] + second["items"]] == [
+        f"event-{n}" for n in (4, 3, 2, 1, 0)
+    ]
+    assert second["nextCursor"] is None
+
+
+def test_dead_letters_are_listed_and_replayed(api: Api) -> None:
+    webhook, other = registered(api), registered(api)
+    dead = [park(webhook, attempts=7, last_error="answered 500") for _ in range(3)]
+    waiting, foreign = park(webhook, "WAITING", attempts=2), park(other)
+    first = api.get(f"/webhooks/{webhook['id']}/dead-letters?limit=2").json
+    second = api.get(f"/webhooks/{webhook['id']}/dead-letters?limit=2&cursor={first['nextCursor']}").json
+    items = first["items"] + second["items"]
+    assert [item["eventId"] for item in items] == [row.event_id for row in dead[::-1]]
+    assert items[0].items() >= {"attempts": 7, "lastError": "answered 500"}.items()
+    assert [item["event"]["subject"] for item in items] == [row.wallet_id for row in dead[::-1]]
+    bodies.DeadLetterPage.model_validate(first)
+    assert api.post(f"/webhooks/{webhook['id']}/replay", {}).json == {"replayed": 3}
+    assert api.post(f"/webhooks/{webhook['id']}/replay", {}).json == {"replayed": 0}
+    for row in (*dead, waiting, foreign):
+        row.refresh_from_db()
+    assert {(row.status, row.attempts) for row in dead} == {("WAITING", 0)}
+    assert (waiting.attempts, foreign.status) == (2, "DEAD")
+    assert api.get(f"/webhooks/{webhook['id']}/dead-letters").json["items"] == []
+
+
+def test_dead_letters_are_forgotten(api: Api) -> None:
+    webhook, other = registered(api), registered(api)
+    kept = [park(webhook, "WAITING"), park(other)]
+    park(webhook), park(webhook)
+    for _ in range(2):
+        answer = api.send("DELETE", f"/webhooks/{webhook['id']}/dead-letters")
+        assert (answer.status, answer.content) == (204, b"")
+    assert list(ParkedEvent.objects.order_by("id")) == kept
+
+
+def encoded(cursor: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(cursor).encode()).decode().rstrip("=")
+
+
+@pytest.mark.parametrize("path", ["deliveries", "dead-letters"])
+def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
+    webhooks = [registered(api) for _ in range(2)]
+    address = f"/webhooks/{webhooks[0]['id']}/{path}"
+    other = api.get("/webhooks?limit=1").json["nextCursor"]
+    name = f"{path.replace('-', '_')} of {webhooks[0]['id']}"
+    forged: list[dict[str, Any]] = [
+        {"list_name": name, "filters": {}, "id": id} for id in (0, 2**63, "1", 1.0)
+    ]
+    for cursor in (other, "x", *map(encoded, forged)):
+        assert wrong_field(api.get(f"{address}?cursor={cursor}")) == "cursor"
+    well_formed = encoded({"list_name": name, "filters": {}, "id": 1})
+    assert api.get(f"{address}?cursor={well_formed}").status == 200
+    assert wrong_field(api.get(f"/webhooks/{webhooks[1]['id']}/{path}?cursor={well_formed}")) == "cursor"
+    for _ in range(2):
+        note_delivery(webhooks[0], "an event")
+        park(webhooks[0])
+    numbered = api.get(f"{address}?limit=1").json["nextCursor"]
+    assert wrong_field(api.get(f"/webhooks?cursor={numbered}")) == "cursor"
+
+
+def test_one_that_is_removed_while_the_list_is_read_is_left_out(api: Api) -> None:
+    registered(api)
+    (webhook,) = registry.webhooks()
+    webhook.name = "not there any more"
+    assert with_standing([webhook]) == []
+
+
+def test_the_shape_of_the_contract_has_no_secret_to_choose() -> None:
+    assert "secret" not in WebhookToRegister.model_fields

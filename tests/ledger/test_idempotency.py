@@ -1,0 +1,207 @@
+"""A key counts once: the same request is answered again, another one is refused."""
+
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+
+from tests.conftest import Books, Unchanged
+from tests.support.client import Api
+from wallets.ledger.commands import Capture, Command, Deposit, Hold, Reversal, Together, Transfer, Void
+from wallets.ledger.execute import execute
+from wallets.ledger.origins import original
+from wallets.problems import Problem
+
+
+def test_a_repeat_gets_the_first_answer_and_moves_nothing(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    first = api.deposit(wallet_id, "10", key="k")
+    api.deposit(wallet_id, "5")
+    with unchanged(wallet_id):
+        for spelling in ("10", "10.0", "10.00", 10, 10.0):
+            again = api.deposit(wallet_id, spelling, key="k")
+            assert (again.status, again.json) == (201, first.json)
+            assert again.headers["idempotent-replayed"] == "true"
+            assert again.headers["location"] == first.headers["location"]
+    assert "idempotent-replayed" not in first.headers
+
+
+def test_a_refusal_is_repeated_too_even_when_it_would_no_longer_be_refused(
+    api: Api, unchanged: Unchanged
+) -> None:
+    wallet_id = api.open()
+    first = api.withdraw(wallet_id, "10", key="k")
+    api.deposit(wallet_id, "100")
+    with unchanged(wallet_id):
+        again = api.withdraw(wallet_id, "10", key="k")
+        assert (first.status, again.status) == (409, 409)
+        assert again.headers["idempotent-replayed"] == "true"
+        assert without_request_id(again.json) == without_request_id(first.json)
+
+
+def without_request_id(problem: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in problem.items() if name != "requestId"}
+
+
+@pytest.mark.parametrize(
+    "reason", ["wallet_frozen", "wallet_closed", "balance_limit_exceeded", "insufficient_funds"]
+)
+def test_every_refusal_of_a_rule_is_repeated(api: Api, reason: str) -> None:
+    wallet_id = api.open(maxBalance="0")
+    if reason in ("wallet_frozen", "wallet_closed"):
+        api.patch(f"/wallets/{wallet_id}", {"status": reason[7:].upper()})
+    move = api.deposit if reason == "balance_limit_exceeded" else api.withdraw
+    first, again = move(wallet_id, 1, key="k"), move(wallet_id, 1, key="k")
+    assert first.code == again.code == reason
+    assert first.json["operationId"] == again.json["operationId"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"amount": "10.01"}, {"operationType": "WITHDRAW"}, {"description": "x"}, {"metadata": {"a": 1}}],
+)
+def test_the_same_key_for_another_request_is_refused(
+    api: Api, unchanged: Unchanged, other: dict[str, Any]
+) -> None:
+    wallet_id = api.open()
+    body = {"operationType": "DEPOSIT", "amount": "10"}
+    path = f"/wallets/{wallet_id}/operation"
+    api.post(path, body, Idempotency_Key="k")
+    with unchanged(wallet_id):
+        answer = api.post(path, body | other, Idempotency_Key="k")
+        assert (answer.status, answer.code) == (422, "idempotency_key_reused")
+
+
+def test_metadata_is_compared_as_json_does(api: Api) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, key="k", metadata={"a": 1, "b": 1.5})
+    assert api.deposit(wallet_id, 1, key="k", metadata={"b": 1.5, "a": 1}).status == 201
+    assert api.deposit(wallet_id, 1, key="k", metadata={"a": True, "b": 1.5}).status == 422
+
+
+def test_a_key_used_on_one_wallet_is_free_on_another(api: Api) -> None:
+    one, other = api.open(), api.open()
+    first, second = api.deposit(one, 1, key="k"), api.deposit(other, 2, key="k")
+    assert (first.status, second.status) == (201, 201)
+    assert first.json["id"] != second.json["id"]
+
+
+def test_without_a_key_every_request_counts(api: Api) -> None:
+    wallet_id = api.open()
+    for _ in range(3):
+        api.deposit(wallet_id, 1)
+    assert api.balance(wallet_id) == "3.00"
+
+
+def test_a_key_may_stand_in_quotes(api: Api) -> None:
+    wallet_id = api.open()
+    first = api.deposit(wallet_id, 1, key='"order 1"'.replace(" ", "-"))
+    assert first.json["idempotencyKey"] == "order-1"
+    assert api.deposit(wallet_id, 1, key="order-1").json == first.json
+
+
+def test_the_longest_key_is_taken(api: Api) -> None:
+    wallet_id = api.open()
+    assert api.deposit(wallet_id, 1, key="~" * 255).status == 201
+
+
+@pytest.mark.parametrize("key", ["", '""', "a b", "я", "x" * 256, '"' + "x" * 256 + '"', '"a"b"', "a\tb"])
+def test_what_is_not_a_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        answer = api.deposit(wallet_id, 1, key=key)
+        assert (answer.status, answer.code) == (400, "validation_error")
+        assert answer.json["errors"][0]["field"] == "Idempotency-Key"
+
+
+# --- An id instead of a key -------------------------------------------------------------------------
+def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
+    wallet_id, chosen = api.open(), str(uuid4())
+    first = api.deposit(wallet_id, 1, id=chosen)
+    assert (first.json["id"], first.json["idempotencyKey"]) == (chosen, chosen)
+    with unchanged(wallet_id):
+        assert api.deposit(wallet_id, 1, id=chosen).json == first.json
+        assert api.deposit(wallet_id, 1, key=chosen).json == first.json
+        assert api.deposit(wallet_id, 2, id=chosen).code == "idempotency_key_reused"
+
+
+def test_an_id_names_one_operation_in_all_wallets(api: Api, unchanged: Unchanged) -> None:
+    one, other, chosen = api.open(), api.open(), str(uuid4())
+    api.deposit(one, 1, id=chosen)
+    with unchanged(one, other):
+        assert api.deposit(other, 1, id=chosen).code == "idempotency_key_reused"
+
+
+def test_an_id_that_the_service_made_is_taken(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    made = api.deposit(wallet_id, 1).json["id"]
+    with unchanged(wallet_id):
+        assert api.deposit(wallet_id, 2, id=made).code == "idempotency_key_reused"
+
+
+def test_an_id_and_a_key_at_once_are_refused(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        answer = api.deposit(wallet_id, 1, key="k", id=str(uuid4()))
+        assert (answer.status, answer.json["errors"][0]["field"]) == (400, "id")
+
+
+# --- Commits in doubt -------------------------------------------------------------------------------
+def commands(api: Api, kind: str) -> list[Command]:
+    """One that is carried out, and one that is refused."""
+    one, other = (UUID(api.open(deposit="100")) for _ in range(2))
+    hold = UUID(api.hold(str(one), "40").json["id"])
+    match kind:
+        case "transfer":
+            return [Transfer(wallet_id=one, target_id=other, amount=Decimal(n)) for n in (50, 11)]
+        case "hold":
+            return [Hold(wallet_id=one, amount=Decimal(n)) for n in (50, 11)]
+        case "capture":
+            return [Capture(wallet_id=one, hold_id=hold, amount=amount) for amount in (None, Decimal(1))]
+        case "void":
+            return [Void(wallet_id=one, hold_id=hold) for _ in range(2)]
+    operation_id = UUID(api.transfer(str(one), str(other), "50").json["id"])
+    wallet_id, reversed_ = original(operation_id)
+    return [Reversal(wallet_id=wallet_id, original=reversed_, amount=Decimal(n)) for n in (30, 21)]
+
+
+KINDS = ["transfer", "hold", "capture", "void", "reversal"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_committed_unheard_is_found_and_not_done_again(
+    api: Api, unchanged: Unchanged, kind: str
+) -> None:
+    asked = commands(api, kind)
+    wallet_ids = {str(wallet_id) for command in asked for wallet_id in command.wallet_ids}
+    done, refused = execute(asked)
+    with unchanged(*wallet_ids):
+        done_again, refused_again = execute(asked, is_recovering=True)
+    assert done == done_again
+    assert isinstance(refused, Problem)
+    assert isinstance(refused_again, Problem)
+    assert (refused.code, refused.operation_id) == (refused_again.code, refused_again.operation_id)
+    assert not refused_again.replayed
+    Books(tuple(wallet_ids)).verify()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_what_was_done_together_unheard_is_found_whole(
+    api: Api, unchanged: Unchanged, kind: str, is_refused: bool
+) -> None:
+    asked = commands(api, kind)
+    first = Deposit(wallet_id=asked[0].wallet_id, amount=Decimal("0.01"))
+    together = Together(commands=(first, *(asked if is_refused else asked[:1])))
+    wallet_ids = {str(wallet_id) for wallet_id in together.wallet_ids}
+    (outcome,) = execute([together])
+    with unchanged(*wallet_ids):
+        (again,) = execute([together], is_recovering=True)
+    if is_refused:
+        assert isinstance(outcome, Problem)
+        assert isinstance(again, Problem)
+        assert (outcome.operation_id, outcome.errors) == (again.operation_id, again.errors)
+    else:
+        assert outcome == again
+    Books(tuple(wallet_ids)).verify()

@@ -1,0 +1,574 @@
+"""Inbox entries that cannot be carried out are tried again, set aside, then retried or rejected."""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.db import Error, connection
+from django.test import Client
+
+from tests.admin.test_wallets_and_operations import logged_in, new_user, shown, text_of
+from tests.conftest import Books
+from tests.ledger.test_inbox import (
+    deposit_later,
+    drain_all,
+    later,
+    left,
+    operation,
+    status,
+    transfer,
+    withdraw_later,
+)
+from tests.observability.test_metrics import scrape
+from tests.support.client import Api
+from tests.support.cluster import cluster
+from wallets.ledger import inbox_failures, recovery
+from wallets.ledger.inbox import Drain, drain, waiting
+from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside, reject, retry
+from wallets.models import InboxEntry, Operation
+
+INBOX = "/admin/wallets/inboxentry/"
+OPERATIONS = "/admin/wallets/operation/"
+MAX = inbox_failures.MAX_ATTEMPTS
+
+
+@pytest.fixture
+def database() -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """As the owner of the data: what it does, no request can do."""
+    with psycopg.connect(cluster.url("postgres"), autocommit=True) as opened:
+        yield opened
+
+
+Database = psycopg.Connection[tuple[Any, ...]]
+
+
+@pytest.fixture(autouse=True)
+def _only_own_entries(database: Database) -> Iterator[None]:
+    drain_all()
+    database.execute("DELETE FROM inbox")
+    yield
+    database.execute("DELETE FROM inbox")
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An attempt may follow on another without a pause."""
+    monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (0,) * (MAX - 1))
+
+
+def add_entry(database: Database, wallet_id: str, type: str, **columns: Any) -> UUID:
+    row = {"id": uuid4(), "wallet_id": wallet_id, "type": type, "amount": 1, **columns}
+    names = ", ".join(row)
+    values = ", ".join(f"%({name})s" for name in row)
+    database.execute(f"INSERT INTO inbox ({names}, created_at) VALUES ({values}, now())", row)
+    id: UUID = row["id"]
+    return id
+
+
+def entry(id: UUID | str) -> InboxEntry:
+    return InboxEntry.objects.defer("metadata").get(id=id)
+
+
+def set_aside(api: Api, database: Database, wallet_id: str | None = None) -> UUID:
+    """A deposit that is possible, set aside as after a failure that has passed."""
+    accepted = deposit_later(api, wallet_id or api.open(), 5)
+    database.execute(
+        "UPDATE inbox SET attempts = %s, last_error = 'disk full', set_aside_at = now() WHERE id = %s",
+        [MAX, accepted.json["id"]],
+    )
+    return UUID(accepted.json["id"])
+
+
+# --- Entries that cannot be carried out -------------------------------------------------------------
+def reversal_of_nothing(api: Api, database: Database, wallet_id: str) -> UUID:
+    return add_entry(database, wallet_id, "REVERSAL_OUT", reverses_id=uuid4())
+
+
+def capture_of_no_hold(api: Api, database: Database, wallet_id: str) -> UUID:
+    return add_entry(database, wallet_id, "CAPTURE", hold_id=uuid4(), takes_rest=False)
+
+
+def capture_of_anothers_hold(api: Api, database: Database, wallet_id: str) -> UUID:
+    hold_id = api.hold(api.open(deposit="5"), 5).json["id"]
+    return add_entry(database, wallet_id, "CAPTURE", hold_id=hold_id, takes_rest=False)
+
+
+def type_that_is_never_accepted(api: Api, database: Database, wallet_id: str) -> UUID:
+    return add_entry(database, wallet_id, "HOLD")
+
+
+def transfer_to_no_wallet(api: Api, database: Database, wallet_id: str) -> UUID:
+    return add_entry(database, wallet_id, "TRANSFER_OUT", counterparty_id=uuid4())
+
+
+def id_of_another_operation(api: Api, database: Database, wallet_id: str) -> UUID:
+    return add_entry(database, wallet_id, "DEPOSIT", id=UUID(api.deposit(wallet_id, 1).json["id"]))
+
+
+def metadata_that_cannot_be_read(api: Api, database: Database, wallet_id: str) -> UUID:
+    nested = '{"a": ' + "[" * 2000 + "]" * 2000 + "}"
+    return add_entry(database, wallet_id, "DEPOSIT", metadata=nested)
+
+
+KINDS = [
+    reversal_of_nothing,
+    capture_of_no_hold,
+    capture_of_anothers_hold,
+    type_that_is_never_accepted,
+    transfer_to_no_wallet,
+    id_of_another_operation,
+    metadata_that_cannot_be_read,
+]
+Kind = Callable[[Api, Database, str], UUID]
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_failure_is_set_aside_after_bounded_attempts(api: Api, database: Database, kind: Kind) -> None:
+    wallet_id, other = api.open(), api.open()
+    entry_id = kind(api, database, wallet_id)
+    deposit_later(api, wallet_id, 3)
+    before = api.balance(wallet_id)
+    for attempt in range(1, MAX):
+        deposit_later(api, other, 1)
+        assert drain(500) == 1  # the other wallet's
+        assert (entry(entry_id).attempts, entry(entry_id).set_aside_at) == (attempt, None)
+        assert api.balance(wallet_id) == before  # its later entries wait
+    drain(500)
+    found = entry(entry_id)
+    assert found.attempts == MAX
+    assert found.set_aside_at is not None
+    assert found.last_error
+    drain_all()
+    assert float(api.balance(wallet_id)) == float(before) + 3
+    assert float(api.balance(other)) == MAX - 1
+    assert left(wallet_id, other) == 1
+    assert entry(entry_id).attempts == MAX
+
+
+@pytest.mark.usefixtures("at_once")
+def test_capture_whose_hold_has_gone_holds_up_no_other_wallet(api: Api, database: Database) -> None:
+    """The attack: of an accepted capture the hold goes, and wallets that it pays are drawn into it."""
+    attacker, victim, stranger = api.open(deposit="10"), api.open(deposit="5"), api.open()
+    hold_id = api.hold(attacker, 10).json["id"]
+    capture = later(api, f"/holds/{hold_id}/capture", {}).json["id"]
+    paying = later(api, "/transfers", transfer(victim, attacker, 1))
+    chained = later(api, "/transfers", transfer(victim, stranger, 2))
+    own = withdraw_later(api, victim, 1)
+    unrelated = deposit_later(api, stranger, 1)
+    database.execute("UPDATE inbox SET hold_id = gen_random_uuid() WHERE id = %s", [capture])
+    for _ in range(MAX + 1):
+        drain(500)
+    assert entry(capture).set_aside_at is not None
+    found = [operation(api, accepted)["status"] for accepted in (chained, own, unrelated)]
+    assert found == ["COMPLETED"] * 3
+    assert api.get(f"/transfers/{paying.json['source']['id']}").json["status"] == "COMPLETED"
+    assert api.get(f"/operations/{capture}").json["status"] == "PENDING"
+    assert (api.balance(victim), api.balance(attacker)) == ("1.00", "11.00")
+    Books((victim, stranger)).verify()
+
+
+def test_attempt_comes_after_its_pause(api: Api, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (3600,) * (MAX - 1))
+    entry_id = reversal_of_nothing(api, database, api.open())
+    for _ in range(3):
+        drain(500)
+    assert entry(entry_id).attempts == 1
+    database.execute("UPDATE inbox SET next_attempt_at = now() WHERE id = %s", [entry_id])
+    drain(500)
+    assert entry(entry_id).attempts == 2
+
+
+def test_pauses_grow() -> None:
+    pauses = inbox_failures.RETRY_PAUSES_SECONDS
+    assert list(pauses) == sorted(set(pauses))
+    assert sum(pauses) < 60  # for so long the wallets of an entry wait
+
+
+def test_failure_that_passes_leaves_order_and_no_trace(
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (0,) * (MAX - 1))
+    source, target = api.open(deposit="5"), api.open()
+    hold_id = api.hold(source, 5).json["id"]
+    capture = later(api, f"/holds/{hold_id}/capture", {})
+    database.execute("UPDATE inbox SET hold_id = gen_random_uuid() WHERE id = %s", [capture.json["id"]])
+    payment = later(api, "/transfers", transfer(source, target, 1))
+    drain(500)
+    assert entry(capture.json["id"]).attempts == 1
+    database.execute("UPDATE inbox SET hold_id = %s WHERE id = %s", [hold_id, capture.json["id"]])
+    drain_all()
+    assert operation(api, capture)["status"] == "COMPLETED"
+    assert api.get(f"/transfers/{payment.json['id']}").json["reason"] == "insufficient_funds"
+    assert left(source, target) == 0
+    Books((source, target)).verify()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_wallet_has_one_retried_entry_at_a_time(api: Api, database: Database) -> None:
+    wallet_id, victim = api.open(deposit="5"), api.open()
+    first = reversal_of_nothing(api, database, wallet_id)
+    others = [reversal_of_nothing(api, database, wallet_id) for _ in range(3)]
+    later(api, "/transfers", transfer(wallet_id, victim, 5))
+    withdrawal = withdraw_later(api, victim, 5)
+    for _ in range(MAX + 4):
+        drain(500)
+    assert entry(first).attempts == MAX
+    assert [entry(id).attempts for id in others] == [1, 1, 1]
+    assert all(entry(id).set_aside_at for id in others)
+    assert operation(api, withdrawal)["status"] == "COMPLETED"
+
+
+def test_error_is_bounded_and_may_have_any_character(api: Api) -> None:
+    accepted = deposit_later(api, api.open(), 1)
+    (claimed,) = [found for found in _claimed() if str(found.id) == accepted.json["id"]]
+    inbox_failures.record_failure(claimed, ValueError("\x00\ud800 " + "x" * 1000))
+    assert len(entry(accepted.json["id"]).last_error) == 500
+    drain_all()
+
+
+def _claimed() -> list[Any]:
+    from wallets.ledger.inbox_claim import Turns
+
+    return Turns().claim(500, [])
+
+
+# --- Entries that end the process or its connection -------------------------------------------------
+@pytest.fixture
+def deadly(api: Api, database: Database) -> Iterator[str]:
+    """A wallet of which each operation ends the connection that writes it."""
+    wallet_id = api.open()
+    database.execute(
+        "CREATE FUNCTION end_connection() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
+        " $$BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END$$"
+    )
+    database.execute(
+        "CREATE TRIGGER end_connection BEFORE INSERT ON operation FOR EACH ROW"
+        f" WHEN (NEW.wallet_id = '{wallet_id}') EXECUTE FUNCTION end_connection()"
+    )
+    yield wallet_id
+    database.execute("DROP FUNCTION end_connection CASCADE")
+
+
+def carry_on(own: Drain) -> int:
+    """Run the drain as a worker would, which connects again."""
+    try:
+        return own.run(500)
+    except Error as error:
+        if not recovery.is_away(error):
+            raise
+        recovery.reconnect("default")
+        return 0
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("has_died", [False, True], ids=["connection lost", "process ended"])
+def test_entry_that_ends_its_connection_is_set_aside(api: Api, deadly: str, has_died: bool) -> None:
+    other = api.open()
+    accepted = [deposit_later(api, other, 1) for _ in range(3)]
+    guilty = deposit_later(api, deadly, 1)
+    accepted += [deposit_later(api, other, 1) for _ in range(3)]
+    own = Drain(careful=has_died)
+    for _ in range(40):
+        if has_died:
+            own = Drain(careful=True)  # of a new process, which remembers nothing
+        carry_on(own)
+        if entry(guilty.json["id"]).set_aside_at:
+            break
+    found = entry(guilty.json["id"])
+    assert found.attempts == MAX
+    assert found.last_error == inbox_failures.ENDED
+    carry_on(own := Drain())
+    carry_on(own)
+    assert {operation(api, one)["status"] for one in accepted} == {"COMPLETED"}
+    assert api.balance(other) == "6.00"
+
+
+def test_careful_drain_grows_and_loses_nothing(api: Api) -> None:
+    wallet_id = api.open()
+    for _ in range(10):
+        deposit_later(api, wallet_id, 1)
+    own = Drain(careful=True)
+    assert [own.run(500) for _ in range(5)] == [1, 2, 4, 3, 0]
+    assert api.balance(wallet_id) == "10.00"
+    Books((wallet_id,)).verify()
+
+
+def test_careful_attempt_waits_for_no_locked_wallet(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    accepted = deposit_later(api, wallet_id, 1)
+    with psycopg.connect(cluster.url("postgres")) as other:
+        other.execute("SELECT FROM wallet WHERE id = %s FOR UPDATE", [wallet_id])
+        assert Drain(careful=True).run(500) == 0
+    assert entry(accepted.json["id"]).attempts == 0
+
+
+# --- Seen -------------------------------------------------------------------------------------------
+def test_set_aside_entry_is_pending_and_its_key_is_taken(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    first = deposit_later(api, wallet_id, 5, key="k")
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [first.json["id"]])
+    drain_all()
+    assert operation(api, first) == first.json
+    assert deposit_later(api, wallet_id, 5, key="k").json == first.json
+    assert deposit_later(api, wallet_id, 6, key="k").code == "idempotency_key_reused"
+
+
+def test_status_tells_waiting_and_set_aside_apart(api: Api, database: Database) -> None:
+    set_aside(api, database)
+    assert status() == "the inbox is empty; 1 are set aside\n"
+    deposit_later(api, api.open(), 1)
+    assert (waiting().entries, waiting().set_aside) == (1, 1)
+    assert status().endswith(" s; 1 are set aside\n")
+
+
+@pytest.mark.usefixtures("at_once")
+def test_metrics_tell_failures_and_set_aside_entries(api: Api, database: Database) -> None:
+    before = scrape(api)
+    assert before.sum("walletsvc_inbox_set_aside") == 0
+    reversal_of_nothing(api, database, api.open())
+    for _ in range(MAX):
+        drain(500)
+    after = scrape(api)
+    assert after.sum("walletsvc_inbox_set_aside") == 1
+    assert after.sum("walletsvc_inbox_entries") == after.sum("walletsvc_inbox_age_seconds") == 0
+    name = "walletsvc_inbox_failures_total"
+    assert after.sum(name) - before.sum(name) == MAX
+
+
+# --- Retried ----------------------------------------------------------------------------------------
+def test_retried_entry_is_carried_out_before_later_ones(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    entry_id = set_aside(api, database, wallet_id)
+    withdrawal = withdraw_later(api, wallet_id, 5)
+    retry(entry_id)
+    found = entry(entry_id)
+    assert (found.attempts, found.last_error, found.set_aside_at) == (0, "", None)
+    drain_all()
+    assert operation(api, withdrawal)["status"] == "COMPLETED"
+    Books((wallet_id,)).verify()
+
+
+@pytest.mark.usefixtures("at_once")
+def test_retried_entry_that_fails_again_is_set_aside_again(api: Api, database: Database) -> None:
+    entry_id = reversal_of_nothing(api, database, api.open())
+    for _ in range(2):
+        for _ in range(MAX):
+            drain(500)
+        assert entry(entry_id).set_aside_at is not None
+        retry(entry_id)
+
+
+@pytest.mark.parametrize("decide", [retry, reject])
+def test_only_set_aside_entries_are_decided(
+    api: Api, database: Database, decide: Callable[[UUID], None]
+) -> None:
+    wallet_id = api.open()
+    accepted = UUID(deposit_later(api, wallet_id, 1).json["id"])
+    for entry_id in (accepted, uuid4()):
+        with pytest.raises(NotSetAside):
+            decide(entry_id)
+    assert left(wallet_id) == 1
+    assert not Operation.objects.filter(wallet_id=wallet_id).exists()
+
+
+# --- Rejected ---------------------------------------------------------------------------------------
+def test_rejected_entry_is_history_and_moves_nothing(api: Api, database: Database) -> None:
+    wallet_id = api.open(deposit="1")
+    entry_id = set_aside(api, database, wallet_id)
+    accepted = api.get(f"/operations/{entry_id}").json
+    reject(entry_id)
+    rejected = api.history(wallet_id)[0]
+    assert rejected["reason"] == "rejected_by_operator"
+    unlike = {name for name in rejected if rejected[name] != accepted[name]}
+    assert unlike == {"status", "reason", "createdAt"}
+    assert (left(wallet_id), api.balance(wallet_id)) == (0, "1.00")
+    Books((wallet_id,)).verify()
+    with pytest.raises(NotSetAside):
+        reject(entry_id)
+
+
+def test_rejected_transfer_is_history_of_its_source_alone(api: Api, database: Database) -> None:
+    source, target = api.open(deposit="5"), api.open()
+    accepted = later(api, "/transfers", transfer(source, target, 5)).json
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [accepted["id"]])
+    reject(UUID(accepted["id"]))
+    done = api.get(f"/transfers/{accepted['id']}").json
+    assert (done["status"], done["reason"], done["target"]) == ("REJECTED", "rejected_by_operator", None)
+    Books((source, target)).verify()
+
+
+def test_request_of_rejected_entry_is_answered_as_the_first_time(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    first = deposit_later(api, wallet_id, 5, key="k")
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [first.json["id"]])
+    reject(UUID(first.json["id"]))
+    for again in (deposit_later(api, wallet_id, 5, key="k"), api.deposit(wallet_id, 5, key="k")):
+        assert (again.status, again.json) == (202, first.json)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [capture_of_no_hold, capture_of_anothers_hold, reversal_of_nothing, transfer_to_no_wallet],
+)
+def test_rejection_needs_nothing_that_the_entry_refers_to(api: Api, database: Database, kind: Kind) -> None:
+    wallet_id = api.open(deposit="9")
+    entry_id = kind(api, database, wallet_id)
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
+    was = entry(entry_id)
+    reject(entry_id)
+    done = Operation.objects.get(id=entry_id)
+    assert (done.status, done.reason, done.sequence) == ("REJECTED", "rejected_by_operator", None)
+    assert (done.hold_id, done.reverses_id, done.takes_rest) == (was.hold_id, was.reverses_id, was.takes_rest)
+    assert (done.counterparty_id, done.accepted_at) == (was.counterparty_id, was.created_at)
+    assert (left(wallet_id), api.balance(wallet_id)) == (0, "9.00")
+    assert api.deposit(wallet_id, 1).status == 201  # the chain goes on
+    Books((wallet_id,)).verify()
+
+
+def test_rejection_that_the_ledger_refuses_changes_nothing(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    entry_id = id_of_another_operation(api, database, wallet_id)
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
+    with pytest.raises(CannotBeRejected):
+        reject(entry_id)
+    assert left(wallet_id) == 1
+    assert len(api.history(wallet_id)) == 1
+
+
+def test_rejection_while_another_has_the_entry_changes_nothing(api: Api, database: Database) -> None:
+    entry_id = set_aside(api, database)
+    client = operator()
+    with psycopg.connect(cluster.url("postgres")) as other:
+        other.execute("SELECT FROM inbox WHERE id = %s FOR UPDATE", [entry_id])
+        response = client.post(f"{INBOX}{entry_id}/reject/", {"comment": "x"}, follow=True)
+        assert "busy for too long" in text_of(response)
+    assert entry(entry_id).set_aside_at is not None
+    assert audit_of(entry_id) == []
+
+
+# --- The admin --------------------------------------------------------------------------------------
+def operator(*permissions: str) -> Client:
+    return logged_in(
+        new_user(*(permissions or ("view_inboxentry", "view_operation", "view_wallet", "adjust_wallet")))
+    )
+
+
+def audit_of(entry_id: UUID) -> list[str]:
+    found = LogEntry.objects.filter(object_id=str(entry_id)).order_by("id")
+    return list(found.values_list("change_message", flat=True))
+
+
+def test_list_shows_and_filters_set_aside_entries(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    entry_id = set_aside(api, database, wallet_id)
+    waits = deposit_later(api, wallet_id, 1).json["id"]
+    client = operator()
+    for query, ids in (
+        ({}, {str(entry_id), waits}),
+        ({"state": "set-aside"}, {str(entry_id)}),
+        ({"state": "waiting"}, {waits}),
+        ({"state": "nonsense"}, {str(entry_id), waits}),
+    ):
+        html = shown(client, INBOX, **query)
+        assert set(re.findall(rf'href="{INBOX}([0-9a-f-]{{36}})/change/', html)) == ids
+    html = shown(client, INBOX)
+    assert "disk full" in html
+    assert re.search(r"<strong>1</strong>\s+set aside", html)
+    assert "disk full" in shown(client, f"{INBOX}{entry_id}/change/")
+
+
+def test_operator_retries_an_entry(api: Api, database: Database) -> None:
+    entry_id = set_aside(api, database)
+    client, where = operator(), f"{INBOX}{entry_id}/retry/"
+    assert f'"{where}"' in shown(client, f"{INBOX}{entry_id}/change/")
+    assert "set aside after 5 attempts" in shown(client, where)
+    assert entry(entry_id).set_aside_at is not None  # to look changes nothing
+    assert "Retried." in text_of(client.post(where, follow=True))
+    assert audit_of(entry_id) == ["Retried"]
+    assert "no longer set aside" in text_of(client.post(where, follow=True))  # a double click
+    assert audit_of(entry_id) == ["Retried"]
+    assert f'"{where}"' not in shown(client, f"{INBOX}{entry_id}/change/")
+    drain_all()
+    response = client.post(where)
+    assert (response.status_code, response["Location"]) == (302, f"{OPERATIONS}{entry_id}/change/")
+
+
+def test_operator_rejects_an_entry_with_a_comment(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    entry_id = set_aside(api, database, wallet_id)
+    client, where = operator(), f"{INBOX}{entry_id}/reject/"
+    assert "No money moves" in shown(client, where)
+    for nothing in ({}, {"comment": " "}, {"comment": "x" * 501}):
+        assert client.post(where, nothing).status_code == 200
+        assert entry(entry_id).set_aside_at is not None
+    response = client.post(where, {"comment": "Order cancelled"}, follow=True)
+    assert response.redirect_chain[-1][0] == f"{OPERATIONS}{entry_id}/change/"
+    assert "rejected_by_operator" in text_of(response)
+    assert audit_of(entry_id) == ["Rejected: Order cancelled"]
+    again = client.post(where, {"comment": "Order cancelled"}, follow=True)
+    assert "It has been decided: it is REJECTED" in text_of(again)
+    assert audit_of(entry_id) == ["Rejected: Order cancelled"]
+    assert len(api.history(wallet_id)) == 1
+    Books((wallet_id,)).verify()
+
+
+def test_entry_that_is_retried_meanwhile_is_not_rejected(api: Api, database: Database) -> None:
+    entry_id = set_aside(api, database)
+    client = operator()
+    retry(entry_id)
+    response = client.post(f"{INBOX}{entry_id}/reject/", {"comment": "x"}, follow=True)
+    assert "no longer set aside" in text_of(response)
+    assert entry(entry_id).set_aside_at is None
+    assert audit_of(entry_id) == []
+
+
+def test_failed_rejection_is_told_and_not_in_the_audit_trail(api: Api, database: Database) -> None:
+    wallet_id = api.open()
+    entry_id = id_of_another_operation(api, database, wallet_id)
+    database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
+    response = operator().post(f"{INBOX}{entry_id}/reject/", {"comment": "x"}, follow=True)
+    assert "The ledger cannot record the rejection" in text_of(response)
+    assert audit_of(entry_id) == []
+    assert left(wallet_id) == 1
+
+
+@pytest.mark.parametrize("what", ["retry", "reject"])
+@pytest.mark.parametrize(
+    "permissions", [("view_inboxentry",), ("view_inboxentry", "change_wallet"), ("adjust_wallet",)]
+)
+def test_decision_needs_its_permissions(
+    api: Api, database: Database, what: str, permissions: tuple[str, ...]
+) -> None:
+    entry_id = set_aside(api, database)
+    client, where = operator(*permissions), f"{INBOX}{entry_id}/{what}/"
+    assert client.get(where).status_code == 403
+    assert client.post(where, {"comment": "x"}).status_code == 403
+    assert Client().post(where, {"comment": "x"}).status_code == 302
+    assert entry(entry_id).set_aside_at is not None
+    if "view_inboxentry" in permissions:
+        assert f'"{where}"' not in shown(client, f"{INBOX}{entry_id}/change/")
+
+
+def test_error_of_an_entry_is_shown_and_never_run(api: Api, database: Database) -> None:
+    entry_id = set_aside(api, database)
+    evil = "<script>alert(1)</script>"
+    database.execute("UPDATE inbox SET last_error = %s WHERE id = %s", [evil, entry_id])
+    client = operator()
+    for where in (INBOX, f"{INBOX}{entry_id}/change/", f"{INBOX}{entry_id}/reject/"):
+        html = shown(client, where)
+        assert evil not in html
+        assert "&lt;script&gt;alert(1)" in html
+
+
+def test_set_aside_list_is_read_from_its_index(database: Database) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute("EXPLAIN SELECT FROM inbox WHERE set_aside_at IS NOT NULL ORDER BY position LIMIT 51")
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+        cursor.execute("RESET enable_seqscan")
+    assert "inbox_set_aside_idx" in plan

@@ -1,0 +1,903 @@
+"""The pages for people: who sees which, what a hostile browser gets, and money on its way through them."""
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape, unescape
+from typing import Any
+from urllib.parse import parse_qs, quote
+from uuid import uuid4
+
+import pytest
+from django.conf import LazySettings
+from django.core import mail
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import OperationalError, connection
+from django.test import Client
+
+from tests.conftest import Books, Unchanged
+from tests.support.client import UNKNOWN_ID, Api
+from tests.support.keys import PASSWORD, new_operator, session_of
+from tests.support.mail import link_in, mailed
+from tests.support.people import MODEL_BACKEND, Person, bank, new_address, new_wallet, registration, somebody
+from wallets import ledger
+from wallets.access import verification
+from wallets.access.attempts import MAX_FORM_BYTES
+from wallets.models import Operation, User, Wallet
+from wallets.pages import transfers, urls
+from wallets.problems import Unavailable
+
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
+NEW = "nine green elephants"
+
+
+def browser(user: User | None = None, **options: Any) -> Client:
+    client = Client(raise_request_exception=False, **options)
+    if user:
+        client.force_login(user, backend=MODEL_BACKEND)
+    return client
+
+
+def text_of(response: Any) -> str:
+    """A page as it is read; a streamed one too."""
+    content = b"".join(response.streaming_content) if response.streaming else response.content
+    return str(content.decode())
+
+
+@dataclass(frozen=True)
+class Page:
+    path: str
+    methods: str = "GET HEAD"
+    is_for_anybody: bool = False
+
+
+PAGES = {
+    "home": Page("/", is_for_anybody=True),
+    "signup": Page("/signup", "GET HEAD POST", is_for_anybody=True),
+    "login": Page("/login", "GET HEAD POST", is_for_anybody=True),
+    "logout": Page("/logout", "POST", is_for_anybody=True),
+    "password": Page("/password", "GET HEAD POST"),
+    "forgotten": Page("/password/forgotten", "GET HEAD POST", is_for_anybody=True),
+    "new_password": Page("/password/new/MQ/x", "GET HEAD POST", is_for_anybody=True),
+    "verify_email": Page("/email/verify/1/x", "GET HEAD POST", is_for_anybody=True),
+    "send_verification": Page("/email/verify", "POST"),
+    "language": Page("/language", "POST", is_for_anybody=True),
+    "wallet": Page("/wallets/{wallet}"),
+    "balance": Page("/wallets/{wallet}/balance"),
+    "statement": Page("/wallets/{wallet}/statement.csv"),
+    "transfer": Page("/wallets/{wallet}/transfer", "GET HEAD POST"),
+    "transfer_by_id": Page("/transfers/{transfer}"),
+}
+OF_PEOPLE = {name: page for name, page in PAGES.items() if not page.is_for_anybody}
+OF_SOMEBODY = {name: page for name, page in PAGES.items() if "{" in page.path}
+
+
+@dataclass(frozen=True)
+class World:
+    anna: Person
+    boris: Person
+    transfer_id: str
+
+    def path(self, page: Page) -> str:
+        return page.path.format(wallet=self.anna.wallet_id, transfer=self.transfer_id)
+
+
+@pytest.fixture
+def world() -> World:
+    anna, boris = somebody("100"), somebody()
+    transfer = session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, "40", description="rent")
+    return World(anna, boris, transfer.json["id"])
+
+
+# --- Who sees which ---------------------------------------------------------------------------------
+def test_every_page_is_in_the_table() -> None:
+    assert {pattern.name for pattern in urls.urlpatterns} == set(PAGES)
+
+
+@pytest.mark.parametrize("name", OF_PEOPLE)
+def test_who_has_no_session_logs_in_first(world: World, name: str) -> None:
+    path = world.path(PAGES[name])
+    for method in PAGES[name].methods.split():
+        answer = browser().generic(method, path)
+        assert (answer.status_code, answer["Location"]) == (302, f"/login?next={path}")
+    part = browser().generic(PAGES[name].methods.split()[0], path, headers={"HX-Request": "true"})
+    assert (part.status_code, part.content, part["HX-Redirect"]) == (200, b"", "/login")
+
+
+def test_nobody_posts_a_transfer_without_a_session(world: World, unchanged: Unchanged) -> None:
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        answer = browser().post(world.path(PAGES["transfer"]), filled(world.boris, step="send"))
+    assert answer["Location"].startswith("/login?next=")
+
+
+@pytest.mark.parametrize("name", [name for name in OF_PEOPLE if "GET" in PAGES[name].methods])
+def test_ones_own_pages_are_there(world: World, name: str) -> None:
+    answer = browser(world.anna.user).get(world.path(PAGES[name]))
+    assert answer.status_code == 200
+    assert text_of(answer)
+
+
+@pytest.mark.parametrize("name", OF_SOMEBODY)
+def test_somebody_elses_pages_are_not_there_for_operators_neither(
+    world: World, name: str, unchanged: Unchanged
+) -> None:
+    path = world.path(PAGES[name])
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        for user in (somebody("5").user, new_operator(is_superuser=True)):
+            answers = [browser(user).get(path)]
+            if "POST" in PAGES[name].methods:
+                answers += [
+                    browser(user).post(path, filled(world.boris, step=step)) for step in ("review", "send")
+                ]
+            for answer in answers:
+                assert answer.status_code == 404
+                assert "<!doctype html>" in text_of(answer)
+                assert "100" not in text_of(answer).split("<main")[1]
+
+
+def test_both_sides_see_a_transfer(world: World) -> None:
+    path = world.path(PAGES["transfer_by_id"])
+    assert "<h1>Sent</h1>" in text_of(browser(world.anna.user).get(path))
+    received = text_of(browser(world.boris.user).get(path))
+    assert "<h1>Received</h1>" in received
+    assert "60.00" not in received  # what the sender has left is not the receiver's to know
+
+
+def test_a_transfer_that_was_refused_is_its_senders_alone(world: World) -> None:
+    refused = session_of(world.anna.user).transfer(world.anna.wallet_id, world.boris.wallet_id, "1000")
+    path = f"/transfers/{refused.json['operationId']}"
+    page = text_of(browser(world.anna.user).get(path))
+    assert "<h1>Refused</h1>" in page
+    assert "You have less available than that" in page
+    assert browser(world.boris.user).get(path).status_code == 404
+
+
+def test_a_transfer_that_is_not_carried_out_yet_is_not_said_to_be_sent(world: World) -> None:
+    body = {"sourceWalletId": world.anna.wallet_id, "targetWalletId": world.boris.wallet_id, "amount": "1"}
+    accepted = session_of(world.anna.user).post("/transfers", body, Prefer="respond-async")
+    answer = browser(world.anna.user).get(f"/transfers/{accepted.json['id']}")
+    assert "<h1>Sent</h1>" not in text_of(answer)
+    assert answer.status_code == 404
+
+
+def test_who_has_no_wallet_is_told_so() -> None:
+    page = browser(new_operator()).get("/")
+    assert (page.status_code, "You have no wallet" in text_of(page)) == (200, True)
+
+
+# --- Requests that make no sense --------------------------------------------------------------------
+@pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize("name", PAGES)
+def test_a_method_that_a_page_does_not_take_is_not_allowed(
+    world: World, name: str, unchanged: Unchanged
+) -> None:
+    methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} - set(PAGES[name].methods.split())
+    with unchanged(world.anna.wallet_id):
+        for user in (None, world.anna.user) if PAGES[name].is_for_anybody else (world.anna.user,):
+            if user and name == "login":
+                continue  # whatever they ask for, they are logged in
+            if name == "new_password":
+                continue  # whatever is asked of a link that is none, it is none
+            for method in methods:
+                answer = browser(user).generic(method, world.path(PAGES[name]))
+                assert answer.status_code == 405, method
+                assert "GET" in answer["Allow"] or "POST" in answer["Allow"]
+                assert method == "HEAD" or "<h1>" in text_of(answer)
+
+
+@pytest.mark.parametrize("name", OF_SOMEBODY)
+@pytest.mark.parametrize(
+    "id",
+    [
+        "x",
+        "0" * 36,
+        UNKNOWN_ID,
+        "00000000-0000-0000-0000-000000000000",
+        "' OR 1=1 --",
+        "%00",
+        "\n",
+        "..",
+        "ы" * 36,
+    ]
+    + ["{" + UNKNOWN_ID + "}", "urn:uuid:" + UNKNOWN_ID, "x" * 10_000, "%ff%fe", "null"],
+)
+def test_an_id_that_is_none_is_a_page_that_is_not_there(name: str, id: str) -> None:
+    path = PAGES[name].path.format(wallet=quote(id, safe="%"), transfer=quote(id, safe="%"))
+    answer = browser(somebody().user).get(path, headers={"Accept": "text/html"})
+    assert answer.status_code == 404
+    assert "<!doctype html>" in text_of(answer)
+
+
+HOSTILE = [
+    *("9999-12-31", "9999-12-30", "0001-01-01", "0000-00-00", "2026-02-30", "10000-01-01", "-1", "nonsense"),
+    *("'; DROP TABLE wallet; --", "\0", "%", "x" * 3000, "ы", "\ud7ff", "<script>", "2026-01-01T00:00:00Z"),
+    *("31.12.9999", "12/31/9999", "١٩٩٩-01-01"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("wallet", "since until"),
+        ("wallet", "kind cursor"),
+        ("statement", "since until"),
+        ("statement", "kind x"),
+        ("balance", "seen x"),
+    ],
+)
+def test_no_query_is_a_fault(world: World, name: str, parameters: str) -> None:
+    client = browser(
+        world.anna.user, headers={"Accept-Language": "ru"}
+    )  # which writes more dates than English
+    for value in HOSTILE:
+        for parameter in parameters.split():
+            answer = client.get(world.path(PAGES[name]), {parameter: value})
+            page = text_of(answer)
+            assert answer.status_code in (200, 400), value
+            assert "<script>" not in page
+
+
+@pytest.mark.parametrize(
+    "dates",
+    [
+        ("0001-01-01", "9999-12-30"),
+        ("9999-12-30", "0001-01-01"),
+        ("9999-12-31", "9999-12-31"),
+        ("2026-01-02", "2026-01-01"),
+        ("", "0001-01-01"),
+        ("9999-12-30", ""),
+    ],
+)
+def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
+    for name in ("wallet", "statement"):
+        query = {"since": dates[0], "until": dates[1]}
+        answer = browser(world.anna.user).get(world.path(PAGES[name]), query)
+        text_of(answer)
+        assert answer.status_code in (200, 400)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        '{"created_at":"0001-01-01T00:00:00+14:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"9999-12-31T23:59:59.999999-14:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"2026-01-01T00:00:00","id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":1e300,"id":"ID","list_name":"LIST","filters":{}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","list_name":"LIST","filters":{"type":"DEPOSIT"}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"ID","list_name":"LIST","filters":{"limit":"100000"}}',
+        '{"created_at":"2026-01-01T00:00:00Z","id":"x","list_name":"LIST","filters":{}}',
+        "[]",
+        "[" * 100_000,
+        "null",
+        "\\ud800",
+    ],
+)
+def test_a_cursor_that_somebody_made_up_is_no_fault(world: World, cursor: str) -> None:
+    from base64 import urlsafe_b64encode
+
+    named = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {world.anna.wallet_id} ")
+    made_up = urlsafe_b64encode(named.encode()).decode()
+    for text in (made_up, made_up.rstrip("="), cursor):
+        answer = browser(world.anna.user).get(world.path(PAGES["wallet"]), {"cursor": text})
+        assert answer.status_code in (200, 400)
+        assert "<!doctype html>" in text_of(answer)
+
+
+def test_a_cursor_of_the_history_keeps_wallet_and_filters() -> None:
+    anna, other = somebody(), somebody()
+    for amount in range(1, 30):
+        bank().deposit(anna.wallet_id, amount)
+    client = browser(anna.user)
+    older = re.search(r'href="(\?[^"]*)" rel="next"', text_of(client.get(f"/wallets/{anna.wallet_id}")))
+    assert older
+    cursor = parse_qs(unescape(older[1])[1:])["cursor"][0]
+    assert client.get(f"/wallets/{anna.wallet_id}", {"cursor": cursor}).status_code == 200
+    assert client.get(f"/wallets/{anna.wallet_id}", {"cursor": cursor, "kind": "DEPOSIT"}).status_code == 400
+    assert browser(other.user).get(f"/wallets/{other.wallet_id}", {"cursor": cursor}).status_code == 400
+
+
+def test_a_history_is_read_page_by_page() -> None:
+    anna = somebody()
+    for amount in range(1, 46):
+        bank().deposit(anna.wallet_id, amount)
+    client, seen, path = browser(anna.user), list[str](), f"/wallets/{anna.wallet_id}?kind=DEPOSIT"
+    for _ in range(3):
+        page = text_of(client.get(path))
+        seen += re.findall(r"\+([0-9]+)\.00", page)
+        older = re.search(r'href="(\?[^"]*)" rel="next"', page)
+        path = f"/wallets/{anna.wallet_id}{unescape(older[1])}" if older else ""
+    assert path == ""
+    assert seen == [str(amount) for amount in range(45, 0, -1)]
+
+
+def test_an_unknown_address_is_a_page_for_a_browser_and_a_problem_for_a_program() -> None:
+    for method in ("GET", "POST", "DELETE"):
+        for path in (
+            "/nope",
+            "/admin",
+            "/wallets",
+            "/wallets/",
+            "/nope.php?x=<script>",
+            "/%00",
+        ):
+            client = browser(enforce_csrf_checks=True)
+            page = client.generic(method, path, headers={"Accept": "text/html,*/*;q=0.8"})
+            assert (page.status_code, page["Content-Type"]) == (404, "text/html; charset=utf-8")
+            assert "<script>" not in text_of(page)
+            for accept in ("*/*", "application/json", ""):
+                problem = client.generic(method, path, headers={"Accept": accept})
+                assert (problem.status_code, problem["Content-Type"]) == (404, "application/problem+json")
+        for path in ("/api", "/api/", "/api/nope", "/api/v1/nope", "/api/v2/wallets"):
+            problem = browser().generic(method, path, headers={"Accept": "text/html"})
+            assert (problem.status_code, problem["Content-Type"]) == (404, "application/problem+json")
+
+
+# --- Forms ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "POST" in page.methods])
+def test_a_form_that_is_another_sites_is_refused_with_a_page(
+    world: World, name: str, unchanged: Unchanged
+) -> None:
+    client = browser(world.anna.user, enforce_csrf_checks=True)
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        answer = client.post(world.path(PAGES[name]), filled(world.boris, step="send"))
+    assert answer.status_code == 403
+    assert "This form cannot be used any more" in text_of(answer)
+    assert client.get("/password").status_code == 200  # still logged in
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"garbage", "multipart/form-data", 400),
+        (b"garbage", "multipart/form-data; boundary=x", 403),
+        (b"--x\r\n" * 3000, "multipart/form-data; boundary=x", 400),
+        (b"{}", "application/json", 403),
+    ],
+)
+def test_a_body_that_is_no_form_is_refused_with_a_page(
+    world: World, content: bytes, kind: str, status: int, unchanged: Unchanged
+) -> None:
+    client = browser(world.anna.user, enforce_csrf_checks=True)
+    client.get("/password")
+    path = world.path(PAGES["transfer"])
+    with unchanged(world.anna.wallet_id):
+        answer = client.generic("POST", path, content, content_type=kind)
+        without_checks = browser(world.anna.user).generic("POST", path, content, content_type=kind)
+    assert answer.status_code == status
+    assert 'class="status-code"' in text_of(answer)
+    assert without_checks.status_code in (200, 400, 413)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("name", "A\x1bnna", "letters that can be printed"),
+        ("name", "x" * 151, "at most 150 characters"),
+        ("name", "An\0na", "Null characters"),
+        ("email", "anna", "valid email address"),
+        ("email", "annaſ@example.com", "letters a to z"),
+        ("email", '"\x01"@example.com', "letters a to z"),
+        ("email", "x" * 300 + "@example.com", "at most 254 characters"),
+        ("password", "short", "too short"),
+        ("password", "12345678901", "entirely numeric"),
+        ("password", "x" * 1025, "at most 1024 characters"),
+        ("password", "an\0na" * 5, "Null characters"),
+    ],
+)
+def test_a_sign_up_that_cannot_be_is_told_at_its_field(field: str, value: str, told: str) -> None:
+    before = User.objects.count(), Wallet.objects.count()
+    client = browser()
+    answer = client.post("/signup", registration(**{field: value}))
+    page = text_of(answer)
+    assert told in page
+    assert PASSWORD not in page
+    assert "sessionid" not in client.cookies
+    assert (User.objects.count(), Wallet.objects.count()) == before
+
+
+def test_who_signs_up_sees_their_wallet_and_an_address_is_taken_once() -> None:
+    client, asked = browser(), registration(name="Anna Petrova")
+    assert client.post("/signup", asked)["Location"] == "/"
+    page = text_of(client.get("/"))
+    assert "Anna Petrova" in page
+    assert "0.00\N{NO-BREAK SPACE}RUB" in page
+    again = browser().post("/signup", asked | {"email": asked["email"].upper()})
+    assert (again.status_code, "Somebody has signed up with this" in text_of(again)) == (409, True)
+    assert User.objects.by_email(asked["email"]).count() == 1
+    assert client.get("/signup")["Location"] == "/"
+
+
+def test_the_login_says_no_more_than_that_it_failed() -> None:
+    known, unknown = somebody().user.email, new_address()
+    pages = [
+        text_of(browser().post("/login", {"username": login, "password": "wrong"})).replace(login, "…")
+        for login in (known, unknown)
+    ]
+    first, second = (re.sub(r'csrfmiddlewaretoken" value="[^"]*"', "", page) for page in pages)
+    assert first == second
+    assert "The e-mail address or the password is wrong." in first
+
+
+def test_with_a_login_that_is_far_too_long_nobody_logs_in() -> None:
+    for field in ("username", "password"):
+        form = {"username": somebody().user.email, "password": PASSWORD, field: "x" * 10_000}
+        client = browser()
+        assert client.post("/login", form).status_code == 200
+        assert "sessionid" not in client.cookies
+
+
+def test_a_password_is_changed_by_who_knows_it_to_one_with_which_they_can_log_in() -> None:
+    user = somebody().user
+    here, there = browser(user), browser(user)
+
+    def change(old: str, new: str) -> Any:
+        return here.post("/password", {"old_password": old, "new_password1": new, "new_password2": new})
+
+    for old, new in (("wrong", NEW), (PASSWORD, "short"), (PASSWORD, "x" * 2000), (PASSWORD, user.email)):
+        assert change(old, new).status_code == 200
+        assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 302
+    key = here.cookies["sessionid"].value
+    assert change(PASSWORD, NEW)["Location"] == "/"
+    assert here.cookies["sessionid"].value != key
+    assert "Your password has been changed" in text_of(here.get("/"))
+    assert there.get("/password").status_code == 302
+    assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 200
+    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
+
+
+# --- Transfers --------------------------------------------------------------------------------------
+def filled(to: Person | str, **fields: str) -> dict[str, str]:
+    """The form of a transfer as it is sent."""
+    target = to if isinstance(to, str) else to.user.email
+    return {"to": target, "amount": "10", "note": "rent", "key": str(uuid4()), "step": "review", **fields}
+
+
+def fields_of(page: str) -> dict[str, str]:
+    """What a page's forms would send: its inputs by name."""
+    inputs = re.findall(r"<input [^>]*>", page.split("<main")[1].split("</main", maxsplit=1)[0])
+    found = {}
+    for tag in inputs:
+        attributes = dict(re.findall(r'(\w+)="([^"]*)"', tag))
+        found[attributes["name"]] = unescape(attributes.get("value", ""))
+    return found
+
+
+def test_looking_at_a_transfer_moves_nothing_and_sending_it_moves_once(
+    world: World, unchanged: Unchanged
+) -> None:
+    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+    form = fields_of(text_of(client.get(path)))
+    assert form["key"]
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        review = text_of(client.post(path, {**form, **filled(world.boris, key=form["key"], amount="1 0.5")}))
+        assert "10.50\N{NO-BREAK SPACE}RUB" in review
+        assert world.boris.user.email in review
+        sent = fields_of(review) | {"step": "send"}
+        assert (sent["key"], sent["to"], sent["note"]) == (form["key"], world.boris.user.email, "rent")
+    receipts = {client.post(path, sent)["Location"] for _ in range(3)}  # a double click, a reload
+    assert len(receipts) == 1
+    assert "<h1>Sent</h1>" in text_of(client.get(receipts.pop()))
+    assert (bank().balance(world.anna.wallet_id), bank().balance(world.boris.wallet_id)) == ("49.50", "50.50")
+    stored_key = f"owner:{world.anna.user.pk} {form['key']}"
+    operation = Operation.objects.get(wallet_id=world.anna.wallet_id, idempotency_key=stored_key)
+    assert (operation.actor, operation.description) == (f"user:{world.anna.user.pk}", "rent")
+    Books((world.anna.wallet_id, world.boris.wallet_id)).verify()
+
+
+def test_a_form_that_is_looked_at_again_keeps_what_was_filled_in(world: World, unchanged: Unchanged) -> None:
+    form = filled(world.boris, amount="12.34", note='to "you" & <me>')
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        page = text_of(browser(world.anna.user).post(world.path(PAGES["transfer"]), form | {"step": "edit"}))
+    found = fields_of(page)
+    assert {name: found[name] for name in ("to", "amount", "note", "key")} == {
+        name: form[name] for name in ("to", "amount", "note", "key")
+    }
+
+
+def test_a_wallet_is_paid_by_its_number_too(world: World) -> None:
+    form = filled(world.boris.wallet_id, step="send", amount="0.01", note="")
+    assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(world.boris.wallet_id) == "40.01"
+
+
+def frozen(world: World) -> dict[str, str]:
+    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "FROZEN"})
+    return {}
+
+
+def of_another_currency(world: World) -> dict[str, str]:
+    return {"to": somebody(currency="EUR").wallet_id}
+
+
+def too_much(world: World) -> dict[str, str]:
+    return {"amount": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "told"),
+    [
+        (frozen, "That wallet cannot receive this amount."),
+        (of_another_currency, "That wallet has another currency."),
+        (too_much, "You have less available than that."),
+    ],
+)
+def test_a_refusal_moves_nothing_and_the_form_asks_for_something_new(
+    world: World, unmoved: Unchanged, prepare: Callable[[World], dict[str, str]], told: str
+) -> None:
+    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+    form = filled(world.boris) | prepare(world) | {"step": "send"}
+    with unmoved(world.anna.wallet_id, world.boris.wallet_id):
+        answer = client.post(path, form)
+        page = text_of(answer)
+    assert (answer.status_code, told in page) == (409, True)
+    again = fields_of(page)
+    assert again["key"] != form["key"]
+    assert {name: again[name] for name in ("to", "amount", "note")} == {
+        name: form[name] for name in ("to", "amount", "note")
+    }
+    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "ACTIVE"})
+    corrected = {**again, "to": world.boris.user.email, "amount": "1", "step": "send"}
+    assert client.post(path, corrected).status_code == 302
+    assert bank().balance(world.boris.wallet_id) == "41.00"
+
+
+def test_a_wallet_that_is_not_there_is_told_and_leaves_no_trace(world: World, unchanged: Unchanged) -> None:
+    form = filled(str(uuid4()), step="send")
+    with unchanged(world.anna.wallet_id):
+        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+    assert (answer.status_code, "There is no such wallet." in text_of(answer)) == (404, True)
+
+
+def test_a_form_that_was_sent_with_other_content_does_not_send_it(world: World, unchanged: Unchanged) -> None:
+    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+    form = filled(world.boris, step="send")
+    assert client.post(path, form).status_code == 302
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        answer = client.post(path, form | {"amount": "11"})
+    page = text_of(answer)
+    assert (answer.status_code, "This form was sent before" in page) == (422, True)
+    assert fields_of(page)["key"] != form["key"]
+
+
+def test_where_the_outcome_is_unknown_the_form_keeps_its_key(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise Unavailable
+
+    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+    form = filled(world.boris, step="send")
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger, "submit", fail)
+        answer = client.post(path, form)
+    page = text_of(answer)
+    assert (answer.status_code, "it counts once" in page) == (503, True)
+    assert fields_of(page)["key"] == form["key"]
+    assert client.post(path, fields_of(page) | {"step": "send"}).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *[("key", value) for value in ("", "x", "' OR 1=1", "\0", "ы" * 36, "x" * 10_000)],
+        *[
+            ("to", value)
+            for value in ("", "x", "\0", "%", "x" * 10_000, "annaſ@example.com", '"\x01"@example.com')
+        ],
+        *[("to", value) for value in ("00000000-0000-0000-0000-00000000000g", "<script>@example.com")],
+        *[
+            ("amount", value)
+            for value in ("", "0", "-1", "1e3", "NaN", "Infinity", "1,000", "0.001", "٣", "1" * 40)
+        ],
+        *[
+            ("amount", value)
+            for value in ("1_000", "0x10", "1.", "\0", "x" * 10_000, "1000000000001", "+1", "1.2.3")
+        ],
+        *[("note", value) for value in ("x" * 201, "\0")],
+    ],
+)
+@pytest.mark.parametrize("step", ["review", "send"])
+def test_a_form_that_is_filled_in_wrongly_moves_nothing(
+    world: World, field: str, value: str, step: str, unchanged: Unchanged
+) -> None:
+    form = filled(world.boris, step=step) | {field: value}
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+    assert answer.status_code == 200
+    assert 'name="amount"' in text_of(answer)
+    assert "Send this?" not in text_of(answer)
+
+
+@pytest.mark.parametrize("field", ["to", "amount", "key", "step"])
+def test_a_form_with_something_left_out_moves_nothing(world: World, field: str, unchanged: Unchanged) -> None:
+    form = filled(world.boris, step="send")
+    del form[field]
+    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+        assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 200
+
+
+@pytest.mark.parametrize("spelling", [str.upper, str.lower, lambda id: id])
+def test_nobody_sends_to_the_wallet_that_the_money_comes_from(
+    world: World, spelling: Callable[[str], str], unchanged: Unchanged
+) -> None:
+    with unchanged(world.anna.wallet_id):
+        for to in (world.anna.wallet_id, world.anna.user.email):
+            for step in ("review", "send"):
+                form = filled(spelling(to), step=step)
+                answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+                assert answer.status_code == 200
+                assert "This is the wallet that the money comes from." in text_of(answer)
+
+
+def test_an_address_that_leads_nowhere_is_told_at_its_field(world: World, unchanged: Unchanged) -> None:
+    with unchanged(world.anna.wallet_id):
+        leading_nowhere = (
+            new_address(),
+            somebody(verified_email="").user.email,
+            somebody(currency="EUR").user.email,
+            somebody(is_active=False).user.email,
+        )
+        for to in leading_nowhere:
+            answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), filled(to, step="send"))
+            assert "No verified account with this address has a wallet in RUB." in text_of(answer)
+
+
+@pytest.mark.parametrize(
+    ("amount", "balance"), [("1 000,50", "1040.50"), ("0,01", "40.01"), ("2.5", "42.50")]
+)
+def test_in_russian_amounts_are_written_as_in_russia(world: World, amount: str, balance: str) -> None:
+    bank().deposit(world.anna.wallet_id, 1000)
+    client = browser(world.anna.user, headers={"Accept-Language": "ru"})
+    form = filled(world.boris, amount=amount, step="send")
+    assert client.post(world.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(world.boris.wallet_id) == balance
+
+
+# --- What people write ------------------------------------------------------------------------------
+EVIL = "<script>alert('1')</script>\"'><img src=x onerror=alert(1)>{{ 7|add:7 }}"
+
+
+def test_what_people_write_is_shown_and_not_run() -> None:
+    anna = somebody("100", first_name=EVIL[:150])
+    User.objects.filter(pk=anna.user.pk).update(last_name="</title>")
+    boris = somebody()
+    evil_wallet = new_wallet(anna.user, "1", label=EVIL, metadata={"x": EVIL})
+    api = session_of(anna.user)
+    sent = api.transfer(anna.wallet_id, boris.wallet_id, 1, description=EVIL).json["id"]
+    api.transfer(anna.wallet_id, boris.wallet_id, 1000, description=EVIL)
+    client = browser(anna.user)
+    transfer = f"/wallets/{anna.wallet_id}/transfer"
+    written = filled(EVIL, note=EVIL, amount=EVIL, step=EVIL)
+    pages = [
+        client.get("/"),
+        client.get(f"/wallets/{evil_wallet}"),
+        client.get(f"/transfers/{sent}"),
+        browser(boris.user).get("/"),
+        browser(boris.user).get(f"/transfers/{sent}"),
+        client.post(transfer, filled(boris, note=EVIL)),
+        client.post(transfer, filled(f'"{EVIL[:8]}"@example.com')),
+        client.post(transfer, written),
+        client.post(transfer, filled(boris, key=EVIL)),
+        client.get(f"/wallets/{anna.wallet_id}", {"kind": EVIL, "since": EVIL, "until": EVIL}),
+        client.get(f"/wallets/{anna.wallet_id}", {"x": EVIL}),
+        client.get(f"/wallets/{anna.wallet_id}/balance", {"seen": EVIL}),
+        client.get("/nope" + quote(EVIL), headers={"Accept": "text/html"}),
+        browser().get("/login", {"next": EVIL}),
+        browser().post("/login", {"username": EVIL, "password": EVIL, "next": EVIL}),
+        browser().post("/signup", registration(name=EVIL, email=EVIL)),
+        browser().get("/", headers={"Accept-Language": EVIL}),
+    ]
+    for page in pages:
+        text = text_of(page)
+        assert page.status_code < 500
+        for tag in ("<script>", "<img src=x", "</title></", "{{ 14"):
+            assert tag not in text
+        assert "\"'>" not in text
+    assert escape("<script>alert('1')", quote=True) in text_of(client.get("/"))
+    assert "7|add:7" in text_of(client.get(f"/transfers/{sent}"))
+
+
+def test_a_username_that_is_an_address_with_a_tag_is_shown_and_not_run() -> None:
+    email = '"<b>&' + str(uuid4()) + '"@example.com'
+    client = browser(somebody(username=email, email=email, first_name="").user)
+    for path in ("/", "/password"):
+        page = text_of(client.get(path))
+        assert "<b>" not in page
+        assert escape(email) in page.replace("&#x27;", "'")
+
+
+def test_a_statement_is_text_that_no_spreadsheet_runs() -> None:
+    anna = somebody()
+    bank().deposit(anna.wallet_id, 1, description="=HYPERLINK(1)")
+    answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv")
+    assert answer["Content-Type"] == "text/csv; charset=utf-8"
+    assert answer["Content-Disposition"].startswith("attachment; ")
+    assert "'=HYPERLINK(1)" in text_of(answer)
+
+
+# --- When something fails ---------------------------------------------------------------------------
+@contextmanager
+def database_away() -> Iterator[None]:
+    def fail(*_: Any) -> None:
+        raise OperationalError("the connection is lost")
+
+    with connection.execute_wrapper(fail):
+        yield
+
+
+@pytest.mark.parametrize("name", ["home", "password", "login"])
+def test_without_the_database_there_is_a_page_that_says_so(world: World, name: str) -> None:
+    client = browser(world.anna.user)
+    with database_away():
+        answer = client.get(world.path(PAGES[name]))
+    assert (answer.status_code, answer["Retry-After"]) == (503, "1")
+    assert "We cannot be reached at the moment." in text_of(answer)
+    assert client.get("/").status_code == 200
+
+
+def test_without_the_database_a_form_that_is_another_sites_is_no_fault(world: World) -> None:
+    client = browser(world.anna.user, enforce_csrf_checks=True)
+    with database_away():
+        answer = client.post("/logout")
+    assert answer.status_code in (403, 503)
+    assert client.get("/password").status_code == 200
+
+
+def test_a_fault_of_ours_is_a_page_and_is_logged(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(transfers, "read_transfer", fail)
+    with caplog.at_level(logging.ERROR):
+        answer = browser(world.anna.user).get(world.path(PAGES["transfer_by_id"]))
+    page = text_of(answer)
+    assert (answer.status_code, "Something went wrong on our side." in page) == (500, True)
+    assert "secret" not in page
+    assert "RuntimeError: secret" in caplog.text
+
+
+# --- Parts of a page --------------------------------------------------------------------------------
+def test_a_balance_that_is_as_it_was_is_not_sent_again(world: World) -> None:
+    client, path = browser(world.anna.user), world.path(PAGES["balance"])
+    seen = fields_of("<main" + text_of(client.get(path)) + "</main")["seen"]
+    assert client.get(path, {"seen": seen}).status_code == 204
+    bank().deposit(world.anna.wallet_id, 5)
+    changed = client.get(path, {"seen": seen})
+    assert (changed.status_code, changed["HX-Trigger"], "65.00" in text_of(changed)) == (200, "moved", True)
+
+
+# --- Forgotten passwords ----------------------------------------------------------------------------
+def ask_for_link(client: Client, email: str) -> Any:
+    answer = client.post("/password/forgotten", {"email": email}, follow=True)
+    mailed()
+    return answer
+
+
+def choose(client: Client, link: str, password: str = NEW) -> Any:
+    form = client.get(link, follow=True)
+    path = form.redirect_chain[-1][0] if form.redirect_chain else link
+    return client.post(path, {"new_password1": password, "new_password2": password})
+
+
+@pytest.mark.usefixtures("with_mail")
+def test_a_link_by_mail_changes_the_password_once_and_ends_all_sessions() -> None:
+    user = somebody().user
+    elsewhere, here = browser(user), browser()
+    told = text_of(ask_for_link(here, user.email.upper()))
+    assert "a message with a link is on its way there" in told
+    [message] = mail.outbox
+    assert (message.to, message.subject) == ([user.email], "A new password for your wallet")
+    assert "Hello,\n" in message.body
+    link = link_in(message)
+    assert choose(here, link, "short").status_code == 200
+    assert choose(here, link, "x" * 2000).status_code == 200
+    assert choose(here, link)["Location"] == "/login"
+    assert elsewhere.get("/password").status_code == 302
+    assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 200
+    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
+    for client in (here, browser()):
+        used = client.get(link, follow=True)
+        assert "This link is too old, or it was used before." in text_of(used)
+        assert choose(client, link, "six red rhinoceroses").status_code in (200, 405)
+    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
+
+
+@pytest.mark.usefixtures("with_mail")
+def test_whether_somebody_has_an_address_is_not_told() -> None:
+    def page_for(email: str) -> str:
+        page = text_of(ask_for_link(browser(), email))
+        return re.sub(r'csrfmiddlewaretoken" value="[^"]*"', "", page)
+
+    pages = {
+        page_for(email) for email in (new_address(), somebody(is_active=False).user.email, "eve@localhost")
+    }
+    assert mail.outbox == []
+    pages.add(page_for(somebody().user.email))
+    assert len(mail.outbox) == 1
+    assert len(pages) == 1
+
+
+@pytest.mark.usefixtures("with_mail")
+def test_a_link_is_in_the_readers_language_and_to_the_public_address() -> None:
+    client = browser(headers={"Accept-Language": "ru"})
+    ask_for_link(client, somebody().user.email)
+    [message] = mail.outbox
+    assert re.search("[а-я]", str(message.subject))
+    assert "Здравствуйте" in message.body
+    assert link_in(message)
+
+
+@pytest.mark.usefixtures("with_mail")
+def test_a_forged_host_does_not_get_into_a_mail(settings: LazySettings) -> None:
+    """Not even where any host is allowed: the link has the token that takes the account over."""
+    user = somebody(first_name="https://evil.example").user
+    form = {"email": user.email}
+    assert browser().post("/password/forgotten", form, headers={"Host": "evil.example"}).status_code == 400
+    assert mailed() == []
+    settings.ALLOWED_HOSTS = ["*"]
+    forged = {"Host": "evil.example", "X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "http"}
+    assert browser().post("/password/forgotten", form, headers=forged).status_code == 302
+    [message] = mailed()
+    assert link_in(message).startswith("/password/new/")
+    assert "evil.example" not in str(message.message())
+
+
+@pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize("name", [EVIL, "Anna\n\nhttps://evil.example", "Bcc: eve@evil.example"])
+def test_the_name_that_a_user_typed_is_in_no_mail(name: str) -> None:
+    user = somebody(first_name=name[:150], last_name="Petrova").user
+    ask_for_link(browser(), user.email)
+    verification.send_link(user)
+    messages = mailed()
+    assert len(messages) == 2
+    for message in messages:
+        assert link_in(message)
+        assert message.recipients() == [user.email]
+        for part in (*name.split(), "Petrova"):
+            assert part not in str(message.message())
+
+
+@pytest.mark.usefixtures("with_mail")
+@pytest.mark.parametrize(
+    "link", ["x/x", "MQ/x", "%00/x", "MQ/set-password", "é/é", "OTk5OTk5OTk5OTk5OTk5OTk5/x-y"]
+)
+def test_a_link_that_somebody_made_up_changes_nothing(link: str) -> None:
+    passwords = list(User.objects.order_by("id").values_list("password", flat=True))
+    client = browser()
+    assert client.get(f"/password/new/{link}", follow=True).status_code in (200, 404)
+    form = {"new_password1": NEW, "new_password2": NEW}
+    assert client.post(f"/password/new/{link}", form).status_code in (200, 404)
+    assert list(User.objects.order_by("id").values_list("password", flat=True)) == passwords
+
+
+def test_where_no_mail_can_be_sent_there_is_no_such_page() -> None:
+    for path in ("/password/forgotten", "/password/new/MQ/x", "/password/new/MQ/set-password"):
+        for method in ("GET", "POST"):
+            assert browser().generic(method, path).status_code == 404
+    assert "/password/forgotten" not in text_of(browser().get("/login"))
+    assert mail.outbox == []
+
+
+def test_a_name_with_lines_is_refused() -> None:
+    answer = Api().post("/signup", registration(name="Anna,\n\nhttps://evil.example"))
+    assert answer.code == "validation_error"
+
+
+def test_a_form_has_a_length_and_no_file_is_kept(
+    monkeypatch: pytest.MonkeyPatch, settings: LazySettings
+) -> None:
+    def no_file(*_: Any, **__: Any) -> None:
+        raise AssertionError("a temporary file")
+
+    monkeypatch.setattr("django.core.files.uploadedfile.TemporaryUploadedFile.__init__", no_file)
+    for size, status in ((MAX_FORM_BYTES // 2, 200), (settings.MAX_BODY_BYTES * 4, 413)):
+        for path in ("/login", "/admin/login/"):
+            file = SimpleUploadedFile("x", b"x" * size)
+            answer = browser().post(path, {"username": "a", "password": "b", "file": file})
+            assert answer.status_code == status
+            assert "<h1>" in text_of(answer) or "<form" in text_of(answer)

@@ -1,0 +1,366 @@
+"""Transfers to whoever has an e-mail address."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from django.conf import LazySettings
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from tests.conftest import Books, Unchanged
+from tests.support.client import Answer, Api
+from tests.support.keys import new_key, new_operator, new_owner, session_of
+from tests.support.people import Person, bank, new_address, new_wallet, somebody
+from wallets.access.rights import ADMIN
+from wallets.ledger.inbox import drain
+from wallets.models import InboxEntry, User
+
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
+
+@pytest.fixture(autouse=True)
+def _with_keys_alone(settings: LazySettings) -> None:
+    settings.API_ACCESS = "key"
+
+
+def send(api: Api, source_id: str, email: object, key: str | None = None, **fields: Any) -> Answer:
+    body = {"sourceWalletId": source_id, "targetEmail": email, "amount": "1", **fields}
+    return api.post("/transfers", body, **({"Idempotency_Key": key} if key else {}))
+
+
+def test_money_goes_to_who_has_the_address_however_it_is_capitalised() -> None:
+    anna, boris = somebody("10"), somebody()
+    email = boris.user.email
+    for api in (session_of(anna.user), bank()):
+        for spelling in (email, email.upper(), email.title()):
+            answer = send(api, anna.wallet_id, spelling)
+            assert (answer.status, answer.json["target"]["walletId"]) == (201, boris.wallet_id)
+    assert (bank().balance(anna.wallet_id), bank().balance(boris.wallet_id)) == ("4.00", "6.00")
+    Books((anna.wallet_id, boris.wallet_id)).verify()
+
+
+def test_who_pays_an_address_learns_nothing_but_the_wallets_id() -> None:
+    anna, boris = somebody("10"), somebody("777")
+    answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
+    assert (answer.json["target"]["balance"], answer.json["target"]["sequence"]) == (None, None)
+    assert "777.00" not in answer.content.decode()
+
+
+def test_of_several_wallets_it_is_the_oldest_of_the_sources_currency() -> None:
+    anna, boris = somebody("10", currency="EUR"), somebody()
+    oldest = new_wallet(boris.user, currency="EUR")
+    new_wallet(boris.user, currency="EUR")
+    assert send(bank(), anna.wallet_id, boris.user.email).json["target"]["walletId"] == oldest
+
+
+def test_an_operator_is_paid_by_address_as_anybody() -> None:
+    anna, operator = somebody("10"), new_operator()
+    wallet_id = new_wallet(operator)
+    assert send(bank(), anna.wallet_id, operator.email).json["target"]["walletId"] == wallet_id
+
+
+# --- Refused ----------------------------------------------------------------------------------------
+def of_nobody() -> str:
+    return new_address()
+
+
+def with_another_currency_alone() -> str:
+    return somebody(currency="EUR").user.email
+
+
+def without_a_wallet() -> str:
+    return new_operator().email
+
+
+def of_a_closed_account() -> str:
+    return somebody(is_active=False).user.email
+
+
+def that_is_not_verified() -> str:
+    return somebody(verified_email="").user.email
+
+
+def that_was_changed_after_it_was_verified() -> str:
+    person = somebody()
+    User.objects.filter(pk=person.user.pk).update(email=(changed := new_address()))
+    return changed
+
+
+def with_a_closed_wallet_alone() -> str:
+    person = somebody()
+    assert bank().patch(f"/wallets/{person.wallet_id}", {"status": "CLOSED"}).status == 200
+    return person.user.email
+
+
+def a_name_that_is_no_address() -> str:
+    """Somebody's name may look like an address; only what is said to be one counts."""
+    person = somebody()
+    User.objects.filter(pk=person.user.pk).update(email="")
+    return person.user.username
+
+
+LEADING_NOWHERE = (
+    of_nobody,
+    that_is_not_verified,
+    that_was_changed_after_it_was_verified,
+    with_another_currency_alone,
+    with_a_closed_wallet_alone,
+    without_a_wallet,
+    of_a_closed_account,
+    a_name_that_is_no_address,
+)
+
+
+@pytest.mark.parametrize("email", LEADING_NOWHERE)
+@pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
+def test_accounts_are_not_told_apart_by_an_answer(email: Callable[[], str], later: dict[str, str]) -> None:
+    """Status, headers and bytes are those for an address that no account has, and so are the queries."""
+    anna = somebody("10")
+    same = {"X_Request_ID": "the-same", "Idempotency_Key": "k"}
+    for api in (session_of(anna.user), bank()):
+        answers, queries = [], []
+        for address in (new_address(), email()):
+            body = {"sourceWalletId": anna.wallet_id, "targetEmail": address, "amount": "1"}
+            api.post("/transfers", {**body, "targetEmail": new_address()})  # the key or session is known now
+            with CaptureQueriesContext(connection) as captured:
+                answer = api.post("/transfers", body, **same, **later)
+            rate = ("ratelimit", "ratelimit-policy")
+            answers.append(
+                (
+                    answer.status,
+                    [item for item in answer.headers.items() if item[0] not in rate],
+                    answer.content,
+                )
+            )
+            queries.append([query["sql"].replace(address, "…") for query in captured])
+        assert answers[0] == answers[1]
+        assert answers[0][0] == 404
+        assert len(queries[0]) == len(queries[1]) > 0
+
+
+@pytest.mark.parametrize("email", LEADING_NOWHERE)
+def test_an_address_that_leads_nowhere_is_no_wallet_and_the_key_stays_free(
+    email: Callable[[], str], unchanged: Unchanged
+) -> None:
+    anna, address = somebody("10"), email()
+    wallets = [
+        str(id)
+        for user in User.objects.by_email(address)
+        for id in user.wallet_set.values_list("id", flat=True)
+    ]
+    for api in (session_of(anna.user), bank()):
+        with unchanged(anna.wallet_id, *wallets):
+            answer = send(api, anna.wallet_id, address, key="k")
+            assert (answer.status, answer.code) == (404, "wallet_not_found")
+    assert send(bank(), anna.wallet_id, somebody().user.email, key="k").status == 201
+
+
+def test_nobody_is_found_from_a_wallet_that_is_not_ones_own(unchanged: Unchanged) -> None:
+    anna, boris, carla = somebody("10"), somebody("10"), somebody()
+    restricted = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
+    with unchanged(anna.wallet_id, boris.wallet_id, carla.wallet_id):
+        for api in (session_of(anna.user), restricted):
+            known = send(api, boris.wallet_id, carla.user.email)
+            unknown = send(api, boris.wallet_id, new_address())
+            to_oneself = send(api, boris.wallet_id, boris.user.email)
+            for answer in (known, unknown, to_oneself):
+                assert (answer.status, answer.code) == (404, "wallet_not_found")
+            assert known.json["detail"] == unknown.json["detail"] == to_oneself.json["detail"]
+            assert send(api, str(uuid4()), carla.user.email).code == "wallet_not_found"
+
+
+@pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
+def test_nobody_pays_the_wallet_that_the_money_comes_from(
+    later: dict[str, str], unchanged: Unchanged
+) -> None:
+    anna = somebody("10")
+    body = {"sourceWalletId": anna.wallet_id, "targetEmail": anna.user.email.upper(), "amount": "1"}
+    for api in (session_of(anna.user), bank()):
+        with unchanged(anna.wallet_id):
+            answer = api.post("/transfers", body, Idempotency_Key="k", **later)
+            assert (answer.status, answer.code) == (400, "validation_error")
+            assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [
+                ("targetEmail", "same_wallet")
+            ]
+
+
+def test_from_the_second_wallet_ones_own_address_is_the_first() -> None:
+    anna = somebody()
+    second = new_wallet(anna.user, "10")
+    answer = send(session_of(anna.user), second, anna.user.email)
+    assert (answer.status, answer.json["target"]["walletId"]) == (201, anna.wallet_id)
+    Books((anna.wallet_id, second)).verify()
+
+
+def test_one_target_is_named_and_not_two(unchanged: Unchanged) -> None:
+    anna, boris = somebody("10"), somebody()
+    with unchanged(anna.wallet_id, boris.wallet_id):
+        for fields in (
+            {},
+            {"targetEmail": None},
+            {"targetWalletId": None, "targetEmail": None},
+            {"targetWalletId": boris.wallet_id, "targetEmail": boris.user.email},
+            {"targetWalletId": anna.wallet_id, "targetEmail": boris.user.email},
+        ):
+            answer = bank().post("/transfers", {"sourceWalletId": anna.wallet_id, "amount": "1", **fields})
+            assert (answer.status, answer.code) == (400, "validation_error")
+            assert answer.json["errors"][0]["code"] in ("required", "same_wallet")
+    given = {"targetWalletId": boris.wallet_id, "targetEmail": None}
+    answer = bank().post("/transfers", {"sourceWalletId": anna.wallet_id, "amount": "1", **given})
+    assert answer.status == 201
+
+
+@pytest.mark.parametrize(
+    "email",
+    [
+        "",
+        "anna",
+        "%",
+        "annaſ@example.com",
+        "anna@example.com\n",
+        "an\0na@example.com",
+        "\ud800",
+        5,
+    ]
+    + [["anna@example.com"], "a" * 10_000 + "@example.com", '"\x01"@example.com'],
+)
+def test_what_is_no_address_is_refused_as_such(email: object, unchanged: Unchanged) -> None:
+    anna = somebody("10")
+    with unchanged(anna.wallet_id):
+        answer = send(bank(), anna.wallet_id, email)
+    assert (answer.status, answer.code) == (400, "validation_error")
+    assert [error["field"] for error in answer.json["errors"]] == ["targetEmail"]
+
+
+def test_a_pattern_finds_nobody(unchanged: Unchanged) -> None:
+    anna, boris = somebody("10"), somebody()
+    with unchanged(anna.wallet_id, boris.wallet_id):
+        for email in (
+            "%@example.com",
+            boris.user.email.replace("-", "_"),
+            boris.user.email.replace("person", "%"),
+        ):
+            assert send(bank(), anna.wallet_id, email).code == "wallet_not_found"
+
+
+def test_a_bulk_names_wallets_alone(unchanged: Unchanged) -> None:
+    anna, boris = somebody("10"), somebody()
+    with unchanged(anna.wallet_id, boris.wallet_id):
+        answer = bank().bulk(
+            {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
+        )
+    assert answer.code == "validation_error"
+
+
+def test_a_rule_refuses_as_by_id(unmoved: Unchanged) -> None:
+    anna, boris = somebody(), somebody()
+    with unmoved(anna.wallet_id, boris.wallet_id):
+        answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
+    assert (answer.status, answer.code) == (409, "insufficient_funds")
+    assert answer.json["operationId"] == bank().history(anna.wallet_id)[0]["id"]
+
+
+# --- Repeats ----------------------------------------------------------------------------------------
+def repeats(person: Person) -> list[Any]:
+    """Ways to write the one request."""
+    return [person.user.email, person.user.email.upper()]
+
+
+def test_a_repeat_moves_nothing_and_is_answered_as_the_first_time(unchanged: Unchanged) -> None:
+    anna, boris = somebody("10"), somebody()
+    api = session_of(anna.user)
+    first = send(api, anna.wallet_id, boris.user.email, key="rent")
+    new_wallet(boris.user)  # a later wallet is not in the way
+    with unchanged(anna.wallet_id, boris.wallet_id):
+        for spelling in repeats(boris):
+            again = send(api, anna.wallet_id, spelling, key="rent")
+            assert (again.status, again.content) == (201, first.content)
+            assert again.headers["idempotent-replayed"] == "true"
+        # The address stands for the wallet: so does its id.
+        assert api.transfer(anna.wallet_id, boris.wallet_id, 1, key="rent").content == first.content
+
+
+def test_the_key_for_another_address_is_refused(unchanged: Unchanged) -> None:
+    anna, boris, carla = somebody("10"), somebody(), somebody()
+    api = session_of(anna.user)
+    assert send(api, anna.wallet_id, boris.user.email, key="rent").status == 201
+    with unchanged(anna.wallet_id, boris.wallet_id, carla.wallet_id):
+        assert send(api, anna.wallet_id, carla.user.email, key="rent").code == "idempotency_key_reused"
+
+
+def test_what_is_accepted_for_later_reaches_the_address() -> None:
+    anna, boris = somebody("10"), somebody()
+    body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
+    accepted = session_of(anna.user).post("/transfers", body, Prefer="respond-async")
+    assert (accepted.status, InboxEntry.objects.filter(id=accepted.json["id"]).count()) == (202, 1)
+    while drain(500):
+        pass
+    assert bank().balance(boris.wallet_id) == "1.00"
+
+
+def test_a_key_that_reads_alone_learns_nothing_of_who_has_an_address(unchanged: Unchanged) -> None:
+    anna, boris = somebody("10"), somebody()
+    reader = Api(key=new_key("wallets:read", owner=new_owner()))
+    with unchanged(anna.wallet_id, boris.wallet_id):
+        for email in (boris.user.email, new_address()):
+            assert send(reader, anna.wallet_id, email).code == "forbidden"
+
+
+# --- Repeats ----------------------------------------------------------------------------------------
+def test_a_repeat_is_answered_as_the_first_whatever_has_become_of_the_address() -> None:
+    anna, boris = somebody("10"), somebody()
+    email = boris.user.email
+    first = send(bank(), anna.wallet_id, email, key="rent")
+    changes: list[dict[str, Any]] = [
+        {"is_active": False},
+        {"email": new_address(), "is_active": True},
+        {"email": ""},
+    ]
+    for change in changes:
+        User.objects.filter(pk=boris.user.pk).update(**change)
+        again = send(bank(), anna.wallet_id, email, key="rent")
+        assert (again.json, again.headers["idempotent-replayed"]) == (first.json, "true")
+        assert send(bank(), anna.wallet_id, email, key="other").code == "wallet_not_found"
+    assert bank().balance(anna.wallet_id) == "9.00"
+
+
+def test_money_goes_to_a_wallet_that_is_open_and_a_repeat_to_that_of_the_first() -> None:
+    anna, boris = somebody("10"), somebody()
+    first = send(bank(), anna.wallet_id, boris.user.email, key="rent")
+    assert bank().withdraw(boris.wallet_id, "1").status == 201
+    assert bank().patch(f"/wallets/{boris.wallet_id}", {"status": "CLOSED"}).status == 200
+    second = new_wallet(boris.user, currency=first.json["currency"])
+    assert send(bank(), anna.wallet_id, boris.user.email).json["target"]["walletId"] == second
+    assert send(bank(), anna.wallet_id, boris.user.email, key="rent").json == first.json
+
+
+def test_a_key_that_was_used_for_another_address_is_refused(unmoved: Unchanged) -> None:
+    anna, boris, clara = somebody("10"), somebody(), somebody()
+    assert send(bank(), anna.wallet_id, boris.user.email, key="rent").status == 201
+    with unmoved(anna.wallet_id, boris.wallet_id, clara.wallet_id):
+        assert send(bank(), anna.wallet_id, clara.user.email, key="rent").code == "idempotency_key_reused"
+
+
+def test_a_repeat_of_what_was_accepted_for_later_goes_where_the_first_will_go() -> None:
+    anna, boris = somebody("10"), somebody()
+    later = {"Prefer": "respond-async", "Idempotency-Key": "rent"}
+    body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
+    first = bank().post("/transfers", body, **later)
+    User.objects.filter(pk=boris.user.pk).update(is_active=False)
+    again = bank().post("/transfers", body, **later)
+    assert (first.status, again.status, again.json) == (202, 202, first.json)
+    while drain(500):
+        pass
+    assert bank().balance(boris.wallet_id) == "1.00"
+
+
+def test_a_stranger_does_not_learn_which_keys_were_used() -> None:
+    anna, boris, clara = somebody("10"), somebody(), somebody()
+    send(bank(), anna.wallet_id, boris.user.email, key="rent")
+    found = [
+        send(session_of(clara.user), anna.wallet_id, boris.user.email, key=key).json["detail"]
+        for key in ("rent", "other")
+    ]
+    assert found[0] == found[1]

@@ -1,0 +1,168 @@
+"""Clients that go on asking while something breaks, and the journal of what they were told."""
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Self
+from uuid import uuid4
+
+from tests.support.client import Answer
+from tests.support.histories.journal import PATIENCE, Connection, NoAnswer, NotReached, Request
+
+# --- What they ask ----------------------------------------------------------------------------------
+Choose = Callable[[random.Random], Request]
+
+
+def deposit(wallet_id: str, amount: str) -> Request:
+    return operation(wallet_id, "DEPOSIT", amount)
+
+
+def operation(wallet_id: str, kind: str, amount: str) -> Request:
+    body = {"operationType": kind, "amount": amount}
+    return Request("POST", f"/wallets/{wallet_id}/operation", body, str(uuid4()), wallet_id)
+
+
+def reading(wallet_id: str) -> Request:
+    return Request("GET", f"/wallets/{wallet_id}", wallet_id=wallet_id)
+
+
+def opening() -> Request:
+    return Request("POST", "/wallets", {"id": str(uuid4())})
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Half of it on one hot wallet, the rest spread over cold ones: operations, reads and `others` in 100."""
+
+    hot: str
+    cold: Sequence[str]
+    others: int = 6
+
+    def __call__(self, dice: random.Random) -> Request:
+        wallet_id = self.hot if dice.random() < 0.5 else dice.choice(self.cold)
+        if (number := dice.randrange(100)) < self.others:
+            return self._other(dice, wallet_id)
+        if number < 70:
+            kind = "DEPOSIT" if dice.random() < 0.6 else "WITHDRAW"
+            return operation(wallet_id, kind, f"{dice.randint(1, 100_000) / 100:.2f}")
+        return reading(wallet_id)
+
+    def _other(self, dice: random.Random, wallet_id: str) -> Request:
+        match dice.randrange(4):
+            case 0:
+                return Request("GET", f"/wallets/{wallet_id}/operations?limit=5")
+            case 1:
+                return Request("GET", "/wallets?limit=5")
+            case 2:
+                return Request("PATCH", f"/wallets/{wallet_id}", {"label": f"label {dice.random()}"})
+            case _:
+                return opening()
+
+
+# --- What they were told ----------------------------------------------------------------------------
+CARRIED_OUT = (200, 201, 409)
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request and its end; without an answer, `lost` says why."""
+
+    request: Request
+    sent_at: float
+    answer: Answer | None = None
+    lost: NoAnswer | NotReached | None = None
+    ended_at: float = float("inf")
+
+    @property
+    def outcome(self) -> int | str:
+        return self.answer.status if self.answer else type(self.lost).__name__
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_at - self.sent_at
+
+    @property
+    def is_operation(self) -> bool:
+        return self.request.key is not None
+
+    @property
+    def is_read(self) -> bool:
+        """Of a wallet: what group read does."""
+        return bool(self.request.wallet_id) and not self.is_operation
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the client knows what has become of its operation."""
+        return self.answer is not None and self.answer.status in (201, 409)
+
+
+def ask(connection: Connection, request: Request) -> Asked:
+    asked = Asked(request, time.monotonic())
+    try:
+        asked.answer = connection.ask(request)
+    except (NoAnswer, NotReached) as error:
+        asked.lost = error
+    asked.ended_at = time.monotonic()
+    return asked
+
+
+@dataclass
+class Load:
+    """`clients` that ask for `rate` requests a second together, each waiting for its answer."""
+
+    address: tuple[str, int]
+    choose: Choose
+    rate: float = 500
+    clients: int = 40
+
+    def __enter__(self) -> Self:
+        self._stopped = threading.Event()
+        self._journals: list[list[Asked]] = [[] for _ in range(self.clients)]
+        self._threads = [
+            threading.Thread(target=self._ask, args=(random.Random(seed), journal))  # noqa: S311
+            for seed, journal in enumerate(self._journals)
+        ]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, dice: random.Random, journal: list[Asked]) -> None:
+        interval = self.clients / self.rate
+        connection = Connection(self.address)
+        due = time.monotonic() + dice.random() * interval
+        while not self._stopped.wait(max(0, due - time.monotonic())):
+            journal.append(ask(connection, self.choose(dice)))
+            pause = 0.5 if isinstance(journal[-1].lost, NotReached) else interval
+            due = max(time.monotonic(), due + pause)
+        connection.close()
+
+    @property
+    def journal(self) -> list[Asked]:
+        return [asked for journal in self._journals for asked in journal]
+
+    def wait_for(self, rounds: int = 4) -> None:
+        """Return when so many requests of every client, sent from now on, have been carried out."""
+        since = time.monotonic()
+        while not all(_carried_out(journal, since) >= rounds for journal in self._journals):
+            assert time.monotonic() < since + PATIENCE, f"not all go on: {self.outcomes(since)}"
+            time.sleep(0.02)
+
+    def outcomes(self, since: float = 0) -> Counter[int | str]:
+        return Counter(asked.outcome for asked in self.journal if asked.sent_at >= since)
+
+    def expect_only(self, *outcomes: int | str) -> None:
+        """These at most; without any: every request was carried out, or refused by a rule."""
+        others = [asked for asked in self.journal if asked.outcome not in (outcomes or CARRIED_OUT)]
+        assert not others, f"{self.outcomes()}: {others[:3]}"
+
+
+def _carried_out(journal: Sequence[Asked], since: float) -> int:
+    return sum(asked.sent_at >= since and asked.outcome in CARRIED_OUT for asked in list(journal))

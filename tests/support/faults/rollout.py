@@ -1,0 +1,111 @@
+"""What Kubernetes does with a Deployment and its Service, as far as requests can notice.
+
+A Service leads each new connection to one of its pods, where it stays. A pod that has to go leaves the
+Service a moment after that was decided, and gets its SIGTERM when preStop is over.
+"""
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Self
+
+from tests.faults.conftest import House
+from tests.support.faults.clients import Load, Mix
+from tests.support.faults.database import Database
+
+Address = tuple[str, int]
+
+NOTICE = 2.0  # seconds until the nodes know that a pod leaves: a worker alone goes on accepting for less
+PRE_STOP = 3.0  # longer, as it is in deploy/kubernetes/base/web.yaml
+
+
+class Balancer:
+    """A Service: listens on a port of its own for as long as the block lasts, and leads to `endpoints`."""
+
+    def __init__(self) -> None:
+        self.endpoints: list[Address] = []
+        self.led = Counter[Address]()  # how many connections, to whom
+
+    def __enter__(self) -> Self:
+        self._loop = asyncio.new_event_loop()
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._lead, "127.0.0.1", 0))
+        self.address: Address = self._server.sockets[0].getsockname()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _close(self) -> None:
+        self._server.close()
+        connections = asyncio.all_tasks() - {asyncio.current_task()}
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+    async def _lead(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        pod = random.choice(self.endpoints)  # noqa: S311
+        self.led[pod] += 1
+        with suppress(OSError):  # nobody listens there any more: the client is hung up on
+            server, to_server = await asyncio.open_connection(*pod)
+            await asyncio.gather(_carry(client, to_server), _carry(server, to_client))
+        to_client.close()
+
+
+async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    try:
+        while said := await source.read(65_536):
+            target.write(said)
+            await target.drain()
+    finally:
+        target.close()
+
+
+class Deployment:
+    """Two pods behind a Service, each a whole service of its own."""
+
+    def __init__(self, database: Database, balancer: Balancer) -> None:
+        self._database = database
+        self._balancer = balancer
+        self.pods: list[House] = []
+
+    def __enter__(self) -> Self:
+        for _ in range(2):
+            self._add()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pod in self.pods:
+            pod.stop()
+            self._database.services -= 1
+
+    @contextmanager
+    def under_load(self) -> Iterator[Load]:
+        hot, *cold = wallets = self.pods[0].open(21)
+        with self.pods[0].serving(Mix(hot, cold), wallets, at=self._balancer.address) as load:
+            yield load
+
+    def replace(self, old: House) -> None:
+        """maxSurge 1, maxUnavailable 0: the new pod is ready before the old one hears of its end."""
+        self._add()
+        time.sleep(NOTICE)
+        self._balancer.endpoints.remove(old.address)
+        time.sleep(PRE_STOP - NOTICE)
+        self.pods.remove(old)
+        old.end()
+        self._database.services -= 1
+
+    def _add(self) -> None:
+        pod = House(self._database)
+        self.pods.append(pod)
+        self._database.services += 1
+        pod.start()
+        self._balancer.endpoints.append(pod.address)

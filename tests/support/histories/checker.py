@@ -1,0 +1,370 @@
+"""Decides whether what clients were told can be true, given what is committed.
+
+The ledger's order is the witness. Does each step of each wallet follow from what was before (replay.py,
+verdicts.py)? Is what was answered there, once and as it was answered, and nothing else (matching.py)? Does
+the order respect real time: who was answered before another asked stands before it, and reads show what was
+current meanwhile (reads.py)?
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import pairwise
+
+from tests.support.histories import bodies
+from tests.support.histories.asked import Command, Fate, Form, Reader, form_of
+from tests.support.histories.findings import Findings, Rule, Violation
+from tests.support.histories.journal import NEVER, Call, History
+from tests.support.histories.ledger import Change, Ledger, Operation
+from tests.support.histories.matching import (
+    Bulk,
+    Group,
+    SharedKey,
+    bulks_of,
+    groups_of,
+    is_alike,
+    match,
+    shared_keys_of,
+)
+from tests.support.histories.reads import CLOCKS, Impossible, Reads
+from tests.support.histories.replay import Replay
+from tests.support.histories.rules import fits
+from tests.support.histories.verdicts import Verdicts
+
+
+def check(history: History, ledger: Ledger) -> list[Violation]:
+    """All that is wrong; nothing where there is an order in which everything is as it was answered."""
+    return _Check(history, ledger).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What happened to a wallet, or was seen of it, between two moments.
+
+    What was written stands at one position; what was read was so at one from `first` to `last`.
+    """
+
+    began: float
+    ended: float
+    first: int
+    last: int
+    is_read: bool
+    source: object
+
+
+class _Check:
+    def __init__(self, history: History, ledger: Ledger) -> None:
+        self.history = history
+        self.findings = Findings()
+        self.replay = Replay(ledger, self.findings)
+        self.reads = Reads(history, self.replay, {row.id: row for row in ledger.inbox})
+        self.ledger = ledger
+        self.facts: dict[str, list[Fact]] = defaultdict(list)  # by wallet
+        self.acceptances: dict[str, list[Fact]] = defaultdict(list)
+        self.exists_since: dict[
+            str, float
+        ] = {}  # somebody was told so: by the id of a wallet, operation, hold
+        self.done_since: dict[str, float] = {}
+        self.began: dict[str, float] = {}  # not before that was the operation carried out
+        self.wallets_of_id = _wallets_of_id(ledger)
+        self.shared_keys: dict[str, SharedKey] = {}
+
+    def run(self) -> list[Violation]:
+        if any(len(wallets) > 1 for wallets in self.wallets_of_id.values()):
+            return self._duplicate_ids()  # all else takes an id for one operation
+        reader = Reader({hold.id: hold for hold in self.ledger.holds}, self.replay.operations)
+        groups = groups_of(command for call in self.history for command in reader.commands(call))
+        match(groups, self.ledger, self.findings)
+        bulks = bulks_of(groups)
+        self.shared_keys = shared_keys_of(bulks)
+        self._expect_openings()
+        self._expect_one_bulk_of_each_key()
+        for group in groups:
+            self._expect_as_answered(group)
+            self._note(group)
+        for call, bulk in bulks:
+            self._expect_whole(call, bulk)
+        self._expect_changes()
+        Verdicts(self.replay, dict(_decided_together(bulks)), self.findings).judge()
+        for call in self.history:
+            self._expect_possible(call)
+        for group in groups:
+            for command in group.commands:
+                self._expect_right_refusal(group, command)
+        self._expect_order()
+        return self.findings
+
+    # --- As it was answered -------------------------------------------------------------------------
+    def _expect_as_answered(self, group: Group) -> None:
+        settled, row = group.settled, group.row
+        if row is None:
+            if settled:
+                wallet_id = settled[0].form.wallet_id if settled[0].form else ""
+                self.findings.add("lost", wallet_id, "it was answered and is not there", *settled)
+            return
+        if group.is_refused:
+            self.findings.add("refused, but applied", row.wallet_id, "", *group.commands, row)
+        alike = [command for command in group.commands if command.form == form_of(row)]
+        if not alike or any(command.form != form_of(row) for command in settled):
+            self.findings.add(
+                "not as answered", row.wallet_id, "it was asked for otherwise", *group.commands, row
+            )
+        if not settled:
+            return
+        counterpart = self.replay.counterparts.get(row.id)
+        if different := list(bodies.answer(settled[0], row, counterpart)):
+            self.findings.add("not as answered", row.wallet_id, "; ".join(different), settled[0], row)
+        for first, again in pairwise(settled):
+            if first.told.comparable != again.told.comparable:
+                self.findings.add("another answer", row.wallet_id, "to a repeat", first, again)
+        if sum(not command.told.is_replay for command in settled) > 1:
+            self.findings.add("another answer", row.wallet_id, "as if it were new, twice", *settled)
+
+    def _expect_whole(self, call: Call, bulk: Bulk) -> None:
+        rows = [group.row for _, group in bulk]
+        shared = self.shared_keys.get(call.request.key or "")
+        if bulk[0][0].is_atomic and (shared is None or shared.is_first(call)) and not _is_whole(rows):
+            done = sum(row is not None and row.is_completed for row in rows)
+            self.findings.add("half a bulk", "", f"{done} of {len(rows)} were carried out", call)
+        last: dict[str, int] = {}
+        for command, group in bulk:
+            if group.row is None or command.told.is_replay or command.told.fate is not Fate.SETTLED:
+                continue
+            position = self.replay.positions.get(group.row.id, 0)
+            if position and position < last.get(group.row.wallet_id, 0):
+                self.findings.add("order", group.row.wallet_id, "of a bulk", command, group.row)
+            last[group.row.wallet_id] = position
+
+    def _duplicate_ids(self) -> Findings:
+        found = Findings()
+        for id, wallets in self.wallets_of_id.items():
+            if len(wallets) > 1:
+                rows = [row for row in (*self.ledger.operations, *self.ledger.inbox) if row.id == id]
+                found.add("id of two operations", wallets[0], id, *rows)
+        return found
+
+    def _expect_one_bulk_of_each_key(self) -> None:
+        for key, shared in self.shared_keys.items():
+            calls = shared.carried_out
+            if not all(is_alike(calls[0], call) for call in calls):
+                self.findings.add("key of two bulks", "", key, *calls)
+
+    # --- What it says of order ----------------------------------------------------------------------
+    def _note(self, group: Group) -> None:
+        row = group.row
+        if row is None or group.is_refused:
+            return
+        self.exists_since[row.id] = group.accepted
+        self.began[row.id] = group.began
+        sides = [row]
+        if row.is_completed and (counterpart := self.replay.counterparts.get(row.id)):
+            sides.append(counterpart)
+        for side in sides:
+            self.done_since[side.id] = group.ended
+            position = self.replay.positions.get(side.id)
+            if position is not None:  # else it is still in the inbox
+                fact = Fact(group.began, group.ended, position, position, False, row)
+                self.facts[side.wallet_id].append(fact)
+                if row.accepted_at is not None:
+                    fact = Fact(group.began, group.accepted, position, position, False, row)
+                    self.acceptances[side.wallet_id].append(fact)
+
+    def _expect_order(self) -> None:
+        for wallet_id, facts in self.facts.items():
+            self._expect_real_time(wallet_id, facts, "order")
+        for wallet_id, facts in self.acceptances.items():
+            self._expect_real_time(wallet_id, facts, "order of acceptance")
+        for story in self.replay.stories.values():
+            rows = [event for event in story.events if isinstance(event, Operation) and event.accepted_at]
+            for earlier, later in pairwise(rows):
+                assert earlier.accepted_at
+                assert later.accepted_at
+                if earlier.accepted_at > later.accepted_at:
+                    self.findings.add(
+                        "order of acceptance", story.wallet.id, "the later first", earlier, later
+                    )
+
+    def _expect_real_time(self, wallet_id: str, facts: Sequence[Fact], rule: Rule) -> None:
+        """Go through the moments: whoever begins comes after all that somebody knows by then."""
+        begins = [(fact.began, False, number) for number, fact in enumerate(facts)]
+        ends = [(fact.ended, True, number) for number, fact in enumerate(facts) if fact.ended < NEVER]
+        known, by = -1, None
+        for _, is_end, number in sorted(begins + ends):
+            fact = facts[number]
+            if is_end and fact.first > known:
+                known, by = fact.first, fact
+            elif not is_end and fact.is_read and fact.last < known:
+                detail = f"position {known} was known before, it shows {fact.last}"
+                self.findings.add("stale read", wallet_id, detail, fact.source, by and by.source)
+            elif not is_end and not fact.is_read and fact.first <= known:
+                detail = f"position {known} was known before it was asked for, it stands at {fact.first}"
+                self.findings.add(rule, wallet_id, detail, fact.source, by and by.source)
+
+    # --- Wallets ------------------------------------------------------------------------------------
+    def _expect_openings(self) -> None:
+        for call in self.history:
+            if call.request.method != "POST" or call.request.path != "/wallets":
+                continue
+            body = call.request.body or {}
+            story = self.replay.stories.get(body["id"])
+            if call.outcome == 201:
+                self.exists_since[body["id"]] = min(call.ended, self.exists_since.get(body["id"], NEVER))
+            if story is None:
+                if call.outcome == 201:
+                    self.findings.add("lost", body["id"], "the wallet was opened and is not there", call)
+                continue
+            maximum = body.get("maxBalance")
+            asked = (
+                body.get("currency", "RUB"),
+                Decimal(body.get("overdraftLimit", 0)),
+                maximum and Decimal(maximum),
+            )
+            wallet = story.wallet
+            if (wallet.currency, wallet.overdraft_limit, wallet.max_balance) != asked:
+                self.findings.add("not as answered", wallet.id, "it was asked for otherwise", call, wallet)
+
+    def _expect_changes(self) -> None:
+        """Changes are found again by their labels, which differ."""
+        changes = {
+            change.changes["label"][1]: change
+            for change in self.ledger.changes
+            if change.type == "CHANGED" and "label" in change.changes
+        }
+        for call in self.history:
+            if call.request.method != "PATCH":
+                continue
+            body = call.request.body or {}
+            change = changes.pop(body["label"], None)
+            if change is None:
+                if call.outcome == 200:
+                    self.findings.add("lost", _named(call), "the change is not there", call)
+                continue
+            if not call.may_have_happened and call.outcome != 200:
+                self.findings.add("refused, but applied", change.wallet_id, "", call, change)
+            self._expect_change(call, change)
+        for change in changes.values():
+            self.findings.add("nobody asked", change.wallet_id, "no request is like it", change)
+
+    def _expect_change(self, call: Call, change: Change) -> None:
+        position = self.replay.positions[change.id]
+        status = (call.request.body or {}).get("status")
+        after = self.replay.stories[change.wallet_id].states[position]
+        if change.wallet_id != _named(call) or status not in (None, after.status):
+            self.findings.add("not as answered", change.wallet_id, "it was asked for otherwise", call, change)
+        self.facts[change.wallet_id].append(Fact(call.began, call.ended, position, position, False, change))
+
+    # --- Answers that leave no trace ----------------------------------------------------------------
+    def _expect_possible(self, call: Call) -> None:
+        """Of a read, and of any answer that the service never gives."""
+        if call.answer is None or call.outcome in (429, 503):
+            return
+        if call.answer.status >= 500:
+            self.findings.add("server error", _named(call), "nobody is to see that", call)
+        elif call.outcome == 200 and call.request.method in ("GET", "PATCH"):
+            self._see(call)
+        elif call.request.method == "GET":
+            self._expect_unknown(call)
+
+    def _see(self, call: Call) -> None:
+        assert call.answer
+        try:
+            is_change = call.request.method == "PATCH"
+            seen = self.reads.wallet(call, call.answer.json) if is_change else self.reads.seen(call)
+        except Impossible as error:
+            self.findings.add("impossible read", _named(call), str(error), call)
+        else:
+            if seen is not None:
+                fact = Fact(call.began, call.ended, seen.first, seen.last, True, call)
+                self.facts[seen.wallet_id].append(fact)
+
+    def _expect_unknown(self, call: Call) -> None:
+        """What is asked for was not there yet."""
+        if call.outcome != 404:
+            self.findings.add("wrong refusal", _named(call), "of a read", call)
+        elif self.exists_since.get(_named(call), NEVER) < call.began:
+            self.findings.add("stale read", _named(call), "it was known to be there", call)
+
+    def _expect_right_refusal(self, group: Group, command: Command) -> None:
+        if command.told.fate is Fate.REFUSED and command.told.status and not self._is_right(group, command):
+            wallet_id = command.form.wallet_id if command.form else ""
+            self.findings.add("wrong refusal", wallet_id, str(command.told.body.get("code")), command)
+
+    def _is_right(self, group: Group, command: Command) -> bool:
+        form, began = command.form, command.call.began
+        match command.told.body["code"]:
+            case "too_many_requests":
+                return True
+            case "hold_not_found" | "operation_not_found":
+                return self.done_since.get(_named(command.call), NEVER) >= began
+            case "wallet_not_found" if form:
+                wallets = [id for id in (form.wallet_id, form.counterparty_id) if id]
+                return any(self.exists_since.get(id, NEVER) >= began for id in wallets)
+            case "idempotency_key_reused":
+                return self._is_reused(group, command)
+            case "validation_error" if form:
+                return not self._fits(command) or (
+                    form.expires_at is not None
+                    and form.expires_at <= self.history.moment(command.call.ended) + CLOCKS
+                )
+        return False
+
+    def _is_reused(self, group: Group, command: Command) -> bool:
+        """Whether its id names another wallet's operation, or its key stands for another request."""
+        if self._is_used_elsewhere(command):
+            return True
+        shared = self.shared_keys.get(command.call.request.key or "")
+        if shared and command.call.outcome == 422:
+            others = [call for call, _ in shared.bulks if not is_alike(call, command.call)]
+            return any(map(shared.may_be_first, others))
+        is_another = group.row is not None and form_of(group.row) != command.form
+        return is_another and group.began <= command.call.ended
+
+    def _is_used_elsewhere(self, command: Command) -> bool:
+        id = command.key or ""
+        wallets = self.wallets_of_id.get(id)
+        is_elsewhere = wallets and command.form and command.form.wallet_id not in wallets
+        return bool(is_elsewhere) and self.began.get(id, NEVER) <= command.call.ended
+
+    def _fits(self, command: Command) -> bool:
+        """Whether its amount has no more digits than the currency."""
+        form = command.form
+        story = self.replay.stories.get(form.wallet_id) if form else None
+        if story is None or form is None or form.amount is None:
+            return True
+        return fits(form.amount, story.wallet.currency)
+
+
+def _wallets_of_id(ledger: Ledger) -> dict[str, list[str]]:
+    """Of each id, the wallets of the operations that have it: to be one."""
+    wallets = defaultdict(list)
+    for row in (*ledger.operations, *ledger.inbox):
+        wallets[row.id].append(row.wallet_id)
+    return dict(wallets)
+
+
+def _is_refused_at_once(row: Operation) -> bool:
+    return row.status == "REJECTED" and row.accepted_at is None
+
+
+def _named(call: Call) -> str:
+    """The wallet, operation or hold that the address names."""
+    return (*call.request.path.split("?")[0].split("/"), "")[2]
+
+
+def _is_whole(rows: Sequence[Operation | None]) -> bool:
+    """All were carried out, or none and the first refusal is recorded. Accepted, all were or none."""
+    there = [row for row in rows if row is not None]
+    if any(row.accepted_at for row in there):
+        return len(there) == len(rows)
+    done = [row for row in there if row.is_completed]
+    return len(done) == len(rows) or (not done and len(there) <= 1)
+
+
+def _decided_together(bulks: Sequence[tuple[Call, Bulk]]) -> Iterator[tuple[str, list[Form]]]:
+    """Of each operation that was refused with others: its id, and what came before it among them."""
+    for _, bulk in bulks:
+        for number, (command, group) in enumerate(bulk):
+            row = group.row
+            if command.is_atomic and row and command.form == form_of(row) and _is_refused_at_once(row):
+                yield row.id, [other.form for other, _ in bulk[:number] if other.form]

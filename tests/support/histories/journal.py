@@ -1,0 +1,165 @@
+"""What clients asked and what they were told, each with its times."""
+
+import json
+import select
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from tests.support.client import Answer
+
+PATIENCE = 60.0  # seconds for one answer: far more than any deadline of the service
+NEVER = float("inf")
+
+
+class NotReached(Exception):
+    """There was no connection: nothing was sent."""
+
+
+class NoAnswer(Exception):
+    """The request was sent, and the connection ended without an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    key: str | None = None
+    wallet_id: str = ""  # of an operation, or of a wallet that is read: what group commit and group read do
+    is_for_later: bool = False
+
+    def encode(self) -> bytes:
+        content = b"" if self.body is None else json.dumps(self.body).encode()
+        head = f"{self.method} /api/v1{self.path} HTTP/1.1\r\nHost: localhost\r\n"
+        if self.body is not None:
+            head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
+        if self.key is not None:
+            head += f"Idempotency-Key: {self.key}\r\n"
+        if self.is_for_later:
+            head += "Prefer: respond-async\r\n"
+        return f"{head}\r\n".encode() + content
+
+    def __str__(self) -> str:
+        body = "" if self.body is None else f" {json.dumps(self.body)}"
+        key = "" if self.key is None else f" key={self.key}"
+        return f"{self.method} {self.path}{body}{key}{' respond-async' if self.is_for_later else ''}"
+
+
+class Connection:
+    """Keep-alive as a careful client does it: opened again where the server has hung up between requests."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._socket: socket.socket | None = None
+
+    def ask(self, request: Request, patience: float = PATIENCE) -> Answer:
+        """Raises NotReached or NoAnswer."""
+        connected = self._connected()
+        try:
+            connected.settimeout(patience)
+            connected.sendall(request.encode())
+            answer = _receive(connected)
+        except OSError as error:
+            self.close()
+            raise NoAnswer(repr(error)) from error
+        if answer.headers.get("connection") == "close":
+            self.close()
+        return answer
+
+    def close(self) -> None:
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._socket and select.select([self._socket], [], [], 0)[0]:
+            self.close()  # nothing was asked, so this is the end of the connection
+        if self._socket is None:
+            try:
+                self._socket = socket.create_connection(self._address, timeout=PATIENCE)
+            except OSError as error:
+                raise NotReached(repr(error)) from error
+        return self._socket
+
+
+def _receive(connected: socket.socket) -> Answer:
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += _some(connected)
+    head, _, content = received.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    while len(content) < int(headers["content-length"]):
+        content += _some(connected)
+    return Answer(int(first.split()[1]), headers, content)
+
+
+def _some(connected: socket.socket) -> bytes:
+    received = connected.recv(65_536)
+    if not received:
+        raise ConnectionResetError("the server hung up")
+    return received
+
+
+@dataclass(slots=True)
+class Call:
+    """One request and its end; without an answer, `lost` says why."""
+
+    client: int
+    request: Request
+    began: float
+    ended: float = NEVER  # when the answer was there: without one, what was asked may happen at any time
+    answer: Answer | None = None
+    lost: NoAnswer | NotReached | None = None
+
+    @property
+    def outcome(self) -> int | str:
+        return self.answer.status if self.answer else type(self.lost).__name__
+
+    @property
+    def may_have_happened(self) -> bool:
+        """Whether the client cannot know. What did not even get a connection was not sent."""
+        if self.answer is None:
+            return not isinstance(self.lost, NotReached)
+        return self.answer.status >= 500
+
+    @property
+    def is_replay(self) -> bool:
+        return self.answer is not None and self.answer.headers.get("idempotent-replayed") == "true"
+
+    def __str__(self) -> str:
+        told = self.answer.content.decode() if self.answer else str(self.lost)
+        return (
+            f"client {self.client}, {self.began:.6f} to {self.ended:.6f}: {self.request}"
+            f" -> {self.outcome} {told}"
+        )
+
+
+def call(connection: Connection, client: int, request: Request, patience: float = PATIENCE) -> Call:
+    made = Call(client, request, time.monotonic())
+    try:
+        made.answer = connection.ask(request, patience)
+        made.ended = time.monotonic()
+    except (NoAnswer, NotReached) as error:
+        made.lost = error
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """All calls of some clients. Their times are of one monotonic clock."""
+
+    calls: Sequence[Call]
+    wallet_ids: Sequence[str] = field(default=())  # of all wallets that the calls speak of
+    epoch: float = 0.0  # what the clock of the day was ahead of that of the calls
+
+    def moment(self, at: float) -> datetime:
+        """The same time on the clock of the day, which the database goes by as well."""
+        return datetime.fromtimestamp(min(self.epoch + at, 253_402_300_799), UTC)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self.calls)

@@ -1,0 +1,254 @@
+"""The committed history of each wallet, told anew from its opening on: in which state it was when.
+
+The place of an operation or change in its wallet's history is its
+position: 0 is the opening. `states[n]` is the wallet after position n.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import takewhile
+from typing import NamedTuple
+
+from tests.support.histories.findings import Findings
+from tests.support.histories.ledger import Change, Hold, Ledger, Operation, Wallet
+from tests.support.histories.rules import NOTHING, REVERSED_BY, SIGNS, Past
+
+# A batch is decided at one moment, and its operations get a time each, a microsecond apart: so an operation
+# may be that much later than the moment whose holds and other wallets it was decided on.
+SLACK = timedelta(milliseconds=5)
+
+
+class Expiring(NamedTuple):
+    expires_at: datetime
+    hold_id: str
+    amount: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A wallet after one of its operations or changes."""
+
+    at: datetime
+    balance: Decimal = NOTHING
+    sequence: int = 0
+    status: str = "ACTIVE"
+    label: str = ""
+    set_aside: Decimal = NOTHING  # by all holds that nobody has ended
+    expiring: tuple[Expiring, ...] = ()  # those of them that expire, in the order in which they do
+
+    def held(self, at: datetime) -> Decimal:
+        return self.set_aside - sum((hold.amount for hold in self._expired(at)), NOTHING)
+
+    def held_between(self, begin: datetime, end: datetime) -> set[Decimal]:
+        """What is held at one moment or another: an expired hold frees its money at its time."""
+        moments = [hold.expires_at for hold in self._expired(end) if begin < hold.expires_at]
+        return {self.held(moment) for moment in (begin, *moments)}
+
+    def _expired(self, at: datetime) -> Iterator[Expiring]:
+        return takewhile(lambda hold: hold.expires_at <= at, self.expiring)
+
+    def without_expired(self, at: datetime) -> "State":
+        expired = list(self._expired(at))
+        if not expired:
+            return self
+        set_aside = self.set_aside - sum((hold.amount for hold in expired), NOTHING)
+        return replace(self, set_aside=set_aside, expiring=self.expiring[len(expired) :])
+
+
+@dataclass(slots=True)
+class Story:
+    """One wallet from its opening on."""
+
+    wallet: Wallet
+    events: list[Operation | Change]  # event n has position n + 1
+    states: list[State] = field(default_factory=list)
+    times: list[datetime] = field(default_factory=list)  # of the states
+    holds: dict[str, Hold] = field(default_factory=dict)
+    placed: dict[str, Operation] = field(default_factory=dict)
+    ended: dict[str, Operation] = field(default_factory=dict)
+    expiries: set[datetime] = field(default_factory=set)
+
+    def last_before(self, at: datetime) -> int:
+        """The position of what was last before that moment."""
+        return bisect_left(self.times, at) - 1
+
+    def last_until(self, at: datetime) -> int:
+        return bisect_right(self.times, at) - 1
+
+
+class Replay:
+    """All wallets of a ledger. What does not follow from what was before is found."""
+
+    def __init__(self, ledger: Ledger, findings: Findings) -> None:
+        self._found = findings.add
+        self.stories = {wallet.id: Story(wallet, []) for wallet in ledger.wallets}
+        self.operations = {operation.id: operation for operation in ledger.operations}
+        self.positions: dict[str, int] = {}  # of operations and changes, by their id
+        self.counterparts = {
+            operation.transfer_id: operation
+            for operation in ledger.operations
+            if operation.transfer_id and not operation.is_own
+        }
+        self.pasts: dict[str, Past] = {}
+        self._taken_back: dict[str, Decimal] = defaultdict(Decimal)
+        self._sort(ledger)
+        for story in self.stories.values():
+            self._tell(story)
+
+    def _sort(self, ledger: Ledger) -> None:
+        for hold in ledger.holds:
+            self.stories[hold.wallet_id].holds[hold.id] = hold
+        events: list[Operation | Change] = [*ledger.operations]
+        events += [change for change in ledger.changes if change.type == "CHANGED"]
+        for event in sorted(events, key=lambda event: event.created_at):
+            self.stories[event.wallet_id].events.append(event)
+        noted: dict[str, list[Change]] = defaultdict(list)
+        for change in ledger.changes:
+            if change.type == "HOLD_EXPIRED":
+                noted[change.changes["hold_id"]].append(change)
+        for hold in ledger.holds:
+            times = [change.created_at for change in noted.pop(hold.id, [])]
+            if times != ([hold.expires_at] if hold.status == "EXPIRED" else []):
+                self._found("holds", hold.wallet_id, f"its expiry was written down at {times}", hold)
+        for changes in noted.values():
+            self._found("holds", changes[0].wallet_id, "what expired is no hold", *changes)
+
+    # --- What happened ------------------------------------------------------------------------------
+    def _tell(self, story: Story) -> None:
+        wallet = story.wallet
+        opened = next((event for event in story.events[:1] if event.created_at <= wallet.created_at), None)
+        if opened:
+            self._found("time", wallet.id, "something happened before it was opened", opened)
+        state = State(wallet.created_at, label=_first_label(story))
+        story.states.append(state)
+        story.times.append(state.at)
+        for position, event in enumerate(story.events, 1):
+            if event.created_at <= state.at:
+                self._found("time", wallet.id, "time does not rise from one to the next", event)
+            self.positions[event.id] = position
+            state = self._change(state, event) if isinstance(event, Change) else self._do(story, state, event)
+            story.states.append(state)
+            story.times.append(state.at)
+        self._expect_end(story, state)
+
+    def _change(self, state: State, change: Change) -> State:
+        """`changes` has what was and what is."""
+        for name, (old, new) in change.changes.items():
+            if name in ("label", "status"):
+                if getattr(state, name) != old:
+                    was = getattr(state, name)
+                    self._found("wallet", change.wallet_id, f"its {name} was {was!r}, not {old!r}", change)
+                state = replace(state, **{name: new})
+        return replace(state, at=change.created_at)
+
+    def _do(self, story: Story, state: State, operation: Operation) -> State:
+        at = operation.created_at
+        self.pasts[operation.id] = self._past(story, operation)
+        state = replace(state.without_expired(at - SLACK), at=at)
+        if not operation.is_completed:
+            if operation.sequence is not None or operation.balance_after is not None:
+                self._found("balance", operation.wallet_id, "it was refused, and has a balance", operation)
+            return state
+        if operation.reverses_id:
+            self._taken_back[operation.reverses_id] += operation.amount
+        state = self._hold(story, state, operation)
+        if not SIGNS[operation.type]:
+            return state
+        balance = state.balance + SIGNS[operation.type] * operation.amount
+        if (operation.sequence, operation.balance_after) != (state.sequence + 1, balance):
+            detail = f"number {state.sequence + 1} would leave {balance}"
+            self._found("balance", operation.wallet_id, detail, operation)
+        # On from what is written: what is wrong is told once.
+        return replace(
+            state,
+            balance=balance if operation.balance_after is None else operation.balance_after,
+            sequence=state.sequence + 1 if operation.sequence is None else operation.sequence,
+        )
+
+    def _past(self, story: Story, operation: Operation) -> Past:
+        hold_id, original = operation.hold_id, self.operations.get(operation.reverses_id or "")
+        if hold_id and operation.type in ("CAPTURE", "VOID"):
+            placed = story.placed.get(hold_id)
+            if placed is None:
+                return Past()
+            is_over = placed.expires_at is not None and placed.expires_at <= operation.created_at
+            return Past(hold_id not in story.ended and not is_over, placed.amount)
+        if original and self.positions.get(original.id):
+            can_be_reversed = original.is_completed and original.type in REVERSED_BY
+            left = original.amount - self._taken_back[original.id]
+            return Past(can_be_reversed=can_be_reversed, left=left)
+        return Past()
+
+    def _hold(self, story: Story, state: State, operation: Operation) -> State:
+        if operation.type == "HOLD":
+            story.placed[operation.id] = operation
+            state = replace(state, set_aside=state.set_aside + operation.amount)
+            if operation.expires_at is None:
+                return state
+            story.expiries.add(operation.expires_at)
+            new = Expiring(operation.expires_at, operation.id, operation.amount)
+            return replace(state, expiring=tuple(sorted((*state.expiring, new))))
+        if operation.type in ("CAPTURE", "VOID") and operation.hold_id:
+            placed = story.placed.get(operation.hold_id)
+            if placed is None or operation.hold_id in story.ended:
+                return state  # the verdict has a word on that
+            story.ended[operation.hold_id] = operation
+            left = tuple(hold for hold in state.expiring if hold.hold_id != operation.hold_id)
+            if placed.expires_at is not None and len(left) == len(state.expiring):
+                return state  # it has expired
+            return replace(state, set_aside=state.set_aside - placed.amount, expiring=left)
+        return state
+
+    # --- Where it ended -----------------------------------------------------------------------------
+    def _expect_end(self, story: Story, state: State) -> None:
+        wallet = story.wallet
+        for name in ("balance", "sequence", "status", "label"):
+            if getattr(wallet, name) != getattr(state, name):
+                detail = f"its {name} is {getattr(wallet, name)!r}, by its history {getattr(state, name)!r}"
+                self._found("wallet", wallet.id, detail)
+        held = sum((hold.amount for hold in story.holds.values() if hold.status == "ACTIVE"), NOTHING)
+        if wallet.held != held:
+            self._found("wallet", wallet.id, f"it holds {wallet.held}, its holds {held}")
+        if wallet.updated_at != state.at and wallet.updated_at not in story.expiries:
+            self._found("wallet", wallet.id, f"it was changed at {wallet.updated_at}, not at {state.at}")
+        for hold in story.holds.values():
+            if hold.id not in story.placed:
+                self._found("holds", wallet.id, "nobody placed it", hold)
+        for placed in story.placed.values():
+            hold_row = story.holds.get(placed.id)
+            if hold_row is None:
+                self._found("holds", wallet.id, "it was placed and is not there", placed)
+            else:
+                self._expect_hold(placed, story.ended.get(placed.id), hold_row)
+
+    def _expect_hold(self, placed: Operation, end: Operation | None, hold: Hold) -> None:
+        expected = Hold(
+            id=placed.id,
+            wallet_id=placed.wallet_id,
+            amount=placed.amount,
+            status="ACTIVE",
+            expires_at=placed.expires_at,
+            created_at=placed.created_at,
+        )
+        if end is not None:
+            expected = replace(
+                expected, status=f"{end.type}D".replace("VOIDD", "VOIDED"), ended_at=end.created_at
+            )
+            if end.type == "CAPTURE":
+                expected = replace(expected, captured_amount=end.amount, operation_id=end.id)
+        elif hold.status == "EXPIRED":
+            expected = replace(expected, status="EXPIRED", ended_at=placed.expires_at)
+        if hold != expected:
+            self._found("holds", hold.wallet_id, f"by its history it is {expected}", hold)
+
+
+def _first_label(story: Story) -> str:
+    """As it was opened: what the first change of it says, else as it is."""
+    for event in story.events:
+        if isinstance(event, Change) and "label" in event.changes:
+            return str(event.changes["label"][0])
+    return story.wallet.label

@@ -1,0 +1,43 @@
+"""A time long ago, which a test has for itself: reports are of the whole ledger, where others write."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import psycopg
+
+from tests.support.chains import chain_anew
+from tests.support.cluster import cluster
+
+_days = count()
+
+
+def quiet_day() -> datetime:
+    """The beginning of a day on which nothing has happened yet."""
+    return datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=40 * next(_days))
+
+
+def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
+    """As if what these wallets have done, one after the other, was done at these times.
+
+    The service takes the time from its database, and may not change it. A transfer has one for both sides.
+    """
+    with psycopg.connect(cluster.url("postgres")) as database:
+        moments = database.execute(
+            "SELECT DISTINCT created_at FROM operation WHERE wallet_id = ANY(%s::uuid[]) ORDER BY created_at",
+            [list(wallet_ids)],
+        ).fetchall()
+        for (moment,), time in zip(moments, times, strict=True):
+            database.execute(
+                "UPDATE operation SET created_at = %s WHERE wallet_id = ANY(%s::uuid[]) AND created_at = %s",
+                [time, list(wallet_ids), moment],
+            )
+        for moment_of, of_operation in (("created_at", "id"), ("ended_at", "hold_id")):
+            database.execute(
+                f"UPDATE hold SET {moment_of} = operation.created_at FROM operation"
+                f" WHERE operation.{of_operation} = hold.id AND operation.wallet_id = hold.wallet_id"
+                " AND operation.status = 'COMPLETED' AND hold.wallet_id = ANY(%s::uuid[])".encode(),
+                [list(wallet_ids)],
+            )
+        for wallet_id in wallet_ids:
+            chain_anew(database, wallet_id)
