@@ -17,11 +17,11 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
 
 # With exec the signals for make's child reach the supervisor; setpriv ends it when make is killed.
-run: .venv/ready ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
+run: .venv/ready-run ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
 
 # Those that break things under load, by themselves: others would be in their way. With ARGS all are one run.
-test: .venv/ready ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
+test: .venv/ready-dev ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
 ifeq ($(ARGS),)
 	@without=$$($(PYTHON) -m tests.support.browser.chromium) && \
 		$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults $$without --cov=wallets --cov-report=
@@ -30,79 +30,79 @@ else
 	@without=$$($(PYTHON) -m tests.support.browser.chromium) && $(PYTHON) -m pytest $$without $(ARGS)
 endif
 
-faults: .venv/ready ## the tests that break database and workers under load, alone; FAULTS=long takes its time
+faults: .venv/ready-dev ## the tests that break database and workers under load, alone; FAULTS=long takes its time
 	@$(PYTHON) -m pytest tests/faults $(ARGS)
 
 # With exec the signals for make's child reach it; setpriv ends it when make is killed.
-campaign: .venv/ready ## break everything at random under load and check the ledger; SEED=1 MINUTES=60, ARGS=--help
+campaign: .venv/ready-dev ## break everything at random under load and check the ledger; SEED=1 MINUTES=60, ARGS=--help
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m tests.support.campaign \
 		$(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES)) $(ARGS)
 
-fuzz: .venv/ready ## ask the service whatever there is to ask: SEED=7 MINUTES=30 choose, for each of three runs
+fuzz: .venv/ready-dev ## ask the service whatever there is to ask: SEED=7 MINUTES=30 choose, for each of three runs
 	@SEED=$(or $(SEED),1) MINUTES=$(or $(MINUTES),10) $(PYTHON) -m pytest tests/fuzz --hypothesis-seed=$(or $(SEED),1) $(ARGS)
 
-browser: .venv/ready ## the tests of the pages in a Chromium, alone
+browser: .venv/ready-dev ## the tests of the pages in a Chromium, alone
 	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
-bench: .venv/ready ## measure the service beside its yardsticks, seven minutes; ARGS="hot naive" picks, ARGS=--help
+bench: .venv/ready-dev ## measure the service beside its yardsticks, seven minutes; ARGS="hot naive" picks, ARGS=--help
 	@$(PYTHON) -m loadtest.bench $(ARGS)
 
-request-costs: .venv/ready ## measure the most expensive request found for each endpoint; ARGS=--all shows all of them
+request-costs: .venv/ready-dev ## measure the most expensive request found for each endpoint; ARGS=--all shows all of them
 	@$(PYTHON) -m loadtest.request_costs $(ARGS)
 
-loadtest: .venv/ready ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
+loadtest: .venv/ready-dev ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
 	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)
 
-restore-drill: .venv/ready ## back up under load, have an accident, restore to the moment before and prove it
+restore-drill: .venv/ready-dev ## back up under load, have an accident, restore to the moment before and prove it
 	@$(PYTHON) -m local.drill $(ARGS)
 
 check: COVERAGE := --cov-fail-under=95
 check: formatted lint types security roundtrip alone test ## all that has to pass before a change is done
 
-alone: .venv/ready ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
+alone: .venv/ready-dev ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
 	@GROUP_COMMIT=off $(PYTHON) -m pytest --numprocesses 2 --dist loadfile \
 		$(addprefix tests/test_, $(addsuffix .py, $(LEDGER_TESTS))) $(ARGS)
 
-formatted: .venv/ready
+formatted: .venv/ready-dev
 	@$(PYTHON) -m ruff format --check .
 
-format: .venv/ready ## format the code
+format: .venv/ready-dev ## format the code
 	@$(PYTHON) -m ruff format .
 
-lint: .venv/ready ## look for mistakes with ruff
+lint: .venv/ready-dev ## look for mistakes with ruff
 	@$(PYTHON) -m ruff check .
 
-types: .venv/ready ## check the types with mypy
+types: .venv/ready-dev ## check the types with mypy
 	@SECRET_KEY=only-for-the-type-checker-which-imports-the-settings \
 		DATABASE_URL=postgres://nobody@localhost/none $(PYTHON) -m mypy
 
 # Neither asks the network. What is no secret though it looks like one is written down in .secrets.baseline.
-security: .venv/ready ## look for weaknesses with bandit and for secrets with detect-secrets
+security: .venv/ready-dev ## look for weaknesses with bandit and for secrets with detect-secrets
 	@$(PYTHON) -m bandit --quiet --configfile pyproject.toml --recursive walletsvc wallets local
 	@git ls-files -z --cached --others --exclude-standard | \
 		xargs -0 $(PYTHON) -m detect_secrets.pre_commit_hook --no-verify --baseline .secrets.baseline
 
-audit: .venv/ready ## ask the network which of the pinned packages have known vulnerabilities
+audit: .venv/ready-dev ## ask the network which of the pinned packages have known vulnerabilities
 	@$(PYTHON) -m pip_audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
 
-requirements: .venv/ready ## pin with hashes all that requirements*.in bring along; ARGS=--upgrade takes the newest
-	@for name in requirements requirements-sbom requirements-dev; do \
+requirements: .venv/ready-dev ## pin with hashes all that requirements*.in bring along; ARGS=--upgrade takes the newest
+	@for name in requirements requirements-uv requirements-sbom requirements-local requirements-dev; do \
 		$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-strip-extras \
 			--no-emit-index-url --custom-compile-command "make requirements" \
 			--output-file $$name.txt $$name.in $(ARGS) || exit; done
 
 # In a virtual environment as the image has it. What the base image brings is not in it.
-sbom: .venv/ready ## write sbom.json: the packages of the image and their licences, as CycloneDX
+sbom: .venv/ready-dev ## write sbom.json: the packages of the image and their licences, as CycloneDX
 	@rm -rf .local/sbom && python3 -m venv --without-pip .local/sbom
 	@$(PYTHON) -m pip --python=.local/sbom/bin/python install --quiet --disable-pip-version-check \
 		--require-hashes --only-binary=:all: --requirement=requirements.txt
 	@$(PYTHON) -m cyclonedx_py environment --pyproject=pyproject.toml --output-reproducible --no-validate \
 		--output-file sbom.json .local/sbom/bin/python
 
-roundtrip: .venv/ready ## apply the changelogs, roll all of them back and apply them again
+roundtrip: .venv/ready-dev ## apply the changelogs, roll all of them back and apply them again
 	@$(PYTHON) -m local.roundtrip
 
-messages: .venv/ready ## collect the texts of the pages for translation, and compile it; needs gettext
+messages: .venv/ready-dev ## collect the texts of the pages for translation, and compile it; needs gettext
 	@cd wallets && for what in "makemessages --locale ru --no-location --no-obsolete --ignore=admin* --ignore=api/*" \
 			compilemessages; do \
 		SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://nobody@localhost/none \
@@ -114,5 +114,8 @@ clean: ## remove all that make made: the virtual environment, caches, the local 
 	rm -rf .venv .local .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/ready: requirements.txt requirements-dev.txt
-	@sh local/venv.sh
+.venv/ready-run: requirements-local.txt
+	@sh local/install.sh run
+
+.venv/ready-dev: requirements-dev.txt
+	@sh local/install.sh dev

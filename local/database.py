@@ -2,66 +2,92 @@
 
 import os
 import secrets
+import shlex
+import sys
 import uuid
+from collections.abc import Sequence
+from pathlib import Path
 
 import psycopg
 
 from local import ROOT, STATE, LocalError, liquibase
 from local.files import digest, write
 from local.postgres import APPLICATION, OWNER, Cluster
-from local.service import manage
+from local.processes import complaint, run
+from local.steps import step
 
 SOURCES = (liquibase.FOLDER, ROOT / "wallets", ROOT / "walletsvc")
 UNFINISHED = "unfinished"
 
 
-def update_embedded(cluster: Cluster, env: dict[str, str]) -> None:
-    """Nothing where no source has changed since the last time: a second start is quick."""
-    stamp = cluster.folder / "sources"
-    before = stamp.read_text() if stamp.exists() else ""
+def update_embedded(cluster: Cluster) -> str | None:
+    """Apply the changelogs, unless the sources are as they were at the last `mark_current`.
+
+    Return the digest of the sources, which `mark_current` records after the commands of `seed`; else None.
+    """
     now = digest(*SOURCES)
+    before = _stamp(cluster).read_text() if _stamp(cluster).exists() else ""
     if before == now:
-        return
-    print("Applying the changelogs", flush=True)
-    write(stamp, UNFINISHED)
-    cluster.prepare_roles()
-    if (
-        before == UNFINISHED
-    ):  # killed, perhaps with Liquibase's lock taken; the folder's lock says nobody else has it
-        liquibase.release_locks(cluster.url(OWNER))
-    liquibase.update(cluster.url(OWNER))
-    manage(env, "sync_permissions")
-    write(stamp, now)
+        return None
+    with step("Changelogs, applied by Liquibase"):
+        write(_stamp(cluster), UNFINISHED)
+        cluster.prepare_roles()
+        if before == UNFINISHED:  # a killed update leaves Liquibase's lock; ours says that no other one runs
+            liquibase.release_locks(cluster.url(OWNER))
+        liquibase.update(cluster.url(OWNER))
+    return now
+
+
+def mark_current(cluster: Cluster, sources: str) -> None:
+    write(_stamp(cluster), sources)
+
+
+def _stamp(cluster: Cluster) -> Path:
+    return cluster.folder / "sources"
 
 
 def update_external(env: dict[str, str]) -> None:
     owner = os.environ.get("DATABASE_OWNER_URL") or env["DATABASE_URL"]
     liquibase.connection(owner)  # before anything quotes a malformed one, password and all
     _require_application_role(owner)
-    print("Applying the changelogs to the database of DATABASE_URL", flush=True)
-    try:
-        liquibase.update(owner)
-    except LocalError as error:
-        raise LocalError(
-            f"{error} (as DATABASE_OWNER_URL, or as DATABASE_URL where that is unset)"
-        ) from error
-    manage(env, "sync_permissions")
+    with step("Changelogs, applied by Liquibase to the database of DATABASE_URL"):
+        try:
+            liquibase.update(owner)
+        except LocalError as error:
+            raise LocalError(
+                f"{error} (as DATABASE_OWNER_URL, or as DATABASE_URL if that is unset)"
+            ) from error
 
 
-def seed(env: dict[str, str]) -> str:
-    """The id of the demo wallet, made with an administrator where this database has none."""
+def seed(env: dict[str, str], *, permissions: bool) -> str:
+    """Create the demo wallet and the operator `admin` if they are missing, and return the wallet's id.
+
+    `permissions` also makes the rows that the admin needs for each model, after the changelogs have changed.
+    All commands run in one process: Django starts once.
+    """
     wallet = _demo_wallet()
     has_wallet, has_admin = _find(env["DATABASE_URL"], wallet)
+    commands = [["sync_permissions"]] if permissions else []
+    names = ["permissions"] if permissions else []
     if not has_wallet:
-        print("Creating a demo wallet", flush=True)
-        manage(env, "create_wallet", "--id", wallet, "--label", "demo", "--deposit", "1000")
+        commands.append(["create_wallet", "--id", wallet, "--label", "demo", "--deposit", "1000"])
+        names.append("demo wallet")
     if not has_admin:
         password = secrets.token_urlsafe(12)
-        # Said before it is done: whatever kills us, nobody is left with an account without a password.
-        print(f"Creating the operator `admin` with the password {password} (shown only now)", flush=True)
         login = {"USERNAME": "admin", "PASSWORD": password, "EMAIL": "admin@localhost"}
-        manage(env | {f"DJANGO_SUPERUSER_{k}": v for k, v in login.items()}, "createsuperuser", "--noinput")
+        env = env | {f"DJANGO_SUPERUSER_{name}": value for name, value in login.items()}
+        commands.append(["createsuperuser", "--noinput"])
+        # The line is printed before the account is made: no kill leaves an account without a known password.
+        names.append(f"operator `admin` with the password {password}")
+    if commands:
+        with step(f"Created: {', '.join(names)}"):
+            run_commands(env, commands)
     return wallet
+
+
+def run_commands(env: dict[str, str], commands: Sequence[Sequence[str]]) -> None:
+    program = [sys.executable, "-m", "local.commands", *map(shlex.join, commands)]
+    run(program, env=env, cwd=ROOT, explain=lambda output: f"manage.py failed: {complaint(output)}")
 
 
 def _demo_wallet() -> str:

@@ -21,6 +21,7 @@ from local.postgres import DATABASE, OWNER, SUPERUSER, Cluster, free_port, give_
 from local.processes import run
 from local.run import START_PATIENCE, watch
 from local.service import Address, Service, environment, manage
+from local.steps import step
 from local.traffic import Traffic, traffic
 
 OPERATIONS = 3000
@@ -64,13 +65,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--operations", type=int, default=OPERATIONS, help="in each of three phases (default: %(default)s)"
     )
     return parser.parse_args(arguments)
-
-
-@contextmanager
-def step(what: str) -> Iterator[None]:
-    started = time.monotonic()
-    yield
-    print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
 
 
 class Drill:

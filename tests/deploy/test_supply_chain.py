@@ -19,9 +19,9 @@ from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from local import ROOT
+from local import ROOT, install
 
-FILES = ("requirements", "requirements-sbom", "requirements-dev")
+FILES = ("requirements", "requirements-uv", "requirements-sbom", "requirements-local", "requirements-dev")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -121,12 +121,17 @@ def test_no_file_says_where_packages_come_from(file: str) -> None:
         assert re.findall(r"://|index-url|find-links|trusted-host", path.read_text()) == []
 
 
-@pytest.mark.parametrize("path", ["Dockerfile", "local/venv.sh", "Makefile"])
+@pytest.mark.parametrize("path", ["Dockerfile", "Makefile"])
 def test_nothing_is_installed_without_its_hashes(path: str) -> None:
     lines = (ROOT / path).read_text().replace("\\\n", "").splitlines()
     commands = [line for line in lines if re.search(r"-m pip .*\binstall ", line)]
     assert commands
     assert [command for command in commands if "--require-hashes" not in command] == []
+
+
+@pytest.mark.parametrize("command", [install.PIP, install.UV], ids=["pip", "uv"])
+def test_local_installation_requires_hashes(command: tuple[str, ...]) -> None:
+    assert "--require-hashes" in command
 
 
 # --- Looked through ---------------------------------------------------------------------------------

@@ -63,9 +63,15 @@ class Supervisor:
         return self.postgres, self.gunicorn, self.inbox
 
     def _child(self, name: str) -> int:
+        """Wait for the child whose command line has the name: it is empty while a program starts."""
         own = self.process.pid
-        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
-        return next(int(child) for child in children if name in Path(f"/proc/{child}/cmdline").read_text())
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for child in Path(f"/proc/{own}/task/{own}/children").read_text().split():
+                if name in Path(f"/proc/{child}/cmdline").read_text():
+                    return int(child)
+            time.sleep(0.01)
+        raise AssertionError(f"the supervisor has no child {name}")
 
 
 @contextmanager
