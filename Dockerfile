@@ -18,12 +18,15 @@ RUN python3 -m pip install \
 
 # The base brings CA certificates, for what the service calls itself: webhooks, a broker, a collector.
 FROM python:3.13-slim
+LABEL org.opencontainers.image.title=walletsvc \
+      org.opencontainers.image.version=0.7.0 \
+      org.opencontainers.image.licenses=Apache-2.0
 # A number, so that an orchestrator can see that it is not root.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin walletsvc
 COPY --from=packages /venv /venv
 COPY --from=sbom /sbom.json /usr/share/doc/walletsvc/sbom.json
 WORKDIR /app
-COPY manage.py ./
+COPY manage.py pyproject.toml LICENSE ./
 COPY walletsvc walletsvc
 COPY wallets wallets
 # All bytecode is made here: the files are root's, and the root file system may be read-only. What is copied

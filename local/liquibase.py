@@ -25,6 +25,11 @@ def update(url: str) -> None:
     _run(url, "update")
 
 
+def update_to(url: str, tag: str) -> None:
+    """Apply the changelogs up to a tag, as a released version had them."""
+    _run(url, "update-to-tag", f"--tag={tag}")
+
+
 def rollback_all(url: str) -> None:
     _run(url, "rollback-to-date", "--date=1970-01-01")
 

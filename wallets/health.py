@@ -6,11 +6,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from wallets.errors import problem_response, to_problem
 from wallets.problems import Unavailable
 from wallets.schema import EXPECTED_TAG
+from walletsvc.version import VERSION
 
 
 def livez(request: HttpRequest) -> HttpResponse:
     """200 as long as the process answers."""
-    return JsonResponse({"status": "ok"})
+    return JsonResponse({"status": "ok", "version": VERSION})
 
 
 def readyz(request: HttpRequest) -> HttpResponse:

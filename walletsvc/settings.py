@@ -8,6 +8,7 @@ from pathlib import Path
 from wallets import money
 from wallets.observability.current import PROBES
 from walletsvc import environment as env
+from walletsvc.version import VERSION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -271,7 +272,7 @@ REST_FRAMEWORK = {
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "walletsvc",
-    "VERSION": "1",
+    "VERSION": VERSION,
     "DESCRIPTION": "Wallets and the money in them: deposits, withdrawals and their history.",
     "SERVE_AUTHENTICATION": [],
     "SERVE_PERMISSIONS": [],

@@ -98,7 +98,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     for name in ("liquibase", "local", "wallets", "walletsvc"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "manage.py", folder)
+    for name in ("manage.py", "pyproject.toml"):
+        shutil.copy2(ROOT / name, folder)
     (folder / ".local").mkdir()
     liquibase.command()
     if jars.FOLDER.exists():
