@@ -150,7 +150,7 @@ def test_every_problem_of_the_service_is_in_it(document: Any) -> None:
     assert codes | everywhere | decisions == {kind.code for kind in every_problem()}
 
 
-def test_bodies_written_by_hand_have_the_shape_that_is_promised(api: Api) -> None:
+def test_rendered_bodies_validate_against_their_schemas(api: Api) -> None:
     wallet_id = api.open(deposit="1", maxBalance="5", metadata={"a": 1})
     api.withdraw(wallet_id, 7)
     wallet = Wallet.objects.get(id=wallet_id)

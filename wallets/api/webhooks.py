@@ -1,7 +1,7 @@
 """Webhooks: who is told what happens."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,13 +12,12 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.api import openapi
+from wallets.api.bodies import DeadLetterBody, DeliveryBody, RegisteredWebhookBody, SecretBody, WebhookBody
 from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new, keyed
 from wallets.api.paging import NumberedPage, Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
-from wallets.api.values import format_time
 from wallets.events import cloudevents, parking, registry
-from wallets.events.cloudevents import Event
 from wallets.events.registry import Registration
 from wallets.events.subscribers import Standing, standings
 from wallets.ledger.recovery import until_deadline
@@ -44,7 +43,7 @@ class Webhooks(Endpoint):
             principal(request).actor,
         )
         return Response(
-            registered_webhook_body(registered.webhook, registered.secret),
+            RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret},
             status=201,
             headers={"Location": f"/api/v1/webhooks/{registered.webhook.id}"}
             | (REPLAYED if registered.replayed else {}),
@@ -89,9 +88,7 @@ class WebhookRotation(Endpoint):
             keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
-        until = rotated.webhook.former_secret_until
-        body = {"secret": rotated.secret, "formerSecretUntil": format_time(until) if until else None}
-        return Response(body, headers=REPLAYED if rotated.replayed else {})
+        return Response(SecretBody.of(rotated), headers=REPLAYED if rotated.replayed else {})
 
 
 class WebhookTest(Endpoint):
@@ -149,7 +146,12 @@ def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
     """Each with how it fares; without those that were removed or renamed in this moment."""
     names = [webhook.name for webhook in webhooks]
     by_name = {standing.name: standing for standing in until_deadline(lambda: standings(names))}
-    return [webhook_body(webhook, by_name[webhook.name]) for webhook in webhooks if webhook.name in by_name]
+    return [_webhook_body(webhook, by_name[webhook.name]) for webhook in webhooks if webhook.name in by_name]
+
+
+def _webhook_body(webhook: Subscriber, standing: Standing) -> dict[str, Any]:
+    found = {"lag": round(standing.lag, 3), "parked": standing.parked, "dead": standing.dead}
+    return WebhookBody.of(webhook) | found
 
 
 def webhook_answer(webhook: Subscriber) -> Response:
@@ -158,71 +160,19 @@ def webhook_answer(webhook: Subscriber) -> Response:
     raise WebhookNotFound
 
 
-# --- The bodies of the answers, by hand (bodies.py has their shapes) ---------------------------------
-def registered_webhook_body(webhook: Subscriber, secret: str | None) -> dict[str, Any]:
-    return _head_of(webhook) | {"secret": secret, "createdAt": format_time(webhook.created_at)}
-
-
-def webhook_body(webhook: Subscriber, standing: Standing) -> dict[str, Any]:
-    return _head_of(webhook) | {
-        "isEnabled": webhook.is_enabled,
-        "disabledBecause": webhook.disabled_because,
-        "failingSince": _time(webhook.failing_since),
-        "lastError": webhook.last_error,
-        "retryAt": _time(webhook.retry_at),
-        "deliveredAt": _time(webhook.delivered_at),
-        "formerSecretUntil": _time(webhook.former_secret_until),
-        "lag": round(standing.lag, 3),
-        "parked": standing.parked,
-        "dead": standing.dead,
-        "createdAt": format_time(webhook.created_at),
-    }
-
-
-def _head_of(webhook: Subscriber) -> dict[str, Any]:
-    return {
-        "id": str(webhook.id),
-        "name": webhook.name,
-        "url": webhook.url,
-        "types": webhook.types,
-        "batch": webhook.batch,
-    }
-
-
 def delivery_bodies(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
     return [delivery_body(each) for each in deliveries]
 
 
 def delivery_body(delivery: Delivery) -> dict[str, Any]:
-    return {
-        "eventId": delivery.event_id,
-        "events": delivery.events,
-        "at": format_time(delivery.at),
-        "durationMs": round(delivery.duration.total_seconds() * 1000),
-        "statusCode": delivery.status_code,
-        "error": delivery.error,
-        "response": delivery.response,
-    }
+    return DeliveryBody.of(delivery) | {"durationMs": round(delivery.duration.total_seconds() * 1000)}
 
 
 def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
     """With the events, which are made anew from the log."""
     wallets = {letter.event_id: letter.wallet_id for letter in letters}
     events = until_deadline(lambda: cloudevents.find(wallets))
-    return [dead_letter_body(letter, events[letter.event_id]) for letter in letters]
-
-
-def dead_letter_body(letter: ParkedEvent, event: Event) -> dict[str, Any]:
-    return {
-        "eventId": letter.event_id,
-        "type": letter.type,
-        "walletId": str(letter.wallet_id),
-        "attempts": letter.attempts,
-        "lastError": letter.last_error,
-        "createdAt": format_time(letter.created_at),
-        "event": orjson.loads(event.content),
-    }
-
-
-def _time(given: datetime | None) -> str | None:
-    return None if given is None else format_time(given)
+    return [
+        DeadLetterBody.of(letter) | {"event": orjson.loads(events[letter.event_id].content)}
+        for letter in letters
+    ]
