@@ -279,6 +279,7 @@ SPECTACULAR_SETTINGS = {
     "SERVE_INCLUDE_SCHEMA": False,
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_PATCH": False,
+    "PATH_CONVERTER_OVERRIDES": {"id": {"type": "string", "format": "uuid"}},
     # Its own would pull the enums out of pydantic's shapes and number them.
     "POSTPROCESSING_HOOKS": ["wallets.api.openapi.with_required_bodies", "wallets.api.openapi.with_links"],
     "OAS_VERSION": "3.1.0",  # the one whose schemas are JSON Schema, as pydantic writes it

@@ -13,9 +13,10 @@ from rest_framework.response import Response
 from wallets import ledger
 from wallets.access import rights
 from wallets.access.authentication import principal
-from wallets.api import openapi
-from wallets.api.bodies import operation_body, transfer_body
+from wallets.api.bodies import BulkBody, operation_body, transfer_body
 from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, named
+from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
+from wallets.api.openapi import NEW_COMMAND, PREFER, TRANSFER_RULES, Declaration, first_refusal, key
 from wallets.api.requests import check, idempotency_key, read_object
 from wallets.api.shapes import MAX_BULK, MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
 from wallets.apps import give_back_connection
@@ -25,7 +26,7 @@ from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Command, Transfer
 from wallets.ledger.recovery import until_deadline
 from wallets.ledger.tables import PENDING
-from wallets.problems import FieldError, ValidationError
+from wallets.problems import FieldError, IdempotencyKeyReused, ValidationError
 
 AT_ONCE: Final = 100
 CHECKED_AT_ONCE: Final = 50
@@ -39,8 +40,36 @@ class Operations(Endpoint):
     max_body_bytes = sys.maxsize  # MAX_BODY_BYTES alone
     max_values = 30_000  # 30 for each of 1,000 operations
 
-    @openapi.post_operations
+    @Declaration(
+        "operations_post_many",
+        tag="operations",
+        parameters=[key(MAX_SHARED_KEY), PREFER],
+        request=BulkToPost,
+        examples={
+            "a deposit and a transfer": {
+                "operations": [
+                    {
+                        "walletId": WALLET_ID,
+                        "operationType": "DEPOSIT",
+                        "amount": "10.00",
+                        "idempotencyKey": "a",
+                    },
+                    {"sourceWalletId": WALLET_ID, "targetWalletId": OTHER_WALLET_ID, "amount": "5.00"},
+                ],
+                "atomic": False,
+            }
+        },
+        response=BulkBody,
+        further_responses=first_refusal([*NEW_COMMAND, *TRANSFER_RULES]),
+        refusals=[IdempotencyKeyReused],
+    )
     def post(self, request: Request) -> Response:
+        """Post many operations and transfers at once.
+
+        Up to 1,000, in their order, each with its own verdict. With `atomic` all of them are carried out or
+        none: then the answer is the first refusal. A key in the header stands for the whole request, and for
+        all operations that have none.
+        """
         asked = _read(request)
         commands = list(_giving_way(_commands(request, asked)))
         who = principal(request)

@@ -97,9 +97,14 @@ def carry_out(request: Request, command: Command) -> Posted:
 
 
 # --- From an outcome to an answer -------------------------------------------------------------------
+def replay(outcome: Any) -> dict[str, str]:
+    """The header that tells a replay from a first answer."""
+    return dict(REPLAYED) if outcome.replayed else {}
+
+
 def answer(posted: Posted, body: dict[str, Any], path: str) -> Response:
     """201 with the new thing at `path`, or 202 with where its operation will be."""
-    headers = dict(REPLAYED) if posted.replayed else {}
+    headers = replay(posted)
     if posted.operation.status == PENDING:
         headers["Location"] = f"/api/v1/operations/{posted.operation.id}"
         headers["Preference-Applied"] = "respond-async"

@@ -10,8 +10,9 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api import openapi
 from wallets.api.endpoint import Endpoint
+from wallets.api.examples import EVENT_STREAM
+from wallets.api.openapi import Declaration, header, media
 from wallets.api.paging import single
 from wallets.api.renderers import EventStreamRenderer, JSONRenderer
 from wallets.api.requests import check
@@ -19,12 +20,21 @@ from wallets.api.shapes import EventsQuery
 from wallets.events import live
 from wallets.events.live import Moment, Watch
 from wallets.ledger.reader import read_wallet
-from wallets.problems import FieldError, NotAcceptable, ValidationError
+from wallets.problems import FieldError, NotAcceptable, ValidationError, WalletNotFound
 
 SILENCE: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent
 PATIENCE: Final = 10.0  # seconds for a client to take what it is sent; else it has to come again
 LOOK: Final = 1.0  # seconds between two looks whether the worker stops
 MOST_DIGITS: Final = 19
+EVENT: Final = {  # of the stream, as a schema
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "pattern": "^[0-9]{1,18}$"},
+        "event": {"enum": ["message", "gap"]},
+        "data": {"type": "string", "description": "A CloudEvent as JSON; {} of a gap."},
+    },
+    "required": ["id", "data"],
+}
 
 
 class WalletEvents(Endpoint):
@@ -37,8 +47,28 @@ class WalletEvents(Endpoint):
             raise NotAcceptable("Events are given as text/event-stream.")
         return JSONRenderer(), JSONRenderer.media_type  # of a problem
 
-    @openapi.follow_wallet
+    @Declaration(
+        "wallet_events",
+        tag="wallets",
+        query=EventsQuery,
+        parameters=[
+            header(
+                "Last-Event-ID",
+                {"type": "string", "pattern": "^[0-9]{0,18}$"},
+                "The id of the last event that was received: go on after it. Empty: there was none.",
+            )
+        ],
+        further_responses=media(200, "text/event-stream", EVENT, "an event", EVENT_STREAM),
+        refusals=[WalletNotFound],
+    )
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
+        """Follow a wallet.
+
+        Server-sent events: what happens to the wallet, as it happens, each a CloudEvent (see
+        docs/asyncapi.yaml). Every event may come more than once, with the same id. The stream ends after
+        `seconds`; a browser's EventSource comes again by itself, with Last-Event-ID, and misses nothing. An
+        event `gap` says that it was away for too long, or too much was waiting: look at the wallet anew.
+        """
         seconds = check(EventsQuery, single(request.query_params)).seconds
         since = _last_event_id(request)
         visible(principal(request), read_wallet(wallet_id))

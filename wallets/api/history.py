@@ -10,23 +10,30 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api import openapi, statements
-from wallets.api.bodies import balance_body
+from wallets.api import statements
+from wallets.api.bodies import BalanceBody, StatementBody, balance_body
 from wallets.api.endpoint import Endpoint
+from wallets.api.examples import STATEMENT_AS_CSV
+from wallets.api.openapi import Declaration, media
 from wallets.api.paging import single
 from wallets.api.renderers import CSVRenderer, JSONRenderer
 from wallets.api.requests import check
 from wallets.api.shapes import BalanceQuery, StatementQuery
 from wallets.ledger.history import Statement, balance_at, balance_now, statement
 from wallets.ledger.reader import read_wallet
-from wallets.problems import NotAcceptable
+from wallets.problems import NotAcceptable, WalletNotFound
 
 
 class WalletBalance(Endpoint):
     """/wallets/{id}/balance"""
 
-    @openapi.read_balance
+    @Declaration("balance_read", query=BalanceQuery, response=BalanceBody, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
+        """Read a balance, as it is or as it was.
+
+        Exact for every moment, with all that happened up to it: whatever is in progress is waited for. Before
+        the wallet's first operation it is zero; before the wallet existed there is none.
+        """
         at = check(BalanceQuery, single(request.query_params)).at
         _require_visible(request, wallet_id)
         balance = balance_now(wallet_id) if at is None else balance_at(wallet_id, at)
@@ -50,8 +57,20 @@ class WalletStatement(Endpoint):
             raise NotAcceptable("A statement can be given as application/json or text/csv.")
         return renderers[preferred](), preferred
 
-    @openapi.read_statement
+    @Declaration(
+        "statement_read",
+        query=StatementQuery,
+        response=StatementBody,
+        further_responses=media(200, "text/csv", str, "answer as CSV", STATEMENT_AS_CSV),
+        refusals=[WalletNotFound],
+    )
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
+        """Read a statement.
+
+        What moved money at `from` or later and before `to`, oldest first, between the balances that it leads
+        from and to. As JSON or CSV, whichever Accept prefers, streamed at any length. In CSV what leaves the
+        wallet is negative, and a text that a spreadsheet would take for a formula begins with '.
+        """
         query = check(StatementQuery, single(request.query_params))
         _require_visible(request, wallet_id)
         found = statement(wallet_id, query.from_, query.to)

@@ -7,9 +7,10 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api import openapi
-from wallets.api.bodies import hold_body
-from wallets.api.endpoint import REPLAYED, Endpoint, carry_out, is_for_later, naming
+from wallets.api.bodies import HoldBody, HoldPage, OperationBody, hold_body
+from wallets.api.endpoint import Endpoint, carry_out, is_for_later, naming, replay
+from wallets.api.examples import HOLD_ID, TIME
+from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.operations import operation_answer
 from wallets.api.paging import Page
 from wallets.api.requests import read, read_optional
@@ -20,14 +21,33 @@ from wallets.ledger.origins import owned, wallet_of_hold
 from wallets.ledger.reader import read_wallet
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Hold as HoldRow
-from wallets.problems import HoldNotFound
+from wallets.problems import (
+    HoldAmountExceeded,
+    HoldNotActive,
+    HoldNotFound,
+    IdempotencyKeyReused,
+    InsufficientFunds,
+    WalletClosed,
+    WalletNotFound,
+)
 
 
 class WalletHolds(Endpoint):
     """/wallets/{id}/holds"""
 
-    @openapi.place_hold
+    @Declaration(
+        "holds_place",
+        request=HoldToPlace,
+        examples={"for a week": {"amount": "200.00", "expiresAt": "2026-11-28T09:30:00Z"}},
+        status=201,
+        response=HoldBody,
+        refusals=[*NEW_COMMAND, *MOVABLE, InsufficientFunds],
+    )
     def post(self, request: Request, wallet_id: UUID) -> Response:
+        """Set money aside.
+
+        Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided, or expires.
+        """
         asked = read(request, HoldToPlace)
         posted = carry_out(
             request,
@@ -41,22 +61,27 @@ class WalletHolds(Endpoint):
         )
         return hold_answer(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
 
-    @openapi.list_holds
+    @Declaration("holds_list", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
+        """List a wallet's holds, newest first.
+
+        The cursor carries its filter.
+        """
         page = Page(request.query_params, HoldQuery, f"holds of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         rows = HoldRow.objects.of_wallet(wallet_id).as_of_now(page.query.status)
-        holds, next_cursor = until_deadline(lambda: page.of(rows))
-        return Response(
-            {"items": [hold_body(hold, wallet.currency) for hold in holds], "nextCursor": next_cursor}
-        )
+        return page.answer(rows, lambda found: (hold_body(hold, wallet.currency) for hold in found))
 
 
 class HoldById(Endpoint):
     """/holds/{id}"""
 
-    @openapi.read_hold
+    @Declaration("holds_read", response=HoldBody, refusals=[HoldNotFound])
     def get(self, request: Request, hold_id: UUID) -> Response:
+        """Read a hold.
+
+        It expires at its time, not when a job happens to run.
+        """
         holds = HoldRow.objects.as_of_now().select_related("wallet")
         hold = until_deadline(holds.filter(id=hold_id, **owned(principal(request).within)).first)
         if hold is None:
@@ -67,8 +92,29 @@ class HoldById(Endpoint):
 class HoldCapture(Endpoint):
     """/holds/{id}/capture"""
 
-    @openapi.capture_hold
+    @Declaration(
+        "holds_capture",
+        request=PartToTake,
+        examples={"a part": {"amount": "150.00"}},
+        status=201,
+        response=OperationBody,
+        example={
+            "id": "01930a5d-b1c5-7d3e-9f40-5a6b7c8d9e13",
+            "sequence": 3,
+            "operationType": "CAPTURE",
+            "amount": "150.00",
+            "balance": "834.50",
+            "holdId": HOLD_ID,
+            "idempotencyKey": None,
+        },
+        can_be_async=True,
+        refusals=[HoldNotFound, IdempotencyKeyReused, *MOVABLE, HoldNotActive, HoldAmountExceeded],
+    )
     def post(self, request: Request, hold_id: UUID) -> Response:
+        """Take what a hold has set aside, or a part of it.
+
+        Once; the rest is released.
+        """
         asked = read_optional(request, PartToTake)
         named = naming(request, asked.id)
         return operation_answer(
@@ -88,8 +134,19 @@ class HoldCapture(Endpoint):
 class HoldVoid(Endpoint):
     """/holds/{id}/void"""
 
-    @openapi.void_hold
+    @Declaration(
+        "holds_void",
+        request=Nothing,
+        examples={"nothing to say": {}},
+        response=HoldBody,
+        example={"status": "VOIDED", "endedAt": TIME},
+        refusals=[HoldNotFound, IdempotencyKeyReused, WalletClosed, HoldNotActive],
+    )
     def post(self, request: Request, hold_id: UUID) -> Response:
+        """Release all that a hold has set aside.
+
+        In a frozen wallet too: no money moves.
+        """
         asked = read_optional(request, Nothing)
         named = naming(request, asked.id)
         wallet_id = wallet_of_hold(hold_id, principal(request).within)
@@ -99,8 +156,4 @@ class HoldVoid(Endpoint):
 
 def hold_answer(posted: Posted, status: int, headers: dict[str, str]) -> Response:
     assert posted.hold  # noqa: S101 - every command on a hold leaves it in its outcome
-    return Response(
-        hold_body(posted.hold, posted.currency),
-        status=status,
-        headers=headers | (REPLAYED if posted.replayed else {}),
-    )
+    return Response(hold_body(posted.hold, posted.currency), status, headers=headers | replay(posted))

@@ -7,9 +7,10 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api import openapi
-from wallets.api.bodies import operation_body
+from wallets.api.bodies import OperationBody, OperationPage, operation_body
 from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
+from wallets.api.examples import OPERATION_ID, WALLET_ID
+from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.paging import Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
@@ -17,9 +18,15 @@ from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Reversal
 from wallets.ledger.origins import original
 from wallets.ledger.reader import read_operation, read_wallet
-from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation
-from wallets.problems import OperationNotFound
+from wallets.problems import (
+    IdempotencyKeyReused,
+    OperationNotFound,
+    OperationNotReversible,
+    ReversalExceedsOriginal,
+    TargetCannotReceive,
+    WalletNotFound,
+)
 
 
 def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) -> Response:
@@ -46,16 +53,43 @@ def operation_answer(posted: Posted) -> Response:
 class WalletOperation(Endpoint):
     """/wallets/{id}/operation"""
 
-    @openapi.post_operation
+    @Declaration(
+        "operations_post",
+        request=OperationToPost,
+        examples={
+            "deposit": {"operationType": "DEPOSIT", "amount": "1000.00"},
+            "withdraw": {"operationType": "WITHDRAW", "amount": 115.6, "description": "coffee"},
+        },
+        status=201,
+        response=OperationBody,
+        can_be_async=True,
+        refusals=[*NEW_COMMAND, *MOVABLE, *LIMITS],
+    )
     def post(self, request: Request, wallet_id: UUID) -> Response:
+        """Deposit or withdraw.
+
+        Answered when it is committed. A refusal by a rule is recorded, and moves nothing.
+        """
         return post_operation(request, wallet_id, read(request, OperationToPost))
 
 
 class WalletOperationInBody(Endpoint):
     """/wallet"""
 
-    @openapi.post_wallet_operation
+    @Declaration(
+        "operations_post_by_body",
+        request=WalletOperationToPost,
+        examples={"deposit": {"walletId": WALLET_ID, "operationType": "DEPOSIT", "amount": 1000}},
+        status=201,
+        response=OperationBody,
+        can_be_async=True,
+        refusals=[*NEW_COMMAND, *MOVABLE, *LIMITS],
+    )
     def post(self, request: Request) -> Response:
+        """Deposit or withdraw, with the wallet in the body.
+
+        `valletId` is taken as a spelling of `walletId`.
+        """
         asked = read(request, WalletOperationToPost)
         return post_operation(request, asked.wallet_id, asked)
 
@@ -63,8 +97,12 @@ class WalletOperationInBody(Endpoint):
 class OperationById(Endpoint):
     """/operations/{id}"""
 
-    @openapi.read_operation
+    @Declaration("operations_read", response=OperationBody, refusals=[OperationNotFound])
     def get(self, request: Request, operation_id: UUID) -> Response:
+        """Read an operation.
+
+        As it was answered, for ever: the ledger is only added to.
+        """
         found = read_operation(operation_id, principal(request).within)
         if found is None:
             raise OperationNotFound
@@ -74,8 +112,33 @@ class OperationById(Endpoint):
 class OperationReversal(Endpoint):
     """/operations/{id}/reversal"""
 
-    @openapi.reverse_operation
+    @Declaration(
+        "operations_reverse",
+        request=PartToTake,
+        examples={"a part": {"amount": "100.00"}},
+        status=201,
+        response=OperationBody,
+        example={
+            "id": "01930a5d-b1c6-7d3e-9f40-5a6b7c8d9e14",
+            "sequence": 4,
+            "operationType": "REVERSAL_OUT",
+            "amount": "100.00",
+            "balance": "734.50",
+            "reversesId": OPERATION_ID,
+            "idempotencyKey": None,
+        },
+        can_be_async=True,
+        refusals=[
+            *(OperationNotFound, IdempotencyKeyReused, *MOVABLE, OperationNotReversible),
+            *(ReversalExceedsOriginal, *LIMITS, TargetCannotReceive),
+        ],
+    )
     def post(self, request: Request, operation_id: UUID) -> Response:
+        """Reverse an operation, as a whole or in part.
+
+        Moves money back, of a transfer on both sides. All reversals of an operation together never move more
+        than it did.
+        """
         asked = read_optional(request, PartToTake)
         named = naming(request, asked.id)
         wallet_id, to_reverse = original(operation_id, principal(request).within)
@@ -96,8 +159,12 @@ class OperationReversal(Endpoint):
 class WalletOperations(Endpoint):
     """/wallets/{id}/operations"""
 
-    @openapi.list_operations
+    @Declaration("operations_list", query=OperationQuery, response=OperationPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
+        """List a wallet's operations, newest first.
+
+        Refused operations are history too. The cursor carries its filters.
+        """
         page = Page(request.query_params, OperationQuery, f"operations of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         query = page.query
@@ -111,6 +178,4 @@ class WalletOperations(Endpoint):
         history = Operation.objects.of_wallet(wallet_id).filter(**filters)
         if query.type is None:
             history = history.that_move_money()
-        operations, next_cursor = until_deadline(lambda: page.of(history))
-        items = [operation_body(operation, wallet.currency) for operation in operations]
-        return Response({"items": items, "nextCursor": next_cursor})
+        return page.answer(history, lambda found: (operation_body(each, wallet.currency) for each in found))

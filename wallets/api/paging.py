@@ -6,6 +6,7 @@ without it would not, and no change of a key invalidates it.
 
 import base64
 import binascii
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
@@ -16,10 +17,12 @@ from django.db.models.functions import Cast
 from django.http import QueryDict
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
+from rest_framework.response import Response
 
 from wallets.api.requests import check
 from wallets.api.shapes import PageQuery
 from wallets.api.values import Id, TimeParameter, format_time
+from wallets.ledger.recovery import until_deadline
 from wallets.problems import FieldError, ValidationError
 
 
@@ -95,6 +98,11 @@ class Page(Generic[QueryT]):
             return page, None
         page.pop()
         return page, self._cursor_after(page[-1])
+
+    def answer(self, rows: QuerySet[ModelT], render: Callable[[list[ModelT]], Iterable[Any]]) -> Response:
+        """This page of the rows as a response."""
+        found, next_cursor = until_deadline(lambda: self.of(rows))
+        return Response({"items": list(render(found)), "nextCursor": next_cursor})
 
     def _fitting(self, rows: QuerySet[ModelT]) -> int:
         """How many rows the page has at most: fewer than asked for if their texts are long.

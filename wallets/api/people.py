@@ -8,14 +8,14 @@ from rest_framework.response import Response
 
 from wallets.access import limits, people
 from wallets.access.authentication import Anybody
-from wallets.api import openapi
-from wallets.api.bodies import operation_body, person_body, wallet_body
+from wallets.api.bodies import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
 from wallets.api.endpoint import Endpoint
+from wallets.api.openapi import Declaration
 from wallets.api.requests import read
 from wallets.api.shapes import Credentials, PersonToSignUp
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation, User
-from wallets.problems import WalletNotFound
+from wallets.problems import EmailTaken, InvalidCredentials, WalletNotFound
 
 NEWEST: Final = 20  # operations that come with one's wallet
 
@@ -38,8 +38,23 @@ class SignUp(Attempt):
 
     limit = limits.SIGNUP
 
-    @openapi.sign_up
+    @Declaration(
+        "signup_create",
+        is_public=True,
+        request=PersonToSignUp,
+        examples={
+            "a person": {"name": "Anna", "email": "anna@example.com", "password": "correct horse battery"}
+        },
+        status=201,
+        response=PersonBody,
+        refusals=[EmailTaken],
+    )
     def post(self, request: Request) -> Response:
+        """Sign up.
+
+        Opens a wallet in the service's default currency and begins a session: the cookies `sessionid` and
+        `csrftoken`, whose value every further request that changes something repeats in `X-CSRFToken`.
+        """
         asked = read(request, PersonToSignUp)
         user = people.sign_up(asked.name, asked.email, asked.password)
         people.begin_session(request._request, user)
@@ -51,8 +66,19 @@ class LogIn(Attempt):
 
     limit = limits.LOGIN
 
-    @openapi.log_in
+    @Declaration(
+        "login_create",
+        is_public=True,
+        request=Credentials,
+        examples={"a person": {"email": "anna@example.com", "password": "correct horse battery"}},
+        response=PersonBody,
+        refusals=[InvalidCredentials],
+    )
     def post(self, request: Request) -> Response:
+        """Log in.
+
+        Begins a session, as signing up does. An operator's name may stand for the e-mail address.
+        """
         asked = read(request, Credentials)
         return Response(_person(people.log_in(request._request, asked.email, asked.password)))
 
@@ -60,8 +86,12 @@ class LogIn(Attempt):
 class LogOut(Endpoint):
     """/logout"""
 
-    @openapi.log_out
+    @Declaration("logout_create", no_content="It has ended.")
     def post(self, request: Request) -> Response:
+        """Log out.
+
+        Ends the session.
+        """
         auth.logout(request._request)
         return Response(status=204)
 
@@ -69,16 +99,24 @@ class LogOut(Endpoint):
 class Me(Endpoint):
     """/me"""
 
-    @openapi.read_me
+    @Declaration("me_retrieve", response=PersonBody)
     def get(self, request: Request) -> Response:
+        """Who is logged in.
+
+        The person or operator whose session this is.
+        """
         return Response(_person(_user(request)))
 
 
 class MyWallet(Endpoint):
     """/me/wallet"""
 
-    @openapi.read_my_wallet
+    @Declaration("me_wallet_retrieve", response=OwnWalletBody, refusals=[WalletNotFound])
     def get(self, request: Request) -> Response:
+        """One's own wallet with its newest operations.
+
+        The first wallet that one had. The operations are those that the wallet's balance knows of.
+        """
         wallet = people.main_wallet(_user(request))
         if wallet is None:
             raise WalletNotFound

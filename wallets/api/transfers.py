@@ -7,9 +7,10 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.people import wallet_of
-from wallets.api import openapi
-from wallets.api.bodies import transfer_body
+from wallets.api.bodies import TransferBody, transfer_body
 from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
+from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
+from wallets.api.openapi import NEW_COMMAND, TRANSFER_RULES, Declaration
 from wallets.api.requests import read
 from wallets.api.shapes import SAME_WALLET, TransferToPost
 from wallets.ledger.commands import Transfer
@@ -20,8 +21,23 @@ from wallets.problems import FieldError, TransferNotFound, ValidationError
 class Transfers(Endpoint):
     """/transfers"""
 
-    @openapi.post_transfer
+    @Declaration(
+        "transfers_post",
+        request=TransferToPost,
+        examples={
+            "transfer": {"sourceWalletId": WALLET_ID, "targetWalletId": OTHER_WALLET_ID, "amount": "15.50"}
+        },
+        status=201,
+        response=TransferBody,
+        can_be_async=True,
+        refusals=[*NEW_COMMAND, *TRANSFER_RULES],
+    )
     def post(self, request: Request) -> Response:
+        """Transfer money to another wallet.
+
+        Both wallets or none; one currency. The Idempotency-Key is the source's. A restricted key pays from
+        its owner's wallets alone, to any.
+        """
         asked = read(request, TransferToPost)
         named = naming(request, asked.id)
         target_id = asked.target_wallet_id or wallet_of(
@@ -47,8 +63,12 @@ class Transfers(Endpoint):
 class TransferById(Endpoint):
     """/transfers/{id}"""
 
-    @openapi.read_transfer
+    @Declaration("transfers_read", response=TransferBody, refusals=[TransferNotFound])
     def get(self, request: Request, transfer_id: UUID) -> Response:
+        """Read a transfer.
+
+        With the operations on both sides. To a restricted key another owner's balance is null.
+        """
         found = read_transfer(transfer_id, principal(request).within)
         if found is None:
             raise TransferNotFound

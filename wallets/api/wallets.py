@@ -3,29 +3,48 @@
 from dataclasses import replace
 from uuid import UUID
 
+from drf_spectacular.utils import OpenApiResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
-from wallets.api import openapi
-from wallets.api.bodies import wallet_body
-from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new
+from wallets.api.bodies import WalletBody, WalletPage, wallet_body
+from wallets.api.endpoint import Endpoint, id_of_new, replay
+from wallets.api.openapi import Declaration, header
 from wallets.api.paging import Page
 from wallets.api.requests import names_tag, read
 from wallets.api.shapes import PageQuery, WalletChanges, WalletToOpen
 from wallets.ledger.reader import read_wallet
-from wallets.ledger.recovery import until_deadline
 from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet, require_fitting_limits
 from wallets.models import Wallet
-from wallets.problems import PreconditionFailed
+from wallets.problems import (
+    IdempotencyKeyReused,
+    PreconditionFailed,
+    WalletClosed,
+    WalletNotEmpty,
+    WalletNotFound,
+)
 
 
 class OpenWallet(Endpoint):
     """/wallet/create"""
 
-    @openapi.open_wallet
+    @Declaration(
+        request=WalletToOpen,
+        examples={"a wallet in euros": {"currency": "EUR", "label": "till 1", "overdraftLimit": "100.00"}},
+        status=201,
+        response=WalletBody,
+        example={"balance": "0.00", "available": "0.00", "sequence": 0},
+        refusals=[IdempotencyKeyReused],
+    )
     def post(self, request: Request) -> Response:
+        """Open a wallet.
+
+        With an `id` of your choice or an Idempotency-Key it is safe to repeat: the same request is answered
+        again. What a restricted key opens is its owner's. An `overdraftLimit` of more than zero takes the
+        scope limits:write as well.
+        """
         asked = read(request, WalletToOpen)
         if asked.overdraft_limit:
             require_overdraft_limit(principal(request))
@@ -34,37 +53,62 @@ class OpenWallet(Endpoint):
         require_fitting_limits(opening)
         opened = open_wallet(replace(opening, id=id_of_new(request, "POST /wallets", asked)))
         headers = {"Location": f"/api/v1/wallets/{opened.wallet.id}", "ETag": etag(opened.wallet)}
-        return Response(
-            wallet_body(opened.wallet), status=201, headers=headers | (REPLAYED if opened.replayed else {})
-        )
+        return Response(wallet_body(opened.wallet), status=201, headers=headers | replay(opened))
 
 
 class Wallets(OpenWallet):
     """/wallets"""
 
-    @openapi.list_wallets
+    @Declaration("wallets_list", query=PageQuery, response=WalletPage)
     def get(self, request: Request) -> Response:
+        """List wallets, newest first.
+
+        Those that the key may see. Pages by cursor: stable while wallets are opened.
+        """
         page = Page(request.query_params, PageQuery, "wallets")
         wallets = Wallet.objects.with_expired()
         if (owner_id := principal(request).within) is not None:
             wallets = wallets.filter(owner_id=owner_id)
-        items, next_cursor = until_deadline(lambda: page.of(wallets))
-        return Response({"items": [wallet_body(wallet) for wallet in items], "nextCursor": next_cursor})
+        return page.answer(wallets, lambda found: map(wallet_body, found))
 
 
 class WalletById(Endpoint):
     """/wallets/{id}"""
 
-    @openapi.read_wallet
+    @Declaration(
+        "wallets_read",
+        parameters=[header("If-None-Match")],
+        response=WalletBody,
+        further_responses={
+            304: OpenApiResponse(description="Nothing has changed since If-None-Match's ETag.")
+        },
+        refusals=[WalletNotFound],
+    )
     def get(self, request: Request, wallet_id: UUID) -> Response:
+        """Read a wallet.
+
+        Never older than the request.
+        """
         wallet = visible(principal(request), read_wallet(wallet_id))
         tag = etag(wallet)
         if names_tag(request.META.get("HTTP_IF_NONE_MATCH"), tag):
             return Response(status=304, headers={"ETag": tag})
         return Response(wallet_body(wallet), headers={"ETag": tag})
 
-    @openapi.change_wallet
+    @Declaration(
+        "wallets_change",
+        parameters=[header("If-Match")],
+        request=WalletChanges,
+        examples={"freeze": {"status": "FROZEN"}},
+        response=WalletBody,
+        example={"status": "FROZEN"},
+        refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty],
+    )
     def patch(self, request: Request, wallet_id: UUID) -> Response:
+        """Rename, freeze, thaw or close a wallet.
+
+        A wallet is closed only at zero, and for ever.
+        """
         asked = read(request, WalletChanges)
         if "status" in asked.model_fields_set:
             require_unrestricted(principal(request), "status")

@@ -1,6 +1,6 @@
 """Webhooks: who is told what happens."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -11,9 +11,10 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
-from wallets.api import openapi
-from wallets.api.bodies import DeadLetterBody, DeliveryBody, RegisteredWebhookBody, SecretBody, WebhookBody
-from wallets.api.endpoint import REPLAYED, Endpoint, id_of_new, keyed
+from wallets.api import bodies
+from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay
+from wallets.api.examples import WALLET_ID
+from wallets.api.openapi import Declaration
 from wallets.api.paging import NumberedPage, Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
@@ -22,14 +23,32 @@ from wallets.events.registry import Registration
 from wallets.events.subscribers import Standing, standings
 from wallets.ledger.recovery import until_deadline
 from wallets.models import Delivery, ParkedEvent, Subscriber
-from wallets.problems import WebhookNotFound
+from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken, WebhookNotFound
 
 
 class Webhooks(Endpoint):
     """/webhooks"""
 
-    @openapi.register_webhook
+    @Declaration(
+        "webhooks_register",
+        request=WebhookToRegister,
+        examples={
+            "balances": {
+                "name": "shop",
+                "url": "https://shop.example.com/wallet-events",
+                "types": ["wallet.balance.changed"],
+            }
+        },
+        status=201,
+        response=bodies.RegisteredWebhookBody,
+        refusals=[IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken],
+    )
     def post(self, request: Request) -> Response:
+        """Register a webhook.
+
+        What happens is posted to its `url`, signed by the rules of Standard Webhooks with the `secret` of the
+        answer, which is shown once. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
+        """
         asked = read(request, WebhookToRegister)
         registered = registry.register(
             Registration(
@@ -42,35 +61,55 @@ class Webhooks(Endpoint):
             ),
             principal(request).actor,
         )
-        return Response(
-            RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret},
-            status=201,
-            headers={"Location": f"/api/v1/webhooks/{registered.webhook.id}"}
-            | (REPLAYED if registered.replayed else {}),
-        )
+        body = bodies.RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret}
+        headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | replay(registered)
+        return Response(body, status=201, headers=headers)
 
-    @openapi.list_webhooks
+    @Declaration("webhooks_list", query=PageQuery, response=bodies.WebhookPage)
     def get(self, request: Request) -> Response:
+        """List webhooks, newest first.
+
+        With how they fare, and without their secrets.
+        """
         page = Page(request.query_params, PageQuery, "webhooks")
-        webhooks, next_cursor = until_deadline(lambda: page.of(registry.webhooks()))
-        return Response({"items": with_standing(webhooks), "nextCursor": next_cursor})
+        return page.answer(registry.webhooks(), with_standing)
 
 
 class WebhookById(Endpoint):
     """/webhooks/{id}"""
 
-    @openapi.read_webhook
+    @Declaration("webhooks_read", response=bodies.WebhookBody, refusals=[WebhookNotFound])
     def get(self, request: Request, webhook_id: UUID) -> Response:
+        """Read a webhook.
+
+        With how it fares, and without its secret.
+        """
         return webhook_answer(registry.find(webhook_id))
 
-    @openapi.change_webhook
+    @Declaration(
+        "webhooks_change",
+        request=WebhookChanges,
+        examples={"disable": {"isEnabled": False}},
+        response=bodies.WebhookBody,
+        example={"isEnabled": False, "disabledBecause": "Disabled by key:abcd1234."},
+        refusals=[WebhookNotFound, WebhookNameTaken],
+    )
     def patch(self, request: Request, webhook_id: UUID) -> Response:
+        """Change, disable or enable a webhook.
+
+        Enabled again, it goes on where it was. What waits is tried at once after that, or at another `url`.
+        Other `types` count for what has not been read yet.
+        """
         asked = read(request, WebhookChanges)
         given = {name: getattr(asked, name) for name in asked.model_fields_set}
         return webhook_answer(registry.change(webhook_id, principal(request).actor, **given))
 
-    @openapi.remove_webhook
+    @Declaration("webhooks_remove", no_content="It is gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
+        """Remove a webhook.
+
+        With what waits for it, its dead letters and its deliveries.
+        """
         registry.remove(webhook_id, principal(request).actor)
         return Response(status=204)
 
@@ -78,8 +117,19 @@ class WebhookById(Endpoint):
 class WebhookRotation(Endpoint):
     """/webhooks/{id}/rotation"""
 
-    @openapi.rotate_secret
+    @Declaration(
+        "webhooks_rotate",
+        request=SecretToRotate,
+        examples={"two days to change it": {"formerValidHours": 48}},
+        response=bodies.SecretBody,
+        refusals=[WebhookNotFound, IdempotencyKeyReused],
+    )
     def post(self, request: Request, webhook_id: UUID) -> Response:
+        """Give a webhook a new secret.
+
+        It is shown once. For `formerValidHours` the former one signs as well: a request then has two
+        signatures. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
+        """
         asked = read_optional(request, SecretToRotate)
         rotated = registry.rotate(
             webhook_id,
@@ -88,34 +138,62 @@ class WebhookRotation(Endpoint):
             keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
-        return Response(SecretBody.of(rotated), headers=REPLAYED if rotated.replayed else {})
+        return Response(bodies.SecretBody.of(rotated), headers=replay(rotated))
 
 
 class WebhookTest(Endpoint):
     """/webhooks/{id}/test"""
 
-    @openapi.test_webhook
+    @Declaration(
+        "webhooks_test",
+        response=bodies.DeliveryBody,
+        example={"eventId": f"{WALLET_ID}:test"},
+        refusals=[WebhookNotFound],
+    )
     def post(self, request: Request, webhook_id: UUID) -> Response:
+        """Send a webhook a test.
+
+        An event of the type `webhook.test`, at once; a disabled webhook too. The answer tells what became of
+        it.
+        """
         return Response(delivery_body(registry.try_out(webhook_id)))
 
 
 class WebhookDeliveries(Endpoint):
     """/webhooks/{id}/deliveries"""
 
-    @openapi.list_deliveries
+    @Declaration(
+        "webhooks_deliveries", query=PageQuery, response=bodies.DeliveryPage, refusals=[WebhookNotFound]
+    )
     def get(self, request: Request, webhook_id: UUID) -> Response:
-        return _listed(request, webhook_id, "deliveries", registry.deliveries, delivery_bodies)
+        """List a webhook's deliveries, newest first.
+
+        Every request that was sent to it, failed ones too. The newest 1,000 are kept.
+        """
+        return _listed(
+            request, webhook_id, "deliveries", registry.deliveries, lambda found: map(delivery_body, found)
+        )
 
 
 class WebhookDeadLetters(Endpoint):
     """/webhooks/{id}/dead-letters"""
 
-    @openapi.list_dead_letters
+    @Declaration(
+        "webhooks_dead_letters", query=PageQuery, response=bodies.DeadLetterPage, refusals=[WebhookNotFound]
+    )
     def get(self, request: Request, webhook_id: UUID) -> Response:
+        """List a webhook's dead letters, newest first.
+
+        Events that it did not take, however often they were tried.
+        """
         return _listed(request, webhook_id, "dead_letters", parking.dead, dead_letter_bodies)
 
-    @openapi.forget_dead_letters
+    @Declaration("webhooks_forget_dead_letters", no_content="They are gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
+        """Forget a webhook's dead letters.
+
+        All of them, for good.
+        """
         registry.forget(webhook_id, principal(request).actor)
         return Response(status=204)
 
@@ -123,8 +201,12 @@ class WebhookDeadLetters(Endpoint):
 class WebhookReplay(Endpoint):
     """/webhooks/{id}/replay"""
 
-    @openapi.replay_dead_letters
+    @Declaration("webhooks_replay", response=bodies.ReplayBody, refusals=[WebhookNotFound])
     def post(self, request: Request, webhook_id: UUID) -> Response:
+        """Try a webhook's dead letters again.
+
+        All of them, with the patience of new ones; those of a wallet in their order.
+        """
         return Response({"replayed": registry.replay(webhook_id, principal(request).actor)})
 
 
@@ -133,13 +215,11 @@ def _listed(
     webhook_id: UUID,
     list_name: str,
     kept: Callable[[Subscriber], QuerySet[Any]],
-    bodies: Callable[[Sequence[Any]], list[dict[str, Any]]],
+    render: Callable[[list[Any]], Iterable[Any]],
 ) -> Response:
     """What is kept of the webhook."""
     page = NumberedPage(request.query_params, PageQuery, f"{list_name} of {webhook_id}")
-    webhook = registry.find(webhook_id)
-    found, next_cursor = until_deadline(lambda: page.of(kept(webhook)))
-    return Response({"items": bodies(found), "nextCursor": next_cursor})
+    return page.answer(kept(registry.find(webhook_id)), render)
 
 
 def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
@@ -151,7 +231,7 @@ def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
 
 def _webhook_body(webhook: Subscriber, standing: Standing) -> dict[str, Any]:
     found = {"lag": round(standing.lag, 3), "parked": standing.parked, "dead": standing.dead}
-    return WebhookBody.of(webhook) | found
+    return bodies.WebhookBody.of(webhook) | found
 
 
 def webhook_answer(webhook: Subscriber) -> Response:
@@ -160,12 +240,8 @@ def webhook_answer(webhook: Subscriber) -> Response:
     raise WebhookNotFound
 
 
-def delivery_bodies(deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
-    return [delivery_body(each) for each in deliveries]
-
-
 def delivery_body(delivery: Delivery) -> dict[str, Any]:
-    return DeliveryBody.of(delivery) | {"durationMs": round(delivery.duration.total_seconds() * 1000)}
+    return bodies.DeliveryBody.of(delivery) | {"durationMs": round(delivery.duration.total_seconds() * 1000)}
 
 
 def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
@@ -173,6 +249,6 @@ def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
     wallets = {letter.event_id: letter.wallet_id for letter in letters}
     events = until_deadline(lambda: cloudevents.find(wallets))
     return [
-        DeadLetterBody.of(letter) | {"event": orjson.loads(events[letter.event_id].content)}
+        bodies.DeadLetterBody.of(letter) | {"event": orjson.loads(events[letter.event_id].content)}
         for letter in letters
     ]
