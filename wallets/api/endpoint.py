@@ -67,6 +67,16 @@ def named(caller: Principal, key: str | None, chosen_id: UUID | None) -> dict[st
     return {"key": caller.stored_key(key)}
 
 
+def moving(asked: Any) -> dict[str, Any]:
+    """The fields that every command to move money has from its request."""
+    return {"amount": asked.amount, "description": asked.description, "metadata": asked.metadata}
+
+
+def deferrable(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
+    """The fields of a command that can be carried out later: as `naming`, and whether it is to be."""
+    return naming(request, chosen_id) | {"is_for_later": is_for_later(request)}
+
+
 def is_for_later(request: Request) -> bool:
     """Whether the client would rather not wait."""
     return prefers(request, "respond-async")

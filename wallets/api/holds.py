@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
 from wallets.api.bodies import HoldBody, HoldPage, OperationBody, hold_body
-from wallets.api.endpoint import Endpoint, carry_out, is_for_later, naming, replay
+from wallets.api.endpoint import Endpoint, carry_out, deferrable, naming, replay
 from wallets.api.examples import HOLD_ID, TIME
 from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.operations import operation_answer
@@ -49,16 +49,14 @@ class WalletHolds(Endpoint):
         Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided, or expires.
         """
         asked = read(request, HoldToPlace)
-        posted = carry_out(
-            request,
-            Hold(
-                wallet_id=wallet_id,
-                amount=asked.amount,
-                expires_at=asked.expires_at,
-                description=asked.description,
-                **naming(request, asked.id),
-            ),
+        command = Hold(
+            wallet_id=wallet_id,
+            amount=asked.amount,
+            expires_at=asked.expires_at,
+            description=asked.description,
+            **naming(request, asked.id),
         )
+        posted = carry_out(request, command)
         return hold_answer(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
 
     @Declaration("holds_list", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
@@ -116,19 +114,10 @@ class HoldCapture(Endpoint):
         Once; the rest is released.
         """
         asked = read_optional(request, PartToTake)
-        named = naming(request, asked.id)
-        return operation_answer(
-            carry_out(
-                request,
-                Capture(
-                    wallet_id=wallet_of_hold(hold_id, principal(request).within),
-                    hold_id=hold_id,
-                    amount=asked.amount,
-                    is_for_later=is_for_later(request),
-                    **named,
-                ),
-            )
-        )
+        named = deferrable(request, asked.id)
+        wallet_id = wallet_of_hold(hold_id, principal(request).within)
+        command = Capture(wallet_id=wallet_id, hold_id=hold_id, amount=asked.amount, **named)
+        return operation_answer(carry_out(request, command))
 
 
 class HoldVoid(Endpoint):

@@ -262,14 +262,12 @@ def with_required_bodies(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 def with_links(result: dict[str, Any], **_: Any) -> dict[str, Any]:
     """The document with what can be asked next about what an answer names."""
     operations = [(path, operation) for path, item in result["paths"].items() for operation in item.values()]
-    links = result["components"]["links"] = {}
-    for parameter in LINKED.values():
-        for path, operation in operations:
-            if f"{{{parameter}}}" in path:
-                links[operation["operationId"]] = {
-                    "operationId": operation["operationId"],
-                    "parameters": {parameter: "$response.body#/id"},
-                }
+    links = result["components"]["links"] = {
+        name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
+        for parameter in LINKED.values()
+        for path, name in ((path, operation["operationId"]) for path, operation in operations)
+        if f"{{{parameter}}}" in path
+    }
     for _path, operation in operations:
         for answer in operation["responses"].values():
             shape = _shape_of(answer)

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
 from wallets.api.bodies import OperationBody, OperationPage, operation_body
-from wallets.api.endpoint import Endpoint, answer, carry_out, is_for_later, naming
+from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable, moving
 from wallets.api.examples import OPERATION_ID, WALLET_ID
 from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.paging import Page
@@ -30,19 +30,9 @@ from wallets.problems import (
 
 
 def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) -> Response:
-    return operation_answer(
-        carry_out(
-            request,
-            COMMANDS[asked.operation_type](
-                wallet_id=wallet_id,
-                amount=asked.amount,
-                description=asked.description,
-                metadata=asked.metadata,
-                is_for_later=is_for_later(request),
-                **naming(request, asked.id),
-            ),
-        )
-    )
+    kind = COMMANDS[asked.operation_type]
+    command = kind(wallet_id=wallet_id, **moving(asked), **deferrable(request, asked.id))
+    return operation_answer(carry_out(request, command))
 
 
 def operation_answer(posted: Posted) -> Response:
@@ -140,20 +130,10 @@ class OperationReversal(Endpoint):
         than it did.
         """
         asked = read_optional(request, PartToTake)
-        named = naming(request, asked.id)
+        named = deferrable(request, asked.id)
         wallet_id, to_reverse = original(operation_id, principal(request).within)
-        return operation_answer(
-            carry_out(
-                request,
-                Reversal(
-                    wallet_id=wallet_id,
-                    original=to_reverse,
-                    amount=asked.amount,
-                    is_for_later=is_for_later(request),
-                    **named,
-                ),
-            )
-        )
+        command = Reversal(wallet_id=wallet_id, original=to_reverse, amount=asked.amount, **named)
+        return operation_answer(carry_out(request, command))
 
 
 class WalletOperations(Endpoint):
@@ -168,12 +148,8 @@ class WalletOperations(Endpoint):
         page = Page(request.query_params, OperationQuery, f"operations of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         query = page.query
-        given = {
-            "type": query.type,
-            "status": query.status,
-            "created_at__gte": query.from_,
-            "created_at__lt": query.to,
-        }
+        period = {"created_at__gte": query.from_, "created_at__lt": query.to}
+        given = {"type": query.type, "status": query.status, **period}
         filters = {name: value for name, value in given.items() if value is not None}
         history = Operation.objects.of_wallet(wallet_id).filter(**filters)
         if query.type is None:

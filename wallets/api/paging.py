@@ -7,10 +7,8 @@ without it would not, and no change of a key invalidates it.
 import base64
 import binascii
 from collections.abc import Callable, Iterable
-from datetime import datetime
 from itertools import accumulate
-from typing import Annotated, Any, Final, Generic, Protocol, Self, TypeVar
-from uuid import UUID
+from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
 
 from django.db.models import Func, IntegerField, Model, Q, QuerySet, TextField, Value
 from django.db.models.functions import Cast
@@ -25,12 +23,6 @@ from wallets.api.values import Id, TimeParameter, format_time
 from wallets.ledger.recovery import until_deadline
 from wallets.problems import FieldError, ValidationError
 
-
-class Row(Protocol):
-    id: UUID
-    created_at: datetime
-
-
 LONG_TEXTS: Final = frozenset(("metadata", "description"))  # 4,096 bytes, and 500 characters
 MAX_TEXT_BYTES: Final = 262_144  # of them, in a page
 ROWS_OF_ANY_LENGTH: Final = 50  # are not measured
@@ -42,6 +34,8 @@ class Cursor(BaseModel):
     """The last row of the page before, the list that it is of, and its filters as they were written."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ORDER: ClassVar[tuple[str, ...]] = ()  # the fields that order the list
 
     list_name: str
     filters: dict[str, str]
@@ -58,14 +52,34 @@ class Cursor(BaseModel):
         except (UnicodeEncodeError, binascii.Error, PydanticError):
             raise _not_of_this_list() from None
 
+    def after(self) -> Q:
+        """The rows after the cursor, newest first."""
+        raise NotImplementedError
+
 
 class Moment(Cursor):
+    """Of rows in the order of their time."""
+
+    ORDER = ("created_at", "id")
+
     created_at: Annotated[TimeParameter, PlainSerializer(format_time)]
     id: Id
 
+    def after(self) -> Q:
+        # Written so that the index on created_at bounds the scan.
+        bound = Q(created_at__lte=self.created_at)
+        return bound & (Q(created_at__lt=self.created_at) | Q(id__lt=self.id))
+
 
 class Number(Cursor):
+    """Of rows whose ids are numbers, in the order of these."""
+
+    ORDER = ("id",)
+
     id: Annotated[int, Field(strict=True, ge=1, lt=2**63)]
+
+    def after(self) -> Q:
+        return Q(id__lt=self.id)
 
 
 class Page(Generic[QueryT]):
@@ -74,13 +88,14 @@ class Page(Generic[QueryT]):
     `list_name` tells the list from all others, those of other wallets and webhooks included.
     """
 
-    _cursors: type[Cursor] = Moment
-
-    def __init__(self, parameters: QueryDict, shape: type[QueryT], list_name: str) -> None:
+    def __init__(
+        self, parameters: QueryDict, shape: type[QueryT], list_name: str, kind: type[Cursor] = Moment
+    ) -> None:
+        self._kind = kind
         given = single(parameters)
         self._list_name = list_name
         self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
-        self._cursor = self._cursors.decode(given["cursor"]) if given.get("cursor") else None
+        self._cursor = kind.decode(given["cursor"]) if given.get("cursor") else None
         if self._cursor:
             if self._cursor.list_name != list_name:
                 raise _not_of_this_list()
@@ -91,7 +106,8 @@ class Page(Generic[QueryT]):
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
         """The rows of this page, newest first, and the cursor of the next one."""
-        wanted = self._after_cursor(rows)
+        after = self._cursor.after() if self._cursor else Q()
+        wanted = rows.filter(after).order_by(*(f"-{name}" for name in self._kind.ORDER))
         most = self._fitting(wanted)
         page = list(wanted[: most + 1])
         if len(page) <= most:
@@ -117,32 +133,11 @@ class Page(Generic[QueryT]):
         fitting: int = sum(total <= MAX_TEXT_BYTES for total in accumulate(lengths[: self.query.limit]))
         return max(1, fitting)
 
-    def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
-        if isinstance(self._cursor, Moment):
-            # Written so that the index on created_at bounds the scan.
-            position = Q(created_at__lt=self._cursor.created_at) | Q(id__lt=self._cursor.id)
-            rows = rows.filter(position, created_at__lte=self._cursor.created_at)
-        return rows.order_by("-created_at", "-id")
-
-    def _cursor_after(self, row: Any) -> str:
-        last: Row = row
-        return Moment.model_construct(
-            list_name=self._list_name, filters=self._filters, created_at=last.created_at, id=last.id
+    def _cursor_after(self, row: ModelT) -> str:
+        position = {name: getattr(row, name) for name in self._kind.ORDER}
+        return self._kind.model_construct(
+            list_name=self._list_name, filters=self._filters, **position
         ).encode()
-
-
-class NumberedPage(Page[QueryT]):
-    """The same of rows whose ids are numbers, in the order of these."""
-
-    _cursors = Number
-
-    def _after_cursor(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
-        if isinstance(self._cursor, Number):
-            rows = rows.filter(id__lt=self._cursor.id)
-        return rows.order_by("-id")
-
-    def _cursor_after(self, row: Any) -> str:
-        return Number(list_name=self._list_name, filters=self._filters, id=row.id).encode()
 
 
 def _octets(name: str) -> Func:

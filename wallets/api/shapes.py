@@ -4,7 +4,7 @@ pydantic rather than DRF serializers: the same checks and schema for half the ti
 """
 
 from decimal import Decimal
-from typing import Annotated, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
 from django.conf import settings
 from pydantic import (
@@ -71,18 +71,27 @@ def _of_changes(schema: JsonDict) -> None:
         field.pop("default", None)
 
 
-class WalletChanges(Shape):
-    model_config = ConfigDict(json_schema_extra=_of_changes)
+class Changes(Shape):
+    """A request to change one field or more: a field that is not sent stays as it is."""
 
-    label: Label = ""
-    metadata: Metadata = Field(default_factory=dict)
-    status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
+    model_config = ConfigDict(json_schema_extra=_of_changes)
 
     @model_validator(mode="after")
     def changes_something(self) -> Self:
         if not self.model_fields_set:
-            raise PydanticCustomError("required", "name at least one of label, metadata and status")
+            *names, last = (str(field.alias) for field in type(self).model_fields.values())
+            named = {"names": f"{', '.join(names)} and {last}"}
+            raise PydanticCustomError("required", "name at least one of {names}", named)
         return self
+
+    def given(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class WalletChanges(Changes):
+    label: Label = ""
+    metadata: Metadata = Field(default_factory=dict)
+    status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
 
 
 # --- What moves money -------------------------------------------------------------------------------
@@ -232,23 +241,12 @@ class WebhookToRegister(Shape):
     id: Id | None = None
 
 
-class WebhookChanges(Shape):
-    model_config = ConfigDict(json_schema_extra=_of_changes)
-
+class WebhookChanges(Changes):
     name: WebhookName = ""
     url: WebhookUrl = ""
     types: WebhookTypes = Field(default_factory=list)
     batch: Batch = 1
     is_enabled: Annotated[bool, Field(strict=True)] = True
-
-    @model_validator(mode="after")
-    def changes_something(self) -> Self:
-        if not self.model_fields_set:
-            raise PydanticCustomError("required", "name at least one of {names}", {"names": _CHANGEABLE})
-        return self
-
-
-_CHANGEABLE: Final = "name, url, types, batch and isEnabled"
 
 
 class SecretToRotate(Shape):

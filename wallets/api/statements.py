@@ -10,7 +10,6 @@ import orjson
 from wallets import money
 from wallets.api.bodies import operation_body
 from wallets.api.values import format_time
-from wallets.ledger import keys
 from wallets.ledger.history import Statement
 from wallets.ledger.tables import Record
 
@@ -76,23 +75,12 @@ def _balance_row(name: str, at: datetime, balance: str, currency: str) -> tuple[
 
 
 def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
-    assert entry.balance_after is not None  # noqa: S101 - an entry is what moved money
-    signed = entry.amount if entry.type in INCOMING else -entry.amount
-    return (
-        format_time(entry.created_at),
-        entry.sequence,
-        entry.type,
-        money.format_amount(signed, currency),
-        money.format_amount(entry.balance_after, currency),
-        currency,
-        _plain(entry.description),
-        entry.id,
-        entry.transfer_id,
-        entry.counterparty_id,
-        entry.hold_id,
-        entry.reverses_id,
-        _plain(keys.as_sent(entry.idempotency_key or "")),
-    )
+    body = operation_body(entry, currency)
+    sign = "" if entry.type in INCOMING else "-"
+    body |= {"time": body["createdAt"], "operationId": body["id"], "amount": sign + body["amount"]}
+    for name in ("description", "idempotencyKey"):
+        body[name] = _plain(body[name] or "")
+    return tuple(body[name] for name in COLUMNS)
 
 
 def _plain(text: str) -> str:

@@ -164,18 +164,14 @@ def _is_exactly(number: float, text: str) -> bool:
         return False
 
 
-def _limit(value: object) -> int:
-    # int() would also take "1_000", " 5" and the digits of other scripts.
-    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,9}", value):
-        raise PydanticCustomError("invalid_type", "must be a whole number")
-    return int(value)
+def _whole_number(kind: type[str], pattern: str) -> BeforeValidator:
+    def checked(value: object) -> int:
+        # int() would also take "1_000", " 5" and the digits of other scripts.
+        if not isinstance(value, kind) or not re.fullmatch(pattern, value):
+            raise PydanticCustomError("invalid_type", "must be a whole number")
+        return int(value.partition(".")[0])
 
-
-def _count(value: object) -> int:
-    """A whole number of a body; 1.0 is one, as JSON Schema has it."""
-    if not isinstance(value, JsonNumber) or not re.fullmatch(r"[0-9]{1,9}(\.0+)?", value):
-        raise PydanticCustomError("invalid_type", "must be a whole number")
-    return int(value.partition(".")[0])
+    return BeforeValidator(checked)
 
 
 def _time(value: object) -> datetime:
@@ -276,8 +272,8 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 
 # After their bounds: before these, the OpenAPI document would not tell of them.
-COUNT: Final = BeforeValidator(_count)
-_OF_QUERY: Final = BeforeValidator(_limit)
+COUNT: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is one, as JSON Schema has it
+_OF_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
 Limit = Annotated[int, Field(ge=1, le=500), _OF_QUERY]
 Seconds = Annotated[int, Field(ge=0, le=300), _OF_QUERY]
 TimeParameter = Annotated[datetime, BeforeValidator(_time)]

@@ -119,8 +119,7 @@ class WalletById(Endpoint):
             if expected is not None and not names_tag(expected, etag(wallet)):
                 raise PreconditionFailed
 
-        given = {name: getattr(asked, name) for name in asked.model_fields_set}
-        change = Change(actor=principal(request).actor, **given)
+        change = Change(actor=principal(request).actor, **asked.given())
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})
 

@@ -15,7 +15,7 @@ from wallets.api import bodies
 from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay
 from wallets.api.examples import WALLET_ID
 from wallets.api.openapi import Declaration
-from wallets.api.paging import NumberedPage, Page
+from wallets.api.paging import Number, Page
 from wallets.api.requests import read, read_optional
 from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
 from wallets.events import cloudevents, parking, registry
@@ -101,8 +101,7 @@ class WebhookById(Endpoint):
         Other `types` count for what has not been read yet.
         """
         asked = read(request, WebhookChanges)
-        given = {name: getattr(asked, name) for name in asked.model_fields_set}
-        return webhook_answer(registry.change(webhook_id, principal(request).actor, **given))
+        return webhook_answer(registry.change(webhook_id, principal(request).actor, **asked.given()))
 
     @Declaration("webhooks_remove", no_content="It is gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -218,7 +217,7 @@ def _listed(
     render: Callable[[list[Any]], Iterable[Any]],
 ) -> Response:
     """What is kept of the webhook."""
-    page = NumberedPage(request.query_params, PageQuery, f"{list_name} of {webhook_id}")
+    page = Page(request.query_params, PageQuery, f"{list_name} of {webhook_id}", Number)
     return page.answer(kept(registry.find(webhook_id)), render)
 
 
