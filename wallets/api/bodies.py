@@ -16,7 +16,7 @@ from wallets.ledger.tables import Record
 from wallets.models import Hold, Operation, User, Wallet
 from wallets.money import format_amount
 
-# An attribute that every object has and no renderer takes: a value that is forgotten makes an error.
+# Every object has this attribute and the JSON renderer refuses it: a forgotten value is an error.
 GIVEN: Final = "__class__"
 OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
@@ -304,7 +304,7 @@ DeliveryPage = _page_of(DeliveryBody)
 DeadLetterPage = _page_of(DeadLetterBody)
 
 
-# --- Rendered with what more than one object says ---------------------------------------------------
+# --- Bodies with values from more than one object ---------------------------------------------------
 def wallet_body(wallet: Wallet) -> dict[str, Any]:
     return WalletBody.of(wallet, wallet.currency)
 

@@ -58,7 +58,7 @@ class Cursor(BaseModel):
 
 
 class Moment(Cursor):
-    """Of rows in the order of their time."""
+    """A cursor of a list that is ordered by time."""
 
     ORDER = ("created_at", "id")
 
@@ -72,7 +72,7 @@ class Moment(Cursor):
 
 
 class Number(Cursor):
-    """Of rows whose ids are numbers, in the order of these."""
+    """A cursor of a list that is ordered by ids that are numbers."""
 
     ORDER = ("id",)
 
