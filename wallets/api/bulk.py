@@ -14,7 +14,7 @@ from wallets import ledger
 from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.api.bodies import BulkBody, operation_body, transfer_body
-from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, moving, named
+from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, movement_fields, named
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, PREFER, TRANSFER_RULES, Declaration, first_refusal, key
 from wallets.api.requests import check, idempotency_key, read_object
@@ -143,7 +143,7 @@ def _command(
         raise ValidationError(errors=[FieldError(f"operations.{number}.id", "conflict", detail)])
     # The header's key stands for the whole: each command that has none of its own gets a part of it.
     common = {
-        **moving(item),
+        **movement_fields(item),
         **shared,
         **named(caller, own_key or (f"{key}/{number}" if key else None), item.id),
     }

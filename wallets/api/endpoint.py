@@ -67,12 +67,12 @@ def named(caller: Principal, key: str | None, chosen_id: UUID | None) -> dict[st
     return {"key": caller.stored_key(key)}
 
 
-def moving(asked: Any) -> dict[str, Any]:
+def movement_fields(asked: Any) -> dict[str, Any]:
     """The fields that every command to move money has from its request."""
     return {"amount": asked.amount, "description": asked.description, "metadata": asked.metadata}
 
 
-def deferrable(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
+def deferrable_fields(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
     """The fields of a command that can be carried out later: as `naming`, and whether it is to be."""
     return naming(request, chosen_id) | {"is_for_later": is_for_later(request)}
 
@@ -107,14 +107,14 @@ def carry_out(request: Request, command: Command) -> Posted:
 
 
 # --- From an outcome to an answer -------------------------------------------------------------------
-def replay(outcome: Any) -> dict[str, str]:
+def replay_header(outcome: Any) -> dict[str, str]:
     """The header that tells a replay from a first answer."""
     return dict(REPLAYED) if outcome.replayed else {}
 
 
 def answer(posted: Posted, body: dict[str, Any], path: str) -> Response:
     """201 with the new thing at `path`, or 202 with where its operation will be."""
-    headers = replay(posted)
+    headers = replay_header(posted)
     if posted.operation.status == PENDING:
         headers["Location"] = f"/api/v1/operations/{posted.operation.id}"
         headers["Preference-Applied"] = "respond-async"

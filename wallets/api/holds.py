@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
 from wallets.api.bodies import HoldBody, HoldPage, OperationBody, hold_body
-from wallets.api.endpoint import Endpoint, carry_out, deferrable, naming, replay
+from wallets.api.endpoint import Endpoint, carry_out, deferrable_fields, naming, replay_header
 from wallets.api.examples import HOLD_ID, TIME
 from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.operations import operation_answer
@@ -114,7 +114,7 @@ class HoldCapture(Endpoint):
         Once; the rest is released.
         """
         asked = read_optional(request, PartToTake)
-        named = deferrable(request, asked.id)
+        named = deferrable_fields(request, asked.id)
         wallet_id = wallet_of_hold(hold_id, principal(request).within)
         command = Capture(wallet_id=wallet_id, hold_id=hold_id, amount=asked.amount, **named)
         return operation_answer(carry_out(request, command))
@@ -145,4 +145,4 @@ class HoldVoid(Endpoint):
 
 def hold_answer(posted: Posted, status: int, headers: dict[str, str]) -> Response:
     assert posted.hold  # noqa: S101 - every command on a hold leaves it in its outcome
-    return Response(hold_body(posted.hold, posted.currency), status, headers=headers | replay(posted))
+    return Response(hold_body(posted.hold, posted.currency), status, headers=headers | replay_header(posted))

@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
 from wallets.api.bodies import OperationBody, OperationPage, operation_body
-from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable, moving
+from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
 from wallets.api.examples import OPERATION_ID, WALLET_ID
 from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.paging import Page
@@ -31,7 +31,7 @@ from wallets.problems import (
 
 def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) -> Response:
     kind = COMMANDS[asked.operation_type]
-    command = kind(wallet_id=wallet_id, **moving(asked), **deferrable(request, asked.id))
+    command = kind(wallet_id=wallet_id, **movement_fields(asked), **deferrable_fields(request, asked.id))
     return operation_answer(carry_out(request, command))
 
 
@@ -130,7 +130,7 @@ class OperationReversal(Endpoint):
         than it did.
         """
         asked = read_optional(request, PartToTake)
-        named = deferrable(request, asked.id)
+        named = deferrable_fields(request, asked.id)
         wallet_id, to_reverse = original(operation_id, principal(request).within)
         command = Reversal(wallet_id=wallet_id, original=to_reverse, amount=asked.amount, **named)
         return operation_answer(carry_out(request, command))

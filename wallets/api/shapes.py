@@ -71,7 +71,7 @@ def _of_changes(schema: JsonDict) -> None:
         field.pop("default", None)
 
 
-class Changes(Shape):
+class _Changes(Shape):
     """A request to change one field or more: a field that is not sent stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_of_changes)
@@ -88,7 +88,7 @@ class Changes(Shape):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
-class WalletChanges(Changes):
+class WalletChanges(_Changes):
     label: Label = ""
     metadata: Metadata = Field(default_factory=dict)
     status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
@@ -241,7 +241,7 @@ class WebhookToRegister(Shape):
     id: Id | None = None
 
 
-class WebhookChanges(Changes):
+class WebhookChanges(_Changes):
     name: WebhookName = ""
     url: WebhookUrl = ""
     types: WebhookTypes = Field(default_factory=list)

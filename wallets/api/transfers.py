@@ -8,7 +8,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.people import wallet_of
 from wallets.api.bodies import TransferBody, transfer_body
-from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable, moving
+from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, TRANSFER_RULES, Declaration
 from wallets.api.requests import read
@@ -39,13 +39,15 @@ class Transfers(Endpoint):
         its owner's wallets alone, to any.
         """
         asked = read(request, TransferToPost)
-        named = deferrable(request, asked.id)
+        named = deferrable_fields(request, asked.id)
         target_id = asked.target_wallet_id or wallet_of(
             asked.target_email or "", asked.source_wallet_id, principal(request), named["key"]
         )
         if target_id == asked.source_wallet_id:
             raise ValidationError(errors=[FieldError("targetEmail", *SAME_WALLET)])
-        command = Transfer(wallet_id=asked.source_wallet_id, target_id=target_id, **moving(asked), **named)
+        command = Transfer(
+            wallet_id=asked.source_wallet_id, target_id=target_id, **movement_fields(asked), **named
+        )
         posted = carry_out(request, command)
         return answer(posted, transfer_body(posted), f"transfers/{posted.operation.id}")
 

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
 from wallets.api.bodies import WalletBody, WalletPage, wallet_body
-from wallets.api.endpoint import Endpoint, id_of_new, replay
+from wallets.api.endpoint import Endpoint, id_of_new, replay_header
 from wallets.api.openapi import Declaration, header
 from wallets.api.paging import Page
 from wallets.api.requests import names_tag, read
@@ -53,7 +53,7 @@ class OpenWallet(Endpoint):
         require_fitting_limits(opening)
         opened = open_wallet(replace(opening, id=id_of_new(request, "POST /wallets", asked)))
         headers = {"Location": f"/api/v1/wallets/{opened.wallet.id}", "ETag": etag(opened.wallet)}
-        return Response(wallet_body(opened.wallet), status=201, headers=headers | replay(opened))
+        return Response(wallet_body(opened.wallet), status=201, headers=headers | replay_header(opened))
 
 
 class Wallets(OpenWallet):

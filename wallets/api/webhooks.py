@@ -12,7 +12,7 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.api import bodies
-from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay
+from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay_header
 from wallets.api.examples import WALLET_ID
 from wallets.api.openapi import Declaration
 from wallets.api.paging import Number, Page
@@ -62,7 +62,7 @@ class Webhooks(Endpoint):
             principal(request).actor,
         )
         body = bodies.RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret}
-        headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | replay(registered)
+        headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | replay_header(registered)
         return Response(body, status=201, headers=headers)
 
     @Declaration("webhooks_list", query=PageQuery, response=bodies.WebhookPage)
@@ -137,7 +137,7 @@ class WebhookRotation(Endpoint):
             keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
-        return Response(bodies.SecretBody.of(rotated), headers=replay(rotated))
+        return Response(bodies.SecretBody.of(rotated), headers=replay_header(rotated))
 
 
 class WebhookTest(Endpoint):
