@@ -230,8 +230,8 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
             "type": "apiKey",
             "in": "cookie",
             "name": settings.SESSION_COOKIE_NAME,
-            "description": "Of who is logged in. What changes something repeats the cookie csrftoken in"
-            " X-CSRFToken.",
+            "description": "The session of a user who is logged in. A request that changes something repeats"
+            " the cookie csrftoken in X-CSRFToken.",
         }
         return [bearer, session]
 

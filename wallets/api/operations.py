@@ -91,7 +91,7 @@ class OperationById(Endpoint):
     def get(self, request: Request, operation_id: UUID) -> Response:
         """Read an operation.
 
-        As it was answered, for ever: the ledger is only added to.
+        An operation that was decided never changes: the ledger is append-only.
         """
         found = read_operation(operation_id, principal(request).within)
         if found is None:

@@ -107,7 +107,7 @@ class WalletById(Endpoint):
     def patch(self, request: Request, wallet_id: UUID) -> Response:
         """Rename, freeze, thaw or close a wallet.
 
-        A wallet is closed only at zero, and for ever.
+        A wallet can be closed only with a balance of zero, and stays closed.
         """
         asked = read(request, WalletChanges)
         if "status" in asked.model_fields_set:

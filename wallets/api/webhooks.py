@@ -97,8 +97,8 @@ class WebhookById(Endpoint):
     def patch(self, request: Request, webhook_id: UUID) -> Response:
         """Change, disable or enable a webhook.
 
-        Enabled again, it goes on where it was. What waits is tried at once after that, or at another `url`.
-        Other `types` count for what has not been read yet.
+        A webhook that is enabled again continues where it stopped. Pending events are sent at once after that
+        or to a changed `url`. Changed `types` apply to events that have not been read yet.
         """
         asked = read(request, WebhookChanges)
         return webhook_answer(registry.change(webhook_id, principal(request).actor, **asked.given()))
