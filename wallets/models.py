@@ -10,6 +10,10 @@ from django.db import models
 from django.db.models import Case, F, OuterRef, Q, Sum, Value, When
 from django.db.models.functions import Coalesce, Now
 
+from wallets.operation_types import NAMES, WITHOUT_SEQUENCE
+
+OPERATION_CHOICES = [(name, name.replace("_", " ").title()) for name in NAMES]  # for operators
+
 
 class Money(models.DecimalField):  # type: ignore[type-arg]
     """numeric(28,4): four digits hold every ISO 4217 currency, twenty-four every sum of MAX_AMOUNT."""
@@ -162,22 +166,11 @@ class Operations(models.QuerySet["Operation"]):
 
     def that_move_money(self) -> "Operations":
         """What a statement would have. Holding and voiding only set money aside and free it."""
-        return self.exclude(type__in=(Operation.Type.HOLD, Operation.Type.VOID))
+        return self.exclude(type__in=WITHOUT_SEQUENCE)
 
 
 class Operation(models.Model):
     """One line of the ledger. Append-only: the application's role may not change or delete it."""
-
-    class Type(models.TextChoices):
-        DEPOSIT = "DEPOSIT"
-        WITHDRAW = "WITHDRAW"
-        TRANSFER_IN = "TRANSFER_IN"
-        TRANSFER_OUT = "TRANSFER_OUT"
-        HOLD = "HOLD"  # sets money aside and moves none, as VOID frees it: no sequence, no balance
-        CAPTURE = "CAPTURE"
-        VOID = "VOID"
-        REVERSAL_IN = "REVERSAL_IN"
-        REVERSAL_OUT = "REVERSAL_OUT"
 
     class Status(models.TextChoices):
         COMPLETED = "COMPLETED"
@@ -186,7 +179,7 @@ class Operation(models.Model):
     id = models.UUIDField(primary_key=True)  # in the table (id, wallet_id): it can be distributed by wallet
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
     sequence = models.BigIntegerField(null=True)  # 1, 2, 3, … in the wallet, without gaps
-    type = models.CharField(max_length=16, choices=Type.choices)
+    type = models.CharField(max_length=16, choices=OPERATION_CHOICES)
     amount = Money()
     balance_after = Money(null=True)
     status = models.CharField(max_length=16, choices=Status.choices)
@@ -299,7 +292,7 @@ class InboxEntry(models.Model):
     id = models.UUIDField(primary_key=True)  # the operation's
     position = models.BigIntegerField(editable=False)  # the order in which they came
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
-    type = models.CharField(max_length=16, choices=Operation.Type.choices)
+    type = models.CharField(max_length=16, choices=OPERATION_CHOICES)
     amount = Money()
     idempotency_key = models.CharField(max_length=300, null=True)  # as wallets/ledger/keys.py stores it
     counterparty = models.ForeignKey(

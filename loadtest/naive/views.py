@@ -12,7 +12,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 from uuid_utils.compat import uuid7
 
-from wallets.models import Operation, Wallet
+from wallets.models import OPERATION_CHOICES, Operation, Wallet
 
 LINKS = {"transferId": None, "counterpartyWalletId": None, "holdId": None, "reversesId": None}
 
@@ -45,7 +45,7 @@ class OperationSerializer(serializers.Serializer[Operation]):
     id = serializers.UUIDField(read_only=True)
     walletId = serializers.UUIDField(source="wallet_id", read_only=True)
     sequence = serializers.IntegerField(read_only=True)
-    operationType = serializers.ChoiceField(source="type", choices=Operation.Type.choices)
+    operationType = serializers.ChoiceField(source="type", choices=OPERATION_CHOICES)
     amount = MoneyField(min_value=Decimal("0.01"))
     currency = serializers.CharField(source="wallet.currency", read_only=True)
     status = serializers.CharField(read_only=True)
@@ -68,7 +68,7 @@ class WalletOperation(APIView):
         serializer = OperationSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         amount: Decimal = serializer.validated_data["amount"]
-        is_deposit = serializer.validated_data["type"] == Operation.Type.DEPOSIT
+        is_deposit = serializer.validated_data["type"] == "DEPOSIT"
         with transaction.atomic():
             wallet = get_object_or_404(Wallet.objects.select_for_update(), id=wallet_id)
             balance = wallet.balance + amount if is_deposit else wallet.balance - amount

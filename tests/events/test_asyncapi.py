@@ -19,6 +19,7 @@ from wallets.api.bodies import HoldBody, OperationBody
 from wallets.events import cloudevents, log
 from wallets.events.cloudevents import TYPES, events_of
 from wallets.ledger import expiry
+from wallets.operation_types import NAMES
 
 DOCUMENT = Path("docs/asyncapi.yaml")
 
@@ -68,6 +69,11 @@ def test_operations_and_holds_are_those_of_the_api() -> None:
     schemas = document()["components"]["schemas"]
     for name, body in (("Operation", OperationBody), ("Hold", HoldBody)):
         assert set(schemas[name]["properties"]) == set(body.model_json_schema()["properties"])
+
+
+def test_operation_types_are_those_of_the_table() -> None:
+    operation = document()["components"]["schemas"]["Operation"]
+    assert operation["properties"]["operationType"]["enum"] == list(NAMES)
 
 
 @pytest.fixture

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from wallets import money
 from wallets.ledger import rules
 from wallets.ledger.commands import (
-    REVERSED_BY,
     Capture,
     Command,
     Deposit,
@@ -29,6 +28,7 @@ from wallets.ledger.commands import (
     Withdraw,
 )
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
+from wallets.operation_types import OPERATION_TYPES, REVERSED_BY
 from wallets.problems import (
     BalanceLimitExceeded,
     CurrencyMismatch,
@@ -141,6 +141,23 @@ class Case:
 
 REVERSALS = tuple(f"REVERSAL {kind}" for kind in REVERSED_BY)
 KINDS = ("DEPOSIT", "WITHDRAW", "TRANSFER", "HOLD", "CAPTURE", "VOID", *REVERSALS)
+
+
+def test_entries_agree_with_the_table_of_types() -> None:
+    """Each type is that of an entry of some command here."""
+    met = set()
+    for kind in KINDS:
+        case = Case(kind)
+        entries = case.decide()
+        assert isinstance(entries, tuple)
+        for entry in entries:
+            row, wallet = OPERATION_TYPES[entry.type], case.books.wallets[entry.wallet_id]
+            assert entry.balance - wallet.balance == row.sign * entry.amount
+            assert (entry.sequence is not None) == row.has_sequence
+            met.add(entry.type)
+        if len(entries) > 1:
+            assert entries[1].type == OPERATION_TYPES[entries[0].type].opposite
+    assert met == set(OPERATION_TYPES)
 
 
 # --- The order --------------------------------------------------------------------------------------

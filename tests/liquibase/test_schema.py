@@ -1,6 +1,7 @@
 """Liquibase owns the schema, and the models say the same."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -14,6 +15,8 @@ from tests.support.client import Api
 from tests.support.cluster import cluster
 from tests.support.keys import new_key, prefix_of
 from wallets.access.rights import SCOPES
+from wallets.models import Operation
+from wallets.operation_types import OPERATION_TYPES, OperationType
 from wallets.schema import EXPECTED_TAG
 
 LIQUIBASE = Path(__file__).parents[2] / "liquibase"
@@ -181,6 +184,27 @@ def test_the_ledger_guarantees_its_form(api: Api, change: str, constraint: str) 
     ):
         database.execute(f"UPDATE operation SET {change} WHERE id = %s", [second])
     assert error.value.diag.constraint_name == constraint
+
+
+@pytest.mark.parametrize(
+    ("constraint", "is_meant"),
+    [
+        ("operation_type_is_known", lambda row: True),
+        ("operation_completed_or_rejected", lambda row: not row.has_sequence),
+        ("operation_transfer_is_linked", lambda row: row.link == "transfer_id"),
+        ("operation_hold_is_ended", lambda row: row.link == "hold_id"),
+        ("operation_reversal_is_linked", lambda row: row.link == "reverses_id"),
+    ],
+)
+def test_constraints_name_the_types_of_the_table(
+    constraint: str, is_meant: Callable[[OperationType], bool]
+) -> None:
+    """A new row of wallets/operation_types.py takes a changeset."""
+    [(definition,)] = rows(
+        f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = '{constraint}'"
+    )
+    named = set(re.findall(r"'(\w+)'", str(definition))) - set(Operation.Status)
+    assert named == {name for name, row in OPERATION_TYPES.items() if is_meant(row)}
 
 
 @pytest.mark.parametrize(

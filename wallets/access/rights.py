@@ -1,7 +1,8 @@
 """Who may do what: the one place that decides.
 
-A request needs a scope: by what it asks for (NEEDED) and, where it moves money, by what its command does
-(SCOPES_OF). Besides, a person sees and moves their own wallets alone, as a restricted key does its owner's:
+A request needs a scope: by its view and method (NEEDED) and, if it moves money, the scope of the operation
+type that its command becomes (wallets/operation_types.py); a reversal of a transfer needs the scope of
+transfers. Besides, a person sees and moves their own wallets alone, as a restricted key does its owner's:
 others do not exist for them.
 Where money moves that is decided under the wallet's lock (wallets/ledger/batch.py), by `Command.within`.
 """
@@ -13,15 +14,16 @@ from wallets.ledger import keys
 from wallets.ledger.commands import PERSON as PERSON_ACTOR
 from wallets.ledger.commands import Command, Reversal
 from wallets.models import User, Wallet
+from wallets.operation_types import INCOMING, OPERATION_TYPES, TRANSFERS
 from wallets.problems import Forbidden, WalletNotFound
 
 READ: Final = "wallets:read"
 WRITE: Final = "wallets:write"
 LIMITS: Final = "limits:write"  # an overdraft limit lends money, as a deposit makes it
-DEPOSIT: Final = "operations:deposit"
-WITHDRAW: Final = "operations:withdraw"
-TRANSFER: Final = "transfers:write"
-HOLD: Final = "holds:write"
+DEPOSIT: Final = OPERATION_TYPES["DEPOSIT"].scope
+WITHDRAW: Final = OPERATION_TYPES["WITHDRAW"].scope
+TRANSFER: Final = OPERATION_TYPES["TRANSFER_OUT"].scope
+HOLD: Final = OPERATION_TYPES["HOLD"].scope
 ADMIN: Final = "admin"  # all of them
 SCOPES: Final = (READ, WRITE, LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
 # What no key has: to be somebody who is logged in.
@@ -61,18 +63,6 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "Me": {"GET": (PERSON,)},
     "MyWallet": {"GET": (PERSON,)},
 }
-# By type of operation. A reversal needs the scope of what it does, whatever it undoes.
-SCOPES_OF: Final = {
-    "DEPOSIT": DEPOSIT,
-    "WITHDRAW": WITHDRAW,
-    "TRANSFER_OUT": TRANSFER,
-    "HOLD": HOLD,
-    "CAPTURE": HOLD,
-    "VOID": HOLD,
-    "REVERSAL_IN": DEPOSIT,
-    "REVERSAL_OUT": WITHDRAW,
-}
-TRANSFERS: Final = ("TRANSFER_IN", "TRANSFER_OUT")
 # What a person may do with their own wallets: money comes in and goes out through the bank.
 OWN: Final = frozenset((PERSON, READ, TRANSFER))
 # What an operator may do with all wallets, by all of these permissions of theirs.
@@ -143,11 +133,10 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
 
 def require(principal: Principal, command: Command) -> None:
     """Raises Forbidden where the command does what the principal has no scope for."""
-    scope = SCOPES_OF[command.operation_type]
-    if isinstance(command, Reversal):
-        if command.original.type in TRANSFERS:
-            scope = TRANSFER
-        if command.original.type == "TRANSFER_OUT" and principal.within is not None:
+    scope = OPERATION_TYPES[command.operation_type].scope
+    if isinstance(command, Reversal) and command.original.type in TRANSFERS:
+        scope = TRANSFER
+        if command.original.type not in INCOMING and principal.within is not None:
             # It would take money out of a wallet that may be anybody's.
             raise Forbidden("What was transferred away is given back by its receiver.")
     if scope not in principal.scopes:

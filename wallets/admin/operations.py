@@ -21,8 +21,7 @@ from wallets.admin.rows import (
     wallet_link,
 )
 from wallets.models import Hold, Operation, Transfer
-
-TRANSFERS = (Operation.Type.TRANSFER_IN, Operation.Type.TRANSFER_OUT)
+from wallets.operation_types import TRANSFERS
 
 
 @admin.register(Operation)
@@ -85,7 +84,7 @@ class OperationAdmin(OfWallet):
 
     @admin.display(description="hold")
     def hold(self, operation: Operation) -> SafeString | None:
-        is_placed = operation.type == Operation.Type.HOLD and operation.status == Operation.Status.COMPLETED
+        is_placed = operation.type == "HOLD" and operation.status == Operation.Status.COMPLETED
         hold_id = operation.id if is_placed else operation.hold_id
         return link_to(Hold, hold_id, str(hold_id)) if hold_id else None
 

@@ -27,7 +27,7 @@ class TransferAdmin(OperationAdmin):
         return bool(request.user.has_perm("wallets.view_operation"))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        transfers = super().get_queryset(request).filter(type=Operation.Type.TRANSFER_OUT)
+        transfers = super().get_queryset(request).filter(type="TRANSFER_OUT")
         both = transfers.select_related("counterparty")
         return both.defer("counterparty__metadata", "counterparty__opened_with")
 

@@ -12,12 +12,12 @@ from wallets.api.bodies import operation_body
 from wallets.api.values import format_time
 from wallets.ledger.history import Statement
 from wallets.ledger.tables import Record
+from wallets.operation_types import signed
 
 COLUMNS: Final = (
     *("time", "sequence", "operationType", "amount", "balance", "currency", "description", "operationId"),
     *("transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
 )
-INCOMING: Final = ("DEPOSIT", "TRANSFER_IN", "REVERSAL_IN")
 # A spreadsheet computes a cell that begins with one of = + - @ or their wide forms; some do after white
 # space. One of another locale splits lines at ; or tab and takes our quotes for text: there a cell begins
 # after any of these. Spaces and quotes before the formula do not stop it.
@@ -76,8 +76,8 @@ def _balance_row(name: str, at: datetime, balance: str, currency: str) -> tuple[
 
 def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
     body = operation_body(entry, currency)
-    sign = "" if entry.type in INCOMING else "-"
-    body |= {"time": body["createdAt"], "operationId": body["id"], "amount": sign + body["amount"]}
+    amount = money.format_amount(signed(entry.type, entry.amount), currency)
+    body |= {"time": body["createdAt"], "operationId": body["id"], "amount": amount}
     for name in ("description", "idempotencyKey"):
         body[name] = _plain(body[name] or "")
     return tuple(body[name] for name in COLUMNS)

@@ -3,7 +3,7 @@
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from uuid import UUID
 
 import orjson
@@ -22,6 +22,7 @@ from pydantic_core import PydanticCustomError
 from wallets import money
 from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
 from wallets.api.requests import JsonNumber
+from wallets.operation_types import NAMES
 
 MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # as the table has it
@@ -239,17 +240,10 @@ Metadata = Annotated[
         },
     ),
 ]
-OperationType = Literal[
-    "DEPOSIT",
-    "WITHDRAW",
-    "TRANSFER_IN",
-    "TRANSFER_OUT",
-    "HOLD",
-    "CAPTURE",
-    "VOID",
-    "REVERSAL_IN",
-    "REVERSAL_OUT",
-]
+if TYPE_CHECKING:
+    OperationType = str
+else:
+    OperationType = Literal[NAMES]
 EventType = Literal[
     "wallet.opened",
     "wallet.changed",

@@ -18,13 +18,13 @@ from uuid_utils.compat import uuid7
 
 from wallets import money
 from wallets.api.bodies import hold_body, operation_body
-from wallets.api.statements import INCOMING
 from wallets.api.values import format_time
 from wallets.events import log
 from wallets.events.log import Change, Entry, Place
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Record, Tables
 from wallets.models import Operation, Wallet, WalletChange
+from wallets.operation_types import WITHOUT_SEQUENCE, signed
 
 # Of each type, what makes an event's id unique where one row of the log is several events.
 TYPES: Final = {
@@ -116,10 +116,10 @@ def _happenings(
         yield _of_change(entry, currency, holds)
     elif entry.status == Operation.Status.REJECTED:
         yield "wallet.operation.rejected", operation_body(entry, currency)
-    elif entry.type == Operation.Type.HOLD:
-        yield "wallet.hold.placed", hold_body(_as_placed(entry), currency)
-    elif entry.hold_id and entry.type == Operation.Type.VOID:
+    elif entry.type in WITHOUT_SEQUENCE and entry.hold_id:
         yield "wallet.hold.voided", hold_body(holds[entry.hold_id], currency)
+    elif entry.type in WITHOUT_SEQUENCE:
+        yield "wallet.hold.placed", hold_body(_as_placed(entry), currency)
     else:
         yield "wallet.operation.completed", operation_body(entry, currency)
         yield "wallet.balance.changed", _balance(entry, currency)
@@ -145,7 +145,7 @@ def _of_change(change: Change, currency: str, holds: dict[UUID, HoldState]) -> t
 
 def _balance(entry: Record, currency: str) -> dict[str, Any]:
     balance = entry.balance_after or Decimal(0)
-    change = entry.amount if entry.type in INCOMING else -entry.amount
+    change = signed(entry.type, entry.amount)
     return {
         "walletId": entry.wallet_id,
         "currency": currency,

@@ -9,6 +9,7 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from wallets.ledger.value import keyword_value
+from wallets.operation_types import REVERSED_BY
 
 PERSON: Final = "user:"  # begins a person's actor; people are restricted to their own wallets
 
@@ -117,15 +118,6 @@ class Original:
     counterpart_id: UUID | None = None
 
 
-REVERSED_BY: Final = {
-    "DEPOSIT": "REVERSAL_OUT",
-    "WITHDRAW": "REVERSAL_IN",
-    "CAPTURE": "REVERSAL_IN",
-    "TRANSFER_IN": "REVERSAL_OUT",
-    "TRANSFER_OUT": "REVERSAL_IN",
-}
-
-
 @keyword_value
 class Reversal(Command):
     """Move `amount` of an operation back, all that is left of it where None; of a transfer on both sides."""
@@ -185,4 +177,6 @@ class Together:
 
 
 Work = Command | Together
-COMMANDS: Final[dict[str, type[Deposit] | type[Withdraw]]] = {"DEPOSIT": Deposit, "WITHDRAW": Withdraw}
+COMMANDS: Final[dict[str, type[Deposit] | type[Withdraw]]] = {
+    command.type: command for command in (Deposit, Withdraw)
+}

@@ -1,4 +1,4 @@
-"""The rules of money, pure: (locked books, command) -> entries or refusal. No Django, no database, no clock.
+"""The rules of money, pure: (locked books, command) -> entries or refusal. No database, no clock.
 
 The checks run in this order, and the first that fails is the answer (tests/ledger/test_rules.py is the same
 table; before them execute.py has checked that the wallets exist and that the key is new):
@@ -30,7 +30,6 @@ from uuid import UUID
 
 from wallets import money
 from wallets.ledger.commands import (
-    REVERSED_BY,
     Capture,
     Command,
     Deposit,
@@ -41,6 +40,7 @@ from wallets.ledger.commands import (
     Withdraw,
 )
 from wallets.ledger.value import value
+from wallets.operation_types import INCOMING, OPERATION_TYPES, REVERSED_BY
 from wallets.problems import (
     BalanceLimitExceeded,
     CurrencyMismatch,
@@ -210,7 +210,7 @@ def sees_other_side(books: Books, command: Command) -> bool:
 
 def _hidden(books: Books, command: Command) -> WalletState | None:
     """The wallet on the other side, if the money goes there and the command's caller may not read it."""
-    if command.operation_type not in ("TRANSFER_OUT", "REVERSAL_OUT") or sees_other_side(books, command):
+    if command.operation_type in INCOMING or sees_other_side(books, command):
         return None
     return books.wallets[command.counterparty_id] if command.counterparty_id else None
 
@@ -219,12 +219,9 @@ def _sides(
     command: Command, wallet: WalletState, other: WalletState | None
 ) -> tuple[WalletState | None, WalletState | None]:
     """Whose available money goes, and whose balance grows. What is captured was set aside before."""
-    match command.operation_type:
-        case "WITHDRAW" | "HOLD" | "TRANSFER_OUT" | "REVERSAL_OUT":
-            return wallet, other
-        case "DEPOSIT" | "REVERSAL_IN":
-            return other, wallet
-    return None, None
+    if isinstance(command, Capture | Void):
+        return None, None
+    return (other, wallet) if command.operation_type in INCOMING else (wallet, other)
 
 
 def form_refusal(command: Command, currency: str) -> ValidationError | None:
@@ -245,65 +242,51 @@ def amount_does_not_fit(field: str, currency: str) -> ValidationError:
 
 # --- Entries: nothing may refuse any more -----------------------------------------------------------
 def _entries(books: Books, command: Command) -> tuple[Entry, ...]:
-    wallet = books.wallets[command.wallet_id]
+    wallet, type = books.wallets[command.wallet_id], command.operation_type
     amount = amount_of(books, command)
     match command:
-        case Deposit():
-            return (_entry(wallet, command, amount, amount),)
-        case Withdraw():
-            return (_entry(wallet, command, amount, -amount),)
         case Transfer():
-            target = books.wallets[command.target_id]
-            return (
-                _entry(wallet, command, amount, -amount),
-                _opposite(target, command.target_operation_id, "TRANSFER_IN", amount, amount),
-            )
+            own = _entry(wallet, command.id, type, amount)
+            return own, _opposite(own, books.wallets[command.target_id], command.target_operation_id)
+        case Reversal(original=original):
+            own = _entry(wallet, command.id, type, amount, reverses_id=original.id)
+            if original.counterparty_id is None:
+                return (own,)
+            other = books.wallets[original.counterparty_id]
+            return own, _opposite(own, other, command.counterpart_operation_id, original.counterpart_id)
         case Hold():
-            return (_entry(wallet, command, amount, held=amount),)
-        case Void():
-            return (_entry(wallet, command, amount, held=-amount),)
-        case Capture():
-            return (_entry(wallet, command, amount, -amount, held=-books.holds[command.hold_id].amount),)
-        case Reversal():
-            return tuple(_reversal(books, command, wallet, amount))
-    raise AssertionError(f"no entries for {command!r}")
+            return (_entry(wallet, command.id, type, amount, held=amount),)
+        case Capture() | Void():
+            return (_entry(wallet, command.id, type, amount, held=-books.holds[command.hold_id].amount),)
+    return (_entry(wallet, command.id, type, amount),)
 
 
-def _reversal(books: Books, command: Reversal, wallet: WalletState, amount: Decimal) -> Iterator[Entry]:
-    original = command.original
-    moved = amount if command.operation_type == "REVERSAL_IN" else -amount
-    yield replace(_entry(wallet, command, amount, moved), reverses_id=original.id)
-    if original.counterparty_id is not None:
-        other = books.wallets[original.counterparty_id]
-        kind = "REVERSAL_OUT" if command.operation_type == "REVERSAL_IN" else "REVERSAL_IN"
-        opposite = _opposite(other, command.counterpart_operation_id, kind, amount, -moved)
-        yield replace(opposite, reverses_id=original.counterpart_id)
-
-
-def _entry(
-    wallet: WalletState, command: Command, amount: Decimal, moved: Decimal = NOTHING, held: Decimal = NOTHING
+def _entry(  # noqa: PLR0913, PLR0917
+    wallet: WalletState,
+    id: UUID,
+    type: str,
+    amount: Decimal,
+    held: Decimal = NOTHING,
+    reverses_id: UUID | None = None,
 ) -> Entry:
+    sign = OPERATION_TYPES[type].sign
     return Entry(
-        id=command.id,
+        id=id,
         wallet_id=wallet.id,
-        type=command.operation_type,
+        type=type,
         amount=amount,
-        sequence=wallet.sequence + 1 if moved else None,
-        balance=wallet.balance + moved,
+        sequence=wallet.sequence + 1 if sign else None,
+        balance=wallet.balance + sign * amount,
         held=wallet.held + held,
+        reverses_id=reverses_id,
     )
 
 
-def _opposite(wallet: WalletState, entry_id: UUID, kind: str, amount: Decimal, moved: Decimal) -> Entry:
-    return Entry(
-        id=entry_id,
-        wallet_id=wallet.id,
-        type=kind,
-        amount=amount,
-        sequence=wallet.sequence + 1,
-        balance=wallet.balance + moved,
-        held=wallet.held,
-    )
+def _opposite(own: Entry, wallet: WalletState, id: UUID, reverses_id: UUID | None = None) -> Entry:
+    """The entry on the second wallet of a transfer or its reversal."""
+    type = OPERATION_TYPES[own.type].opposite
+    assert type  # noqa: S101 - for the type checker
+    return _entry(wallet, id, type, own.amount, reverses_id=reverses_id)
 
 
 # --- The books afterwards ---------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from wallets.ledger.checkpoints import Comparison
 from wallets.ledger.snapshots import NOTHING, Snapshot, reading
 from wallets.ledger.walk import OWNER, Walk
 from wallets.models import LedgerCheck
+from wallets.operation_types import OF_HOLDS, OPERATION_TYPES
 
 BLOCK: Final = 2000  # operations that are looked at together
 
@@ -68,10 +69,7 @@ FROM operation AS one LEFT JOIN operation AS other
     ON other.transfer_id = one.transfer_id AND other.id <> one.id AND other.status = 'COMPLETED'
     AND other.wallet_id = one.counterparty_id AND other.counterparty_id = one.wallet_id
     AND other.amount = one.amount AND other.created_at = one.created_at
-    AND (other.type, one.type) IN (
-        ('TRANSFER_IN', 'TRANSFER_OUT'), ('TRANSFER_OUT', 'TRANSFER_IN'),
-        ('REVERSAL_IN', 'REVERSAL_OUT'), ('REVERSAL_OUT', 'REVERSAL_IN')
-    )
+    AND (other.type, one.type) IN {opposites}
 WHERE one.status = 'COMPLETED' AND one.transfer_id IS NOT NULL AND one.wallet_id = ANY(%(wallets)s::uuid[])
     AND one.transaction_id >= %(begin)s::xid8
 GROUP BY one.wallet_id, one.id, one.transfer_id HAVING count(other.id) <> 1
@@ -89,7 +87,7 @@ WHERE hold.wallet_id = ANY(%(wallets)s::uuid[])
         %(begin)s::xid8 = %(nothing)s::xid8 OR hold.status = 'ACTIVE' OR hold.id IN (
             SELECT coalesce(hold_id, id) FROM operation
             WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(begin)s::xid8
-                AND type IN ('HOLD', 'CAPTURE', 'VOID')
+                AND type IN {of_holds}
         )
     )
     AND coalesce(ends.what, '') <> concat_ws(', ', 'HOLD ' || amount, CASE status
@@ -99,7 +97,7 @@ UNION ALL
 SELECT hold.wallet_id, format('hold %%s is not as operation %%s says', hold.id, operation.id)
 FROM operation JOIN hold
     ON hold.id = coalesce(hold_id, operation.id) AND hold.wallet_id = operation.wallet_id
-WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND operation.status = 'COMPLETED'
+WHERE type IN {of_holds} AND operation.status = 'COMPLETED'
     AND operation.wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(begin)s::xid8
     AND CASE type
         WHEN 'HOLD' THEN (hold.expires_at, hold.description, hold.created_at)
@@ -123,7 +121,7 @@ UNION ALL
 SELECT operation.wallet_id,
     format('%%s %%s is of hold %%s, but there is none', type, operation.id, coalesce(hold_id, operation.id))
 FROM operation
-WHERE type IN ('HOLD', 'CAPTURE', 'VOID') AND wallet_id = ANY(%(wallets)s::uuid[])
+WHERE type IN {of_holds} AND wallet_id = ANY(%(wallets)s::uuid[])
     AND transaction_id >= %(begin)s::xid8 AND (status = 'COMPLETED' OR type <> 'HOLD')
     -- An operator may reject an inbox entry because its hold does not exist.
     AND reason IS DISTINCT FROM 'rejected_by_operator'
@@ -172,6 +170,11 @@ UNION ALL
 SELECT wallet_id, format('operation %%s is of no transaction', id) FROM operation
 WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND (transaction_id <= '0'::xid8 OR transaction_id IS NULL)
 """
+# In SQL, a tuple of texts is written as in Python.
+_TYPES: Final = {
+    "of_holds": OF_HOLDS,
+    "opposites": tuple((row.name, row.opposite) for row in OPERATION_TYPES.values() if row.opposite),
+}
 # Written later, and dated back. The clock of a standby that took over may be behind a little.
 _ANTEDATED: Final = """
 SELECT wallet_id,
@@ -251,7 +254,7 @@ class Verification:
             yield from (Difference(wallet_id, "is gone, and something of it is left") for wallet_id in gone)
             yield from self._walk(cursor, walks)
             parameters = {"wallets": ids, "begin": f"{self._since.begin}", "nothing": f"{NOTHING.begin}"}
-            for row in cursor.execute(_DIFFERENCES, parameters):
+            for row in cursor.execute(_DIFFERENCES.format(**_TYPES), parameters):
                 yield Difference(*row)
             if comparison := self._comparison:
                 then = {"wallets": ids, "end": f"{comparison.snapshot.end}", "made_at": comparison.made_at}

@@ -12,13 +12,14 @@ from typing import Final
 from uuid import UUID
 
 from wallets.ledger import chain
+from wallets.operation_types import INCOMING
 
 OWNER: Final = itemgetter(slice(67, 103))  # the wallet's id in a line
 _HASH: Final = slice(2, 66)
 _CANONICAL: Final = slice(104, -1)  # without the line's end
 _IS_BEFORE: Final = b"t"
 
-_INCOMING: Final = frozenset((b"DEPOSIT", b"TRANSFER_IN", b"REVERSAL_IN"))
+_INCOMING: Final = frozenset(name.encode() for name in INCOMING)
 _NOTHING: Final = b"\\N"
 _UNIT: Final = Decimal("0.0001")  # amounts are whole numbers of it here
 

@@ -26,7 +26,7 @@ from django.utils.translation import gettext_lazy as _
 from wallets import money
 from wallets.access import attempts, mails, people
 from wallets.models import User, Wallet
-from wallets.pages.words import KINDS
+from wallets.operation_types import LABELS
 from wallets.problems import Problem
 
 TOO_MANY: Final = _("Too many attempts. Wait a little and try again.")
@@ -199,7 +199,7 @@ class HistoryForm(PageForm):
     kind = forms.ChoiceField(
         label=_("Kind"),
         required=False,
-        choices=[("", _("All")), *((kind.value, label) for kind, label in KINDS.items())],
+        choices=[("", _("All")), *LABELS.items()],
     )
     since = forms.DateField(label=pgettext_lazy("date", "From"), required=False, widget=Day)
     until = forms.DateField(label=pgettext_lazy("date", "To"), required=False, widget=Day)

@@ -5,21 +5,9 @@ from typing import Final
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from wallets.models import Operation, Wallet
+from wallets.models import Wallet
 from wallets.problems import Problem
 
-# An operation as its wallet's owner sees it.
-KINDS: Final = {
-    Operation.Type.DEPOSIT: pgettext_lazy("operation", "Deposit"),
-    Operation.Type.WITHDRAW: pgettext_lazy("operation", "Withdrawal"),
-    Operation.Type.TRANSFER_IN: pgettext_lazy("operation", "Received"),
-    Operation.Type.TRANSFER_OUT: pgettext_lazy("operation", "Sent"),
-    Operation.Type.HOLD: pgettext_lazy("operation", "Set aside"),
-    Operation.Type.CAPTURE: pgettext_lazy("operation", "Payment"),
-    Operation.Type.VOID: pgettext_lazy("operation", "Released"),
-    Operation.Type.REVERSAL_IN: pgettext_lazy("operation", "Returned to you"),
-    Operation.Type.REVERSAL_OUT: pgettext_lazy("operation", "Taken back"),
-}
 STATUSES: Final = {
     Wallet.Status.ACTIVE: pgettext_lazy("wallet", "Active"),
     Wallet.Status.FROZEN: pgettext_lazy("wallet", "Frozen"),

@@ -10,8 +10,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from wallets import money
-from wallets.api.statements import INCOMING
 from wallets.models import Operation
+from wallets.operation_types import INCOMING, LABELS
 from wallets.pages import words
 
 register = template.Library()
@@ -46,7 +46,7 @@ def moment(value: datetime, detail: str = "both") -> SafeString:
 
 @register.filter
 def kind(operation: Operation) -> str:
-    return str(words.KINDS[operation.type])  # type: ignore[index]
+    return str(LABELS[operation.type])
 
 
 @register.filter
