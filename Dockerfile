@@ -16,6 +16,14 @@ RUN python3 -m pip install \
  && python3 -m cyclonedx_py environment --pyproject=pyproject.toml --output-reproducible --no-validate \
         --output-file=/sbom.json /venv/bin/python
 
+# `docker build --target profiler`: py-spy beside the service, which its own image does without.
+FROM packages AS profiler
+COPY requirements-profiler.txt .
+RUN python3 -m pip --python=/venv/bin/python install \
+        --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
+        --require-hashes --only-binary=:all: --requirement=requirements-profiler.txt
+ENV PATH=/venv/bin:$PATH
+
 # The base brings CA certificates, for what the service calls itself: webhooks, a broker, a collector.
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title=walletsvc \

@@ -86,7 +86,7 @@ audit: .venv/ready-dev ## ask the network which of the pinned packages have know
 	@$(PYTHON) -m pip_audit --strict --require-hashes --disable-pip --requirement requirements-dev.txt
 
 requirements: .venv/ready-dev ## pin with hashes all that requirements*.in bring along; ARGS=--upgrade takes the newest
-	@for name in requirements requirements-uv requirements-sbom requirements-local requirements-dev; do \
+	@for name in requirements requirements-uv requirements-sbom requirements-profiler requirements-local requirements-dev; do \
 		$(PYTHON) -m uv pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-strip-extras \
 			--no-emit-index-url --custom-compile-command "make requirements" \
 			--output-file $$name.txt $$name.in $(ARGS) || exit; done

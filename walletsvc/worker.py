@@ -5,7 +5,6 @@ Nothing here may import Django or psycopg: the master process loads this before 
 
 import contextlib
 import errno
-import signal
 import socket
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from gunicorn.http.errors import ParseException
 from gunicorn.workers import ggevent
 from uuid_utils.compat import uuid7
 
-from wallets.observability import current, profiles
+from wallets.observability import current
 from wallets.problems import CONTENT_TYPE, BadRequest, InternalError
 from walletsvc import census, settings
 
@@ -124,11 +123,6 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         census.report(self.age, 0)
         Listener.worker = self.age
         super().init_process()
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        signal.signal(signal.SIGPROF, profiles.on_signal)
-        signal.siginterrupt(signal.SIGPROF, False)
 
     def handle(self, listener: Any, sock: Any, addr: Any) -> None:
         client = Client(sock)

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 
 from local import ROOT, install
 
-FILES = ("requirements", "requirements-uv", "requirements-sbom", "requirements-local", "requirements-dev")
+FILES = tuple(path.stem for path in ROOT.glob("requirements*.in"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -88,6 +88,11 @@ def test_every_package_is_pinned_to_one_version_and_its_hashes(file: str) -> Non
         assert [each for each in pin.hashes if not re.fullmatch("[0-9a-f]{64}", each)] == []
 
 
+def test_the_image_has_no_profiler() -> None:
+    assert "py-spy" in {pin.name for pin in pins("requirements-profiler")}
+    assert "py-spy" not in installed()
+
+
 @pytest.mark.parametrize("file", FILES)
 def test_what_is_asked_for_is_what_is_pinned(file: str) -> None:
     """Else somebody has forgotten `make requirements`."""
@@ -109,7 +114,7 @@ def test_nothing_is_pinned_that_nobody_needs_and_all_of_it_is_installed(file: st
 
 def test_the_tests_run_on_the_versions_of_the_image() -> None:
     of_tests = {pin.name: pin for pin in pins("requirements-dev")}
-    for pin in (*pins("requirements"), *pins("requirements-sbom")):
+    for pin in (pin for file in FILES for pin in pins(file)):
         assert of_tests[pin.name].requirement.specifier == pin.requirement.specifier
         assert set(of_tests[pin.name].hashes) == set(pin.hashes)
 
