@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from local import ROOT
-from local.prometheus import FOLDER, Prometheus, configuration, running
 from tests.conftest import running_service
 from tests.support.client import Api, OverHttp
+from tests.support.prometheus import FOLDER, Prometheus, configuration, running
 from wallets.access import rights
 from wallets.api.urls import urlpatterns
 from wallets.observability.current import template_of
