@@ -77,7 +77,7 @@ def running(folder: Path, target: str, token: str, interval: str = "1s") -> Iter
         *(f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}", "--log.level=warn"),
     ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(bound(command), stdout=log, stderr=log)  # noqa: S603
+        process = subprocess.Popen(bound(command), stdout=log, stderr=log)
     try:
         prometheus = Prometheus(f"http://{address}")
         deadline = time.monotonic() + PATIENCE

@@ -100,7 +100,7 @@ class Committer:
             work = [ticket.item for ticket in tickets]
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
-                with recovery.watched(self._using), traces.batch(tickets):
+                with recovery.watched(self._using), traces.batch([ticket.span for ticket in tickets]):
                     self._plan_anew_at_times()
                     outcomes = execute(
                         work, using=self._using, impatient=impatient, is_recovering=is_recovering

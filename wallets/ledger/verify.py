@@ -4,17 +4,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby, islice
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from django.db import connection
 
 from wallets.ledger import chain
-from wallets.ledger.checkpoints import Comparison
 from wallets.ledger.snapshots import NOTHING, Snapshot, reading
 from wallets.ledger.walk import OWNER, Walk
 from wallets.models import LedgerCheck
 from wallets.operation_types import OF_HOLDS, OPERATION_TYPES
+
+if TYPE_CHECKING:  # cryptography takes 6 MB of each worker
+    from wallets.ledger.checkpoints import Comparison
 
 BLOCK: Final = 2000  # operations that are looked at together
 
@@ -233,7 +235,7 @@ class Verification:
     def __init__(
         self,
         since: Snapshot = NOTHING,
-        comparison: Comparison | None = None,
+        comparison: "Comparison | None" = None,
         notice: Callable[[int], object] = lambda operations: None,
         is_whole: bool = False,
     ) -> None:

@@ -1,98 +1,65 @@
-"""Which trace a request is part of: W3C Trace Context. OpenTelemetry is spans.py, where it is switched on.
+"""The trace that a request belongs to (W3C Trace Context), and the hooks of spans.py, which records traces.
 
-Nothing here may import Django or OpenTelemetry: it is on the way of every request.
+Every request passes here: nothing here may import Django or OpenTelemetry.
 """
 
 import re
 import secrets
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-# Of a version to come, what it adds is behind a further dash.
-_PARENT: Final = re.compile(
-    r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
+    from wallets.observability.spans import Spans
+
+# Version 00 ends after the flags; a later version may add fields behind another dash.
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)(?!00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
-_SAMPLED: Final = 1
+_NOTHING: Final[AbstractContextManager[None]] = nullcontext()
+recorder: "Spans | None" = None  # where OTEL_EXPORTER_OTLP_ENDPOINT is set
 
 
 class Trace(NamedTuple):
-    """A request's place in it: the span is the request's own, or the caller's where it is the parent."""
-
     trace_id: str
-    span_id: str
+    span_id: str  # the request's own
     is_sampled: bool
 
 
-def parent_of(request: "HttpRequest") -> Trace | None:
-    """The caller's place. None where it says none, or nothing that the specification allows."""
-    match = _PARENT.fullmatch(request.META.get("HTTP_TRACEPARENT", ""))
-    if match is None:
-        return None
-    version, trace_id, span_id, flags, more = match.groups()
-    if more and version == "00":
-        return None
-    return Trace(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
-
-
 def trace_of(request: "HttpRequest") -> Trace:
-    """The request's place, made when it is first asked for: most requests are never told about."""
+    """Return the request's trace, made at the first call: most requests need none."""
     try:
         return request.trace  # type: ignore[attr-defined, no-any-return]
     except AttributeError:
-        parent = parent_of(request)
-        trace = Trace(parent.trace_id if parent else secrets.token_hex(16), secrets.token_hex(8), False)
+        match = _TRACEPARENT.fullmatch(request.META.get("HTTP_TRACEPARENT", ""))
+        trace = Trace(match[1] if match else secrets.token_hex(16), secrets.token_hex(8), False)
         request.trace = trace  # type: ignore[attr-defined]
         return trace
 
 
 def response_header(trace: Trace) -> str:
-    """`traceresponse`, as the specification's next level has it: level 2 says nothing of answers."""
+    """Return `traceresponse`, a draft of Trace Context level 3: level 2 has no header for responses."""
     return f"00-{trace.trace_id}-{trace.span_id}-{'01' if trace.is_sampled else '00'}"
 
 
-# --- What is recorded where OpenTelemetry is on -----------------------------------------------------
-class Asked(Protocol):
-    """A ticket that remembers the span in which it was asked."""
-
-    span: Any
-
-
-class Recorder(Protocol):
-    def here(self) -> Any: ...
-    def wait(self) -> AbstractContextManager[Any]: ...
-    def batch(self, tickets: Sequence[Asked]) -> AbstractContextManager[Any]: ...
-    def stop(self) -> None: ...
-
-
-_NOTHING: Final[AbstractContextManager[None]] = nullcontext()
-_recorder: Recorder | None = None
-
-
-def record_with(recorder: Recorder) -> None:
-    global _recorder  # noqa: PLW0603
-    _recorder = recorder
-
-
 def here() -> Any:
-    """The span that is open here; None where there is none that is recorded."""
-    return None if _recorder is None else _recorder.here()
+    """Return the context of the span that is open and recorded here, or None."""
+    return recorder.here() if recorder else None
 
 
 def wait() -> AbstractContextManager[Any]:
-    """Around waiting for a commit."""
-    return _NOTHING if _recorder is None else _recorder.wait()
+    """Record the time that a request waits for its commit."""
+    return recorder.open("wait for the commit") if recorder else _NOTHING
 
 
-def batch(tickets: Sequence[Asked]) -> AbstractContextManager[Any]:
-    """Around a transaction that carries out the tickets."""
-    return _NOTHING if _recorder is None else _recorder.batch(tickets)
+def batch(spans: Sequence[Any]) -> AbstractContextManager[Any]:
+    """Record a transaction. `spans` has for each of its calls what `here` returned when the call was made."""
+    return recorder.batch(spans) if recorder else _NOTHING
 
 
 def stop() -> None:
     """Send what is recorded, and record no more."""
-    if _recorder is not None:
-        _recorder.stop()
+    if recorder:
+        recorder.stop()
