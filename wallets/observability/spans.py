@@ -29,7 +29,7 @@ MAX_LINKS: Final = 100  # requests that the span of a batch names
 SHUTDOWN_SECONDS: Final = 3.0  # in which a worker sends its last spans
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 # An exception's message may quote the request.
-_WITHOUT_MESSAGES: Final = {"record_exception": False, "set_status_on_exception": False}
+_WITHOUT_MESSAGES: Final[dict[str, Any]] = {"record_exception": False, "set_status_on_exception": False}
 
 
 class Spans:
