@@ -1,74 +1,56 @@
 """Typed reading of environment variables.
 
-A missing or malformed value raises ImproperlyConfigured naming the variable, when the process starts.
-READ remembers every name with its default, so that a test can hold env.example to it.
+django-environ parses URLs. It knows no bounds, reads any unknown word as false and a leading $ as the name of
+another variable, and its errors quote secrets and do not name the variable: hence `read`.
 """
 
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from math import inf
+from typing import Any, Final, NamedTuple, TypeVar
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 T = TypeVar("T")
 
-REQUIRED: Final = object()
-SHORTEST: Final = 0.001  # seconds: less is 0 ms to PostgreSQL, and that is no limit at all
-READ: dict[str, str | None] = {}
+READ: dict[str, str | None] = {}  # every name with its default: a test compares env.example with it
+MIN_SECONDS: Final = 0.001  # less is 0 ms to PostgreSQL, which is no limit at all
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-def _read(name: str, default: object, parse: Callable[[str], T], *, is_secret: bool = False) -> T:
-    """The variable, parsed; an empty value counts as unset, as it does in a compose file.
+def read(
+    name: str, default: str | None, parse: Callable[[str], T], wanted: str, *, is_secret: bool = False
+) -> T:
+    """Parse the variable. An empty one counts as unset, as in a compose file; no default means required.
 
-    A secret's value stays out of the message, and so out of the logs.
+    Raises ImproperlyConfigured with one line that names the variable, and shows its value if it is no secret.
     """
-    READ[name] = None if default is REQUIRED else str(default)
-    raw = os.environ.get(name, "")  # environ.Env would take a leading $ for the name of another variable
-    if raw == "":
-        if default is REQUIRED:
-            raise ImproperlyConfigured(f"{name} is not set")
-        raw = str(default)
+    READ[name] = default
+    raw = os.environ.get(name) or default
+    if raw is None:
+        raise ImproperlyConfigured(f"{name} is not set")
     try:
         return parse(raw)
-    except ValueError as error:
-        raise ImproperlyConfigured(f"{name}{'' if is_secret else f'={raw!r}'}: {error}") from None
+    except (ValueError, ArithmeticError, LookupError, ImproperlyConfigured):
+        value = "" if is_secret else f"={raw!r}"
+        raise ImproperlyConfigured(f"{name}{value}: must be {wanted}") from None
 
 
-def address(name: str, default: str) -> str:
-    def parse(raw: str) -> str:
-        port = raw.rpartition(":")[2]
-        if not raw.startswith("unix:/") and not (port.isdecimal() and 0 < int(port) < 2**16):
-            raise ValueError("must be host:port or unix:/path")
-        return raw
-
-    return _read(name, default, parse)
+def valid(value: T, is_valid: object) -> T:
+    if not is_valid:
+        raise ValueError
+    return value
 
 
-def text(name: str, default: str) -> str:
-    return _read(name, default, str)
-
-
-def secret(name: str, minimum_length: int, default: object = REQUIRED) -> str:
-    def parse(raw: str) -> str:
-        if raw and len(raw) < minimum_length:
-            raise ValueError(f"needs at least {minimum_length} characters")
-        return raw
-
-    return _read(name, default, parse, is_secret=True)
+def text(name: str, default: str | None = "", form: str = ".*", wanted: str = "", **options: bool) -> str:
+    """Return a text that the regular expression `form` matches."""
+    return read(name, default, lambda raw: valid(raw, re.fullmatch(form, raw, re.DOTALL)), wanted, **options)
 
 
 def choice(name: str, default: str, options: tuple[str, ...]) -> str:
-    def parse(raw: str) -> str:
-        if raw not in options:
-            raise ValueError(f"must be one of {', '.join(options)}")
-        return raw
-
-    return _read(name, default, parse)
+    return read(name, default, lambda raw: valid(raw, raw in options), f"one of {', '.join(options)}")
 
 
 def flag(name: str, default: str) -> bool:
@@ -76,154 +58,63 @@ def flag(name: str, default: str) -> bool:
 
 
 def number(name: str, default: int, minimum: int = 0) -> int:
-    def parse(raw: str) -> int:
-        value = int(raw)
-        if value < minimum:
-            raise ValueError(f"must be at least {minimum}")
-        return value
-
-    return _read(name, default, parse)
+    wanted = f"at least {minimum} and a whole number"
+    return read(name, str(default), lambda raw: valid(value := int(raw), value >= minimum), wanted)
 
 
-def seconds(name: str, default: float) -> float:
-    return _read(name, default, _seconds)
+def seconds(name: str, default: str) -> float:
+    return read(name, default, _seconds, f"at least {MIN_SECONDS}")
 
 
 def timeout(name: str, default: str) -> float | None:
-    """Seconds, or `off` for none."""
-    return _read(name, default, lambda raw: None if raw == "off" else _seconds(raw))
+    return read(
+        name, default, lambda raw: None if raw == "off" else _seconds(raw), f"at least {MIN_SECONDS}, or off"
+    )
 
 
 def _seconds(raw: str) -> float:
-    value = float(raw)
-    if not SHORTEST <= value < float("inf"):
-        raise ValueError(f"must be at least {SHORTEST}")
-    return value
+    return valid(value := float(raw), MIN_SECONDS <= value < inf)
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """So many in so many seconds."""
+def words(name: str) -> list[str]:
+    """Return the comma-separated words without the spaces around them."""
+    return read(name, "", lambda raw: [word.strip() for word in raw.split(",") if word.strip()], "words")
 
+
+class Rate(NamedTuple):
     hits: int
     seconds: int
 
 
 def rate(name: str, default: str) -> Rate | None:
-    """`20/1m` is 20 in a minute (s, m, h or d); `off` is no limit, None."""
+    """Return the rate, such as `20/1m` for 20 in a minute, or None for `off`, which is no limit."""
 
     def parse(raw: str) -> Rate | None:
-        if raw == "off":
-            return None
-        found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,3})([smhd])", raw)
-        if not found:
-            raise ValueError("must be such as 20/1m (20 in a minute; s, m, h or d), or off")
-        return Rate(int(found[1]), int(found[2]) * {"s": 1, "m": 60, "h": 3600, "d": 86_400}[found[3]])
+        found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,3})([smhd])|off", raw)
+        hits, units, unit = valid(found, found).groups()  # type: ignore[union-attr]
+        return Rate(int(hits), int(units) * _UNITS[unit]) if hits else None
 
-    return _read(name, default, parse)
+    return read(name, default, parse, "such as 20/1m (20 in a minute; s, m, h or d), or off")
 
 
 def email(name: str) -> dict[str, Any] | None:
-    """A server for outgoing mail as Django's EMAIL_ settings; None where there is none."""
+    """Return Django's EMAIL_ settings, or None for no mail."""
 
     def parse(raw: str) -> dict[str, Any] | None:
-        if not raw:
-            return None
-        try:
-            config = environ.Env.email_url_config(raw) if "://" in raw else {}
-        except (ValueError, KeyError, ImproperlyConfigured):  # it may quote the password
-            config = {}
-        if not config:
-            raise ValueError(
-                "must be smtp://, smtp+tls:// or smtp+ssl://user:password@host:port, or consolemail://"
-            )
-        return {name: value for name, value in config.items() if name.startswith("EMAIL_")}
+        found = environ.Env.email_url_config(raw) if raw else {}
+        return {key: value for key, value in found.items() if key.startswith("EMAIL_")} or None
 
-    return _read(name, "", parse, is_secret=True)
-
-
-def broker(name: str) -> str:
-    """Where a message broker is; empty where there is none."""
-    host = r"(\[[0-9A-Fa-f:.]+\]|[^][\s:/?#@,]+)(:[0-9]+)?"
-    amqp = rf"amqps?://([^\s:/?#@]+:[^\s/?#@]*@)?{host}(/[^\s/?#]*)?"
-    kafka = rf"kafka://{host}(,{host})*"
-
-    def parse(raw: str) -> str:
-        if raw and not re.fullmatch(rf"({amqp}|{kafka})(\?[^\s#]*)?", raw):
-            raise ValueError(
-                "must be amqp://user:password@host:port/vhost, amqps://… or kafka://host:port,host:port;"
-                " what is no letter or digit in a name or password is percent-encoded"
-            )
-        return raw
-
-    return _read(name, "", parse, is_secret=True)
-
-
-def web_address(name: str, *, is_secret: bool = False) -> str:
-    """http:// or https:// with a host; empty where there is none."""
-
-    def parse(raw: str) -> str:
-        if raw and not (raw.startswith(("http://", "https://")) and urlsplit(raw).hostname):
-            raise ValueError("must be http://… or https://…")
-        return raw
-
-    return _read(name, "", parse, is_secret=is_secret)
-
-
-def public_url(name: str, *, is_required: bool) -> str:
-    """Where clients reach the service: http:// or https:// and a host. Links in mails begin with it."""
-    host = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{1,5})?"
-
-    def parse(raw: str) -> str:
-        if not raw and is_required:
-            raise ValueError("must be set, because EMAIL_URL is: links in mails begin with it")
-        if raw and not re.fullmatch(rf"https?://{host}", raw):
-            raise ValueError("must be such as https://wallets.example.com, without a path")
-        return raw
-
-    return _read(name, "", parse)
-
-
-def share(name: str, default: str) -> float:
-    def parse(raw: str) -> float:
-        value = float(raw)
-        if not 0 <= value <= 1:
-            raise ValueError("must be between 0 and 1")
-        return value
-
-    return _read(name, default, parse)
-
-
-def decimal(name: str, default: str, maximum: Decimal) -> Decimal:
-    def parse(raw: str) -> Decimal:
-        try:
-            value = Decimal(raw)
-            fits = 0 < value <= maximum
-        except InvalidOperation:
-            fits = False
-        if not fits:
-            raise ValueError(f"must be more than 0 and at most {maximum:f}")
-        return value
-
-    return _read(name, default, parse)
-
-
-def words(name: str, default: str = "") -> list[str]:
-    """Comma-separated; spaces around a word do not count."""
-    return _read(name, default, lambda raw: [word.strip() for word in raw.split(",") if word.strip()])
+    wanted = "smtp://, smtp+tls:// or smtp+ssl://user:password@host:port, or consolemail://"
+    return read(name, "", parse, wanted, is_secret=True)
 
 
 def database(name: str) -> dict[str, Any]:
-    """A postgres:// URL as Django's DATABASES entry."""
+    """Return an entry of Django's DATABASES."""
 
     def parse(raw: str) -> dict[str, Any]:
-        try:
-            is_ours = raw.startswith(("postgres://", "postgresql://"))
-            config = environ.Env.db_url_config(raw) if is_ours else {}
-        except ValueError:  # it quotes what it cannot read: parts of the password
-            config = {}
-        if not config.get("NAME"):
-            raise ValueError("must be postgres://user:password@host:port/database, special characters as %XX")
-        return dict(config)
+        valid(raw, raw.startswith(("postgres://", "postgresql://")))
+        found = dict(environ.Env.db_url_config(raw))
+        return valid(found, found["NAME"])
 
-    return _read(name, REQUIRED, parse, is_secret=True)
+    wanted = "postgres://user:password@host:port/database, special characters as %XX"
+    return read(name, None, parse, wanted, is_secret=True)

@@ -13,7 +13,7 @@ from walletsvc.version import VERSION
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # --- Security ---------------------------------------------------------------------------------------
-SECRET_KEY = env.secret("SECRET_KEY", minimum_length=50)
+SECRET_KEY = env.text("SECRET_KEY", None, ".{50,}", "at least 50 characters long", is_secret=True)
 DEBUG = env.flag("DEBUG", "off")
 ALLOWED_HOSTS = env.words("ALLOWED_HOSTS")
 CSRF_TRUSTED_ORIGINS = env.words("CSRF_TRUSTED_ORIGINS")
@@ -81,16 +81,22 @@ RATE_LIMITS = {
 MAIL = env.email("EMAIL_URL")  # None: no mail is sent, so no password is reset and no address verified by one
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
-PUBLIC_URL = env.public_url("PUBLIC_URL", is_required=MAIL is not None)
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
+PUBLIC_URL = env.text(  # links in mails begin with it
+    "PUBLIC_URL",
+    form=rf"https?://{_HOST}(:[0-9]{{1,5}})?{'' if MAIL else '|'}",
+    wanted=f"{'set, because EMAIL_URL is: ' if MAIL else ''}like https://wallets.example.com, without a path",
+)
 DEFAULT_FROM_EMAIL = env.text("EMAIL_FROM", "walletsvc@localhost")
 
 # --- Metrics ----------------------------------------------------------------------------------------
 METRICS = env.flag("METRICS", "on")
-METRICS_TOKEN = env.secret("METRICS_TOKEN", minimum_length=16, default="")
+METRICS_TOKEN = env.text("METRICS_TOKEN", "", "|.{16,}", "at least 16 characters long", is_secret=True)
 
 # --- Traces and error reports -----------------------------------------------------------------------
 # OpenTelemetry's SDK reads its variables itself; here they are checked when the service starts.
-OTEL_EXPORTER_OTLP_ENDPOINT = env.web_address("OTEL_EXPORTER_OTLP_ENDPOINT")
+_WEB_ADDRESS = (r"(https?://([^/?#]*@)?[^/?#@:]+.*)?", "http://… or https://…")
+OTEL_EXPORTER_OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "", *_WEB_ADDRESS)
 OTEL_EXPORTER_OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", "")
 OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "walletsvc")
 OTEL_TRACES_SAMPLER = env.choice(
@@ -101,8 +107,10 @@ OTEL_TRACES_SAMPLER = env.choice(
         *("parentbased_always_on", "parentbased_always_off", "parentbased_traceidratio"),
     ),
 )
-OTEL_TRACES_SAMPLER_ARG = env.share("OTEL_TRACES_SAMPLER_ARG", "1")
-SENTRY_DSN = env.web_address("SENTRY_DSN", is_secret=True)
+OTEL_TRACES_SAMPLER_ARG = env.read(
+    "OTEL_TRACES_SAMPLER_ARG", "1", lambda raw: env.valid(value := float(raw), 0 <= value <= 1), "0 to 1"
+)
+SENTRY_DSN = env.text("SENTRY_DSN", "", *_WEB_ADDRESS, is_secret=True)
 SENTRY_ENVIRONMENT = env.text("SENTRY_ENVIRONMENT", "production")
 
 # --- Application ------------------------------------------------------------------------------------
@@ -175,8 +183,8 @@ TEMPLATES = [
 ]
 
 # --- Database ---------------------------------------------------------------------------------------
-OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", 10)
-LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", 0.5)
+OPERATION_DEADLINE = env.seconds("OPERATION_DEADLINE", "10")
+LOCK_PATIENCE = env.seconds("LOCK_PATIENCE", "0.5")
 STATEMENT_TIMEOUT = env.timeout("STATEMENT_TIMEOUT_SECONDS", "5")
 
 
@@ -242,11 +250,23 @@ GROUP_COMMIT = env.flag("GROUP_COMMIT", "on")
 GROUP_COMMIT_BATCH = env.number("GROUP_COMMIT_BATCH", 1000, minimum=1)
 GROUP_COMMIT_QUEUE = env.number("GROUP_COMMIT_QUEUE", 16_384, minimum=1)
 INBOX_PENDING_PER_WALLET = env.number("INBOX_PENDING_PER_WALLET", 10_000, minimum=1)
-MAX_AMOUNT = env.decimal("MAX_AMOUNT", "1000000000000", maximum=Decimal(10) ** 15)
+MAX_AMOUNT = env.read(
+    "MAX_AMOUNT",
+    "1000000000000",
+    lambda raw: env.valid(value := Decimal(raw), 0 < value <= 10**15),
+    "more than 0 and at most 1000000000000000",
+)
 
 # --- Events -----------------------------------------------------------------------------------------
 EVENTS_SOURCE = env.text("EVENTS_SOURCE", "walletsvc")
-EVENTS_BROKER_URL = env.broker("EVENTS_BROKER_URL")
+_BROKER = r"(\[[0-9A-Fa-f:.]+\]|[^][\s:/?#@,]+)(:[0-9]+)?"
+EVENTS_BROKER_URL = env.text(
+    "EVENTS_BROKER_URL",
+    form=rf"((amqps?://([^\s:/?#@]+:[^\s/?#@]*@)?{_BROKER}(/[^\s/?#]*)?|kafka://{_BROKER}(,{_BROKER})*)(\?[^\s#]*)?)?",
+    wanted="amqp://user:password@host:port/vhost, amqps://… or kafka://host:port,host:port;"
+    " what is no letter or digit in a name or password is percent-encoded",
+    is_secret=True,
+)
 EVENTS_RETRY_DAYS = env.number("EVENTS_RETRY_DAYS", 3, minimum=1)
 WEBHOOK_TARGETS = env.choice("WEBHOOK_TARGETS", "public", ("public", "any"))
 
@@ -304,13 +324,18 @@ UNFOLD = {
 }
 
 # --- Server -----------------------------------------------------------------------------------------
-BIND = env.address("BIND", "127.0.0.1:8000")
+BIND = env.read(
+    "BIND",
+    "127.0.0.1:8000",
+    lambda raw: env.valid(raw, raw.startswith("unix:/") or 0 < int(raw.rpartition(":")[2]) < 2**16),
+    "host:port or unix:/path",
+)
 WORKERS = env.number("WORKERS", 2, minimum=1)
 WORKER_CONNECTIONS = env.number("WORKER_CONNECTIONS", 1000, minimum=1)
 WORKER_TIMEOUT = env.number("WORKER_TIMEOUT", 60, minimum=1)
 GRACEFUL_TIMEOUT = env.number("GRACEFUL_TIMEOUT", 30, minimum=1)
 KEEPALIVE = env.number("KEEPALIVE", 75, minimum=1)
-CLIENT_TIMEOUT = env.seconds("CLIENT_TIMEOUT", 60)
+CLIENT_TIMEOUT = env.seconds("CLIENT_TIMEOUT", "60")
 ACCESS_LOG = env.flag("ACCESS_LOG", "off")
 LOG_LEVEL = env.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
 LOG_FORMAT = env.choice("LOG_FORMAT", "json", ("json", "line"))
