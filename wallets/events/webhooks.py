@@ -31,14 +31,13 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError
 from wallets.events.addresses import check_url, resolve
 from wallets.events.cloudevents import CONTENT_TYPE, Event, test_event
 from wallets.events.retries import BEHIND, MIN_FAILED_WALLETS, Failure
-from wallets.ledger.gather import once
 from wallets.models import Delivery, Subscriber
+from wallets.watchdog import cut_off_after
 
 MOST_BYTES: Final = 256 * 1024  # of a request; one event is far below
 SUCCESS: Final = range(200, 300)
 ANSWER: Final = 500  # characters of an answer that are kept
 PATIENCE: Final = 10.0  # seconds for a request as a whole, its answer read
-LOOK: Final = 0.25  # seconds between two looks for requests that take too long
 LONGEST: Final = 10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
 AT_ONCE: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
 BATCH: Final = "application/cloudevents-batch+json"
@@ -159,7 +158,7 @@ class Webhook:
     ) -> tuple[int, str]:
         text, is_reusable = "", False
         try:
-            with _cut_off_after(PATIENCE, connection):
+            with _cut_off(connection):
                 if not connection.is_connected:
                     connection.connect()
                     connection.timeout = PATIENCE
@@ -309,32 +308,19 @@ def _to(place: _Place, address: str, patience: float) -> HTTPConnection:
 
 
 @contextmanager
-def _cut_off_after(seconds: float, connection: HTTPConnection) -> Iterator[None]:
-    """Time for the whole of it: a timeout of the socket begins anew with every byte."""
-    under_way, deadline = _watch(), time.monotonic() + seconds
-    under_way[connection] = deadline
+def _cut_off(connection: HTTPConnection) -> Iterator[None]:
+    """Allow PATIENCE seconds for connecting, the request and its response together."""
+    began = time.monotonic()
     try:
-        yield
+        with cut_off_after(PATIENCE, lambda: _shut_down(connection)):
+            yield
     except (OSError, HTTPError, HTTPException):
-        if time.monotonic() < deadline:
+        if time.monotonic() < began + PATIENCE:
             raise
-        raise TimeoutError(f"no whole answer within {seconds:.0f} s") from None
-    finally:
-        under_way.pop(connection, None)
+        raise TimeoutError(f"no whole answer within {PATIENCE:.0f} s") from None
 
 
-@once
-def _watch() -> dict[HTTPConnection, float]:
-    """The requests under way, until when; and the one thread that looks after them."""
-    under_way: dict[HTTPConnection, float] = {}
-    threading.Thread(target=_look_after, args=[under_way], name="webhook-watch", daemon=True).start()
-    return under_way
-
-
-def _look_after(under_way: dict[HTTPConnection, float]) -> None:
-    while True:
-        time.sleep(LOOK)
-        for connection in [each for each, until in under_way.copy().items() if until < time.monotonic()]:
-            with suppress(OSError, TypeError):  # not connected yet, or not any more
-                # Not TLS's own shutdown: it would take away what the other thread reads from.
-                socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
+def _shut_down(connection: HTTPConnection) -> None:
+    with suppress(OSError, TypeError):  # not connected yet, or not any more
+        # Not TLS's own shutdown: it would take away what the other thread reads from.
+        socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)

@@ -2,12 +2,10 @@
 
 import os
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Final, TypeVar
 
 import psycopg
 from django import db
@@ -15,14 +13,14 @@ from django.conf import settings
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
-from wallets.ledger.gather import Ticket, once
+from wallets.ledger.gather import Ticket
+from wallets.watchdog import cut_off_after
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
 PAUSE: Final = 0.1  # seconds between two attempts to reach the database
-LOOK: Final = 0.25  # seconds between two looks for calls that take too long
 
 # SQLSTATEs of a server that goes, comes, or is full. An error without one comes from the connection itself.
 _AWAY: Final = ("08", "57P", "25P03", "53300", "25006")
@@ -104,50 +102,21 @@ def in_one_call(
     return run
 
 
-# --- A database that says nothing -------------------------------------------------------------------
-@contextmanager
-def watched(using: str, patience: float | None = None) -> Iterator[None]:
-    """Cut the connection when what is done with it takes longer than `patience` (seconds).
+# --- A database that does not answer -----------------------------------------------------------------
+def watched(using: str, seconds: float | None = None) -> AbstractContextManager[None]:
+    """Cut the connection if the block takes longer: it can be half open, or its server frozen.
 
-    None: so long that there is just time to do it again before the deadline of a request. A connection can be
-    half open, or its server frozen: without that, one would wait for a word for ever.
+    The default leaves just the time to do the work again before the deadline of a request.
     """
-    if patience is None:
-        patience = settings.OPERATION_DEADLINE / 2 + settings.LOCK_PATIENCE
-    call = _Call(db.connections[using], time.monotonic() + patience)
-    calls = _watch()
-    calls.add(call)
-    try:
-        yield
-    finally:
-        calls.discard(call)
+    if seconds is None:
+        seconds = settings.OPERATION_DEADLINE / 2 + settings.LOCK_PATIENCE
+    wrapper = db.connections[using]  # of this thread
+    return cut_off_after(seconds, lambda: _cut(wrapper.connection))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Call:
-    wrapper: Any
-    until: float
-
-    def cut(self) -> None:
-        """Whoever waits for the connection is told that it has ended."""
-        connection: psycopg.Connection | None = self.wrapper.connection
-        if connection is None:
-            return  # there is none yet: connecting has a timeout of its own
-        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as it:
-            it.shutdown(socket.SHUT_RDWR)
-
-
-@once
-def _watch() -> set[_Call]:
-    """The calls in progress, and this process's one thread that looks after them."""
-    calls: set[_Call] = set()
-    threading.Thread(target=_look_after, args=[calls], name="watch", daemon=True).start()
-    return calls
-
-
-def _look_after(calls: set[_Call]) -> None:
-    while True:
-        time.sleep(LOOK)
-        now = time.monotonic()
-        for call in [call for call in calls.copy() if call.until < now]:
-            call.cut()
+def _cut(connection: psycopg.Connection | None) -> None:
+    """Make the thread that waits for the connection see its end."""
+    if connection is None:
+        return  # connecting has a timeout of its own
+    with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as it:
+        it.shutdown(socket.SHUT_RDWR)
