@@ -5,7 +5,6 @@ The address that was checked (addresses.py) is the one that is connected to; nob
 
 import base64
 import hashlib
-import hmac
 import secrets
 import socket
 import ssl
@@ -25,6 +24,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from django.utils.timezone import now
+from standardwebhooks import Webhook as Signer
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
@@ -52,12 +52,6 @@ LATER: Final = Failure("the receiver takes long", was_tried=False)
 # --- Signing ----------------------------------------------------------------------------------------
 def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
-
-
-def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    key = base64.b64decode(secret.removeprefix("whsec_"))
-    digest = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
-    return "v1," + base64.b64encode(digest).decode()
 
 
 def _secrets(subscriber: Subscriber) -> list[str]:
@@ -281,13 +275,13 @@ def _printable(text: str) -> str:
 
 
 def _headers(subscriber: Subscriber, message: _Message) -> dict[str, str]:
-    timestamp = int(time.time())
-    signatures = [sign(secret, message.id, timestamp, message.body) for secret in _secrets(subscriber)]
+    timestamp, body = now(), message.body.decode()
+    signatures = [Signer(secret).sign(message.id, timestamp, body) for secret in _secrets(subscriber)]
     return {
         "Content-Type": BATCH if message.is_batch else CONTENT_TYPE,
         "User-Agent": "walletsvc",
         "Webhook-Id": message.id,
-        "Webhook-Timestamp": str(timestamp),
+        "Webhook-Timestamp": str(int(timestamp.timestamp())),
         "Webhook-Signature": " ".join(signatures),
     }
 
