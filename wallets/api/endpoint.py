@@ -1,16 +1,19 @@
 """What all views have in common. A view makes one call into the ledger and speaks only HTTP."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from rest_framework.request import Request
 from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
 from wallets import ledger
-from wallets.access import limits, rights
+from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal
+from wallets.access.throttles import CallerThrottle
 from wallets.api.renderers import JSONRenderer
 from wallets.api.requests import idempotency_key, prefers
 from wallets.api.values import Shape
@@ -27,6 +30,7 @@ _RENDERER = JSONRenderer()
 
 class Endpoint(APIView):
     http_method_names = ["get", "head", "post", "patch", "delete"]
+    throttle_classes: Sequence[type[BaseThrottle]] = [CallerThrottle]
     # Of a body, before it is parsed (wallets/api/requests.py). MAX_BODY_BYTES bounds the length everywhere.
     max_body_bytes = 65_536  # texts and metadata take 20,000 with every character escaped
     max_values = 2_100  # 4,096 bytes of metadata hold fewer
@@ -39,9 +43,6 @@ class Endpoint(APIView):
         if request.META.get("HTTP_ACCEPT", "*/*") in ("*/*", "application/json"):
             return _RENDERER, _RENDERER.media_type  # as DRF would find out, for almost every request
         return super().perform_content_negotiation(request, force)
-
-    def check_throttles(self, request: Request) -> None:
-        self.headers.update(limits.require_of(principal(request), request._request))
 
 
 # --- From a request to a command --------------------------------------------------------------------

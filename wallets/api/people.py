@@ -8,6 +8,7 @@ from rest_framework.response import Response
 
 from wallets.access import limits, people
 from wallets.access.authentication import Anybody
+from wallets.access.throttles import AttemptThrottle, CallerThrottle
 from wallets.api.bodies import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
 from wallets.api.endpoint import Endpoint
 from wallets.api.openapi import Declaration
@@ -26,11 +27,8 @@ class Attempt(Endpoint):
     authentication_classes = [Anybody]
     max_body_bytes = 16_384  # a password of 1,024 characters, each escaped, is 12 KiB
     max_values = 20
+    throttle_classes = [CallerThrottle, AttemptThrottle]
     limit: ClassVar[str]
-
-    def check_throttles(self, request: Request) -> None:
-        super().check_throttles(request)
-        self.headers.update(limits.require(self.limit, limits.network_of(request._request)))
 
 
 class SignUp(Attempt):
