@@ -593,10 +593,19 @@ def _same_time(books: Books) -> None:
     books.operations[rows[30].id] = replace(rows[30], created_at=rows[29].created_at)
 
 
+def _closed_with_money(books: Books) -> None:
+    number, change = next(
+        (number, change) for number, change in enumerate(books.changes) if "status" in change.changes
+    )
+    old = change.changes["status"][0]
+    books.changes[number] = replace(change, changes=change.changes | {"status": [old, "CLOSED"]})
+
+
 @pytest.mark.parametrize(
     ("change", "rule"),
     [
         (_other_balance, "wallet"),
+        (_closed_with_money, "verdict"),
         (_other_hold, "holds"),
         (_no_expiry, "holds"),
         (_other_amount, "not as answered"),
@@ -608,3 +617,11 @@ def test_a_ledger_that_was_changed_is_found(change: Callable[[Books], None], rul
     history = World(service).run(800)
     change(service.books)
     assert rule in {violation.rule for violation in check(history, service.books.ledger)}
+
+
+def test_needless_refusal_of_a_change_is_found() -> None:
+    service = Pretended()
+    history = World(service).run(800)
+    changed = next(call for call in history if call.request.method == "PATCH" and call.outcome == 200)
+    changed.answer = Answer(409, {}, b'{"code": "wallet_closed"}')
+    assert "wrong refusal" in {violation.rule for violation in check(history, service.books.ledger)}

@@ -24,12 +24,13 @@ from tests.support.histories.matching import (
     bulks_of,
     groups_of,
     is_alike,
+    is_by_another,
     match,
     shared_keys_of,
 )
 from tests.support.histories.reads import CLOCKS, Impossible, Reads
 from tests.support.histories.replay import Replay
-from tests.support.histories.rules import fits
+from tests.support.histories.rules import fits, refusal_of_change
 from tests.support.histories.verdicts import Verdicts
 
 
@@ -89,6 +90,9 @@ class _Check:
         Verdicts(self.replay, dict(_decided_together(bulks)), self.findings).judge()
         for call in self.history:
             self._expect_possible(call)
+        for call in self.history:
+            if call.outcome == 409 and call.request.method == "PATCH":
+                self._expect_refused_change(call)
         for group in groups:
             for command in group.commands:
                 self._expect_right_refusal(group, command)
@@ -122,7 +126,10 @@ class _Check:
             self.findings.add("another answer", row.wallet_id, "as if it were new, twice", *settled)
 
     def _expect_whole(self, call: Call, bulk: Bulk) -> None:
-        rows = [group.row for _, group in bulk]
+        rows = [
+            None if call.outcome != 200 and is_by_another(command, group) else group.row
+            for command, group in bulk
+        ]
         shared = self.shared_keys.get(call.request.key or "")
         if bulk[0][0].is_atomic and (shared is None or shared.is_first(call)) and not _is_whole(rows):
             done = sum(row is not None and row.is_completed for row in rows)
@@ -254,6 +261,22 @@ class _Check:
             self.findings.add("not as answered", change.wallet_id, "it was asked for otherwise", call, change)
         self.facts[change.wallet_id].append(Fact(call.began, call.ended, position, position, False, change))
 
+    def _expect_refused_change(self, call: Call) -> None:
+        """Whether the rules refused it in a state that the wallet had between its request and its answer."""
+        assert call.answer
+        wallet_id, new_status = _named(call), (call.request.body or {}).get("status")
+        facts, states = self.facts[wallet_id], self.replay.stories[wallet_id].states
+        first = max((fact.first for fact in facts if fact.ended < call.began), default=0)
+        after = [fact.first for fact in facts if not fact.is_read and fact.began > call.ended]
+        end = self.history.moment(call.ended) + CLOCKS
+        reasons = {
+            refusal_of_change(state.status, is_empty, new_status)
+            for state in states[first : min(after, default=len(states))]
+            for is_empty in state.may_be_empty(state.at, max(state.at, end))
+        }
+        if call.answer.json["code"] not in reasons:
+            self.findings.add("wrong refusal", wallet_id, f"by the rules {reasons}", call)
+
     # --- Answers that leave no trace ----------------------------------------------------------------
     def _expect_possible(self, call: Call) -> None:
         """Of a read, and of any answer that the service never gives."""
@@ -317,6 +340,8 @@ class _Check:
         if shared and command.call.outcome == 422:
             others = [call for call, _ in shared.bulks if not is_alike(call, command.call)]
             return any(map(shared.may_be_first, others))
+        if any(other.call is command.call and other.form != command.form for other in group.commands):
+            return True  # by an earlier item of the same bulk
         is_another = group.row is not None and form_of(group.row) != command.form
         return is_another and group.began <= command.call.ended
 
@@ -358,13 +383,19 @@ def _is_whole(rows: Sequence[Operation | None]) -> bool:
     if any(row.accepted_at for row in there):
         return len(there) == len(rows)
     done = [row for row in there if row.is_completed]
-    return len(done) == len(rows) or (not done and len(there) <= 1)
+    return len(done) == len(rows) or (not done and len({row.id for row in there}) <= 1)
 
 
 def _decided_together(bulks: Sequence[tuple[Call, Bulk]]) -> Iterator[tuple[str, list[Form]]]:
-    """Of each operation that was refused with others: its id, and what came before it among them."""
+    """Of each operation that was refused with others: its id, and what came before it among them.
+
+    An item that was carried out before, under its key, was not carried out again.
+    """
     for _, bulk in bulks:
         for number, (command, group) in enumerate(bulk):
             row = group.row
-            if command.is_atomic and row and command.form == form_of(row) and _is_refused_at_once(row):
-                yield row.id, [other.form for other, _ in bulk[:number] if other.form]
+            if row is None or not command.is_atomic or is_by_another(command, group):
+                continue
+            if command.form == form_of(row) and _is_refused_at_once(row):
+                before = [(other.form, its.row) for other, its in bulk[:number]]
+                yield row.id, [form for form, done in before if form and not (done and done.is_completed)]

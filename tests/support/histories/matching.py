@@ -176,6 +176,13 @@ class SharedKey:
         )
 
 
+def is_by_another(command: Command, group: Group) -> bool:
+    """Whether the operation was carried out, or refused, for another request under the same key."""
+    others = [other for other in group.commands if other.call is not command.call]
+    is_other = group.row is not None and command.form != form_of(group.row)
+    return is_other or any(other.told.fate is Fate.SETTLED and not other.told.is_replay for other in others)
+
+
 def is_honoured(call: Call) -> bool:
     return call.outcome in (200, 409)
 

@@ -12,11 +12,11 @@ from typing import Any
 from uuid import UUID
 
 from tests.support.client import Answer
-from tests.support.histories import bodies
+from tests.support.histories import bodies, rules
 from tests.support.histories.asked import Command, Form, Reader
 from tests.support.histories.journal import Call, Request
 from tests.support.histories.ledger import Change, Hold, Ledger, Operation, Wallet
-from tests.support.histories.rules import NOTHING, REVERSED_BY, SIGNS, Past, Side, fits, refusal, rest
+from tests.support.histories.rules import NOTHING, OPPOSITES, Past, Side, fits, refusal, rest
 
 TICK = timedelta(microseconds=1)
 Body = dict[str, Any]
@@ -230,13 +230,12 @@ class Pretended:
 
     def _other_side(self, form: Form, row: Operation) -> Operation:
         reverses = form.reverses_id and self._counterpart(self.books.operations[form.reverses_id])
-        kinds = {"TRANSFER_OUT": "TRANSFER_IN", "REVERSAL_IN": "REVERSAL_OUT", "REVERSAL_OUT": "REVERSAL_IN"}
         other = replace(
             row,
             id=self._id(),
             wallet_id=row.counterparty_id or "",
             counterparty_id=row.wallet_id,
-            type=kinds[row.type],
+            type=OPPOSITES[row.type],
             idempotency_key=None,
             reverses_id=reverses.id if reverses else None,
         )
@@ -246,11 +245,10 @@ class Pretended:
         self._write(row)
 
     def _moved(self, row: Operation) -> Operation:
-        if not SIGNS[row.type]:
+        if not rules.SIGNS[row.type]:
             return row
         wallet = self.books.wallets[row.wallet_id]
-        balance = self.balance_of(wallet) + SIGNS[row.type] * row.amount
-        return replace(row, sequence=wallet.sequence + 1, balance_after=balance)
+        return rules.moved(row, self.balance_of(wallet), wallet.sequence)
 
     def balance_of(self, wallet: Wallet) -> Decimal:
         return wallet.balance
@@ -266,18 +264,9 @@ class Pretended:
 
     def _write_hold(self, row: Operation) -> None:
         if row.type == "HOLD":
-            hold = Hold(
-                id=row.id,
-                wallet_id=row.wallet_id,
-                amount=row.amount,
-                status="ACTIVE",
-                expires_at=row.expires_at,
-                created_at=row.created_at,
-            )
+            hold = rules.placed(row)
         else:
-            hold = replace(self.books.holds[row.hold_id or ""], status="VOIDED", ended_at=row.created_at)
-            if row.type == "CAPTURE":
-                hold = replace(hold, status="CAPTURED", captured_amount=row.amount, operation_id=row.id)
+            hold = rules.ended(self.books.holds[row.hold_id or ""], row)
         self.books.holds[hold.id] = hold
         self._hold_anew(row.wallet_id)
 
@@ -299,6 +288,10 @@ class Pretended:
         asked = request.body or {}
         changes = {name: [getattr(wallet, name), new] for name, new in asked.items()}
         changes = {name: values for name, values in changes.items() if values[0] != values[1]}
+        is_empty = not wallet.balance and not wallet.held
+        reason = rules.refusal_of_change(wallet.status, is_empty, asked.get("status"))
+        if changes and reason:
+            raise Refused(409, reason)
         at = max(self.now, wallet.updated_at + TICK)
         change = Change(id=self._id(), wallet_id=wallet.id, type="CHANGED", changes=changes, created_at=at)
         self.books.changes.append(change)
@@ -309,8 +302,7 @@ class Pretended:
         """Write down what has expired."""
         for hold in self._active(wallet_id):
             if hold.expires_at and hold.expires_at <= self.now:
-                expired = replace(hold, status="EXPIRED", ended_at=hold.expires_at)
-                self.books.holds[hold.id] = expired
+                self.books.holds[hold.id] = rules.expired(hold)
                 change = Change(
                     id=self._id(),
                     wallet_id=wallet_id,
@@ -403,13 +395,11 @@ class Pretended:
     def _past(self, form: Form, at: datetime) -> Past:
         if form.hold_id:
             hold = self.books.holds[form.hold_id]
-            is_over = hold.expires_at is not None and hold.expires_at <= at
-            return Past(hold.status == "ACTIVE" and not is_over, hold.amount)
+            return rules.past_of_hold(hold.amount, hold.expires_at, hold.status != "ACTIVE", at)
         if form.reverses_id:
             original = self.books.operations[form.reverses_id]
             back = [row.amount for row in self.books.operations.values() if self._reverses(row, original)]
-            can_be = original.is_completed and original.type in REVERSED_BY
-            return Past(can_be_reversed=can_be, left=original.amount - sum(back))
+            return rules.past_of_original(original, sum(back, NOTHING))
         return Past()
 
     def _reverses(self, row: Operation, original: Operation) -> bool:

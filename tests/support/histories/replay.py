@@ -13,9 +13,10 @@ from decimal import Decimal
 from itertools import takewhile
 from typing import NamedTuple
 
+from tests.support.histories import rules
 from tests.support.histories.findings import Findings
 from tests.support.histories.ledger import Change, Hold, Ledger, Operation, Wallet
-from tests.support.histories.rules import NOTHING, REVERSED_BY, SIGNS, Past
+from tests.support.histories.rules import NOTHING, Past
 
 # A batch is decided at one moment, and its operations get a time each, a microsecond apart: so an operation
 # may be that much later than the moment whose holds and other wallets it was decided on.
@@ -47,6 +48,10 @@ class State:
         """What is held at one moment or another: an expired hold frees its money at its time."""
         moments = [hold.expires_at for hold in self._expired(end) if begin < hold.expires_at]
         return {self.held(moment) for moment in (begin, *moments)}
+
+    def may_be_empty(self, begin: datetime, end: datetime) -> set[bool]:
+        """Whether it has neither balance nor holds, at one moment or another."""
+        return {not self.balance and not held for held in self.held_between(begin, end)}
 
     def _expired(self, at: datetime) -> Iterator[Expiring]:
         return takewhile(lambda hold: hold.expires_at <= at, self.expiring)
@@ -137,6 +142,13 @@ class Replay:
 
     def _change(self, state: State, change: Change) -> State:
         """`changes` has what was and what is."""
+        status = change.changes.get("status", (None, None))[1]
+        reasons = {
+            rules.refusal_of_change(state.status, is_empty, status)
+            for is_empty in state.may_be_empty(change.created_at - SLACK, change.created_at)
+        }
+        if None not in reasons:
+            self._found("verdict", change.wallet_id, f"by the rules {' or '.join(map(str, reasons))}", change)
         for name, (old, new) in change.changes.items():
             if name in ("label", "status"):
                 if getattr(state, name) != old:
@@ -156,17 +168,18 @@ class Replay:
         if operation.reverses_id:
             self._taken_back[operation.reverses_id] += operation.amount
         state = self._hold(story, state, operation)
-        if not SIGNS[operation.type]:
+        if not rules.SIGNS[operation.type]:
             return state
-        balance = state.balance + SIGNS[operation.type] * operation.amount
-        if (operation.sequence, operation.balance_after) != (state.sequence + 1, balance):
-            detail = f"number {state.sequence + 1} would leave {balance}"
+        expected = rules.moved(operation, state.balance, state.sequence)
+        if operation != expected:
+            detail = f"number {expected.sequence} would leave {expected.balance_after}"
             self._found("balance", operation.wallet_id, detail, operation)
-        # On from what is written: what is wrong is told once.
+        # The replay goes on from what is written, so that a wrong balance is reported once.
+        balance, sequence = operation.balance_after, operation.sequence
         return replace(
             state,
-            balance=balance if operation.balance_after is None else operation.balance_after,
-            sequence=state.sequence + 1 if operation.sequence is None else operation.sequence,
+            balance=state.balance if balance is None else balance,
+            sequence=state.sequence if sequence is None else sequence,
         )
 
     def _past(self, story: Story, operation: Operation) -> Past:
@@ -175,12 +188,10 @@ class Replay:
             placed = story.placed.get(hold_id)
             if placed is None:
                 return Past()
-            is_over = placed.expires_at is not None and placed.expires_at <= operation.created_at
-            return Past(hold_id not in story.ended and not is_over, placed.amount)
+            is_ended = hold_id in story.ended
+            return rules.past_of_hold(placed.amount, placed.expires_at, is_ended, operation.created_at)
         if original and self.positions.get(original.id):
-            can_be_reversed = original.is_completed and original.type in REVERSED_BY
-            left = original.amount - self._taken_back[original.id]
-            return Past(can_be_reversed=can_be_reversed, left=left)
+            return rules.past_of_original(original, self._taken_back[original.id])
         return Past()
 
     def _hold(self, story: Story, state: State, operation: Operation) -> State:
@@ -226,22 +237,11 @@ class Replay:
                 self._expect_hold(placed, story.ended.get(placed.id), hold_row)
 
     def _expect_hold(self, placed: Operation, end: Operation | None, hold: Hold) -> None:
-        expected = Hold(
-            id=placed.id,
-            wallet_id=placed.wallet_id,
-            amount=placed.amount,
-            status="ACTIVE",
-            expires_at=placed.expires_at,
-            created_at=placed.created_at,
-        )
+        expected = rules.placed(placed)
         if end is not None:
-            expected = replace(
-                expected, status=f"{end.type}D".replace("VOIDD", "VOIDED"), ended_at=end.created_at
-            )
-            if end.type == "CAPTURE":
-                expected = replace(expected, captured_amount=end.amount, operation_id=end.id)
+            expected = rules.ended(expected, end)
         elif hold.status == "EXPIRED":
-            expected = replace(expected, status="EXPIRED", ended_at=placed.expires_at)
+            expected = rules.expired(expected)
         if hold != expected:
             self._found("holds", hold.wallet_id, f"by its history it is {expected}", hold)
 

@@ -1,12 +1,15 @@
-"""The rules of money once more, as simple as they can be: what refuses an operation, the first that fails.
+"""The one model of the rules of money in the tests: what refuses an operation, and what one does.
 
-The clients of the histories may read every wallet: target_cannot_receive would be a wrong refusal for them.
+The checker of histories, the service in memory and the random programs of test_model.py all use it. It shares
+no code with the service, which it checks. Its clients may read every wallet: target_cannot_receive would be a
+wrong refusal for them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 
-from tests.support.histories.ledger import Operation, Wallet
+from tests.support.histories.ledger import Hold, Operation, Wallet
 
 NOTHING = Decimal(0)
 SIGNS = {
@@ -26,6 +29,12 @@ REVERSED_BY = {
     "CAPTURE": "REVERSAL_IN",
     "TRANSFER_IN": "REVERSAL_OUT",
     "TRANSFER_OUT": "REVERSAL_IN",
+}
+OPPOSITES = {
+    "TRANSFER_OUT": "TRANSFER_IN",
+    "TRANSFER_IN": "TRANSFER_OUT",
+    "REVERSAL_IN": "REVERSAL_OUT",
+    "REVERSAL_OUT": "REVERSAL_IN",
 }
 DIGITS = {"RUB": 2, "JPY": 0}
 
@@ -48,6 +57,59 @@ class Past:
     hold_amount: Decimal = NOTHING
     can_be_reversed: bool = False
     left: Decimal = NOTHING  # to reverse
+
+
+def past_of_hold(amount: Decimal, expires_at: datetime | None, is_ended: bool, at: datetime) -> Past:
+    is_expired = expires_at is not None and expires_at <= at
+    return Past(hold_is_active=not is_ended and not is_expired, hold_amount=amount)
+
+
+def past_of_original(original: Operation, taken_back: Decimal) -> Past:
+    can_be_reversed = original.is_completed and original.type in REVERSED_BY
+    return Past(can_be_reversed=can_be_reversed, left=original.amount - taken_back)
+
+
+# --- What an operation does -------------------------------------------------------------------------
+def moved(operation: Operation, balance: Decimal, sequence: int) -> Operation:
+    """An operation that moves money, with the balance and the sequence that it leaves."""
+    balance += SIGNS[operation.type] * operation.amount
+    return replace(operation, sequence=sequence + 1, balance_after=balance)
+
+
+def placed(operation: Operation) -> Hold:
+    return Hold(
+        id=operation.id,
+        wallet_id=operation.wallet_id,
+        amount=operation.amount,
+        status="ACTIVE",
+        expires_at=operation.expires_at,
+        created_at=operation.created_at,
+    )
+
+
+def ended(hold: Hold, end: Operation) -> Hold:
+    """The hold after a CAPTURE or VOID."""
+    if end.type == "VOID":
+        return replace(hold, status="VOIDED", ended_at=end.created_at)
+    return replace(
+        hold,
+        status="CAPTURED",
+        ended_at=end.created_at,
+        captured_amount=end.amount,
+        operation_id=end.id,
+    )
+
+
+def expired(hold: Hold) -> Hold:
+    return replace(hold, status="EXPIRED", ended_at=hold.expires_at)
+
+
+# --- What refuses -----------------------------------------------------------------------------------
+def refusal_of_change(status: str, is_empty: bool, new_status: str | None) -> str | None:
+    """Of a change of a wallet that has this status."""
+    if status == "CLOSED":
+        return "wallet_closed"
+    return "wallet_not_empty" if new_status == "CLOSED" and not is_empty else None
 
 
 def refusal(operation: Operation, past: Past, mine: Side, theirs: Side | None) -> str | None:

@@ -6,7 +6,7 @@ from tests.support.histories.asked import Form
 from tests.support.histories.findings import Findings
 from tests.support.histories.ledger import Operation, Wallet
 from tests.support.histories.replay import SLACK, Replay, State
-from tests.support.histories.rules import SIGNS, Side, refusal, rest
+from tests.support.histories.rules import OPPOSITES, SIGNS, Side, refusal, rest
 
 
 class Verdicts:
@@ -86,6 +86,6 @@ class Verdicts:
         return (
             (other.wallet_id, other.counterparty_id) == (own.counterparty_id, own.wallet_id)
             and (other.amount, other.created_at, other.status) == (own.amount, own.created_at, own.status)
-            and SIGNS[other.type] == -SIGNS[own.type]
+            and other.type == OPPOSITES.get(own.type)
             and (here and here.transfer_id) == (there and there.transfer_id)
         )
