@@ -17,7 +17,7 @@ class _Call:
 
 
 _calls: Final[set[_Call]] = set()
-_is_started: Final = threading.Lock()  # for ever, by the first call
+_is_started: Final = threading.Lock()  # stays locked after the first call
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from wallets.observability import traces
-from walletsvc import census
+from walletsvc.server import balancing
 
 try:
     from walletsvc import settings
@@ -21,7 +21,7 @@ except ImproperlyConfigured as error:  # gunicorn would print the traceback of a
 
 bind = settings.BIND
 workers = settings.WORKERS
-worker_class = "walletsvc.worker.Worker"
+worker_class = "walletsvc.server.worker.Worker"
 worker_connections = settings.WORKER_CONNECTIONS
 backlog = 2048
 timeout = settings.WORKER_TIMEOUT
@@ -85,7 +85,7 @@ def worker_exit(_master: Any, _worker: Any) -> None:
 
 def child_exit(_master: Any, worker: Any) -> None:
     """A worker that was killed cannot say that it has gone. With its counts the next one goes on."""
-    census.leave(worker.age)
+    balancing.leave(worker.age)
     if settings.METRICS:
         # As prometheus_client's mark_process_dead; to import it here would be before gevent has patched.
         for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.place}.db"):

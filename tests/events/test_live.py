@@ -26,7 +26,7 @@ from wallets.events import cloudevents, live
 from wallets.events.cloudevents import Event, events_of
 from wallets.events.live import Moment, Tail, Watch
 from wallets.events.log import Entry
-from walletsvc.worker import Answer as Socket
+from walletsvc.server.connection import Connection as Socket
 
 
 @dataclass

@@ -83,7 +83,7 @@ def test_who_says_nothing_of_a_trace_is_told_of_none() -> None:
 
 def test_a_worker_does_not_import_what_is_off() -> None:
     code = (
-        "import sys, walletsvc.worker, walletsvc.wsgi, walletsvc.urls; "
+        "import sys, walletsvc.server.worker, walletsvc.wsgi, walletsvc.urls; "
         "print(sys.modules.keys() & {'opentelemetry', 'sentry_sdk', 'grpc', 'requests', 'cryptography'})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

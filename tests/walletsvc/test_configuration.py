@@ -240,7 +240,7 @@ def test_the_service_starts_with_what_requirements_txt_installs() -> None:
     ]
     code = (
         "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:])); "  # None there fails an import
-        "import django; django.setup(); import walletsvc.urls, walletsvc.worker"
+        "import django; django.setup(); import walletsvc.urls, walletsvc.server.worker"
     )
     done = run(["-c", code, *missing], PRODUCTION | {"DJANGO_SETTINGS_MODULE": "walletsvc.settings"})
     assert done.returncode == 0, done.stderr

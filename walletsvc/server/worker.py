@@ -1,0 +1,84 @@
+"""gunicorn's gevent worker with a graceful shutdown: accept no more, answer, close idle connections."""
+
+import contextlib
+import socket
+import time
+from typing import Any, Final
+
+import gevent
+import gunicorn.util
+from gunicorn.http.errors import ParseException
+from gunicorn.workers import ggevent
+
+from wallets.observability import current
+from walletsvc.server import balancing
+from walletsvc.server.connection import Connection
+from walletsvc.server.error_responses import write_problem
+
+SKIPPED_BYTES: Final = 65_536  # of a body that no view has read, at a time
+LINGER_SECONDS: Final = 1.0  # for active clients to receive "Connection: close" with their next response
+
+
+class Worker(ggevent.GeventWorker):  # type: ignore[misc]
+    def init_process(self) -> None:
+        self.idle: dict[Connection, float] = {}  # since when
+        self.connections = 0
+        balancing.report(self.age, 0)
+        balancing.Listener.worker = self.age
+        super().init_process()
+
+    def handle(self, listener: Any, sock: Any, addr: Any) -> None:
+        client = Connection(sock)
+        self.idle[client] = time.monotonic()
+        self.connections += 1  # the listener has reported it
+        try:
+            # gunicorn asks the listener for our address. It may be closed; the connection knows that as well.
+            super().handle(client, client, addr)
+        finally:
+            self.idle.pop(client, None)
+            self.connections -= 1
+            if self.alive:
+                balancing.report(self.age, self.connections)
+
+    def handle_request(self, listener_name: Any, req: Any, client: Any, addr: Any) -> None:
+        self.idle.pop(client, None)
+        with client.in_request():
+            try:
+                super().handle_request(listener_name, req, client, addr)
+            finally:
+                client.flush()
+                self.idle[client] = time.monotonic()
+                current.request.set(None)
+            skip_rest(req.body)
+        # A client that has sent its next request already would be served on and on while the others wait.
+        gevent.sleep(0)
+
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        super().handle_exit(sig, frame)
+        Connection.is_last = True
+        balancing.leave(self.age)
+        gevent.spawn(self._close_idle)
+
+    def _close_idle(self) -> None:
+        began = time.monotonic()
+        while True:
+            time.sleep(LINGER_SECONDS / 10)
+            late = time.monotonic() - LINGER_SECONDS
+            for client in [client for client, since in self.idle.items() if max(since, began) < late]:
+                # A request that has arrived is still read and answered; then the connection ends.
+                with contextlib.suppress(OSError):
+                    client.shutdown(socket.SHUT_RD)
+
+
+def skip_rest(body: Any) -> None:
+    """Read the rest of a body, which would be taken for the next request."""
+    try:
+        while not body.failed and body.read(SKIPPED_BYTES):
+            pass
+    except ParseException:
+        # A second response to one request would be taken for that to the next.
+        raise StopIteration from None
+
+
+gunicorn.util.write_error = write_problem
+ggevent.StreamServer = balancing.Listener
