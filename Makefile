@@ -1,13 +1,13 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages run test faults campaign fuzz browser bench request-costs loadtest restore-drill alone check formatted format lint \
-	types security audit sbom requirements roundtrip clean
+.PHONY: help messages run test test-all test-packages campaign fuzz bench request-costs loadtest restore-drill alone check \
+	formatted format lint types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
 PYTHON := .venv/bin/python
 ARGS ?=
-LEDGER_TESTS := wallets operations transfers holds reversals bulk inbox history idempotency malformed_requests \
-	problems commands admin concurrency rights api_keys operation_ids keyed_requests key_namespaces \
-	inbox_set_aside inbox_fairness
+# More processes than cores: many tests wait for a timeout, a server or a thread.
+PARALLEL := --numprocesses 4 --dist loadfile
+QUICK := not slow and not browser and not brokers
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
@@ -20,18 +20,23 @@ help: ## list the commands
 run: .venv/ready-run ## start everything in the foreground on 127.0.0.1, port $PORT or 8000; $DATABASE_URL if set
 	@exec setpriv --pdeathsig TERM $(PYTHON) -m local.run
 
-# Those that break things under load, by themselves: others would be in their way. With ARGS all are one run.
-test: .venv/ready-dev ## run the tests on a PostgreSQL of their own; ARGS="-k name" goes to pytest
+test: .venv/ready-dev ## run every behaviour once, in minutes, on a PostgreSQL of their own; ARGS="-k name" goes to pytest
 ifeq ($(ARGS),)
-	@without=$$($(PYTHON) -m tests.support.browser.chromium) && \
-		$(PYTHON) -m pytest --numprocesses 2 --dist loadfile --ignore=tests/faults $$without --cov=wallets --cov-report=
-	@$(PYTHON) -m pytest tests/faults --cov=wallets --cov-append --cov-report=term-missing:skip-covered $(COVERAGE)
+	@$(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK) and not faults"
+	@$(PYTHON) -m pytest -m "$(QUICK) and faults"
+	@echo "Left out: tests marked slow, browser or brokers. \`make test-all\` runs them too."
 else
-	@without=$$($(PYTHON) -m tests.support.browser.chromium) && $(PYTHON) -m pytest $$without $(ARGS)
+	@$(PYTHON) -m pytest $(ARGS)
 endif
 
-faults: .venv/ready-dev ## the tests that break database and workers under load, alone; FAULTS=long takes its time
-	@$(PYTHON) -m pytest tests/faults $(ARGS)
+# The tests that break things under load run last, by themselves: others would be in their way.
+test-all: .venv/ready-dev ## run all tests; needs the packages that make test-packages installs
+	@$(PYTHON) -m tests.support.programs check
+	@$(PYTHON) -m pytest $(PARALLEL) -m "not faults" $(COVERAGE)
+	@$(PYTHON) -m pytest -m faults $(COVERAGE_AT_END)
+
+test-packages: .venv/ready-dev ## install the programs that make test-all needs, with apt-get
+	@$(PYTHON) -m tests.support.programs install
 
 # With exec the signals for make's child reach it; setpriv ends it when make is killed.
 campaign: .venv/ready-dev ## break everything at random under load and check the ledger; SEED=1 MINUTES=60, ARGS=--help
@@ -40,9 +45,6 @@ campaign: .venv/ready-dev ## break everything at random under load and check the
 
 fuzz: .venv/ready-dev ## ask the service whatever there is to ask: SEED=7 MINUTES=30 choose, for each of three runs
 	@SEED=$(or $(SEED),1) MINUTES=$(or $(MINUTES),10) $(PYTHON) -m pytest tests/fuzz --hypothesis-seed=$(or $(SEED),1) $(ARGS)
-
-browser: .venv/ready-dev ## the tests of the pages in a Chromium, alone
-	@$(PYTHON) -m pytest tests/browser $(ARGS)
 
 bench: .venv/ready-dev ## measure the service beside its yardsticks, seven minutes; ARGS="hot naive" picks, ARGS=--help
 	@$(PYTHON) -m loadtest.bench $(ARGS)
@@ -56,12 +58,12 @@ loadtest: .venv/ready-dev ## a minute of load by Locust and a verdict; PROFILE=h
 restore-drill: .venv/ready-dev ## back up under load, have an accident, restore to the moment before and prove it
 	@$(PYTHON) -m local.drill $(ARGS)
 
-check: COVERAGE := --cov-fail-under=95
-check: formatted lint types security roundtrip alone test ## all that has to pass before a change is done
+check: COVERAGE := --cov=wallets --cov-report=
+check: COVERAGE_AT_END := --cov=wallets --cov-append --cov-report=term-missing:skip-covered --cov-fail-under=95
+check: formatted lint types security roundtrip alone test-all ## all that has to pass before a change is done
 
 alone: .venv/ready-dev ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
-	@GROUP_COMMIT=off $(PYTHON) -m pytest --numprocesses 2 --dist loadfile \
-		$(addprefix tests/test_, $(addsuffix .py, $(LEDGER_TESTS))) $(ARGS)
+	@GROUP_COMMIT=off $(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK)" tests/ledger $(ARGS)
 
 formatted: .venv/ready-dev
 	@$(PYTHON) -m ruff format --check .

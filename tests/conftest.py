@@ -17,6 +17,15 @@ from pytest_django import DjangoDbBlocker
 from local.postgres import free_port
 from tests.support.client import Api, OverHttp
 
+# Marks of whole folders; single tests and modules carry their own. pyproject.toml says what each means.
+MARKS = {"browser": pytest.mark.browser, "faults": pytest.mark.faults, "fuzz": pytest.mark.slow}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if mark := MARKS.get(item.path.parent.name):
+            item.add_marker(mark)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _database(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:

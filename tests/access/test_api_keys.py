@@ -23,6 +23,8 @@ from wallets.access import keys
 from wallets.access.rights import ADMIN, DEPOSIT, READ, WRITE
 from wallets.models import ApiKey
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 WALLETS = "/wallets"
 KEY = re.compile(r"wk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
 
@@ -236,6 +238,7 @@ def test_what_is_no_key_cannot_be_revoked() -> None:
     assert error.value.returncode == 2
 
 
+@pytest.mark.slow
 def test_a_request_five_seconds_after_the_revocation_is_refused_in_every_process() -> None:
     key = new_key(READ)
     with running_service(API_ACCESS="key", WORKERS="2") as address:
@@ -375,6 +378,7 @@ def keyed_service() -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_the_service_as_it_runs_takes_keys_and_probes_need_none(keyed_service: str) -> None:
     sender = OverHttp(keyed_service)
     with closing(sender.connection):

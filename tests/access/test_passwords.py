@@ -49,6 +49,7 @@ def test_a_hash_that_fails_leaves_room_for_the_next() -> None:
     assert Hasher().encode(PASSWORD, "salt", 1).startswith("pbkdf2_sha256$1$salt$")
 
 
+@pytest.mark.slow
 def test_while_passwords_are_checked_others_are_answered(service: str, anna: Person) -> None:
     sender = OverHttp(service)
     api = Api(sender)
@@ -68,6 +69,7 @@ def test_while_passwords_are_checked_others_are_answered(service: str, anna: Per
     assert answered > 3 * MOST
 
 
+@pytest.mark.slow
 def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, anna: Person) -> None:
     with ThreadPoolExecutor(3 * MOST) as pool:
         answers = list(pool.map(lambda _: log_in(service, anna), range(3 * MOST)))
@@ -78,6 +80,7 @@ def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, 
     assert log_in(service, anna).status == 200
 
 
+@pytest.mark.slow
 def test_who_is_sent_away_signing_up_has_not_signed_up(service: str) -> None:
     people = [registration() for _ in range(2 * MOST)]
 

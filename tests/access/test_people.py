@@ -100,6 +100,7 @@ def test_what_an_operator_logs_in_with_or_has_as_address_is_taken(api: Api) -> N
     assert count() == before
 
 
+@pytest.mark.slow
 def test_of_many_who_sign_up_at_once_with_one_address_one_succeeds(service: str) -> None:
     email = new_address()
 
@@ -389,6 +390,7 @@ def test_ones_wallet_is_the_first_that_one_had() -> None:
     assert api.get("/me").json["walletId"] == person.wallet_id
 
 
+@pytest.mark.slow
 def test_while_money_moves_the_operations_are_those_of_the_balance(service: str) -> None:
     person = somebody("1")
     browser, depositor = Browser(service), OverHttp(service)

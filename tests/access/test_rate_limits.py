@@ -255,6 +255,7 @@ def test_wherever_it_comes_from_a_login_is_answered(limit: Limit, peer: str) -> 
 
 
 # --- All processes count together -------------------------------------------------------------------
+@pytest.mark.slow
 def test_all_processes_count_together_and_what_they_refuse_moves_nothing() -> None:
     wallet_id, key = somebody().wallet_id, new_key(ADMIN)
     with running_service(API_ACCESS="key", WORKERS="2", RATE_LIMIT_KEY="50/9999d") as address:

@@ -36,6 +36,8 @@ from wallets.events.webhooks import new_secret
 from wallets.ledger.inbox import drain
 from wallets.models import InboxEntry, Operation, Subscriber, User, Wallet, WalletChange
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 
 @pytest.fixture(autouse=True)
 def _with_keys_alone(settings: LazySettings) -> None:
@@ -314,22 +316,42 @@ def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
     }
 
 
+@pytest.fixture(scope="module")
+def askers(quiet_world: World) -> Callable[[str, Row], Api]:
+    """The clients of the shared world: how a principal asks depends on the row's scope alone."""
+    made: dict[tuple[str, str | None], Api] = {}
+
+    def asker(principal: str, row: Row) -> Api:
+        name = (principal, row.scope)
+        if name not in made:
+            made[name] = PRINCIPALS[principal][0](row, quiet_world)
+        return made[name]
+
+    return asker
+
+
 @pytest.mark.parametrize("principal", PRINCIPALS)
 @pytest.mark.parametrize("line", ROWS)
 def test_a_request_is_answered_by_what_its_sender_may(
-    quiet_world: World, unchanged: Unchanged, line: str, principal: str
+    quiet_world: World, askers: Callable[[str, Row], Api], unchanged: Unchanged, line: str, principal: str
 ) -> None:
-    row, (as_principal, answered) = ROWS[line], PRINCIPALS[principal]
+    """A permitted write, a webhook, a closed account have a world of their own; the other cells share one."""
+    row, method = ROWS[line], line.split(maxsplit=1)[0]
+    as_principal, answered = PRINCIPALS[principal]
     status, code = answered(row)
-    world = quiet_world if code and principal != CLOSED else new_world()
-    asker = as_principal(row, world)
-    if code is None:
-        assert row.send(line.split(maxsplit=1)[0], asker, world.ids).status == status
+    if (code is None and (method != "GET" or "webhook" in row.address)) or principal == CLOSED:
+        world = new_world()
+        asker = as_principal(row, world)
+    else:
+        world, asker = quiet_world, askers(principal, row)
+    if code is None and method != "GET":
+        assert row.send(method, asker, world.ids).status == status
         Books(world.wallets).verify()
         return
     with unchanged(*world.wallets):
-        answer = row.send(line.split(maxsplit=1)[0], asker, world.ids)
-    assert (answer.status, answer.code) == (status, code)
+        answer = row.send(method, asker, world.ids)
+    assert answer.status == status
+    assert code is None or answer.code == code
 
 
 def test_a_view_that_is_not_in_the_table_is_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

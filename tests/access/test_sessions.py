@@ -426,6 +426,7 @@ def test_a_session_of_the_pages_is_one_of_the_api() -> None:
 
 
 # --- Connections to the database --------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_body_that_does_not_come_keeps_no_connection_from_others() -> None:
     one = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1", "API_ACCESS": "key"}
     with running_service(**one) as address, ExitStack() as stack:

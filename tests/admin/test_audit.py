@@ -27,6 +27,8 @@ from tests.admin.test_wallets_and_operations import (
 )
 from wallets.models import User
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 TRAIL = "/admin/admin/logentry/"
 LOGINS = "/admin/axes/accesslog/"
 WRONG = "/admin/axes/accessattempt/"
@@ -191,6 +193,7 @@ def test_wrong_passwords_show_the_account_the_address_and_how_many(client: Clien
     assert "username=" not in shown(client, row_page(WRONG, attempt.id))
 
 
+@pytest.mark.slow
 def test_a_lockout_is_lifted_after_asking_and_logged() -> None:
     user, locked = locked_out()
     send_login(Client(REMOTE_ADDR=ADDRESS, HTTP_USER_AGENT="another"), user, "wrong")

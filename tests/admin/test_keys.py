@@ -15,6 +15,8 @@ from tests.support.keys import new_key, new_owner, prefix_of
 from wallets.access.rights import DEPOSIT, READ
 from wallets.models import ApiKey
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 KEYS = "/admin/wallets/apikey/"
 
 

@@ -28,6 +28,8 @@ from wallets.models import Hold, InboxEntry, Operation, Wallet
 from wallets.money import FRACTION_DIGITS
 from wallets.problems import Problem
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 HOLDS = "/admin/wallets/hold/"
 INBOX = "/admin/wallets/inboxentry/"
 OPERATIONS = "/admin/wallets/operation/"

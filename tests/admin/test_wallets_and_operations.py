@@ -25,6 +25,8 @@ from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
 from wallets.models import Operation, User, Wallet, WalletChange
 from wallets.problems import Problem, Unavailable
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 VIEW = ("view_wallet", "view_operation", "view_walletchange")
 WALLETS = "/admin/wallets/wallet/"
 OPERATIONS = "/admin/wallets/operation/"

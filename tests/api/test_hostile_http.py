@@ -79,6 +79,7 @@ def statuses(answers: list[Raw]) -> tuple[int, ...]:
 
 # --- Each by itself ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.slow
 def test_what_is_unusual_is_served_as_what_it_is(impatient: str, api: Api, name: str) -> None:
     shape, wallet_id = UNUSUAL[name], api.open()
     assert statuses(converse(impatient, shape, wallet_id)) == shape.answers
@@ -158,6 +159,7 @@ def test_who_does_not_read_their_answers_is_hung_up_on(master: tuple[str, int]) 
         wait_until(lambda: not connections(service))
 
 
+@pytest.mark.slow
 def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api) -> None:
     done = threading.Event()
     with running_service(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
@@ -180,6 +182,7 @@ def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api
         assert flooding.result() > 0
 
 
+@pytest.mark.slow
 def test_a_body_of_100_megabytes_is_refused_without_being_read(
     service: str, live_api: Api, unchanged: Unchanged
 ) -> None:
@@ -223,6 +226,7 @@ def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api:
 
 
 # --- Who is believed --------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> None:
     """gunicorn would take its word for the scheme, and for a prefix of all addresses, for ever."""
     with running_service(HTTPS="on", WORKERS="1") as service:
@@ -236,6 +240,7 @@ def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> N
 
 
 # --- All of them, again and again -------------------------------------------------------------------
+@pytest.mark.slow
 def test_nothing_is_left_of_any_of_them(master: tuple[str, int], api: Api, unchanged: Unchanged) -> None:
     service, pid = master
     wallet_id = api.open()

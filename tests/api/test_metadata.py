@@ -130,6 +130,7 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 
 @few
 @given(number=number_texts)
+@pytest.mark.slow
 def test_any_number_is_kept_or_refused(wallet_id: str, number: str) -> None:
     metadata, key = f'{{"n": {number}}}', next(keys)
     if deposit(wallet_id, metadata, key).status == 201:

@@ -45,6 +45,7 @@ def test_the_document_is_valid(document: Any) -> None:
     validate(document)
 
 
+@pytest.mark.slow
 def test_it_is_made_without_a_warning() -> None:
     command = [
         sys.executable,

@@ -22,6 +22,8 @@ from tests.walletsvc.test_configuration import (
     settings_read,
 )
 
+pytestmark = pytest.mark.slow
+
 FOLDER = ROOT / "deploy/kubernetes"
 OLDEST, NEWEST = "1.30.0", "1.37.0"  # before 1.30 preStop could not sleep
 PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}

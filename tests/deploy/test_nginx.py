@@ -39,6 +39,8 @@ from tests.support.nginx import CONFIG, Nginx
 from wallets import problems
 from wallets.problems import CONTENT_TYPE
 
+pytestmark = pytest.mark.brokers
+
 SLOW = 500  # clients
 AT_ONCE = int(re.search(r"limit_conn walletsvc (\d+);", CONFIG.read_text())[1])  # type: ignore[index]
 OTHER = "127.0.0.2"  # another client's address

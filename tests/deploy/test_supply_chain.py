@@ -157,6 +157,7 @@ PLANTED = (
 
 
 @pytest.mark.parametrize("secret", PLANTED, ids=("key id", "private key", "password", "address"))
+@pytest.mark.slow
 def test_a_secret_in_a_file_is_found(tmp_path: Path, secret: str) -> None:
     file = tmp_path / "settings_of_production.py"
     file.write_text(f'"""{secret}"""\n' if "'" not in secret else f"{secret}\n")
@@ -227,11 +228,13 @@ def errors_in(document: str) -> object:
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(document)
 
 
+@pytest.mark.slow
 def test_the_list_of_packages_is_valid_cyclonedx(document: str) -> None:
     assert errors_in(document) is None
     assert errors_in('{"bomFormat": "CycloneDX"}') is not None
 
 
+@pytest.mark.slow
 def test_the_list_names_every_package_with_its_version_and_what_it_needs(document: str) -> None:
     listed = json.loads(document)
     assert listed["metadata"]["component"]["name"] == "walletsvc"

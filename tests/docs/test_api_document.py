@@ -261,6 +261,7 @@ def test_the_first_thing_that_is_wrong_is_the_answer(
 
 # --- The examples -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
+@pytest.mark.slow
 def test_the_examples_do_what_they_say(live_api: Api, service: str, command: str) -> None:
     wallet, other = (live_api.open(deposit="100", currency="EUR") for _ in range(2))
     named = {

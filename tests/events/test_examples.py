@@ -32,6 +32,8 @@ from wallets.events import webhooks
 from wallets.events.brokers import NAME
 from wallets.models import Subscriber
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path("examples")
 A_TWICE_AND_B = [("a", "1.10"), ("a", "1.10"), ("b", "2.30")]
 
@@ -128,6 +130,7 @@ def post(hook: Subscriber, body: bytes, headers: dict[str, str] | None = None, a
 
 
 @pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.slow
 def test_webhooks_reach_it(api: Api, database: Path, hook: Subscriber, batch: int) -> None:
     wallet_id = api.open()
     Subscriber.objects.filter(id=hook.id).update(batch=batch)
@@ -173,6 +176,7 @@ def is_read(server: Server) -> bool:
     return bool(found.method.consumer_count)
 
 
+@pytest.mark.brokers
 def test_what_rabbitmq_brings_arrives_though_it_was_away(api: Api, database: Path, rabbitmq: Server) -> None:
     wallet_id = api.open()
     with brokers.told(rabbitmq.url()):
@@ -192,6 +196,7 @@ def test_what_rabbitmq_brings_twice_counts_once(database: Path, rabbitmq: Server
         wait_until(lambda: balance(database, "w") == "3.40", "not all has arrived")
 
 
+@pytest.mark.brokers
 def test_it_goes_on_when_rabbitmq_ends_its_channel_or_connection(database: Path, rabbitmq: Server) -> None:
     """Such as for a queue that was declared in another way."""
     with a_channel(rabbitmq) as channel:
@@ -221,6 +226,7 @@ def kafka() -> Iterator[Cluster]:
     brokers.forget_brokers()
 
 
+@pytest.mark.slow
 def test_what_kafka_brings_arrives_though_it_was_away(api: Api, database: Path, kafka: Cluster) -> None:
     wallet_id = api.open()
     with brokers.told(kafka.url):

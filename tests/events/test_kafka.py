@@ -43,14 +43,17 @@ def test_all_arrives_once_and_in_order(api: Api, kafka: Cluster) -> None:
     brokers.all_arrives_once_and_in_order(api, kafka)
 
 
+@pytest.mark.slow
 def test_a_broker_that_dies_has_it_all_in_the_end(api: Api, kafka: Cluster) -> None:
     brokers.a_broker_that_dies_has_it_all_in_the_end(api, kafka)
 
 
+@pytest.mark.slow
 def test_a_relay_that_is_killed_loses_nothing(api: Api, kafka: Cluster) -> None:
     brokers.a_relay_that_is_killed_loses_nothing(api, kafka)
 
 
+@pytest.mark.slow
 def test_a_broker_that_lets_nobody_in_is_said_and_no_secret(api: Api, kafka: Cluster) -> None:
     kafka.query = SECRET
     brokers.it_is_said_why_nothing_arrives(api, kafka, "SASL", "not-the-secret")

@@ -217,6 +217,7 @@ def test_nobody_takes_more_than_their_share(api: Api, monkeypatch: pytest.Monkey
         assert api.get(f"/wallets/{wallet}/events?seconds=0").status == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_goes_is_not_told_any_more() -> None:
     with running_service(WORKERS="1") as address, closing(OverHttp(address).connection) as connection:
         sender = OverHttp(address)
@@ -235,6 +236,7 @@ def test_a_client_that_goes_is_not_told_any_more() -> None:
         wait_until(has_room, "who has gone still waits")
 
 
+@pytest.mark.slow
 def test_a_service_that_stops_ends_its_streams() -> None:
     with running_service(WORKERS="1") as address:  # it asserts that the service has ended in time
         sender = OverHttp(address)

@@ -150,6 +150,7 @@ def test_refusals_of_several_wallets_in_a_row_pause_the_subscriber_briefly(
     assert Subscriber.objects.get(id=webhook.id, failures=0).retry_at is None
 
 
+@pytest.mark.slow
 def test_receiver_that_is_down_is_asked_a_few_times_a_minute(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
@@ -191,6 +192,7 @@ def test_batch_without_answer_delays_other_wallets_once(
 
 
 # --- One row for a wallet ---------------------------------------------------------------------------
+@pytest.mark.slow
 def test_later_events_of_a_poisoned_wallet_cost_one_row(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,8 @@ from wallets.events.brokers import NAME
 from wallets.events.rabbitmq import REFUSED, RabbitMQ
 from wallets.models import Subscriber
 
+pytestmark = pytest.mark.brokers
+
 NOBODY = Subscriber(name="rabbitmq")  # a broker is told everything, whoever it is
 
 

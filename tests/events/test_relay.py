@@ -54,6 +54,7 @@ def test_a_subscriber_is_told_what_happens_from_now_on(api: Api) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 100])
+@pytest.mark.slow
 def test_what_is_told_is_in_the_order_of_each_wallet(service: str, live_api: Api, batch: int) -> None:
     wallets = [live_api.open() for _ in range(5)]
     with receiver() as told, subscribed(told.url(), batch=batch), relaying(), ThreadPoolExecutor(4) as pool:
@@ -97,6 +98,7 @@ def test_types_choose_what_is_told(api: Api) -> None:
     assert [event["data"]["balance"] for event in told.of(wallet)] == ["1.00", "2.00"]
 
 
+@pytest.mark.slow
 def test_a_relay_that_is_killed_again_and_again_loses_nothing(api: Api) -> None:
     wallets = [api.open() for _ in range(3)]
     with receiver() as told, subscribed(told.url(), batch=3):
@@ -113,6 +115,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_nothing(api: Api) -> None:
 
 
 @pytest.mark.parametrize("loss", [Loss.SILENT_COMMIT, Loss.SILENT_ANSWER])
+@pytest.mark.slow
 def test_a_word_of_the_database_that_does_not_come_is_not_waited_for_for_ever(api: Api, loss: Loss) -> None:
     wallet = api.open()
     with Proxy(cluster.port) as proxy, receiver() as told, subscribed(told.url()):

@@ -754,6 +754,7 @@ def test_one_that_is_removed_while_it_is_told_leaves_nothing(
 
 # --- The relay as it runs ---------------------------------------------------------------------------
 @pytest.mark.parametrize("batch", [1, 20])
+@pytest.mark.slow
 def test_one_that_hangs_or_fails_delays_itself_alone(api: Api, shop: Receiver, batch: int) -> None:
     with receiver(fail) as failing, receiver(hanging) as stuck, relaying():
         servers = (shop, failing, stuck)
@@ -785,6 +786,7 @@ def has_all(server: Receiver, wallets: Sequence[str]) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_a_relay_that_is_killed_amidst_its_requests_loses_and_reorders_nothing(
     api: Api, shop: Receiver
 ) -> None:
@@ -808,6 +810,7 @@ def test_a_relay_that_is_killed_amidst_its_requests_loses_and_reorders_nothing(
     assert is_enabled(webhook)
 
 
+@pytest.mark.slow
 def test_the_service_as_it_runs_sends_tests_too(authority: trustme.CA) -> None:
     """Its workers wait by other means than the relay: for TLS, too."""
     with (

@@ -1,6 +1,6 @@
 """A service and a PostgreSQL of their own, to be broken under load.
 
-Each thing is broken once, in `make test` as in `make faults`; with FAULTS=long for longer and ten times.
+Each thing is broken once; with FAULTS=long for longer and ten times.
 """
 
 import os

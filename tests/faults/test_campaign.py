@@ -33,6 +33,7 @@ def system() -> Iterator[System]:
 
 
 @pytest.mark.parametrize("fault", POSSIBLE, ids=lambda fault: fault.name)
+@pytest.mark.slow
 def test_after_each_fault_everything_comes_back(system: System, fault: Fault) -> None:
     with fault.work(system, random.Random(1)):  # noqa: S311
         system.look_after()
@@ -53,6 +54,7 @@ def test_a_seed_makes_the_same_choices_again() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_short_round_of_the_command_finds_nothing_wrong(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     options = ["--seed", "3", "--minutes", "0", "--round", "12", "--rate", "100", "--json", str(figures)]
@@ -88,6 +90,7 @@ def asynchronous_failover(system: System, dice: random.Random) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("work", "found"), [(books_cooked, "balance"), (asynchronous_failover, "lost: wallet")]
 )
+@pytest.mark.slow
 def test_a_round_that_goes_wrong_says_so_and_is_kept(
     monkeypatch: pytest.MonkeyPatch, work: Callable[..., Iterator[str]], found: str
 ) -> None:

@@ -50,7 +50,9 @@ Fault = Callable[[Database], None]
 FAULTS = [fast, slow, immediate, crash, kill_one_backend, kill_all_backends]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [fault if fault is crash else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
+)
 def test_a_fault_costs_latency_and_no_errors(house: House, fault: Fault) -> None:
     with house.under_load() as load:
         for _ in range(TIMES):
@@ -66,6 +68,7 @@ def house_without_groups(database: Database) -> Iterator[House]:
 
 
 @pytest.mark.parametrize("fault", FAULTS if IS_LONG else [slow])
+@pytest.mark.slow
 def test_the_same_without_group_commit(house_without_groups: House, fault: Fault) -> None:
     with house_without_groups.under_load() as load:
         for _ in range(TIMES):

@@ -23,7 +23,9 @@ def house(database: Database, proxy: Proxy) -> Iterator[House]:
         yield house
 
 
-@pytest.mark.parametrize("loss", Loss)
+@pytest.mark.parametrize(
+    "loss", [loss if loss is Loss.ANSWER else pytest.param(loss, marks=pytest.mark.slow) for loss in Loss]
+)
 def test_the_end_of_a_commit_is_found_out(house: House, proxy: Proxy, loss: Loss) -> None:
     lose_commits(house, proxy, loss)
 
@@ -35,6 +37,7 @@ def house_without_groups(database: Database, proxy: Proxy) -> Iterator[House]:
 
 
 @pytest.mark.parametrize("loss", Loss if IS_LONG else [Loss.ANSWER])
+@pytest.mark.slow
 def test_the_same_without_group_commit(house_without_groups: House, proxy: Proxy, loss: Loss) -> None:
     lose_commits(house_without_groups, proxy, loss)
 

@@ -49,6 +49,7 @@ def house(request: pytest.FixtureRequest, database: Database) -> Iterator[House]
 
 
 @pytest.mark.parametrize("absence", [stopped, Database.frozen])
+@pytest.mark.slow
 def test_a_long_absence_is_a_503_and_ends_by_itself(
     house: House, absence: Callable[[Database], AbstractContextManager[None]]
 ) -> None:

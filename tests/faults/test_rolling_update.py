@@ -1,10 +1,13 @@
 """Every pod is replaced under load, as an update of the Deployment in deploy/kubernetes/ does it."""
 
+import pytest
+
 from tests.faults.conftest import TIMES
 from tests.support.faults.database import Database
 from tests.support.faults.rollout import Balancer, Deployment
 
 
+@pytest.mark.slow
 def test_a_rolling_update_fails_no_request(database: Database) -> None:
     with Balancer() as service, Deployment(database, service) as deployment:
         with deployment.under_load() as load:

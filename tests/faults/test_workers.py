@@ -30,6 +30,7 @@ def test_a_killed_worker_is_replaced_and_retries_find_what_became_of_its_request
     assert load.outcomes()["NoAnswer"] <= TIMES * load.clients
 
 
+@pytest.mark.slow
 def test_a_reload_fails_no_request(house: House) -> None:
     with house.under_load() as load:
         for _ in range(TIMES):
@@ -40,6 +41,7 @@ def test_a_reload_fails_no_request(house: House) -> None:
     load.expect_only()
 
 
+@pytest.mark.slow
 def test_a_stop_fails_no_request(house: House) -> None:
     with house.under_load() as load:
         for _ in range(TIMES):

@@ -143,6 +143,7 @@ def test_a_record_read_back_is_hashed_as_it_was_written(api: Api) -> None:
 CHANGELOG = Path(__file__).parents[2] / "liquibase/changes/011-hash-chain.sql"
 
 
+@pytest.mark.slow
 def test_the_changelog_chains_what_was_there_before_it(api: Api) -> None:
     one, other = api.open(deposit="100"), api.open(deposit="0.5")
     api.deposit(

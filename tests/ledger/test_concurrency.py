@@ -74,6 +74,7 @@ def assert_adds_up(api: Api, wallet_ids: Sequence[str], done: list[tuple[str, st
 
 
 @pytest.mark.parametrize("wallets", [1, 10])
+@pytest.mark.slow
 def test_64_clients_with_200_mixed_operations_each_add_up(
     live_api: Api, in_threads: Callable[..., list[Any]], wallets: int
 ) -> None:
@@ -82,6 +83,7 @@ def test_64_clients_with_200_mixed_operations_each_add_up(
     assert_adds_up(live_api, wallet_ids, [operation for client in done for operation in client])
 
 
+@pytest.mark.slow
 def test_clients_in_processes_of_their_own_add_up(service: str, live_api: Api) -> None:
     wallet_ids = [live_api.open() for _ in range(3)]
     with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -170,6 +172,7 @@ def together(api: Api, wallet_ids: Sequence[str]) -> Decimal:
     return sum((Decimal(api.balance(wallet_id)) for wallet_id in wallet_ids), Decimal(0))
 
 
+@pytest.mark.slow
 def test_transfers_in_circles_deadlock_nobody_and_keep_every_cent(
     live_api: Api, in_threads: Callable[..., list[Counter[int]]]
 ) -> None:
@@ -189,6 +192,7 @@ def test_transfers_in_circles_deadlock_nobody_and_keep_every_cent(
     assert together(live_api, wallet_ids) == 500
 
 
+@pytest.mark.slow
 def test_opposite_transfers_in_a_storm_are_all_carried_out(
     live_api: Api, in_threads: Callable[..., list[set[int]]]
 ) -> None:

@@ -119,6 +119,7 @@ class World:
 
 @given(st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None)
+@pytest.mark.slow
 def test_a_right_history_has_nothing_wrong(seed: int) -> None:
     service = Pretended(seed)
     history = World(service, seed).run()
@@ -506,6 +507,7 @@ FAULTS = [fault for fault in _with_subclasses(Faulty) if fault not in (Faulty, A
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+@pytest.mark.slow
 def test_what_is_wrong_is_found_and_named(fault: type[Faulty], seed: int) -> None:
     service = fault(seed)
     history = World(service, seed).run(service.requests)

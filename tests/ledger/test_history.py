@@ -132,6 +132,7 @@ def live(api: Api, wallet_id: str, dice: random.Random, times: int) -> Replay:
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_the_balance_is_exact_at_every_instant(api: Api, seed: int) -> None:
     wallet_id = api.open(deposit="1000")
     replay = Replay()
@@ -372,6 +373,7 @@ def test_before_the_wallet_existed_a_statement_is_empty(api: Api) -> None:
     assert len(statement(api, wallet_id, f"from={LONG_AGO}").json["entries"]) == 1
 
 
+@pytest.mark.slow
 def test_statements_add_up_while_operations_are_posted(live_api: Api, service: str) -> None:
     wallet_id = live_api.open(deposit="1000")
     done = threading.Event()
@@ -498,6 +500,7 @@ def test_other_forms_are_not_acceptable_and_problems_stay_problems(api: Api) -> 
 
 
 # --- However long -----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_long_statement_is_streamed_whole(live_api: Api) -> None:
     wallet_id = live_api.open()
     deposit_many(live_api, wallet_id, 3000)
@@ -513,6 +516,7 @@ def test_a_long_statement_is_streamed_whole(live_api: Api) -> None:
     assert live_api.wallet(wallet_id)["sequence"] == 3000  # on the same connection
 
 
+@pytest.mark.slow
 def test_a_page_is_all_that_is_in_memory_and_no_connection_is_held_between_two(api: Api) -> None:
     def peak(entries: int) -> int:
         wallet_id = api.open()

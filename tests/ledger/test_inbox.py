@@ -466,6 +466,7 @@ def _drain_in_a_thread(wallet_ids: Sequence[str], most: int, at_least: float = 0
 
 
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_several_drains_at_once_keep_the_order_of_every_wallet(api: Api, seed: int) -> None:
     drain_all()
     wallet_ids = [api.open() for _ in range(8)]
@@ -476,6 +477,7 @@ def test_several_drains_at_once_keep_the_order_of_every_wallet(api: Api, seed: i
     assert_carried_out_in_order(expected)
 
 
+@pytest.mark.slow
 def test_several_processes_keep_the_order_of_every_wallet(api: Api) -> None:
     wallet_ids = [api.open() for _ in range(20)]
     expected = accept_at_random(api, wallet_ids, 1000, seed=1)
@@ -623,6 +625,7 @@ def processing(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_a_drain_that_is_killed_at_work_loses_and_doubles_nothing(api: Api) -> None:
     drain_all()
     wallet_id = api.open()
@@ -643,6 +646,7 @@ def is_waited_for(holder: psycopg.Connection) -> bool:
         return database.execute(asked, [pid]).fetchone() != (0,)
 
 
+@pytest.mark.slow
 def test_drains_that_are_killed_again_and_again_lose_and_double_nothing(api: Api) -> None:
     one, other = api.open(), api.open()
     for _ in range(5):
@@ -668,6 +672,7 @@ def test_drains_that_are_killed_again_and_again_lose_and_double_nothing(api: Api
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_ends_it_after_its_batch(api: Api, number: signal.Signals) -> None:
     wallet_id = api.open()
     with processing() as process:
@@ -688,6 +693,7 @@ def test_until_empty_ends_by_itself_and_says_what_it_did(api: Api) -> None:
     assert api.balance(wallet_id) == "7.00"
 
 
+@pytest.mark.slow
 def test_a_lost_connection_is_made_again(api: Api) -> None:
     wallet_id = api.open()
     drain_all()

@@ -235,6 +235,7 @@ EMPTY_BEFORE_IT_IS_CLOSED = [
 @example(program=HELD_COUNTS_FOR_THE_MAXIMUM)
 @example(program=EMPTY_BEFORE_IT_IS_CLOSED)
 @given(program=programs)
+@pytest.mark.slow
 def test_concurrent_requests_are_linearizable(clients: list[Connection], program: list[list[Ask]]) -> None:
     run = Run(clients)
     for asks in program:

@@ -54,6 +54,7 @@ SENDS: dict[str, Send] = {
 
 
 @pytest.mark.parametrize("send", SENDS.values(), ids=SENDS)
+@pytest.mark.slow
 def test_contended_id_is_used_once_beside_decoys_and_a_busy_relay(
     live_api: Api, service: str, send: Send
 ) -> None:

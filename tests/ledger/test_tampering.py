@@ -419,6 +419,7 @@ FORGERIES: dict[str, Forgery] = {
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
+@pytest.mark.slow
 def test_a_chain_that_was_made_anew_is_found_by_a_checkpoint(books: Books, forgery: str) -> None:
     checkpoint = checkpoints.make()
     assert compare(checkpoint) == []
@@ -598,6 +599,7 @@ def test_a_signature_under_nonsense_is_not_enough(
 
 
 # --- On a standby -----------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_a_standby_is_verified_and_makes_no_checkpoint(
     keys: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, api: Api
 ) -> None:

@@ -17,6 +17,8 @@ from tests.support.client import Api
 from tests.support.cluster import cluster
 from tests.support.keys import PASSWORD, hashed, new_operator, session_of
 
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
 READ = ("SELECT",)
 ADD = ("SELECT", "INSERT")
 ADD_AND_REMOVE = (*ADD, "DELETE")
@@ -258,6 +260,7 @@ ASKERS = ("an admin key", "the owner, logged in", "a superuser")
 
 @pytest.mark.parametrize("asker", ASKERS)
 @pytest.mark.parametrize("line", ROWS)
+@pytest.mark.slow
 def test_no_answer_of_the_api_has_a_password_or_its_hash(
     world: World, superuser: Any, line: str, asker: str
 ) -> None:
@@ -309,6 +312,7 @@ def linked(address: str, content: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_no_page_of_the_admin_has_the_hash_of_a_password(world: World, superuser: Any) -> None:
     """Every kind of page that links lead to from the start, and all of an operator's own."""
     client = Client()

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -36,6 +35,8 @@ from tests.support.keys import new_key
 from wallets.ledger.inbox import drain as drain_inbox
 from wallets.ledger.verify import verify
 from wallets.models import InboxEntry
+
+pytestmark = pytest.mark.slow
 
 NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
@@ -91,6 +92,7 @@ def test_the_service_without_a_database_answers_alike_and_stores_nothing(
 
 
 @pytest.mark.parametrize("kind", [REDIS, REDIS_RAW], ids=["pickled", "raw"])
+@pytest.mark.brokers
 def test_the_service_with_a_cache_answers_alike_and_from_the_cache(api: Api, kind: Kind) -> None:
     wallet = api.open(deposit="10.00")
     path = f"/wallets/{wallet}"
@@ -132,7 +134,7 @@ def test_a_crowd_hears_every_answer(service: str, live_api: Api) -> None:
     assert Crowd(host, int(port), f"{NOWHERE}/operation").run(size=2, seconds=0.1).failures >= 2
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@pytest.mark.brokers
 def test_wrk_sends_the_body_and_the_preference_it_is_given(
     service: str, live_api: Api, tmp_path: Path
 ) -> None:
@@ -156,7 +158,7 @@ def test_wrk_sends_the_body_and_the_preference_it_is_given(
     Books((wallet,)).verify()
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@pytest.mark.brokers
 def test_wrk_counts_answers_and_failures(service: str, live_api: Api, tmp_path: Path) -> None:
     wallet = live_api.open()
     paths = tmp_path / "paths"
@@ -170,7 +172,7 @@ def test_wrk_counts_answers_and_failures(service: str, live_api: Api, tmp_path: 
     assert result.failures == result.requests > 0
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@pytest.mark.brokers
 def test_wrk_sends_the_api_key_it_is_given(
     service: str, live_api: Api, tmp_path: Path, unchanged: Unchanged
 ) -> None:

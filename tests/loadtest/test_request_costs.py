@@ -12,6 +12,8 @@ from tests.support.client import UNKNOWN_ID
 from wallets.access.rights import NEEDED
 from wallets.pages.urls import urlpatterns as pages
 
+pytestmark = pytest.mark.slow
+
 
 def route_of(path: str) -> ResolverMatch:
     named = path.replace("{statement}", "/api/v1/wallets/{wallet}/statement").partition("?")[0]

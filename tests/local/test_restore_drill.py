@@ -8,6 +8,8 @@ import pytest
 from local import LocalError, drill, template
 from local.drill import Drill, Moment, compare
 
+pytestmark = pytest.mark.slow
+
 MOMENT = Moment("2026-11-26", answered=frozenset("ab"), sent=frozenset("abc"))
 
 

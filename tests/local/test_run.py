@@ -142,6 +142,7 @@ def balance(wallet: str) -> Decimal:
     return Decimal(json.loads(wallet)["balance"])
 
 
+@pytest.mark.slow
 def test_the_second_start_keeps_everything(home: Path, port: int, first_start: str) -> None:
     with supervisor(home, port) as run:
         printed = run.read(until=UP)
@@ -151,7 +152,7 @@ def test_the_second_start_keeps_everything(home: Path, port: int, first_start: s
 
 
 @pytest.mark.usefixtures("first_start")
-@pytest.mark.skipif(shutil.which("curl") is None, reason="the lines are for curl")
+@pytest.mark.brokers
 def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
     with supervisor(home, port) as run:
         deposit, wallet, operations = curl_lines(run.read(until=UP))
@@ -162,6 +163,7 @@ def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
 
 
 @pytest.mark.usefixtures("first_start")
+@pytest.mark.slow
 def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> None:
     with supervisor(home, port) as run:
         deposit, wallet, _ = curl_lines(run.read(until=UP))
@@ -176,6 +178,7 @@ def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> Non
 
 
 @pytest.mark.usefixtures("first_start")
+@pytest.mark.slow
 def test_the_link_of_a_mail_is_one_line_that_works(home: Path, port: int) -> None:
     address = f"http://127.0.0.1:{port}"
     with supervisor(home, port) as run:
@@ -190,6 +193,7 @@ def test_the_link_of_a_mail_is_one_line_that_works(home: Path, port: int) -> Non
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.slow
 def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal.Signals) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
@@ -202,6 +206,7 @@ def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal
 
 
 @pytest.mark.usefixtures("first_start")
+@pytest.mark.slow
 def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: int) -> None:
     with supervisor(home, port) as killed:
         killed.read(until=UP)
@@ -216,6 +221,7 @@ def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: i
 @pytest.mark.parametrize(
     ("part", "name"), [("postgres", "PostgreSQL"), ("gunicorn", "the service"), ("inbox", "the inbox")]
 )
+@pytest.mark.slow
 def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, name: str) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
@@ -227,6 +233,7 @@ def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, 
 
 
 @pytest.mark.usefixtures("first_start")
+@pytest.mark.slow
 def test_a_second_instance_says_that_there_is_one(home: Path, port: int) -> None:
     with supervisor(home, port) as first:
         first.read(until=UP)

@@ -5,9 +5,12 @@ import sys
 from pathlib import Path
 
 import psycopg
+import pytest
 
 from local import ROOT, template
 from local.postgres import OWNER
+
+pytestmark = pytest.mark.slow
 
 ASK = "import sys, pathlib; from local import template; print(template.template(pathlib.Path(sys.argv[1])))"
 

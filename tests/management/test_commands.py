@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, execute_from_command_line
 from django.utils import timezone
 
 from local.postgres import free_port
@@ -290,6 +290,7 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
     assert told.getvalue().count("needs v999") == 1  # once, however often it looks
 
 
+@pytest.mark.slow
 def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
     wallet = api.open(deposit="1")
     ours, its = os.openpty()
@@ -301,6 +302,7 @@ def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
 
 
 @pytest.mark.parametrize("command", ["verify_ledger", "ledger_report"])
+@pytest.mark.slow
 def test_a_database_that_is_away_is_said_and_exit_code_2(command: str) -> None:
     away = cluster.url().replace(f":{cluster.port}/", f":{free_port()}/")
     result = subprocess.run(
@@ -346,12 +348,19 @@ def test_a_database_that_is_away_is_said_and_exit_code_2(command: str) -> None:
     ],
     ids=" ".join,
 )
-def test_wrong_input_is_one_line_and_exit_code_2(arguments: list[str]) -> None:
+def test_wrong_input_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
     before = Wallet.objects.count()
-    done = subprocess.run(
-        [sys.executable, "manage.py", *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(SystemExit) as ended:
+        execute_from_command_line(["manage.py", *arguments])
+    printed = capsys.readouterr()
+    assert (ended.value.code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1
     assert Wallet.objects.count() == before
+
+
+def test_manage_py_ends_with_the_exit_code_of_its_command() -> None:
+    done = subprocess.run([sys.executable, "manage.py", "show_wallet", "x"], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert len(done.stderr.splitlines()) == 1

@@ -200,6 +200,7 @@ def busy_hour(api: Api) -> datetime:
 
 
 @pytest.mark.parametrize("counted", [300, 1000], ids=["by their rate", "all counted"])
+@pytest.mark.slow
 def test_of_much_a_sample_is_read_and_told_as_an_estimate(
     busy_hour: datetime, monkeypatch: pytest.MonkeyPatch, counted: int
 ) -> None:
@@ -219,6 +220,7 @@ def test_of_much_a_sample_is_read_and_told_as_an_estimate(
     assert [wallet.operations for wallet in made.busiest.hot] == pytest.approx([200, 100], rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_wallet_that_a_sample_meets_by_chance_is_not_among_the_busiest(
     busy_hour: datetime, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,6 +238,7 @@ def test_a_wallet_that_a_sample_meets_by_chance_is_not_among_the_busiest(
 
 
 @pytest.mark.parametrize("most", [report.MOST, 120], ids=["all", "a sample"])
+@pytest.mark.slow
 def test_what_is_read_is_found_by_its_time_however_long_the_ledger_is(
     busy_hour: datetime, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:

@@ -160,6 +160,7 @@ def test_a_refusal_is_an_answer(api: Api, reports: Reports) -> None:
     assert told.isdisjoint({answer.headers["x-request-id"] for answer in refused})
 
 
+@pytest.mark.slow
 def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports) -> None:
     user = new_person()
     with refusing_mail() as url, running_service(SENTRY_DSN=reports.dsn, EMAIL_URL=url) as address:
@@ -170,6 +171,7 @@ def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports
     assert all(user.email not in body for body in reports.bodies)
 
 
+@pytest.mark.slow
 def test_that_the_collector_of_traces_is_away_is_in_the_log_alone(reports: Reports, tmp_path: Path) -> None:
     log = tmp_path / "log"
     away = f"http://127.0.0.1:{free_port()}"
@@ -188,6 +190,7 @@ def test_that_the_collector_of_traces_is_away_is_in_the_log_alone(reports: Repor
     assert not [event for event in reports.events if event.get("logger", "").startswith("opentelemetry")]
 
 
+@pytest.mark.slow
 def test_what_ends_a_command_is_reported_too(reports: Reports) -> None:
     before = len(reports.events)
     command = [sys.executable, "manage.py", "verify_ledger"]

@@ -169,6 +169,7 @@ def test_gunicorns_own_lines_are_of_the_same_form(logged: Logged) -> None:
     assert all(line["time"].endswith("Z") for line in logged.lines)
 
 
+@pytest.mark.slow
 def test_who_idles_when_the_service_stops_is_no_error(tmp_path: Path) -> None:
     with ExitStack() as idle, logged_service(tmp_path) as stopping:
         for _ in range(3):
@@ -208,6 +209,7 @@ def test_requests_that_come_together_are_told_apart(logged: Logged) -> None:
     assert len(told) == 200
 
 
+@pytest.mark.slow
 def test_without_access_log_no_request_is_told(tmp_path: Path) -> None:
     with logged_service(tmp_path, ACCESS_LOG="off") as service:
         with service.api() as api:
@@ -215,6 +217,7 @@ def test_without_access_log_no_request_is_told(tmp_path: Path) -> None:
         assert service.requests == []
 
 
+@pytest.mark.slow
 def test_as_lines_for_people(tmp_path: Path) -> None:
     with logged_service(tmp_path, LOG_FORMAT="line", LOG_LEVEL="WARNING") as service:
         with service.api() as api:
@@ -307,6 +310,7 @@ def spill(service: Logged, key: str) -> None:
 @pytest.mark.parametrize(
     ("form", "collector"), [("json", ""), ("line", ""), ("json", "http://127.0.0.1:9")], ids=ascii
 )
+@pytest.mark.slow
 def test_no_secret_body_or_address_is_told(tmp_path: Path, form: str, collector: str) -> None:
     key = new_key(ADMIN)
     given = {"LOG_FORMAT": form, "OTEL_EXPORTER_OTLP_ENDPOINT": collector, "TRUST_PROXY": "on"}
@@ -317,6 +321,7 @@ def test_no_secret_body_or_address_is_told(tmp_path: Path, form: str, collector:
     assert key[12:] not in service.text
 
 
+@pytest.mark.slow
 def test_a_mail_that_is_refused_is_told_without_its_address(tmp_path: Path) -> None:
     user = new_person()
     with refusing_mail() as url, logged_service(tmp_path, EMAIL_URL=url) as service:

@@ -113,6 +113,7 @@ def scrape(api: Api) -> Samples:
 
 
 # --- Across processes -------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_what_the_workers_count_adds_up_and_outlives_them(service: Observed) -> None:
     with clients(service, 10) as apis:
         before = service.scrape()
@@ -155,6 +156,7 @@ def assert_grew(before: Samples, after: Samples, by: int) -> None:
     assert grown("walletsvc_batch_wait_seconds_count", queue="committer") == batches
 
 
+@pytest.mark.slow
 def test_each_worker_says_what_it_has_of_connections_and_queues(service: Observed) -> None:
     with clients(service, 10) as apis:
         wallet = apis[0].open()
@@ -194,6 +196,7 @@ def sent_deposit(service: Observed, wallet: str) -> http.client.HTTPConnection:
     return connection
 
 
+@pytest.mark.slow
 def test_workers_that_die_again_and_again_leave_no_files_and_no_count_goes_back() -> None:
     possible = {
         f"{kind}_{place}.db"
@@ -217,6 +220,7 @@ def test_workers_that_die_again_and_again_leave_no_files_and_no_count_goes_back(
             assert set(os.listdir(folder)) <= possible
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_to_go_counts_beside_the_one_that_comes() -> None:
     with observed(WORKERS="1", OPERATION_DEADLINE="60") as service, clients(service, 1) as (api,):
         taken, free = api.open(), api.open()
@@ -250,6 +254,7 @@ def test_what_cannot_be_written_down_is_told_and_ends_nothing(
     assert "a queue without a length" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_files_of_the_counts_go_with_the_service() -> None:
     with observed(WORKERS="1") as service:
         folder = folder_of(service)
@@ -393,6 +398,7 @@ def test_every_subscriber_is_told(api: Api) -> None:
         subscriber.delete()
 
 
+@pytest.mark.slow
 def test_without_its_database_it_tells_the_rest() -> None:
     nobody = f"postgres://walletsvc:hunter2@127.0.0.1:{free_port()}/walletsvc"
     with observed(DATABASE_URL=nobody, WORKERS="1") as service:

@@ -1,9 +1,7 @@
 """The real Prometheus reads the real service, and understands the rules and the dashboard made for it."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,9 +20,8 @@ from wallets.access import rights
 from wallets.api.urls import urlpatterns
 from wallets.observability.current import template_of
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("prometheus") is None and not os.environ.get("CI"), reason="Prometheus is not installed"
-)
+pytestmark = pytest.mark.brokers
+
 
 T = TypeVar("T")
 

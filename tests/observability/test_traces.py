@@ -81,6 +81,7 @@ def test_who_says_nothing_of_a_trace_is_told_of_none() -> None:
     assert "traceresponse" not in answer_to(None).headers
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_import_what_is_off() -> None:
     code = (
         "import sys, walletsvc.server.worker, walletsvc.wsgi, walletsvc.urls; "
@@ -228,6 +229,7 @@ def test_who_asks_for_no_record_is_not_recorded(collected: tuple[str, Collector]
     assert not [span for span in collector.spans if span.trace_id.hex() == f"{1:032x}"]
 
 
+@pytest.mark.slow
 def test_a_batch_is_linked_to_the_requests_that_it_carries() -> None:
     with collecting() as (address, collector):
         with running_service(OTEL_EXPORTER_OTLP_ENDPOINT=address, **ON | {"WORKERS": "1"}) as service:
@@ -260,6 +262,7 @@ def test_a_batch_is_linked_to_the_requests_that_it_carries() -> None:
         assert max(attributes(span)["walletsvc.batch.size"] for span in commits) > 1
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_away_holds_up_nothing() -> None:
     away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
     with running_service(**ON | away) as service, client_of(service) as api:

@@ -228,6 +228,7 @@ HOSTILE = [
         ("balance", "seen x"),
     ],
 )
+@pytest.mark.slow
 def test_no_query_is_a_fault(world: World, name: str, parameters: str) -> None:
     client = browser(
         world.anna.user, headers={"Accept-Language": "ru"}

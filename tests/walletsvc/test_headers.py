@@ -148,6 +148,7 @@ def browser(service: str) -> Iterator[Browser]:
         yield browser
 
 
+@pytest.mark.slow
 def test_with_https_a_browser_is_told_to_insist_on_it(service: str, browser: Browser) -> None:
     for path in ("/", "/nope", "/api/v1/nope", "/static/pages/pages.css", "/admin/login/"):
         answer = browser.send("GET", path)
@@ -163,6 +164,7 @@ def test_with_https_a_browser_is_told_to_insist_on_it(service: str, browser: Bro
         assert plain.send("GET", "/livez").status == 200
 
 
+@pytest.mark.slow
 def test_with_https_cookies_are_sent_over_https_alone(browser: Browser) -> None:
     assert Api(browser).post("/signup", registration()).status == 201
     assert Api(browser).get("/me").status == 200

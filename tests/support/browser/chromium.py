@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -30,19 +29,3 @@ def running(path: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser
         browser.close()
-
-
-def main() -> int:
-    """For make: what pytest is to leave out where no Chromium is found. On CI that is an error."""
-    if find():
-        return 0
-    if os.environ.get("CI"):
-        print(f"The browser tests cannot run: {MISSING}", file=sys.stderr)
-        return 1
-    print(f"The browser tests are left out: {MISSING}", file=sys.stderr)
-    print("--ignore=tests/browser")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
