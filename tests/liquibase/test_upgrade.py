@@ -54,12 +54,12 @@ def test_released_schema_with_its_data_is_upgraded_and_verified(database: str, t
     env = environment(cluster.url(database=database), Address("127.0.0.1", 1)) | {"LOG_LEVEL": "WARNING"}
     assert "every balance equals its ledger" in manage(env, "verify_ledger")
     with psycopg.connect(cluster.url(database=database)) as connection:
-        balances = dict(connection.execute("SELECT right(id::text, 1), balance FROM wallet").fetchall())
-    assert balances == {
-        letter: balance
+        rows = connection.execute("SELECT right(id::text, 1), balance FROM wallet").fetchall()
+    assert sorted(rows) == [
+        (letter, balance)
         for letter, balance, since in (("a", 70, 1), ("b", 0, 1), ("c", 55, 2), ("d", 30, 2), ("e", 1, 6))
         if int(tag[1:]) >= since
-    }
+    ]
 
 
 def test_released_changesets_are_unchanged() -> None:
