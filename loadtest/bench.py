@@ -203,7 +203,11 @@ class Bench:
             return attack.deposit_steadily(address, self._wallets[0], self._key, seconds)
 
     def measure_crowd(self) -> None:
+        """The last row: the other servers end, or the database would count their idle connections too."""
         address = self._servers[SERVICE].address
+        for kind, server in self._servers.items():
+            if kind is not SERVICE:
+                server.stop()
         with database_connections(self._cluster.url(SUPERUSER)) as sampled:
             crowd = Crowd(address.host, address.port, f"/api/v1/wallets/{self._wallets[0]}/operation")
             self.figures.results["crowd"].append(crowd.run(CROWD_SIZE, CROWD_SECONDS))
