@@ -33,6 +33,7 @@ def without_what_changes(output: str) -> str:
     return output.strip()
 
 
+@pytest.mark.brokers  # curl, from the distribution
 def test_the_first_session_is_what_happens(service: str) -> None:
     assert len(session()) >= 4
     for command, shown in session():

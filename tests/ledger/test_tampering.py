@@ -508,6 +508,7 @@ def test_the_commands_make_and_compare_a_checkpoint(
     assert error.value.returncode == 1
 
 
+@pytest.mark.brokers
 def test_openssl_verifies_a_checkpoint_as_well(keys: tuple[Path, Path], tmp_path: Path, api: Api) -> None:
     api.open(deposit="1")
     private, public = keys
