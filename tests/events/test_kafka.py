@@ -36,7 +36,7 @@ def destination(url: str) -> Iterator[Kafka]:
 
 @contextmanager
 def impatience() -> Iterator[None]:
-    """One second for a confirmation: only while none can come, because a busy machine may need one to connect."""
+    """Allow a confirmation one second while none can come; to connect, a busy machine may need longer."""
     with mock.patch("wallets.events.kafka.PATIENCE", 1.0):
         yield
 
