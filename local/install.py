@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from local import ROOT, STATE, LocalError, jars
+from local import ROOT, STATE, LocalError
 from local.files import locked, plain_errors
 from local.processes import run
 from local.steps import step
@@ -42,22 +42,21 @@ def stamp(purpose: str) -> Path:
 
 
 def install(purpose: str) -> None:
+    create_environment()
     with ThreadPoolExecutor() as pool:
         liquibase = pool.submit(fetch_liquibase)
-        create_environment()
         with step(f"Packages of {REQUIREMENTS[purpose]}"):
             install_packages(REQUIREMENTS[purpose])
-        if not liquibase.done():
-            with step("Liquibase, which is fetched beside the packages"):
-                liquibase.result()
-        liquibase.result()
+        with step("Liquibase, fetched beside the packages"):
+            liquibase.result()
     for done in {"run", purpose}:
         stamp(done).touch()
 
 
 def fetch_liquibase() -> None:
+    """By the environment's Python: its pip fetches npm if there is none. The system's may have no pip."""
     if not (os.environ.get("LIQUIBASE") or shutil.which("liquibase")):
-        jars.require()
+        attempt([PYTHON, "-m", "local.jars"])
 
 
 def create_environment() -> None:

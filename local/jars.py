@@ -92,3 +92,10 @@ def unpack(package: Path, to: Path) -> None:
                 content = archive.extractfile(member)
                 if content:
                     (to / name.name).write_bytes(content.read())
+
+
+if __name__ == "__main__":
+    try:
+        require()
+    except LocalError as error:
+        sys.exit(str(error))
