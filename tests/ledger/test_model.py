@@ -203,6 +203,10 @@ FROZEN_MOVES_NOTHING = [
     [Ask("DEPOSIT", amount="50"), Ask("WITHDRAW", amount="50"), Ask("transfer", amount="50")],
 ]
 FULL_TO_THE_MAXIMUM = [[Ask("DEPOSIT", 2, amount="200")], [Ask("DEPOSIT", 2, amount="50")]]
+REFUSED_ALONE_AND_IN_BULK = [
+    [Ask("transfer", amount="300", key="a")],
+    [Ask("bulk", items=(Ask("transfer", amount="300", key="a"),))],
+]
 KEY_OF_ANOTHER_REQUEST = [[Ask(kind, amount="50", key="a")] for kind in ("DEPOSIT", "WITHDRAW")]
 HELD_IS_NOT_AVAILABLE = [[Ask("hold", amount="100")], [Ask("WITHDRAW", amount="200")]]
 HELD_COUNTS_FOR_THE_MAXIMUM = [[Ask("hold", 2, amount="200")], [Ask("DEPOSIT", 2, amount="300")]]
@@ -231,6 +235,7 @@ EMPTY_BEFORE_IT_IS_CLOSED = [
 @example(program=FROZEN_MOVES_NOTHING)
 @example(program=FULL_TO_THE_MAXIMUM)
 @example(program=KEY_OF_ANOTHER_REQUEST)
+@example(program=REFUSED_ALONE_AND_IN_BULK)
 @example(program=HELD_IS_NOT_AVAILABLE)
 @example(program=HELD_COUNTS_FOR_THE_MAXIMUM)
 @example(program=EMPTY_BEFORE_IT_IS_CLOSED)

@@ -66,8 +66,9 @@ class Told:
 
     @property
     def comparable(self) -> Any:
-        """What every repeat is told as well."""
-        return self.status, {name: value for name, value in self.body.items() if name != "requestId"}
+        """What every repeat is told as well; `errors` names the place in a bulk, which a single has not."""
+        own = ("requestId", "errors")
+        return self.status, {name: value for name, value in self.body.items() if name not in own}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
