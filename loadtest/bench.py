@@ -27,8 +27,8 @@ from loadtest.servers import (
     UNCHAINED,
     UNGROUPED,
     UNMETERED,
-    Kind,
     Server,
+    ServerKind,
     running,
     scratch_cluster,
 )
@@ -40,9 +40,9 @@ from local.service import Address, environment, manage
 
 FOLDER = STATE / "bench"
 WALLETS = 10_000
-SPREAD = 1000  # wallets that are read in turn: a cache has them all after the first second
+READ_WALLETS = 1000  # wallets that are read in turn: a cache has them all after the first second
 MILLION = 1_000_000
-WARM_UP = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
+WARM_UP_SECONDS = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
 SETTLE = (
     0.5  # seconds in which the connections of the row before are hung up: new ones are spread evenly then
 )
@@ -55,13 +55,13 @@ class Row:
     """A load that wrk puts on one of the servers."""
 
     title: str
-    kind: Kind = SERVICE
+    kind: ServerKind = SERVICE
     method: str = "POST"
     wallets: int = 1
     connections: int = 64
     disk_is_slow: bool = False
     with_keys: bool = False
-    is_for_later: bool = False
+    is_async: bool = False
     operations: int = 1  # in one request
     is_written: bool = False  # while it is read
 
@@ -75,7 +75,7 @@ ROWS = {
     "keys": Row("one hot wallet, with keys", with_keys=True),
     "bulk": Row("one hot wallet, 1,000 a request", connections=8, operations=1000),
     "bulk-keys": Row("the same, with keys", connections=8, operations=1000, with_keys=True),
-    "accept": Row("one hot wallet, for later", is_for_later=True),
+    "accept": Row("one hot wallet, for later", is_async=True),
     "naive": Row("one hot wallet, naive shape", NAIVE),
     "threads": Row("one hot wallet, on threads", THREADS),
     "bare": Row("one hot wallet, no database", BARE),
@@ -87,8 +87,8 @@ ROWS = {
     "get-bare": Row("GET, no database", BARE, "GET"),
     "get-redis": Row("GET, from Redis", REDIS, "GET"),
     "get-redis-raw": Row("GET, from Redis, unpickled", REDIS_RAW, "GET"),
-    "get-spread": Row("GET of 1,000 wallets", method="GET", wallets=SPREAD),
-    "get-spread-redis": Row("GET of 1,000, from Redis", REDIS, "GET", SPREAD),
+    "get-spread": Row("GET of 1,000 wallets", method="GET", wallets=READ_WALLETS),
+    "get-spread-redis": Row("GET of 1,000, from Redis", REDIS, "GET", READ_WALLETS),
     "get-written": Row("GET while it is written", method="GET", connections=16, is_written=True),
     "get-written-redis": Row("the same, from Redis", REDIS, "GET", connections=16, is_written=True),
     "lone": Row("one lone client", connections=1),
@@ -121,7 +121,7 @@ TITLES = {name: row.title for name, row in ROWS.items()} | OTHER_ROWS
 class Bench:
     """The servers on one cluster, and what was measured on them."""
 
-    def __init__(self, cluster: Cluster, stack: ExitStack, kinds: set[Kind]) -> None:
+    def __init__(self, cluster: Cluster, stack: ExitStack, kinds: set[ServerKind]) -> None:
         self.figures = Figures()
         self._cluster = cluster
         self._wallets = create_wallets(cluster)
@@ -173,7 +173,7 @@ class Bench:
         wallets = self._wallets[: row.wallets] if row.kind.is_chained else self._unchained
         post = Post(
             with_keys=row.with_keys,
-            prefer="respond-async" if row.is_for_later else None,
+            prefer="respond-async" if row.is_async else None,
             api_key=self._key if row.kind in (KEYED, LIMITED) else None,
         )
         if row.operations > 1:
@@ -217,7 +217,7 @@ class Bench:
         with big_ledger.running(FOLDER) as cluster, running(SERVICE, cluster.url()) as server:
             wallet = big_ledger.hot_wallet(cluster)
             paths = paths_file("big-ledger", [wallet], "/operation")
-            wrk.load(server.url, "POST", paths, ROWS["hot"].connections, WARM_UP)
+            wrk.load(server.url, "POST", paths, ROWS["hot"].connections, WARM_UP_SECONDS)
             for _ in range(rounds):
                 self.figures.results["empty-ledger"].append(self.measure("hot", seconds))
                 result = wrk.load(server.url, "POST", paths, ROWS["hot"].connections, seconds)
@@ -355,11 +355,11 @@ def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
 
 
 def go_round(bench: Bench, names: Sequence[str], rounds: int, seconds: float) -> None:
-    total = len(names) * (rounds * seconds + WARM_UP)
+    total = len(names) * (rounds * seconds + WARM_UP_SECONDS)
     print(f"{len(names)} rows, {rounds} rounds of {seconds:g} s: {total / 60:.1f} minutes", flush=True)
     for name in names:
         if name in ROWS:
-            bench.measure(name, WARM_UP)
+            bench.measure(name, WARM_UP_SECONDS)
     for number in range(1, rounds + 1):
         others = machine.busy()
         bench.figures.others.append(others)

@@ -21,9 +21,9 @@ from local import liquibase, template
 from local.postgres import SUPERUSER, Cluster
 
 OPERATIONS = 10_000_000
-OTHERS = 9_000  # wallets beside the hot one; every tenth operation is the hot one's
-SLICE = 100_000  # operations a transaction
-LOOKS = 20
+OTHER_WALLETS = 9_000  # wallets beside the hot one; every tenth operation is the hot one's
+OPERATIONS_PER_TRANSACTION = 100_000  # operations a transaction
+SAMPLES = 20
 
 PREFIX = "ledger-"
 NULL = "\t\\N"
@@ -79,12 +79,16 @@ def load(folder: Path) -> Path:
 
 
 def fill(db: psycopg.Connection, operations: int = OPERATIONS) -> None:
-    rows = db.execute(_WALLETS, [OTHERS]).fetchall()
+    rows = db.execute(_WALLETS, [OTHER_WALLETS]).fetchall()
     db.commit()
     lines = _lines([row[0] for row in rows], operations, until=rows[0][1])
-    for _ in tqdm(range(0, operations, SLICE), "Loading the big ledger", unit=f" x {SLICE:,}"):
+    for _ in tqdm(
+        range(0, operations, OPERATIONS_PER_TRANSACTION),
+        "Loading the big ledger",
+        unit=f" x {OPERATIONS_PER_TRANSACTION:,}",
+    ):
         with db.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for line in islice(lines, SLICE):
+            for line in islice(lines, OPERATIONS_PER_TRANSACTION):
                 copy.write(line)
         db.commit()
     db.execute(_BALANCES)
@@ -95,7 +99,9 @@ def _lines(wallets: Sequence[str], operations: int, until: datetime) -> Iterator
     hashes = [b""] * len(wallets)
     for n in range(operations):
         other = n - n // 10 - 1
-        number, sequence = (1 + other % OTHERS, other // OTHERS + 1) if n % 10 else (0, n // 10 + 1)
+        number, sequence = (
+            (1 + other % OTHER_WALLETS, other // OTHER_WALLETS + 1) if n % 10 else (0, n // 10 + 1)
+        )
         # A microsecond aside: no fraction ends with a zero, which PostgreSQL would leave out.
         at = until - timedelta(milliseconds=operations - n, microseconds=1)
         canonical = (
@@ -119,7 +125,7 @@ def looks(cluster: Cluster, wallet: str) -> tuple[float, float]:
         row = db.execute("SELECT min(created_at), max(created_at) FROM operation").fetchone()
         assert row
         first, last = row
-        times = [first + (last - first) * (n + 0.5) / LOOKS for n in range(LOOKS)]
+        times = [first + (last - first) * (n + 0.5) / SAMPLES for n in range(SAMPLES)]
         pages = [_time(db, _NEWEST_PAGE, wallet) for _ in times]
         balances = [_time(db, _BALANCE_AT, wallet, time) for time in times]
     return statistics.median(pages), statistics.median(balances)

@@ -13,7 +13,7 @@ from local import LocalError
 from local.postgres import free_port
 from local.processes import bound, stop
 
-PATIENCE: Final = 10.0  # seconds until it answers
+START_TIMEOUT_SECONDS: Final = 10.0  # seconds until it answers
 
 
 def program() -> str:
@@ -36,18 +36,18 @@ class Cache:
         )
 
     def wait_until_ready(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while not self._answers():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise LocalError(f"redis-server does not answer on port {self.port}")
             time.sleep(0.02)
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=PATIENCE)
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=START_TIMEOUT_SECONDS)
 
     def _answers(self) -> bool:
         try:
-            with socket.create_connection(("127.0.0.1", self.port), PATIENCE) as connection:
+            with socket.create_connection(("127.0.0.1", self.port), START_TIMEOUT_SECONDS) as connection:
                 connection.sendall(b"PING\r\n")
                 return connection.recv(64).startswith(b"+PONG")
         except OSError:

@@ -25,8 +25,8 @@ from walletsvc.wsgi import application
 from wallets import ledger  # isort: skip
 from wallets.access.authentication import principal  # isort: skip
 from wallets.access.rights import visible  # isort: skip
-from wallets.api.bodies import wallet_body  # isort: skip
-from wallets.api.requests import names_tag  # isort: skip
+from wallets.api.responses import wallet_body  # isort: skip
+from wallets.api.parsing import names_tag  # isort: skip
 from wallets.api.wallets import WalletById, etag  # isort: skip
 from wallets.ledger.batch import Posted  # isort: skip
 from wallets.ledger.commands import Command  # isort: skip
@@ -34,7 +34,7 @@ from wallets.ledger.reader import read_wallet  # isort: skip
 
 __all__ = ["application"]
 
-TTL: Final = 300  # seconds
+TTL_SECONDS: Final = 300  # seconds
 
 
 class Store(Protocol):
@@ -63,7 +63,7 @@ def get(view: WalletById, request: Request, wallet_id: UUID) -> HttpResponse:
 def _read(request: Request, wallet_id: UUID) -> bytes:
     wallet = visible(principal(request), read_wallet(wallet_id))
     value = b"\n".join((etag(wallet).encode(), orjson.dumps(wallet_body(wallet))))
-    STORE.set(f"wallet:{wallet_id}", value, TTL)
+    STORE.set(f"wallet:{wallet_id}", value, TTL_SECONDS)
     return value
 
 

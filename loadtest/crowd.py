@@ -19,8 +19,8 @@ import psycopg
 from loadtest.wrk import Result
 
 BODY: Final = b'{"operationType":"DEPOSIT","amount":"1.50"}'
-PATIENCE: Final = 30.0  # seconds for the last answers after the time is over
-SAMPLE: Final = 0.25  # seconds between two looks at the database's connections
+LAST_RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for the last answers after the time is over
+SAMPLE_INTERVAL_SECONDS: Final = 0.25  # seconds between two looks at the database's connections
 
 
 @dataclass
@@ -87,7 +87,7 @@ class Crowd:
             now = time.perf_counter()
             for key, _ in ready:
                 self._hear(key.data, goes_on=now < until)
-            if now > until + PATIENCE:
+            if now > until + LAST_RESPONSE_TIMEOUT_SECONDS:
                 self._give_up(now)
 
     def _hear(self, member: Member, goes_on: bool) -> None:
@@ -125,7 +125,7 @@ def database_connections(url: str) -> Iterator[Sampled]:
 
     def sample() -> None:
         with psycopg.connect(url, autocommit=True) as db:
-            while not is_over.wait(SAMPLE):
+            while not is_over.wait(SAMPLE_INTERVAL_SECONDS):
                 row = db.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'walletsvc'"
                 ).fetchone()

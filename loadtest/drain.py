@@ -13,9 +13,9 @@ from local import LocalError
 from local.postgres import SUPERUSER, Cluster
 from local.service import Inbox
 
-ENTRIES: Final = 20_000  # at least: what was accepted before is drained as well
-PATIENCE: Final = 120.0  # seconds for all of them
-LOOK: Final = 0.01  # seconds between two looks at how much is done
+MIN_ENTRIES: Final = 20_000  # at least: what was accepted before is drained as well
+DRAIN_TIMEOUT_SECONDS: Final = 120.0  # seconds for all of them
+POLL_SECONDS: Final = 0.01  # seconds between two looks at how much is done
 
 
 def run(cluster: Cluster, env: dict[str, str], wallets: Sequence[str], processes: int) -> Result:
@@ -57,7 +57,7 @@ def _fill(db: "psycopg.Connection[Any]", wallets: Sequence[str]) -> int:
         "INSERT INTO inbox (id, wallet_id, type, amount, created_at)"
         " SELECT uuidv7(), (%s::uuid[])[1 + n %% %s], 'DEPOSIT', 1.5, clock_timestamp()"
         " FROM generate_series((SELECT count(*) FROM inbox) + 1, %s) AS n",
-        [list(wallets), len(wallets), ENTRIES],
+        [list(wallets), len(wallets), MIN_ENTRIES],
     )
     db.execute("ANALYZE inbox")
     return int(_one(db, "SELECT count(*) FROM inbox"))
@@ -70,8 +70,8 @@ def _one(db: "psycopg.Connection[Any]", sql: str, *parameters: Any) -> Any:
 
 
 def _wait(is_done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DRAIN_TIMEOUT_SECONDS
     while not is_done():
         if time.monotonic() > deadline:
-            raise LocalError(f"the inbox is not drained after {PATIENCE:.0f} s")
-        time.sleep(LOOK)
+            raise LocalError(f"the inbox is not drained after {DRAIN_TIMEOUT_SECONDS:.0f} s")
+        time.sleep(POLL_SECONDS)

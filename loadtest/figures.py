@@ -12,7 +12,7 @@ from loadtest.report import Check, ratio
 from loadtest.verified import Verified
 from loadtest.wrk import Result
 
-ENOUGH: Final = 500_000
+ENOUGH_OPERATIONS: Final = 500_000
 
 
 @dataclass
@@ -112,7 +112,7 @@ class Figures:
     def _verified(self) -> Iterator[Check]:
         """Where there was enough to forget the start of the command."""
         for each in self.verified:
-            if each.operations >= ENOUGH:
+            if each.operations >= ENOUGH_OPERATIONS:
                 what = f"{each.operations:,} operations verified, a second on one core"
                 yield Check(what, each.rate, at_least=100_000)
 

@@ -20,7 +20,7 @@ Fields = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class HostileRequest:
     attack: str
     path: str
     method: str = "GET"
@@ -31,11 +31,11 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class HostileEndpoint:
     """`name` is the view and method of `NEEDED` (wallets/access/rights.py), or the path of a page."""
 
     name: str
-    requests: tuple[Request, ...]
+    requests: tuple[HostileRequest, ...]
 
 
 # --- Heads ------------------------------------------------------------------------------------------
@@ -69,16 +69,16 @@ AUTHORIZATIONS: Final = {
 }
 
 
-def gets(path: str, sender: str = STRANGER) -> Iterator[Request]:
+def gets(path: str, sender: str = STRANGER) -> Iterator[HostileRequest]:
     """What can be done to any endpoint that reads."""
-    yield Request("nothing unusual", path, sender=sender)
+    yield HostileRequest("nothing unusual", path, sender=sender)
     for attack, fields in HEADS.items():
-        yield Request(attack, path, sender=sender, fields=fields)
+        yield HostileRequest(attack, path, sender=sender, fields=fields)
     for attack, value in AUTHORIZATIONS.items():
-        yield Request(attack, path, fields=(("Authorization", value),))
+        yield HostileRequest(attack, path, fields=(("Authorization", value),))
     if "?" not in path:
         for attack, query in QUERIES.items():
-            yield Request(attack, path + query, sender=sender)
+            yield HostileRequest(attack, path + query, sender=sender)
 
 
 # --- Bodies -----------------------------------------------------------------------------------------
@@ -107,16 +107,18 @@ BODIES: Final = {
 }
 
 
-def posts(path: str, sender: str = STRANGER, method: str = "POST", **good: Any) -> Iterator[Request]:
+def posts(path: str, sender: str = STRANGER, method: str = "POST", **good: Any) -> Iterator[HostileRequest]:
     """What can be done to any endpoint that takes a body; `good` is one that it carries out."""
-    yield Request("nothing unusual", path, method, sender, body=json.dumps(good).encode())
+    yield HostileRequest("nothing unusual", path, method, sender, body=json.dumps(good).encode())
     for attack, body in BODIES.items():
-        yield Request(attack, path, method, sender, body=body)
+        yield HostileRequest(attack, path, method, sender, body=body)
     body = json.dumps(good | {f"{number:x}": 0 for number in range(2000)}).encode()
-    yield Request("2,000 unknown keys", path, method, sender, body=body)
+    yield HostileRequest("2,000 unknown keys", path, method, sender, body=body)
     key = (("Idempotency-Key", "a" * FIELD_BYTES),)
-    yield Request("Idempotency-Key of 8,000 bytes", path, method, sender, key, json.dumps(good).encode())
-    yield Request(
+    yield HostileRequest(
+        "Idempotency-Key of 8,000 bytes", path, method, sender, key, json.dumps(good).encode()
+    )
+    yield HostileRequest(
         "no session, 56,000 bytes of cookies", path, method, fields=HEADS["56,000 bytes of cookies"]
     )
 
@@ -126,7 +128,7 @@ def _bulk(item: str, atomic: bool = False) -> bytes:
     return f'{{"operations":[{items}],"atomic":{str(atomic).lower()}}}'.encode()
 
 
-def bulks(path: str, sender: str) -> Iterator[Request]:
+def bulks(path: str, sender: str) -> Iterator[HostileRequest]:
     yield from posts(path, sender, operations=[])
     good = '{"walletId":"{wallet}","operationType":"DEPOSIT","amount":1}'.replace("{wallet}", "0" * 36)
     items = {
@@ -139,16 +141,16 @@ def bulks(path: str, sender: str) -> Iterator[Request]:
         "transfers": '{"sourceWalletId":"{wallet}","targetWalletId":"{other}","amount":900000}',
     }
     for attack, item in items.items():
-        yield Request(attack, path, "POST", sender, body=_bulk(item))
-    yield Request(
+        yield HostileRequest(attack, path, "POST", sender, body=_bulk(item))
+    yield HostileRequest(
         "20,000 empty items", path, "POST", sender, body=b'{"operations":[' + b"{}," * 20_000 + b"{}]}"
     )
-    yield Request(
+    yield HostileRequest(
         "deposits, all or nothing", path, "POST", sender, body=_bulk(items["deposits"], atomic=True)
     )
 
 
-def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[Request]:
+def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[HostileRequest]:
     """What can be sent to a page that takes a form, with and without the token that the page gave."""
     many = "&".join(f"{number:x}=" for number in range(9000)).encode()
     bodies = {
@@ -159,14 +161,14 @@ def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[Request]:
     }
     with_token = {f"{attack}, with the token": TOKEN + body for attack, body in bodies.items()}
     for attack, body in (bodies | with_token).items():
-        yield Request(attack, path, "POST", sender, body=body, content_type=FORM)
+        yield HostileRequest(attack, path, "POST", sender, body=body, content_type=FORM)
     part = b'--x\r\nContent-Disposition: form-data; name="a"\r\n\r\n\r\n'
     file = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n\r\n'
     lines = b"--x\r\n" + b"A: b\r\n" * 10_000 + b"\r\n\r\n"
     for attack, content in (("parts", part), ("files", file), ("lines in a part's head", lines)):
         times = _ROOM // len(content)
         body = content * times + b"--x--\r\n"
-        yield Request(f"{times} {attack}", path, "POST", sender, body=body, content_type=MULTIPART)
+        yield HostileRequest(f"{times} {attack}", path, "POST", sender, body=body, content_type=MULTIPART)
 
 
 TOKEN: Final = b"csrfmiddlewaretoken={token}&"
@@ -184,11 +186,11 @@ MOVE: Final = {"operationType": "DEPOSIT", "amount": "1"}
 REGISTER: Final = {"name": "{name}", "url": "http://127.0.0.1:9/"}
 
 
-def _endpoint(name: str, *requests: Iterator[Request]) -> Endpoint:
-    return Endpoint(name, tuple(request for found in requests for request in found))
+def _endpoint(name: str, *requests: Iterator[HostileRequest]) -> HostileEndpoint:
+    return HostileEndpoint(name, tuple(request for found in requests for request in found))
 
 
-def _page(path: str, *requests: Iterator[Request], sender: str = STRANGER) -> Endpoint:
+def _page(path: str, *requests: Iterator[HostileRequest], sender: str = STRANGER) -> HostileEndpoint:
     return _endpoint(path, gets(path, sender), *requests)
 
 

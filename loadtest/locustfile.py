@@ -25,12 +25,12 @@ from locust.event import EventHook
 from locust.exception import StopTest
 from locust.runners import STATE_STOPPED, Runner, WorkerRunner
 
-from loadtest.profiles import DEFAULT, PROFILES, RATE, Profile
+from loadtest.profiles import DEFAULT, PROFILES, REQUESTS_PER_SECOND, Profile
 from loadtest.tally import Tally
 
 API = "/api/v1/wallets"
 OPENERS = 32  # wallets being opened at once, before the load
-PROGRESS = 5.0  # seconds
+PROGRESS_INTERVAL_SECONDS = 5.0  # seconds
 
 tally = Tally()
 
@@ -66,11 +66,11 @@ class Client(FastHttpUser):
         self.wallets = wallets(chosen(self.environment).run, profile(self.environment).wallets)
         self.client.client.cookiejar = None  # there are none, and looking for them takes a tenth of the time
         self.held_back = 0.0  # seconds that the next request waited for the answer before
-        self.due = time.perf_counter() + random.random() / RATE
+        self.due = time.perf_counter() + random.random() / REQUESTS_PER_SECOND
         gevent.sleep(self.due - time.perf_counter())
 
     def wait_time(self) -> float:
-        self.due += 1 / RATE
+        self.due += 1 / REQUESTS_PER_SECOND
         now = time.perf_counter()
         self.held_back = max(0, now - self.due)
         return max(0, self.due - now)
@@ -110,7 +110,7 @@ class Stages(LoadTestShape):
         elapsed = self.get_run_time()
         for stage in profile(environment).stages:
             if elapsed < stage.seconds:
-                return stage.rate // RATE, 100
+                return stage.rate // REQUESTS_PER_SECOND, 100
             elapsed -= stage.seconds
         return None
 
@@ -142,7 +142,7 @@ def show_progress(environment: Environment, **_: Any) -> None:
 def print_progress(environment: Environment) -> None:
     started, total = time.monotonic(), environment.stats.total
     while environment.runner and environment.runner.state != STATE_STOPPED:
-        gevent.sleep(PROGRESS)
+        gevent.sleep(PROGRESS_INTERVAL_SECONDS)
         p50, p99 = (total.get_current_response_time_percentile(share) for share in (0.5, 0.99))
         print(
             f"{time.monotonic() - started:5.0f} s  {total.num_requests:>8,} requests  "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-RATE: Final = 10  # requests a second of one user, each on a connection of its own
+REQUESTS_PER_SECOND: Final = 10  # requests a second of one user, each on a connection of its own
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from loadtest.wrk import Result
 from local import ROOT, LocalError
 from local.postgres import SUPERUSER, Cluster
 from local.processes import bound
-from local.service import Address, Relay
+from local.service import Address, RelayProcess
 
-BATCH: Final = 100  # events in one request
-PER_SECOND: Final = 1000
+EVENTS_PER_REQUEST: Final = 100  # events in one request
+OPERATIONS_PER_SECOND: Final = 1000
 CLIENTS: Final = 20
-STARTS: Final = 3.0  # seconds that the relay takes to start
-PATIENCE: Final = 120.0  # seconds until all is told
+RELAY_START_SECONDS: Final = 3.0  # seconds that the relay takes to start
+DELIVERY_TIMEOUT_SECONDS: Final = 120.0  # seconds until all is told
 BODY: Final = json.dumps({"operationType": "DEPOSIT", "amount": "1.50"})
 
 
@@ -48,7 +48,7 @@ def receiver() -> Iterator[tuple[str, list[Told]]]:
     told: list[Told] = []
     try:
         yield f"http://127.0.0.1:{process.stdout.readline().strip()}/", told
-        output, _ = process.communicate("", timeout=PATIENCE)
+        output, _ = process.communicate("", timeout=DELIVERY_TIMEOUT_SECONDS)
         told.append(Told(**json.loads(output)))
     finally:
         process.kill()
@@ -68,7 +68,7 @@ def catch_up(cluster: Cluster, env: dict[str, str], make: Callable[[], object]) 
 def delay(cluster: Cluster, env: dict[str, str], address: Address, wallet: str, seconds: float) -> Result:
     """How late they are told while 1,000 a second are made, in milliseconds."""
     with receiver() as (url, told), subscribed(cluster, url) as db, relay(env):
-        time.sleep(STARTS)
+        time.sleep(RELAY_START_SECONDS)
         make_steadily(address, wallet, seconds)
         wait_until_all_is_told(db)
     delays = sorted(told[0].delays)
@@ -84,7 +84,7 @@ def subscribed(cluster: Cluster, url: str) -> Iterator["psycopg.Connection[Any]"
             "INSERT INTO subscriber (id, kind, name, url, secret, batch, begin_xid) VALUES"
             " (uuidv7(), 'WEBHOOK', 'bench', %s, 'whsec_YmVuY2g=', %s,"
             " pg_snapshot_xmin(pg_current_snapshot()))",
-            [url, BATCH],
+            [url, EVENTS_PER_REQUEST],
         )
         try:
             yield db
@@ -94,7 +94,7 @@ def subscribed(cluster: Cluster, url: str) -> Iterator["psycopg.Connection[Any]"
 
 @contextmanager
 def relay(env: dict[str, str]) -> Iterator[None]:
-    at_work = Relay(env)
+    at_work = RelayProcess(env)
     try:
         yield
     finally:
@@ -106,11 +106,11 @@ def wait_until_all_is_told(db: "psycopg.Connection[Any]") -> None:
     newest = "SELECT transaction_id FROM operation ORDER BY transaction_id DESC LIMIT 1"
     row = db.execute(newest).fetchone()
     assert row
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DELIVERY_TIMEOUT_SECONDS
     is_told = "SELECT begin_xid > %s::xid8 FROM subscriber WHERE name = 'bench'"
     while db.execute(is_told, [str(row[0])]).fetchone() != (True,):
         if time.monotonic() > deadline:
-            raise LocalError(f"not all is told after {PATIENCE:.0f} s")
+            raise LocalError(f"not all is told after {DELIVERY_TIMEOUT_SECONDS:.0f} s")
         time.sleep(0.02)
 
 
@@ -121,10 +121,10 @@ def make_steadily(address: Address, wallet: str, seconds: float) -> None:
 
 def deposit_steadily(address: Address, wallet: str, seconds: float, number: int) -> None:
     """At its own moments, whatever the answers take."""
-    begin = time.monotonic() + number / PER_SECOND
+    begin = time.monotonic() + number / OPERATIONS_PER_SECOND
     with closing(HTTPConnection(address.host, address.port)) as connection:
-        for turn in range(int(seconds * PER_SECOND / CLIENTS)):
-            time.sleep(max(0.0, begin + turn * CLIENTS / PER_SECOND - time.monotonic()))
+        for turn in range(int(seconds * OPERATIONS_PER_SECOND / CLIENTS)):
+            time.sleep(max(0.0, begin + turn * CLIENTS / OPERATIONS_PER_SECOND - time.monotonic()))
             connection.request(
                 "POST", f"/api/v1/wallets/{wallet}/operation", BODY, {"Content-Type": "application/json"}
             )

@@ -27,28 +27,28 @@ from loadtest.hostile import (
     LEAVING,
     SESSION,
     STRANGER,
-    Endpoint,
     Fields,
-    Request,
+    HostileEndpoint,
+    HostileRequest,
 )
-from loadtest.servers import Kind, Server, running, scratch_cluster
+from loadtest.servers import Server, ServerKind, running, scratch_cluster
 from local import STATE, LocalError
 from local.files import plain_errors
 from local.postgres import Cluster
 from local.service import Address, environment, manage
 
 FOLDER: Final = STATE / "request-costs"
-CPU_MS: Final = 50.0
-ANSWER_BYTES: Final = 1_000_000
-TIMES: Final = 5  # requests of a kind; the kernel counts CPU time in hundredths of a second
+MAX_CPU_MS: Final = 50.0
+MAX_RESPONSE_BYTES: Final = 1_000_000
+REQUESTS_PER_KIND: Final = 5  # requests of a kind; the kernel counts CPU time in hundredths of a second
 OPERATIONS = 2000  # in the wallet that is read
 HOLDS = 500
 WALLETS = 500
-AT_ONCE: Final = 50  # a bulk has at most 30,000 values
+ITEMS_PER_BULK: Final = 50  # a bulk has at most 30,000 values
 METADATA: Final = {f"{number:x}": number for number in range(400)}  # nearly as long as may be
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of people who are made here
 ATTEMPTS: Final = "1000000/1h"
-SERVICE: Final = Kind(
+SERVICE: Final = ServerKind(
     "walletsvc/gunicorn.py",
     "walletsvc.wsgi",
     (
@@ -64,14 +64,14 @@ class Cost:
     """What one request of a kind took, and the size of its answer."""
 
     endpoint: str
-    request: Request
+    request: HostileRequest
     status: int
     cpu_ms: float
     answer_bytes: int
 
     @property
     def is_beyond(self) -> bool:
-        return self.cpu_ms > CPU_MS or self.answer_bytes > ANSWER_BYTES
+        return self.cpu_ms > MAX_CPU_MS or self.answer_bytes > MAX_RESPONSE_BYTES
 
 
 # --- What is in the database ------------------------------------------------------------------------
@@ -82,7 +82,7 @@ class Seed:
     names: dict[str, str]
     senders: dict[str, Fields]
 
-    def fill(self, request: Request) -> Request:
+    def fill(self, request: HostileRequest) -> HostileRequest:
         """The request with the names put in, `{name}` a new one."""
         token = dict(self.senders[request.sender]).get("X-CSRFToken", self.names["token"])
         given = self.names | {"name": f"n-{uuid4()}", "token": token}
@@ -92,7 +92,7 @@ class Seed:
             body = body.replace(f"{{{name}}}".encode(), value.encode())
         return replace(request, path=path, body=body)
 
-    def fields(self, request: Request) -> Fields:
+    def fields(self, request: HostileRequest) -> Fields:
         is_form = request.sender == STRANGER and request.content_type == FORM
         token = (("Cookie", f"csrftoken={self.names['token']}"),) if is_form else ()
         return (*self.senders[request.sender], *token, *request.fields)
@@ -109,7 +109,9 @@ def seed(server: Server, cluster: Cluster) -> Seed:
     bearer = {scope: (("Authorization", f"Bearer {key}"),) for scope, key in keys.items()}
 
     def post(path: str, **body: Any) -> dict[str, Any]:
-        answer = send(server, Request("", f"/api/v1{path}", "POST", body=orjson.dumps(body)), bearer[ADMIN])
+        answer = send(
+            server, HostileRequest("", f"/api/v1{path}", "POST", body=orjson.dumps(body)), bearer[ADMIN]
+        )
         if answer.status >= 300:  # noqa: PLR2004
             raise LocalError(f"{path} was answered {answer.status}: {answer.content[:500]!r}")
         found: dict[str, Any] = orjson.loads(answer.content)
@@ -119,8 +121,8 @@ def seed(server: Server, cluster: Cluster) -> Seed:
     for _ in range(WALLETS):
         post("/wallets", metadata=METADATA)
     deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": "10", "metadata": METADATA}
-    for _ in range(0, OPERATIONS, AT_ONCE):
-        post("/operations", operations=[deposit] * AT_ONCE)
+    for _ in range(0, OPERATIONS, ITEMS_PER_BULK):
+        post("/operations", operations=[deposit] * ITEMS_PER_BULK)
     for _ in range(HOLDS):
         hold = post(f"/wallets/{wallet}/holds", amount="1")["id"]
     transfer = post("/transfers", sourceWalletId=wallet, targetWalletId=other, amount="1")["id"]
@@ -144,14 +146,14 @@ def create_key(cluster: Cluster, scope: str) -> str:
 def sign_up(server: Server) -> tuple[Fields, str]:
     """The fields of a session, with the token that a change needs; and the person's wallet."""
     body = {"name": "Anna", "email": f"n-{uuid4()}@example.com", "password": PASSWORD}
-    answer = send(server, Request("", "/api/v1/signup", "POST", body=orjson.dumps(body)), ())
+    answer = send(server, HostileRequest("", "/api/v1/signup", "POST", body=orjson.dumps(body)), ())
     cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in answer.cookies.items())
     token = answer.cookies["csrftoken"].value
     return (("Cookie", cookies), ("X-CSRFToken", token)), orjson.loads(answer.content)["walletId"]
 
 
 def token_of(server: Server) -> str:
-    return send(server, Request("", "/login"), ()).cookies["csrftoken"].value
+    return send(server, HostileRequest("", "/login"), ()).cookies["csrftoken"].value
 
 
 # --- Sending ----------------------------------------------------------------------------------------
@@ -162,7 +164,7 @@ class Answer:
     cookies: "SimpleCookie"
 
 
-def send(server: Server, request: Request, fields: Fields) -> Answer:
+def send(server: Server, request: HostileRequest, fields: Fields) -> Answer:
     """One request on a connection of its own; status 0 if the service ends the connection unasked."""
     connection = HTTPConnection(server.address.bind, timeout=120)
     with closing(connection):
@@ -187,7 +189,7 @@ def _cookies(response: HTTPResponse) -> "SimpleCookie":
     return cookies
 
 
-def measure(server: Server, seed: Seed, endpoint: str, request: Request, times: int) -> Cost:
+def measure(server: Server, seed: Seed, endpoint: str, request: HostileRequest, times: int) -> Cost:
     fields = seed.fields(request)
     filled = [seed.fill(request) for _ in range(times)]
     before = machine.cpu_seconds(server.process.pid)
@@ -197,7 +199,7 @@ def measure(server: Server, seed: Seed, endpoint: str, request: Request, times: 
 
 
 # --- A run ------------------------------------------------------------------------------------------
-def costs(endpoints: Sequence[Endpoint], times: int) -> Iterator[list[Cost]]:
+def costs(endpoints: Sequence[HostileEndpoint], times: int) -> Iterator[list[Cost]]:
     """Of each endpoint all of its requests, the most expensive first."""
     with ExitStack() as stack:
         cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
@@ -243,7 +245,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="request-costs", description=__doc__)
     names = [endpoint.name for endpoint in ENDPOINTS]
     parser.add_argument("endpoints", nargs="*", metavar="ENDPOINT", help=f"some of: {', '.join(names)}")
-    parser.add_argument("--times", type=int, default=TIMES, help="how often each request is sent")
+    parser.add_argument("--times", type=int, default=REQUESTS_PER_KIND, help="how often each request is sent")
     parser.add_argument("--all", action="store_true", help="all requests, not the most expensive one alone")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.endpoints if name not in names]:

@@ -25,8 +25,8 @@ from local.processes import bound
 from local.service import environment, manage
 
 FOLDER = STATE / "loadtest"
-STOP_PATIENCE = 60  # seconds that Locust waits for the last answers: each one sent has to be counted
-SHOWN = 10  # differences, at most
+STOP_TIMEOUT_SECONDS = 60  # seconds that Locust waits for the last answers: each one sent has to be counted
+MAX_SHOWN_DIFFERENCES = 10  # differences, at most
 
 
 def main() -> None:
@@ -89,7 +89,7 @@ def load(host: str, profile: str, html: Path, results: Path) -> None:
         *(sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless"),
         *("--load", profile, "--profile", profile, "--host", host, "--only-summary", "--loglevel", "WARNING"),
         *("--html", str(html), "--json-file", str(results / "answers"), "--tally", str(results)),
-        *("--stop-timeout", str(STOP_PATIENCE), "--exit-code-on-error", "0"),
+        *("--stop-timeout", str(STOP_TIMEOUT_SECONDS), "--exit-code-on-error", "0"),
     ]
     done = subprocess.run(bound(locust), cwd=ROOT, check=False)  # noqa: S603
     if done.returncode:
@@ -105,7 +105,7 @@ def judge(profile: Profile, answers: Answers) -> bool:
 def audit(host: str, tally: Tally) -> bool:
     """Operations answered = operations stored, and their sums, in every wallet of the run."""
     found = list(differences(tally, fetch_wallets(host, set(tally.operations))))
-    for difference in found[:SHOWN]:
+    for difference in found[:MAX_SHOWN_DIFFERENCES]:
         print(difference)
     answered = sum(tally.operations.values())
     outcome = (

@@ -14,15 +14,15 @@ from loadtest.cache import Cache
 from local import ROOT, template
 from local.postgres import Cluster, free_port
 from local.processes import bound, stop
-from local.run import START_PATIENCE, watch
-from local.service import STOP_PATIENCE, Address, environment
+from local.run import START_TIMEOUT_SECONDS, watch
+from local.service import STOP_TIMEOUT_SECONDS, Address, environment
 
 # The server's own defaults, as `make run` has them: an answer is on disk. The copied template had fsync off.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True)
-class Kind:
+class ServerKind:
     """A server to measure: gunicorn's configuration, the application, what its environment has of its own."""
 
     config: str
@@ -32,19 +32,19 @@ class Kind:
     is_chained: bool = True  # what it writes can be verified
 
 
-SERVICE = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi")
-KEYED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"),))
-LIMITED = Kind(
+SERVICE = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi")
+KEYED = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"),))
+LIMITED = ServerKind(
     "walletsvc/gunicorn.py", "walletsvc.wsgi", (("API_ACCESS", "key"), ("RATE_LIMIT_KEY", "100000000/1h"))
 )
-UNMETERED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("METRICS", "off"),))
-UNCHAINED = Kind("walletsvc/gunicorn.py", "loadtest.unchained", is_chained=False)
-UNGROUPED = Kind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
-THREADS = Kind("loadtest/threads.py", "walletsvc.wsgi")
-BARE = Kind("walletsvc/gunicorn.py", "loadtest.bare")
-REDIS = Kind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "django"),), has_cache=True)
-REDIS_RAW = Kind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "raw"),), has_cache=True)
-NAIVE = Kind(
+UNMETERED = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("METRICS", "off"),))
+UNCHAINED = ServerKind("walletsvc/gunicorn.py", "loadtest.unchained", is_chained=False)
+UNGROUPED = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi", (("GROUP_COMMIT", "off"),))
+THREADS = ServerKind("loadtest/threads.py", "walletsvc.wsgi")
+BARE = ServerKind("walletsvc/gunicorn.py", "loadtest.bare")
+REDIS = ServerKind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "django"),), has_cache=True)
+REDIS_RAW = ServerKind("walletsvc/gunicorn.py", "loadtest.cached", (("REDIS_CLIENT", "raw"),), has_cache=True)
+NAIVE = ServerKind(
     "loadtest/naive/gunicorn.py",
     "loadtest.naive.wsgi",
     (("DJANGO_SETTINGS_MODULE", "loadtest.naive.settings"),),
@@ -68,7 +68,7 @@ def scratch_cluster(folder: Path) -> Iterator[Cluster]:
 class Server:
     """One of the kinds, running."""
 
-    def __init__(self, kind: Kind, database_url: str, cache: Cache | None = None) -> None:
+    def __init__(self, kind: ServerKind, database_url: str, cache: Cache | None = None) -> None:
         self.cache = cache
         self.address = Address("127.0.0.1", free_port())
         self.url = f"http://{self.address.bind}"
@@ -87,13 +87,13 @@ class Server:
         )
 
     def wait_until_ready(self) -> None:
-        watch({"the server": self.process}, until=self._answers, patience=START_PATIENCE)
+        watch({"the server": self.process}, until=self._answers, patience=START_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_TIMEOUT_SECONDS)
 
     def _answers(self) -> bool:
-        connection = HTTPConnection(self.address.bind, timeout=START_PATIENCE)
+        connection = HTTPConnection(self.address.bind, timeout=START_TIMEOUT_SECONDS)
         try:
             connection.request("GET", "/livez")
             connection.getresponse()
@@ -106,7 +106,7 @@ class Server:
 
 
 @contextmanager
-def running(kind: Kind, database_url: str) -> Iterator[Server]:
+def running(kind: ServerKind, database_url: str) -> Iterator[Server]:
     with ExitStack() as stack:
         server = Server(kind, database_url, stack.enter_context(cache.running()) if kind.has_cache else None)
         stack.callback(server.stop)

@@ -12,8 +12,8 @@ from loadtest.profiles import Profile
 from loadtest.report import Check
 from loadtest.tally import Tally
 
-ACHIEVED = 0.95  # of the rate that the profile names
-TIMEOUT = 30.0
+MIN_ACHIEVED_RATE = 0.95  # of the rate that the profile names
+RESPONSE_TIMEOUT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def verdict(profile: Profile, answers: Answers) -> list[Check]:
     return [
         Check("failures", answers.failures, at_most=0),
         Check("p99, ms", answers.percentile(0.99), at_most=profile.p99),
-        Check("share of the rate achieved", answers.requests / profile.requests, at_least=ACHIEVED),
+        Check("share of the rate achieved", answers.requests / profile.requests, at_least=MIN_ACHIEVED_RATE),
     ]
 
 
@@ -84,5 +84,5 @@ def fetch_wallets(host: str, wallet_ids: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:  # noqa: S310
+    with urllib.request.urlopen(url, timeout=RESPONSE_TIMEOUT_SECONDS) as response:  # noqa: S310
         return json.load(response)

@@ -9,7 +9,7 @@ from threading import Event, Thread
 from typing import Any, Final
 
 DEPOSIT: Final = b'{"operationType":"DEPOSIT","amount":"1.50"}'
-PATIENCE: Final = 30.0  # seconds for one answer
+RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for one answer
 
 
 @dataclass
@@ -23,7 +23,7 @@ def meanwhile(address: str, wallet: str) -> Iterator[Looks]:
     looks, is_over = Looks(), Event()
 
     def pay_and_look() -> None:
-        with closing(HTTPConnection(address, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection(address, timeout=RESPONSE_TIMEOUT_SECONDS)) as connection:
             while not is_over.is_set():
                 paid = _ask(connection, "POST", f"/api/v1/wallets/{wallet}/operation", DEPOSIT)
                 seen = _ask(connection, "GET", f"/api/v1/wallets/{wallet}")

@@ -10,7 +10,7 @@ from local import LocalError
 from local.processes import run
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-PATIENCE = 30  # seconds for one answer; wrk's own default would call a slow answer a failure
+RESPONSE_TIMEOUT_SECONDS = 30  # seconds for one answer; wrk's own default would call a slow answer a failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,8 @@ def load(  # noqa: PLR0913, PLR0917
     output = run(
         [
             *(program(), "--threads", "1", "--connections", str(connections), "--duration", duration),
-            *("--timeout", f"{PATIENCE}s", "--script", str(SCRIPT), url, "--", method, str(paths)),
+            *("--timeout", f"{RESPONSE_TIMEOUT_SECONDS}s", "--script", str(SCRIPT)),
+            *(url, "--", method, str(paths)),
             *post.arguments(),
         ]
     )

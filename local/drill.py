@@ -19,7 +19,7 @@ from local import LocalError, template
 from local.files import plain_errors
 from local.postgres import DATABASE, OWNER, SUPERUSER, Cluster, free_port, give_away, program
 from local.processes import run
-from local.run import START_PATIENCE, watch
+from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import Address, Service, environment, manage
 from local.steps import step
 from local.traffic import Traffic, traffic
@@ -30,7 +30,7 @@ FOUND = "the ledger says"  # what verify_ledger says of a wallet that differs fr
 
 
 @dataclass(frozen=True)
-class Moment:
+class RecoveryPoint:
     """A time by the database's clock, and the operations on either side of it."""
 
     at: str
@@ -80,7 +80,7 @@ class Drill:
             with self.restored(name, target) as cluster:
                 check(cluster, moment)
 
-    def live(self, operations: int) -> Moment:
+    def live(self, operations: int) -> RecoveryPoint:
         """What happens before anybody needs the backup."""
         with ExitStack() as stack:
             with step("a database with the schema, which archives its log"):
@@ -118,7 +118,7 @@ class Drill:
         file = f"{quote(str(self.archive))}/%f"
         return {"archive_mode": "on", "archive_command": f"test ! -e {file} && cp %p {file}"}
 
-    def _back_up(self, flowing: Traffic, operations: int) -> Moment:
+    def _back_up(self, flowing: Traffic, operations: int) -> RecoveryPoint:
         with step(f"{operations:,} operations"):
             flowing.wait_for(operations)
         with step(f"a base backup, while operations go on, and {operations:,} more"):
@@ -133,12 +133,12 @@ class Drill:
         backup = [program("pg_basebackup"), "--pgdata", str(self.backup), "--checkpoint", "fast"]
         run(backup, env=self._primary.client(DATABASE))
 
-    def _moment(self, flowing: Traffic) -> Moment:
+    def _moment(self, flowing: Traffic) -> RecoveryPoint:
         answered = frozenset(flowing.answered)
         with psycopg.connect(self._primary.url(SUPERUSER), autocommit=True) as db:
             db.execute("SELECT pg_create_restore_point(%s)", [RESTORE_POINT])
             at = db.execute("SELECT clock_timestamp()::text").fetchall()[0][0]
-        return Moment(at, answered, sent=frozenset(flowing.sent))
+        return RecoveryPoint(at, answered, sent=frozenset(flowing.sent))
 
 
 def start(cluster: Cluster, stack: ExitStack) -> None:
@@ -159,7 +159,7 @@ def serving(cluster: Cluster) -> Iterator[str]:
     service = Service(address, settings(cluster, address))
     try:
         with step("the service on it"):
-            watch({"the service": service.process}, until=service.is_ready, patience=START_PATIENCE)
+            watch({"the service": service.process}, until=service.is_ready, patience=START_TIMEOUT_SECONDS)
         yield address.bind
     finally:
         service.stop()
@@ -187,7 +187,7 @@ def require_noticed(cluster: Cluster) -> None:
 
 
 # --- What was restored ------------------------------------------------------------------------------
-def check(restored: Cluster, moment: Moment) -> None:
+def check(restored: Cluster, moment: RecoveryPoint) -> None:
     with step("manage.py verify_ledger"):
         verdict = verify(restored)
     with psycopg.connect(restored.url(SUPERUSER)) as db:
@@ -198,7 +198,7 @@ def check(restored: Cluster, moment: Moment) -> None:
     print(f"          all {len(moment.answered):,} operations answered before the moment, none sent after it")
 
 
-def compare(found: set[str], moment: Moment) -> None:
+def compare(found: set[str], moment: RecoveryPoint) -> None:
     """Raises LocalError where what was answered before the moment is missing, or what came after is there."""
     if missing := moment.answered - found:
         raise LocalError(f"{len(missing):,} operations that were answered before the moment are missing")

@@ -17,8 +17,8 @@ from local.processes import complaint, run
 
 FOLDER = ROOT / "liquibase"
 CHANGELOG = "changelog.yaml"  # relative, as everywhere: Liquibase records changesets by this name
-OLDEST = (4, 28)
-NEXT_LICENCE = (5,)  # from 5 on it comes without the driver and under another licence
+MIN_VERSION = (4, 28)
+FIRST_UNSUPPORTED_VERSION = (5,)  # from 5 on it comes without the driver and under another licence
 
 
 def update(url: str) -> None:
@@ -51,11 +51,13 @@ def changelog_hash() -> str:
 def command() -> tuple[str, ...]:
     """$LIQUIBASE, or a fitting one on the PATH, or our own copy."""
     if chosen := os.environ.get("LIQUIBASE"):
-        if (found := _version(chosen)) < OLDEST:
-            raise LocalError(f"LIQUIBASE={chosen} is version {_dotted(found)}, older than {_dotted(OLDEST)}")
+        if (found := _version(chosen)) < MIN_VERSION:
+            raise LocalError(
+                f"LIQUIBASE={chosen} is version {_dotted(found)}, older than {_dotted(MIN_VERSION)}"
+            )
         return (chosen,)
     installed = shutil.which("liquibase")
-    if installed and OLDEST <= _version(installed) < NEXT_LICENCE:
+    if installed and MIN_VERSION <= _version(installed) < FIRST_UNSUPPORTED_VERSION:
         return (installed,)
     return java()
 

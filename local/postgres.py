@@ -26,7 +26,7 @@ OWNER = "walletsvc_owner"
 APPLICATION = "walletsvc_app"
 DATABASE = "walletsvc"
 
-PATIENCE = 120.0  # seconds: recovery after a crash replays up to max_wal_size
+START_TIMEOUT_SECONDS = 120.0  # seconds: recovery after a crash replays up to max_wal_size
 PORT_ATTEMPTS = 3
 ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # the user's PG* and locale are not the server's
 
@@ -127,7 +127,7 @@ class Cluster:
     def stop(self) -> None:
         """Roll back what is open, write everything to disk, end."""
         if self.process:
-            stop(self.process, gently=signal.SIGINT, firmly=signal.SIGQUIT, patience=PATIENCE)
+            stop(self.process, gently=signal.SIGINT, firmly=signal.SIGQUIT, patience=START_TIMEOUT_SECONDS)
             self.process = None
         if self._lock:
             self._lock.close()
@@ -189,13 +189,15 @@ class Cluster:
             )
 
     def _accepts(self, process: subprocess.Popen[bytes]) -> bool:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while process.poll() is None:
             if self._status()[7:8] == ["ready"]:
                 return True
             if time.monotonic() > deadline:
                 self.stop()
-                raise LocalError(f"PostgreSQL is not ready after {PATIENCE:.0f} s: {self.complaint()}")
+                raise LocalError(
+                    f"PostgreSQL is not ready after {START_TIMEOUT_SECONDS:.0f} s: {self.complaint()}"
+                )
             time.sleep(0.02)
         return False
 
@@ -215,7 +217,7 @@ class Cluster:
         if postmaster in self._servers():
             with suppress(ProcessLookupError):
                 os.kill(postmaster, signal.SIGINT)
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while servers := self._servers():
             if time.monotonic() > deadline:
                 for pid in servers:

@@ -12,10 +12,10 @@ from types import FrameType
 from local import STATE, LocalError, database
 from local.files import plain_errors
 from local.postgres import Cluster
-from local.service import Address, Inbox, Relay, Service, environment
+from local.service import Address, Inbox, RelayProcess, Service, environment
 from local.steps import step
 
-START_PATIENCE = 60.0
+START_TIMEOUT_SECONDS = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Parts = Mapping[str, "subprocess.Popen[bytes] | None"]
@@ -72,9 +72,9 @@ def serve(stack: ExitStack) -> None:
     if cluster and sources:
         database.mark_current(cluster, sources)
     with step("Service"):
-        watch(parts, until=service.is_ready, patience=START_PATIENCE)
+        watch(parts, until=service.is_ready, patience=START_TIMEOUT_SECONDS)
     # After the service: their imports would take its cores.
-    for name, part in (("the inbox", Inbox(env)), ("the relay", Relay(env))):
+    for name, part in (("the inbox", Inbox(env)), ("the relay", RelayProcess(env))):
         stack.callback(part.stop)
         parts[name] = part.process
     print(banner(f"http://{address.reachable}", wallet), flush=True)

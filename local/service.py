@@ -16,8 +16,8 @@ from local import ROOT, STATE, LocalError
 from local.files import secret
 from local.processes import bound, complaint, run, stop
 
-PORT_PATIENCE = 3.0  # seconds: what a killed run left needs a moment to end
-STOP_PATIENCE = 120.0  # gunicorn ends its workers after GRACEFUL_TIMEOUT; this is for gunicorn itself
+PORT_TIMEOUT_SECONDS = 3.0  # seconds: what a killed run left needs a moment to end
+STOP_TIMEOUT_SECONDS = 120.0  # gunicorn ends its workers after GRACEFUL_TIMEOUT; this is for gunicorn itself
 EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 
 
@@ -43,7 +43,7 @@ class Address:
         return f"{EVERYWHERE.get(self.host, self.host)}:{self.port}"
 
     def require_free(self) -> None:
-        deadline = time.monotonic() + PORT_PATIENCE
+        deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
         while reason := self._occupied():
             if reason != errno.EADDRINUSE:
                 raise LocalError(f"cannot listen on {self.bind}: {os.strerror(reason)}")
@@ -102,7 +102,7 @@ class Part:
         )
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_PATIENCE)
+        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_TIMEOUT_SECONDS)
 
 
 class Inbox(Part):
@@ -112,7 +112,7 @@ class Inbox(Part):
         super().__init__(["manage.py", "process_inbox"], "KILL", env)
 
 
-class Relay(Part):
+class RelayProcess(Part):
     """Tells others what happens."""
 
     def __init__(self, env: dict[str, str]) -> None:

@@ -15,8 +15,8 @@ from uuid import uuid4
 from local import LocalError
 
 CUSTOMERS: Final = 4
-PATIENCE: Final = 30.0  # seconds for one answer
-LOOK: Final = 0.01  # seconds between two looks at how much was answered
+RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for one answer
+POLL_SECONDS: Final = 0.01  # seconds between two looks at how much was answered
 
 # In turn, so that there is always enough in the wallet.
 MOVEMENTS: Final = (
@@ -44,10 +44,10 @@ class Traffic:
             for customer in self.customers:
                 if customer.done():
                     customer.result()
-            time.sleep(LOOK)
+            time.sleep(POLL_SECONDS)
 
     def customer(self, shared: str) -> None:
-        with closing(HTTPConnection(self._address, timeout=PATIENCE)) as connection:
+        with closing(HTTPConnection(self._address, timeout=RESPONSE_TIMEOUT_SECONDS)) as connection:
             wallets = {"own": open_wallet(connection), "shared": shared}
             for path, movement in cycle(MOVEMENTS):
                 if self.is_over.is_set():
@@ -63,7 +63,7 @@ class Traffic:
 
 @contextmanager
 def traffic(address: str) -> Iterator[Traffic]:
-    with closing(HTTPConnection(address, timeout=PATIENCE)) as connection:
+    with closing(HTTPConnection(address, timeout=RESPONSE_TIMEOUT_SECONDS)) as connection:
         shared = open_wallet(connection)
     with ThreadPoolExecutor(CUSTOMERS) as pool:
         flowing = Traffic(address)

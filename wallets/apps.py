@@ -29,9 +29,9 @@ class WalletsConfig(AppConfig):
         request_finished.disconnect(close_caches)
         request_finished.connect(give_back_connection)
         if settings.SENTRY_DSN:
-            from wallets.observability import errors
+            from wallets.observability import error_reporting
 
-            errors.start()
+            error_reporting.start()
 
 
 def give_back_connection(**_: Any) -> None:

@@ -14,9 +14,9 @@ from django.db import connection
 from wallets import money
 from wallets.models import Wallet
 
-LONGEST: Final = timedelta(days=90)
-SLICES: Final = 100  # of the time that is shown, a look into the index for each
-SIZE: Final = 1000  # of the picture's own coordinates, both ways
+MAX_PERIOD: Final = timedelta(days=90)
+MAX_SLICES: Final = 100  # of the time that is shown, a look into the index for each
+PICTURE_SIZE: Final = 1000  # of the picture's own coordinates, both ways
 
 # Of each slice the last operation that moved money. The index has all that is read: a wallet with a million
 # operations takes as long as one with a hundred, and refused ones are passed at most once.
@@ -35,7 +35,7 @@ Point = tuple[datetime, Decimal]
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class GridLine:
     """A line across the picture: how far from its top, in per cent, and the balance there."""
 
     top: str
@@ -43,7 +43,7 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class BalanceChart:
     currency: str
     start: datetime
     end: datetime
@@ -53,7 +53,7 @@ class Chart:
     size: int
     line: str
     area: str
-    marks: Sequence[Mark]
+    marks: Sequence[GridLine]
 
     @property
     def moments(self) -> tuple[datetime, datetime, datetime]:
@@ -88,10 +88,10 @@ class Chart:
         )
 
 
-def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
+def balance_chart(wallet: Wallet, now: datetime) -> BalanceChart | None:
     """The balance since the wallet was opened, or for LONGEST; None where nothing has moved."""
     end = max(now, wallet.updated_at)
-    start = max(wallet.created_at, end - LONGEST)
+    start = max(wallet.created_at, end - MAX_PERIOD)
     points = _points(wallet, start, end)
     if not wallet.sequence or not points:
         return None
@@ -100,24 +100,24 @@ def balance_chart(wallet: Wallet, now: datetime) -> Chart | None:
     steps = round_steps(min(Decimal(0), *balances), max(Decimal(0), *balances), digits)
     picture = _Picture(start, end, steps[0], steps[-1])
     line = picture.line(points)
-    return Chart(
+    return BalanceChart(
         currency=wallet.currency,
         start=start,
         end=end,
         low=min(balances),
         high=max(balances),
         last=balances[-1],
-        size=SIZE,
+        size=PICTURE_SIZE,
         line=line,
         area=f"{line}V{picture.y(Decimal(0))}H{picture.x(start)}Z",
-        marks=[Mark(f"{picture.y(step) * 100 / SIZE:.2f}", f"{step:f}") for step in steps],
+        marks=[GridLine(f"{picture.y(step) * 100 / PICTURE_SIZE:.2f}", f"{step:f}") for step in steps],
     )
 
 
 def _points(wallet: Wallet, start: datetime, end: datetime) -> list[Point]:
     """The balance at the start, and after the last operation of each slice."""
-    slice_ = (end - start) / SLICES
-    bounds = [start + slice_ * number for number in range(SLICES)] + [end]
+    slice_ = (end - start) / MAX_SLICES
+    bounds = [start + slice_ * number for number in range(MAX_SLICES)] + [end]
     before = min(wallet.created_at, start) - timedelta(days=1)
     with connection.cursor() as cursor:
         cursor.execute(_LAST_OF_SLICES, [[before, *bounds[:-1]], bounds, wallet.id])
@@ -134,16 +134,16 @@ class _Picture:
     high: Decimal
 
     def x(self, time: datetime) -> float:
-        return round((time - self.start) / (self.end - self.start) * SIZE, 1)
+        return round((time - self.start) / (self.end - self.start) * PICTURE_SIZE, 1)
 
     def y(self, balance: Decimal) -> float:
-        return round(float((self.high - balance) / (self.high - self.low)) * SIZE, 1)
+        return round(float((self.high - balance) / (self.high - self.low)) * PICTURE_SIZE, 1)
 
     def line(self, points: Sequence[Point]) -> str:
         """An SVG path: across to the time of each change, then up or down to the new balance."""
         (first, opening), *changes = points
         steps = [f"H{self.x(time)}V{self.y(balance)}" for time, balance in changes]
-        return "".join([f"M{self.x(first)} {self.y(opening)}", *steps, f"H{SIZE}"])
+        return "".join([f"M{self.x(first)} {self.y(opening)}", *steps, f"H{PICTURE_SIZE}"])
 
 
 def round_steps(low: Decimal, high: Decimal, digits: int) -> list[Decimal]:

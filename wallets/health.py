@@ -3,7 +3,7 @@
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from wallets.errors import problem_response, to_problem
+from wallets.error_mapping import problem_response, to_problem
 from wallets.problems import Unavailable
 from wallets.schema import EXPECTED_TAG
 from walletsvc.version import VERSION

@@ -29,7 +29,7 @@ class TransactionId(models.Field):  # type: ignore[type-arg]
         return "xid8"
 
 
-class Snapshot(models.Field):  # type: ignore[type-arg]
+class SnapshotField(models.Field):  # type: ignore[type-arg]
     """pg_snapshot: which transactions were done at a moment."""
 
     def db_type(self, connection: Any) -> str:
@@ -94,10 +94,10 @@ def subquery_of(wallet_id: UUID) -> models.QuerySet[Any, Any]:
     return Wallet.objects.filter(id=wallet_id).values("id")[:1]
 
 
-class Wallets(models.QuerySet["Wallet"]):
+class WalletQuerySet(models.QuerySet["Wallet"]):
     """Every query for wallets knows what has expired of their holds and is still counted in `held`."""
 
-    def with_expired(self) -> "Wallets":
+    def with_expired(self) -> "WalletQuerySet":
         """Adds `expired`: held for holds whose time has come, until somebody has the lock to write it down.
 
         In one statement with the wallet, so that both are of one moment.
@@ -138,7 +138,7 @@ class Wallet(models.Model):
     next_expiry_at = models.DateTimeField(null=True)  # no active hold expires before
     hash = models.BinaryField(db_default=b"")  # of the last operation; empty before the first
 
-    objects = Wallets.as_manager()
+    objects = WalletQuerySet.as_manager()
 
     class Meta:
         db_table = "wallet"
@@ -160,11 +160,11 @@ class Wallet(models.Model):
         return balance - self.held_now
 
 
-class Operations(models.QuerySet["Operation"]):
-    def of_wallet(self, wallet_id: UUID) -> "Operations":
+class OperationQuerySet(models.QuerySet["Operation"]):
+    def of_wallet(self, wallet_id: UUID) -> "OperationQuerySet":
         return self.filter(wallet_id=subquery_of(wallet_id))
 
-    def that_move_money(self) -> "Operations":
+    def that_move_money(self) -> "OperationQuerySet":
         """What a statement would have. Holding and voiding only set money aside and free it."""
         return self.exclude(type__in=WITHOUT_SEQUENCE)
 
@@ -202,7 +202,7 @@ class Operation(models.Model):
     transaction_id = TransactionId(db_default=CurrentTransactionId(), editable=False)
     hash = models.BinaryField()  # SHA-256 of the one before it and of this one (wallets/ledger/chain.py)
 
-    objects = Operations.as_manager()
+    objects = OperationQuerySet.as_manager()
 
     class Meta:
         db_table = "operation"
@@ -473,7 +473,7 @@ class LedgerCheck(models.Model):
     wallets = models.BigIntegerField()
     differences = models.BigIntegerField()
     operations = models.BigIntegerField(db_default=0)
-    snapshot = Snapshot(null=True)  # what it has seen of the ledger at least
+    snapshot = SnapshotField(null=True)  # what it has seen of the ledger at least
     is_incremental = models.BooleanField(db_default=False)  # it has seen only what came after the one before
 
     class Meta:

@@ -108,7 +108,7 @@ NAMES: Final = tuple(OPERATION_TYPES)
 INCOMING: Final = frozenset(name for name, row in OPERATION_TYPES.items() if row.sign > 0)
 WITHOUT_SEQUENCE: Final = tuple(name for name, row in OPERATION_TYPES.items() if not row.has_sequence)
 TRANSFERS: Final = tuple(name for name, row in OPERATION_TYPES.items() if row.link == "transfer_id")
-OF_HOLDS: Final = ("HOLD", *(name for name, row in OPERATION_TYPES.items() if row.link == "hold_id"))
+HOLD_TYPES: Final = ("HOLD", *(name for name, row in OPERATION_TYPES.items() if row.link == "hold_id"))
 REVERSED_BY: Final = {name: row.reversed_by for name, row in OPERATION_TYPES.items() if row.reversed_by}
 LABELS: Final = {name: row.label for name, row in OPERATION_TYPES.items()}
 

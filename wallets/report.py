@@ -17,7 +17,7 @@ from uuid import UUID
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transaction
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
-from wallets.events.subscribers import Standing, standings
+from wallets.events.delivery_state import DeliveryState, standings
 from wallets.ledger import inbox
 from wallets.ledger.tables import database_clock
 from wallets.ledger.verify import last_check
@@ -28,16 +28,16 @@ Slice = tuple[datetime, datetime]
 
 # Seconds in which questions may begin; each of their statements has what is left of them. Some have two, so
 # that the whole report takes twice that at most. What is missing then is left out.
-PATIENCE: Final = 5.0
-MOST: Final = 100_000  # operations that are read
-COUNTED: Final = 500_000  # those that are counted, from an index alone
-SLICES: Final = 2000  # of a period with more than MOST, at most
-MET: Final = 10  # times that a sample has to meet a wallet: what rests on fewer is chance
-LONGEST: Final = timedelta(days=31)
-BUSIEST: Final = 10  # wallets by operations
-BUSIEST_OF_CURRENCY: Final = 5  # wallets by volume: amounts of two currencies do not compare
+STATEMENT_TIMEOUT_SECONDS: Final = 5.0
+MAX_READ_OPERATIONS: Final = 100_000  # operations that are read
+MAX_COUNTED_OPERATIONS: Final = 500_000  # those that are counted, from an index alone
+MAX_SAMPLE_SLICES: Final = 2000  # of a period with more than MOST, at most
+MIN_SAMPLE_HITS: Final = 10  # times that a sample has to meet a wallet: what rests on fewer is chance
+MAX_PERIOD: Final = timedelta(days=31)
+MAX_BUSIEST_WALLETS: Final = 10  # wallets by operations
+MAX_BUSIEST_OF_CURRENCY: Final = 5  # wallets by volume: amounts of two currencies do not compare
 STEPS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 360, 1440))  # of the chart
-MOST_STEPS: Final = 60
+MAX_STEPS: Final = 60
 
 LAST_CHECK: Final = "last verification"
 
@@ -93,7 +93,7 @@ _WALLETS: Final = f"""
         FROM busy JOIN wallet ON wallet.id = wallet_id
     )
     SELECT * FROM placed
-    WHERE by_operations <= {BUSIEST} OR by_volume <= {BUSIEST_OF_CURRENCY} AND volume > 0
+    WHERE by_operations <= {MAX_BUSIEST_WALLETS} OR by_volume <= {MAX_BUSIEST_OF_CURRENCY} AND volume > 0
 """  # noqa: S608
 
 
@@ -108,7 +108,7 @@ class Period:
     @property
     def step(self) -> timedelta:
         """How long each part of the chart is; the last may be shorter."""
-        return next(step for step in STEPS if (self.until - self.since) / step <= MOST_STEPS)
+        return next(step for step in STEPS if (self.until - self.since) / step <= MAX_STEPS)
 
     def slices(self, finer: int = 1) -> list[Slice]:
         width = self.step / finer
@@ -149,7 +149,7 @@ class Refusals:
 
 
 @dataclass(frozen=True, slots=True)
-class Busy:
+class BusyWallet:
     """A wallet, its operations in the period, refused ones as well, and what they moved in or out of it."""
 
     id: UUID
@@ -161,8 +161,8 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Busiest:
-    hot: Sequence[Busy]  # by operations
-    top: Sequence[Busy]  # by volume, currency by currency
+    hot: Sequence[BusyWallet]  # by operations
+    top: Sequence[BusyWallet]  # by volume, currency by currency
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ class Report:
     refusals: Refusals | None
     busiest: Busiest | None
     inbox: inbox.Waiting | None
-    subscribers: Sequence[Standing] | None
+    subscribers: Sequence[DeliveryState] | None
     last_check: LedgerCheck | None  # None, too, where there was none yet
     left_out: Sequence[str]
 
@@ -207,7 +207,7 @@ class _Reader:
     """Asks one question after the other until patience ends."""
 
     def __init__(self) -> None:
-        self._ends = time.monotonic() + PATIENCE
+        self._ends = time.monotonic() + STATEMENT_TIMEOUT_SECONDS
         self.left_out: dict[str, None] = {}
 
     def ask(self, name: str, question: Callable[..., T], *needs: Any) -> T | None:
@@ -252,21 +252,21 @@ class Sample:
         since, until = map(list, zip(*self.slices, strict=True))
         weight, step = list(self.weights), list(self.steps)
         slices = {"since": since, "until": until, "weight": weight, "step": step, "most": self.most}
-        return _rows(sql, {**slices, "met": MET if self.is_estimate else 1})
+        return _rows(sql, {**slices, "met": MIN_SAMPLE_HITS if self.is_estimate else 1})
 
 
 def _sample(period: Period, which: str) -> Sample:
-    [(found,)] = _rows(_COUNT.format(which=which), [period.since, period.until, MOST + 1])
-    if found > MOST:
+    [(found,)] = _rows(_COUNT.format(which=which), [period.since, period.until, MAX_READ_OPERATIONS + 1])
+    if found > MAX_READ_OPERATIONS:
         return _thinned(period, which)
     slices = period.slices()
-    return Sample(slices, [Decimal(1)] * len(slices), range(len(slices)), MOST)
+    return Sample(slices, [Decimal(1)] * len(slices), range(len(slices)), MAX_READ_OPERATIONS)
 
 
 def _thinned(period: Period, which: str) -> Sample:
-    finer = SLICES // len(period.slices())
+    finer = MAX_SAMPLE_SLICES // len(period.slices())
     slices = period.slices(finer)
-    most, counted = MOST // len(slices), COUNTED // len(slices)
+    most, counted = MAX_READ_OPERATIONS // len(slices), MAX_COUNTED_OPERATIONS // len(slices)
     since, until = map(list, zip(*slices, strict=True))
     rows = _rows(_SLICES.format(which=which), [since, until, counted])
     weights = [
@@ -322,15 +322,19 @@ def _in_order(steps: Counter[int], period: Period) -> list[int]:
 
 def _busiest(sample: Sample) -> Busiest:
     placed = [
-        (Busy(id, label, currency, round(operations), volume), by_operations, by_volume)
+        (BusyWallet(id, label, currency, round(operations), volume), by_operations, by_volume)
         for id, label, currency, operations, volume, by_operations, by_volume in sample.read(_WALLETS)
     ]
     return Busiest(
-        hot=[wallet for wallet, place, _ in sorted(placed, key=lambda it: it[1]) if place <= BUSIEST],
+        hot=[
+            wallet
+            for wallet, place, _ in sorted(placed, key=lambda it: it[1])
+            if place <= MAX_BUSIEST_WALLETS
+        ],
         top=[
             wallet
             for wallet, _, place in sorted(placed, key=lambda it: (it[0].currency, it[2]))
-            if place <= BUSIEST_OF_CURRENCY and wallet.volume
+            if place <= MAX_BUSIEST_OF_CURRENCY and wallet.volume
         ],
     )
 

@@ -24,12 +24,12 @@ from uuid_utils.compat import uuid7
 from whitenoise.middleware import WhiteNoiseMiddleware
 
 from wallets.apps import give_back_connection
-from wallets.errors import is_query_timeout, problem_response, to_problem
-from wallets.observability import current
+from wallets.error_mapping import is_query_timeout, problem_response, to_problem
+from wallets.observability import request_context
 from wallets.observability.logs import outcome_of
 from wallets.observability.metrics import count_request
 from wallets.observability.traces import response_header, trace_of
-from wallets.pages.errors import problem_page
+from wallets.pages.error_pages import problem_page
 from wallets.problems import BadRequest, MethodNotAllowed, PayloadTooLarge, Problem
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -63,7 +63,7 @@ class RequestId:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
         request.id = given if _SANE_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
-        current.request.set(request)
+        request_context.request.set(request)
         response = self.get_response(request)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
         if "HTTP_TRACEPARENT" in request.META:  # nobody else knows of a trace
@@ -120,8 +120,8 @@ def _find_area(path: str) -> Area:
     return next((area for start, area in _AREAS if path.startswith(start)), Area.PAGES)
 
 
-PEOPLES: Final = (Area.PAGES, Area.ADMIN)
-SIGN_IN: Final = ("/api/v1/login", "/api/v1/signup")
+PEOPLE_AREAS: Final = (Area.PAGES, Area.ADMIN)
+SIGN_IN_PATHS: Final = ("/api/v1/login", "/api/v1/signup")
 
 # Said here as well as by Django's middlewares: what is refused before them passes them by.
 _EVERYWHERE: Final = {
@@ -142,7 +142,9 @@ class Headers:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request.area = area = _find_area(request.path_info)  # type: ignore[attr-defined]
         request.may_have_session = (  # type: ignore[attr-defined]
-            area in PEOPLES or bool(request.META.get("HTTP_COOKIE")) or request.path_info in SIGN_IN
+            area in PEOPLE_AREAS
+            or bool(request.META.get("HTTP_COOKIE"))
+            or request.path_info in SIGN_IN_PATHS
         )
         response = self.get_response(request)
         response.setdefault("Content-Security-Policy", area.value)
@@ -163,14 +165,14 @@ class Problems:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         try:
-            if request.path_info not in current.PROBES:  # they come by address
+            if request.path_info not in request_context.PROBE_PATHS:  # they come by address
                 request.get_host()  # a host that is not allowed is refused here, in our form
         except Exception as error:
             return problem_response(request, to_problem(error))
         # CONNECT host:port, OPTIONS *: no route is found, not even for none.
         if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
-        if area_of(request) in PEOPLES and _is_too_long(request):
+        if area_of(request) in PEOPLE_AREAS and _is_too_long(request):
             return answer_to(request, PayloadTooLarge())
         if (
             len(request.META.get("HTTP_ACCEPT", "")) > MAX_ACCEPT_LENGTH
@@ -200,7 +202,7 @@ def _is_too_long(request: HttpRequest) -> bool:
 
 
 def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
-    is_for_people = area_of(request) in PEOPLES
+    is_for_people = area_of(request) in PEOPLE_AREAS
     return (problem_page if is_for_people else problem_response)(request, to_problem(error))
 
 
@@ -208,7 +210,7 @@ def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
 class ForPages:
     """Mixin: the middleware works where people are; a program's request passes it by."""
 
-    areas: Collection[Area] = PEOPLES
+    areas: Collection[Area] = PEOPLE_AREAS
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> Any:

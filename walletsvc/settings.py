@@ -6,7 +6,7 @@ from operator import methodcaller
 from pathlib import Path
 
 from wallets import money
-from wallets.observability.current import PROBES
+from wallets.observability.request_context import PROBE_PATHS
 from walletsvc import environment as env
 from walletsvc.version import VERSION
 
@@ -21,12 +21,12 @@ HTTPS = env.flag("HTTPS", "on")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBES]  # they come over plain HTTP
+SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBE_PATHS]  # they come over plain HTTP
 TRUST_PROXY = env.flag("TRUST_PROXY", "off")
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 X_FRAME_OPTIONS = "DENY"
-CSRF_FAILURE_VIEW = "wallets.pages.errors.csrf_failure"
+CSRF_FAILURE_VIEW = "wallets.pages.error_pages.csrf_failure"
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/api/"
 CORS_ALLOW_CREDENTIALS = False  # pages of others come with keys, never with a person's session
@@ -192,7 +192,7 @@ def _statement_timeout(seconds: float) -> str:
     return f" -c statement_timeout={int(seconds * 1000)}" if STATEMENT_TIMEOUT else ""
 
 
-# The database ends a request's statement before the watch of wallets/ledger/recovery.py cuts the connection,
+# The database ends a request's statement before the watch of wallets/database_retry.py cuts the connection,
 # which would leave the statement running. The watch cuts off a batch first; then its commands run again.
 _OF_REQUESTS = _statement_timeout(min(STATEMENT_TIMEOUT or 0, OPERATION_DEADLINE / 2))
 _OF_BATCHES = _statement_timeout(2 * OPERATION_DEADLINE)
@@ -285,7 +285,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_METADATA_CLASS": None,
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "wallets.errors.exception_handler",
+    "EXCEPTION_HANDLER": "wallets.error_mapping.exception_handler",
     "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
     "UNAUTHENTICATED_TOKEN": None,

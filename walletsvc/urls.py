@@ -8,7 +8,7 @@ from rest_framework.renderers import TemplateHTMLRenderer
 from wallets import health
 from wallets.api.document import Schema
 from wallets.observability import exposition
-from wallets.pages.errors import nothing_here
+from wallets.pages.error_pages import nothing_here
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),

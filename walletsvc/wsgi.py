@@ -18,7 +18,7 @@ if "requests" not in sys.modules:
     del sys.modules["requests"]
 
 
-class Request(WSGIRequest):
+class Utf8Request(WSGIRequest):
     """All texts are UTF-8, whatever charset a client names: with some, reading them fails."""
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
@@ -26,7 +26,7 @@ class Request(WSGIRequest):
 
 
 class Handler(WSGIHandler):
-    request_class = Request
+    request_class = Utf8Request
 
 
 django.setup(set_prefix=False)

@@ -63,7 +63,7 @@ class ReadWallet(RetrieveAPIView[Wallet]):
     lookup_url_kwarg = "wallet_id"
 
 
-class WalletOperation(APIView):
+class NaiveOperation(APIView):
     def post(self, request: Request, wallet_id: UUID) -> Response:
         serializer = OperationSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)

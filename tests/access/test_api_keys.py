@@ -276,7 +276,7 @@ def test_the_use_of_a_key_is_noted_but_not_that_of_a_wrong_one(monkeypatch: pyte
     ask(unused)
     until(lambda: stored(unused).last_used_at)
     assert stored(used).last_used_at == first
-    monkeypatch.setattr(keys, "NOTED", 0.0)
+    monkeypatch.setattr(keys, "USE_NOTE_INTERVAL_SECONDS", 0.0)
     ask(used)
     until(lambda: stored(used).last_used_at != first)
 
@@ -326,7 +326,7 @@ def test_what_is_not_even_a_key_is_not_looked_up(looks: Looks) -> None:
 
 
 def test_what_is_remembered_is_looked_up_again_in_time(monkeypatch: pytest.MonkeyPatch, looks: Looks) -> None:
-    monkeypatch.setattr(keys, "FRESH", 0.0)
+    monkeypatch.setattr(keys, "CACHE_SECONDS", 0.0)
     key = new_key(READ)
     assert (ask(key).status, ask(key).status, len(looks)) == (200, 200, 2)
     ApiKey.objects.filter(prefix=prefix_of(key)).update(revoked_at=timezone.now())  # by somebody else
@@ -334,7 +334,7 @@ def test_what_is_remembered_is_looked_up_again_in_time(monkeypatch: pytest.Monke
 
 
 def test_made_up_keys_fill_no_memory_and_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keys, "MOST", 10)
+    monkeypatch.setattr(keys, "MAX_CACHED_PREFIXES", 10)
     key = new_key(READ)
     for _ in range(30):
         assert ask(keys.new_text()).code == "unauthorized"

@@ -17,7 +17,7 @@ from tests.support.people import Person, bank, new_wallet, somebody
 from wallets.access.rights import ADMIN
 from wallets.events.cloudevents import events_of
 from wallets.ledger import submit_all
-from wallets.ledger.commands import Command, Transfer
+from wallets.ledger.commands import Command, MakeTransfer
 from wallets.ledger.execute import execute
 from wallets.ledger.inbox import drain
 from wallets.ledger.tables import Tables
@@ -149,10 +149,15 @@ def test_an_accepted_transfer_keeps_its_callers_namespace(anna: Person, boris: P
 
 
 def test_one_batch_keeps_the_namespaces_apart(anna: Person, boris: Person) -> None:
-    def transfer(amount: int, actor: str, key: str, within: int | None) -> Command:
+    def transfer(amount: int, actor: str, key: str, owner_restriction: int | None) -> Command:
         source, target = UUID(anna.wallet_id), UUID(boris.wallet_id)
-        return Transfer(
-            wallet_id=source, target_id=target, amount=Decimal(amount), actor=actor, key=key, within=within
+        return MakeTransfer(
+            wallet_id=source,
+            target_id=target,
+            amount=Decimal(amount),
+            actor=actor,
+            key=key,
+            owner_restriction=owner_restriction,
         )
 
     user_id = anna.user.pk
@@ -223,13 +228,13 @@ def test_a_wallets_id_is_of_one_namespace_too(anna: Person, unchanged: Unchanged
 # --- Recorded before keys had namespaces ------------------------------------------------------------
 def recorded(anna: Person, boris: Person, amount: str, actor: str = "", **fields: Any) -> UUID:
     """A transfer of a restricted caller as the ledger was given it before: under the bare key."""
-    command = Transfer(
+    command = MakeTransfer(
         wallet_id=UUID(anna.wallet_id),
         target_id=UUID(boris.wallet_id),
         amount=Decimal(amount),
         key="k",
         actor=actor or f"user:{anna.user.pk}",
-        within=anna.user.pk,
+        owner_restriction=anna.user.pk,
         **fields,
     )
     outcome: Any = submit_all([command])[0]
@@ -261,7 +266,7 @@ def test_a_retry_of_a_bare_key_is_a_replay(
 
 
 def test_a_retry_of_a_bare_key_in_the_inbox_is_a_replay(anna: Person, boris: Person) -> None:
-    accepted = str(recorded(anna, boris, "1", is_for_later=True))
+    accepted = str(recorded(anna, boris, "1", is_async=True))
     caller = session_of(anna.user)
     for _ in range(2):
         again = caller.transfer(anna.wallet_id, boris.wallet_id, "1", key="k")

@@ -11,7 +11,7 @@ from tests.conftest import running_service
 from tests.support.client import Answer, Api, OverHttp
 from tests.support.keys import PASSWORD
 from tests.support.people import Person, registration, somebody
-from wallets.access.passwords import MOST, Hasher
+from wallets.access.passwords import MAX_PENDING_HASHES, Hasher
 from wallets.models import User
 
 
@@ -43,7 +43,7 @@ def test_a_password_costs_what_django_thinks_it_should_and_is_stored_in_its_form
 
 
 def test_a_hash_that_fails_leaves_room_for_the_next() -> None:
-    for _ in range(MOST + 1):
+    for _ in range(MAX_PENDING_HASHES + 1):
         with pytest.raises(ValueError, match="salt"):
             Hasher().encode(PASSWORD, "no$salt", 1)
     assert Hasher().encode(PASSWORD, "salt", 1).startswith("pbkdf2_sha256$1$salt$")
@@ -54,8 +54,8 @@ def test_while_passwords_are_checked_others_are_answered(service: str, anna: Per
     sender = OverHttp(service)
     api = Api(sender)
     answered = 0
-    with closing(sender.connection), ThreadPoolExecutor(MOST) as pool:
-        logins = [pool.submit(log_in, service, anna) for _ in range(MOST)]
+    with closing(sender.connection), ThreadPoolExecutor(MAX_PENDING_HASHES) as pool:
+        logins = [pool.submit(log_in, service, anna) for _ in range(MAX_PENDING_HASHES)]
         wait(logins, return_when="FIRST_COMPLETED")  # so the others are being checked, or wait for that
         while not all(login.done() for login in logins):
             assert sender.send("GET", "/livez").status == 200
@@ -64,17 +64,17 @@ def test_while_passwords_are_checked_others_are_answered(service: str, anna: Per
             assert len(api.history(anna.wallet_id)) == 1
             assert api.post("/transfers", {}).status == 400
             answered += 1
-    assert [login.result().status for login in logins] == [200] * MOST
+    assert [login.result().status for login in logins] == [200] * MAX_PENDING_HASHES
     # Were they checked between other requests, instead of beside them, it would be one for each.
-    assert answered > 3 * MOST
+    assert answered > 3 * MAX_PENDING_HASHES
 
 
 @pytest.mark.slow
 def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, anna: Person) -> None:
-    with ThreadPoolExecutor(3 * MOST) as pool:
-        answers = list(pool.map(lambda _: log_in(service, anna), range(3 * MOST)))
+    with ThreadPoolExecutor(3 * MAX_PENDING_HASHES) as pool:
+        answers = list(pool.map(lambda _: log_in(service, anna), range(3 * MAX_PENDING_HASHES)))
     refused = [answer for answer in answers if answer.status != 200]
-    assert MOST <= len(answers) - len(refused) < len(answers)
+    assert MAX_PENDING_HASHES <= len(answers) - len(refused) < len(answers)
     for answer in refused:
         assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "too_many_requests", "1")
     assert log_in(service, anna).status == 200
@@ -82,15 +82,15 @@ def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, 
 
 @pytest.mark.slow
 def test_who_is_sent_away_signing_up_has_not_signed_up(service: str) -> None:
-    people = [registration() for _ in range(2 * MOST)]
+    people = [registration() for _ in range(2 * MAX_PENDING_HASHES)]
 
     def sign_up(number: int) -> int:
         sender = OverHttp(service)
         with closing(sender.connection):
             return Api(sender).post("/signup", people[number]).status
 
-    with ThreadPoolExecutor(2 * MOST) as pool:
-        statuses = list(pool.map(sign_up, range(2 * MOST)))
+    with ThreadPoolExecutor(2 * MAX_PENDING_HASHES) as pool:
+        statuses = list(pool.map(sign_up, range(2 * MAX_PENDING_HASHES)))
     assert set(statuses) == {201, 429}
     have_account = [User.objects.by_email(person["email"]).exists() for person in people]
     assert [201 if has_account else 429 for has_account in have_account] == statuses

@@ -302,7 +302,7 @@ def test_rows_whose_window_is_over_are_swept(limit: Limit, monkeypatch: pytest.M
         RateLimit.objects.update_or_create(
             subject=subject, defaults={"began_at": now - timedelta(seconds=age), "hits": 1}
         )
-    monkeypatch.setattr(limits, "_swept_at", time.monotonic() - limits.SWEEP)
+    monkeypatch.setattr(limits, "_swept_at", time.monotonic() - limits.SWEEP_INTERVAL_SECONDS)
     assert Api(key=new_key(READ)).get("/wallets").status == 200
     left = RateLimit.objects.filter(subject__in=["key:swept", "key:kept"])
     assert [row.subject for row in left] == ["key:kept"]

@@ -17,10 +17,10 @@ from tests.support.keys import PASSWORD, new_key, new_operator, new_owner, new_p
 from wallets.access import rights
 from wallets.access.rights import (
     ADMIN,
-    ANYBODY,
     DEPOSIT,
     HOLD,
     LIMITS,
+    NO_SCOPE,
     OF_OPERATORS,
     PERSON,
     READ,
@@ -30,8 +30,8 @@ from wallets.access.rights import (
     WRITE,
 )
 from wallets.api import urls
-from wallets.events import registry
-from wallets.events.subscribers import from_now_on
+from wallets.events import webhook_registry
+from wallets.events.delivery_state import from_now_on
 from wallets.events.webhooks import new_secret
 from wallets.ledger.inbox import drain
 from wallets.models import InboxEntry, Operation, Subscriber, User, Wallet, WalletChange
@@ -77,7 +77,7 @@ def quiet_world() -> World:
 @pytest.fixture(scope="module", autouse=True)
 def _no_webhook_stays() -> Iterator[None]:
     yield
-    registry.webhooks().delete()
+    webhook_registry.webhooks().delete()
 
 
 def new_world() -> World:
@@ -101,7 +101,7 @@ def new_world() -> World:
 
 def new_webhook() -> str:
     """The only one: there may not be many."""
-    registry.webhooks().delete()
+    webhook_registry.webhooks().delete()
     url = "https://127.0.0.1:1/"
     webhook = Subscriber.objects.create(
         id=uuid4(), kind="WEBHOOK", name="shop", url=url, secret=new_secret(), **from_now_on()
@@ -312,7 +312,7 @@ def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
         (view, method) for view, methods in rights.NEEDED.items() for method in methods
     }
     assert {line for line, row in ROWS.items() if row.scope is None} == {
-        line for line, view in served.items() if rights.NEEDED[view][line.split()[0]] is ANYBODY
+        line for line, view in served.items() if rights.NEEDED[view][line.split()[0]] is NO_SCOPE
     }
 
 

@@ -21,9 +21,8 @@ from tests.support.cluster import cluster
 from wallets import chart
 from wallets.ledger import inbox, submit
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import Capture, Deposit, Reversal, Transfer, Void, Withdraw
-from wallets.ledger.commands import Hold as PlaceHold
-from wallets.ledger.origins import original
+from wallets.ledger.commands import CaptureHold, Deposit, MakeTransfer, PlaceHold, Reverse, VoidHold, Withdraw
+from wallets.ledger.lookups import original
 from wallets.models import Hold, InboxEntry, Operation, Wallet
 from wallets.money import FRACTION_DIGITS
 from wallets.problems import Problem
@@ -56,12 +55,12 @@ def place(wallet: Wallet, amount: str, **fields: Any) -> UUID:
 
 
 def pay(source: Wallet, target: Wallet, amount: str, **fields: Any) -> Posted:
-    command = Transfer(wallet_id=source.id, target_id=target.id, amount=Decimal(amount), **fields)
+    command = MakeTransfer(wallet_id=source.id, target_id=target.id, amount=Decimal(amount), **fields)
     return submit(command)
 
 
 def accept(wallet: Wallet, amount: str, **fields: Any) -> UUID:
-    command = Deposit(wallet_id=wallet.id, amount=Decimal(amount), is_for_later=True, **fields)
+    command = Deposit(wallet_id=wallet.id, amount=Decimal(amount), is_async=True, **fields)
     return submit(command).operation.id
 
 
@@ -136,8 +135,8 @@ def test_holds_are_filtered_by_their_status_as_of_now(client: Client) -> None:
         "CAPTURED": place(wallet, "2"),
         "VOIDED": place(wallet, "3"),
     }
-    submit(Capture(wallet_id=wallet.id, hold_id=holds["CAPTURED"]))
-    submit(Void(wallet_id=wallet.id, hold_id=holds["VOIDED"]))
+    submit(CaptureHold(wallet_id=wallet.id, hold_id=holds["CAPTURED"]))
+    submit(VoidHold(wallet_id=wallet.id, hold_id=holds["VOIDED"]))
     holds["EXPIRED"] = expired_hold(wallet, "4")
     for status, hold_id in holds.items():
         html = shown(client, HOLDS, q=str(wallet.id), status=status)
@@ -155,9 +154,9 @@ def test_holds_are_filtered_by_currency(client: Client) -> None:
 def test_a_holds_page_has_what_placed_it_what_captured_it_and_what_tried_to(client: Client) -> None:
     wallet = new_wallet("100")
     hold_id = place(wallet, "20", description="Order 7")
-    captured = submit(Capture(wallet_id=wallet.id, hold_id=hold_id, amount=Decimal(15))).operation
+    captured = submit(CaptureHold(wallet_id=wallet.id, hold_id=hold_id, amount=Decimal(15))).operation
     with pytest.raises(Problem) as refusal:
-        submit(Void(wallet_id=wallet.id, hold_id=hold_id))
+        submit(VoidHold(wallet_id=wallet.id, hold_id=hold_id))
     html = shown(client, address(HOLDS, hold_id))
     assert set(rows_in(html, OPERATIONS)) == {str(hold_id), str(captured.id), str(refusal.value.operation_id)}
     assert page(wallet) in html
@@ -168,7 +167,7 @@ def test_a_holds_page_has_what_placed_it_what_captured_it_and_what_tried_to(clie
 def test_an_operation_leads_to_the_hold_that_it_placed_or_ended(client: Client) -> None:
     wallet = new_wallet("100")
     hold_id = place(wallet, "20")
-    ended = submit(Void(wallet_id=wallet.id, hold_id=hold_id)).operation
+    ended = submit(VoidHold(wallet_id=wallet.id, hold_id=hold_id)).operation
     for operation_id in (hold_id, ended.id):
         assert rows_in(shown(client, address(OPERATIONS, operation_id)), HOLDS) == [str(hold_id)]
     with pytest.raises(Problem) as refusal:
@@ -182,7 +181,7 @@ def test_a_transfers_page_has_both_sides_and_what_reversed_it(client: Client) ->
     paid = pay(source, target, "30", description="Room 12")
     assert paid.counterpart
     wallet_id, to_reverse = original(paid.operation.id)
-    back = submit(Reversal(wallet_id=wallet_id, original=to_reverse, amount=Decimal(5)))
+    back = submit(Reverse(wallet_id=wallet_id, original=to_reverse, amount=Decimal(5)))
     assert back.counterpart
     html = shown(client, address(TRANSFERS, paid.operation.id))
     sides = [paid.operation.id, paid.counterpart.id, back.operation.id, back.counterpart.id]
@@ -215,7 +214,7 @@ def test_the_sides_of_a_transfer_and_its_reversals_lead_to_each_other(client: Cl
     paid = pay(source, target, "30")
     assert paid.counterpart
     wallet_id, to_reverse = original(paid.counterpart.id)
-    back = submit(Reversal(wallet_id=wallet_id, original=to_reverse))
+    back = submit(Reverse(wallet_id=wallet_id, original=to_reverse))
     assert back.counterpart
 
     def links(operation_id: UUID, where: str) -> set[str]:
@@ -311,14 +310,14 @@ def test_a_wallet_that_nothing_has_moved_has_no_chart(client: Client) -> None:
 # --- The chart --------------------------------------------------------------------------------------
 def test_the_chart_asks_once_and_for_few_points_however_many_operations_there_are(queries: Queries) -> None:
     wallet = new_wallet()
-    for n in range(chart.SLICES + 20):
+    for n in range(chart.MAX_SLICES + 20):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), key=f"key-{n}"))
     wallet.refresh_from_db()
     before = len(queries())
     drawn = chart.balance_chart(wallet, wallet.updated_at)
     assert len(queries()[before:]) == 1
     assert drawn
-    assert drawn.line.count("H") <= chart.SLICES + 1
+    assert drawn.line.count("H") <= chart.MAX_SLICES + 1
     assert "highest 120.00, at the end 120.00" in drawn.summary
 
 
@@ -330,17 +329,17 @@ def test_the_chart_goes_up_and_down_at_the_time_of_each_change() -> None:
     end = second.created_at + (second.created_at - wallet.created_at)
     drawn = chart.balance_chart(wallet, end)
     assert drawn
-    across = round((first.created_at - wallet.created_at) / (end - wallet.created_at) * chart.SIZE, 1)
-    assert drawn.line == f"M0.0 {chart.SIZE:.1f}H{across}V0.0H500.0V500.0H{chart.SIZE}"
+    across = round((first.created_at - wallet.created_at) / (end - wallet.created_at) * chart.PICTURE_SIZE, 1)
+    assert drawn.line == f"M0.0 {chart.PICTURE_SIZE:.1f}H{across}V0.0H500.0V500.0H{chart.PICTURE_SIZE}"
     assert [mark.text for mark in drawn.marks] == ["0", "50", "100"]
 
 
 def test_the_chart_of_an_old_wallet_opens_with_the_balance_of_then() -> None:
     wallet = new_wallet("100")
-    later = wallet.updated_at + chart.LONGEST + timedelta(days=1)
+    later = wallet.updated_at + chart.MAX_PERIOD + timedelta(days=1)
     drawn = chart.balance_chart(wallet, later)
     assert drawn
-    assert drawn.line == f"M0.0 0.0H{chart.SIZE}"
+    assert drawn.line == f"M0.0 0.0H{chart.PICTURE_SIZE}"
     assert "lowest 100.00, highest 100.00, at the end 100.00" in drawn.summary
     assert drawn.times[-1] == f"{later:%Y-%m-%d}"
 

@@ -67,7 +67,7 @@ def required(settings: LazySettings) -> None:
 
 
 @pytest.fixture
-def impatient(settings: LazySettings) -> None:
+def contended(settings: LazySettings) -> None:
     """A wrong code does not make the next one wait."""
     settings.OTP_TOTP_THROTTLE_FACTOR = settings.OTP_STATIC_THROTTLE_FACTOR = 0
 

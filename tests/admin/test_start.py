@@ -14,7 +14,7 @@ from tests.support.events import subscribed
 from tests.support.past import let_it_be, quiet_day
 from wallets import report
 from wallets.admin import columns, start
-from wallets.events.subscribers import Standing
+from wallets.events.delivery_state import DeliveryState
 from wallets.models import LedgerCheck
 from wallets.report import Movements, Period, Refusals
 
@@ -135,8 +135,8 @@ def test_estimates_are_told_as_such(
     for _ in range(40):
         api.deposit(wallet_id, 1)
     let_it_be([wallet_id], [on_a_day + timedelta(seconds=number) for number in range(40)])
-    monkeypatch.setattr(report, "MOST", 24)
-    monkeypatch.setattr(report, "SLICES", 24)
+    monkeypatch.setattr(report, "MAX_READ_OPERATIONS", 24)
+    monkeypatch.setattr(report, "MAX_SAMPLE_SLICES", 24)
     html = shown(client, START)
     assert tile(html, "Completed") == ["≈ 40", ""]
     assert "More than 24 operations" in html
@@ -177,15 +177,17 @@ def test_subscribers_are_shown_with_how_far_they_are_behind(client: Client) -> N
 @pytest.mark.parametrize(
     ("standing", "said", "colour"),
     [
-        (Standing("a", True, 0.25, 0, 0), "0.2 s", start.GOOD),
-        (Standing("a", True, 3600, 0, 0), "1\xa0hour", start.DOUBTFUL),
-        (Standing("a", True, 1, 1200, 0), "1.0 s, 1,200 wallets wait", start.DOUBTFUL),
-        (Standing("a", True, 1, 0, 2), "1.0 s, 2 dead letters", start.BAD),
-        (Standing("a", False, 1, 0, 0), "disabled, 1.0 s", start.BAD),
+        (DeliveryState("a", True, 0.25, 0, 0), "0.2 s", start.GOOD),
+        (DeliveryState("a", True, 3600, 0, 0), "1\xa0hour", start.DOUBTFUL),
+        (DeliveryState("a", True, 1, 1200, 0), "1.0 s, 1,200 wallets wait", start.DOUBTFUL),
+        (DeliveryState("a", True, 1, 0, 2), "1.0 s, 2 dead letters", start.BAD),
+        (DeliveryState("a", False, 1, 0, 0), "disabled, 1.0 s", start.BAD),
     ],
     ids=["well", "behind", "parked", "dead", "disabled"],
 )
-def test_a_subscriber_is_told_by_what_is_wrong_with_it(standing: Standing, said: str, colour: str) -> None:
+def test_a_subscriber_is_told_by_what_is_wrong_with_it(
+    standing: DeliveryState, said: str, colour: str
+) -> None:
     [bar] = start._subscribers([standing]).bars
     assert (bar.figure, bar.colour) == (said, colour)
 

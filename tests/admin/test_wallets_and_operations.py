@@ -21,7 +21,7 @@ from wallets.admin import actions, lists
 from wallets.ledger import submit
 from wallets.ledger.commands import Deposit, Withdraw
 from wallets.ledger.verify import verify
-from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
+from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet
 from wallets.models import Operation, User, Wallet, WalletChange
 from wallets.problems import Problem, Unavailable
 
@@ -239,7 +239,7 @@ def test_a_list_that_takes_too_long_is_given_up(client: Client, monkeypatch: pyt
             cursor.execute("SELECT pg_sleep(5)")
 
     with monkeypatch.context() as patched:
-        patched.setattr(lists, "PATIENCE", 0.05)
+        patched.setattr(lists, "QUERY_TIMEOUT_SECONDS", 0.05)
         patched.setattr(lists.UncountedPaginator, "page", page_of_a_slow_query)
         response = client.get(OPERATIONS, {"type__exact": "DEPOSIT"})
     assert response.status_code == 302
@@ -275,7 +275,7 @@ def test_wallets_are_filtered_by_status_and_currency(client: Client) -> None:
     label = f"Filtered {uuid4()}"
     active = new_wallet(label=label, currency="JPY")
     frozen = new_wallet(label=label, currency="KWD")
-    change_wallet(frozen.id, Change(status="FROZEN"))
+    change_wallet(frozen.id, WalletUpdate(status="FROZEN"))
     assert str(frozen.id) not in shown(client, WALLETS, q=label, status__exact="ACTIVE")
     assert str(frozen.id) in shown(client, WALLETS, q=label, status__exact="FROZEN")
     found = shown(client, WALLETS, q=label, currency="JPY")
@@ -308,7 +308,9 @@ def test_an_owners_key_is_found_and_shown_as_it_was_sent(client: Client) -> None
     owner = new_user()
     wallet = new_wallet("1", owner_id=owner.pk)
     key = f"owner:{owner.pk} order-7"
-    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, within=owner.pk)).operation
+    wanted = submit(
+        Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, owner_restriction=owner.pk)
+    ).operation
     of_bank = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
     found = operations_in(shown(client, OPERATIONS, q=f"{wallet.id} order-7"))
     assert set(found) == {str(wanted.id), str(of_bank.id)}
@@ -364,7 +366,7 @@ def test_a_wallets_page_shows_its_newest_operations_and_changes_and_reads_no_mor
     wallet = new_wallet()
     for n in range(25):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=f"Order {n}."))
-    change_wallet(wallet.id, Change(label="Renamed", actor="operator:zoe", reason="They asked for it"))
+    change_wallet(wallet.id, WalletUpdate(label="Renamed", actor="operator:zoe", reason="They asked for it"))
     html = shown(client, page(wallet))
     assert "Order 5." in html
     assert "Order 4." not in html
@@ -380,7 +382,7 @@ def test_a_wallets_page_shows_its_newest_operations_and_changes_and_reads_no_mor
 def test_a_wallets_page_hides_what_the_operator_may_not_view() -> None:
     wallet = new_wallet()
     submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description="Secret order"))
-    change_wallet(wallet.id, Change(label="x", reason="Secret reason"))
+    change_wallet(wallet.id, WalletUpdate(label="x", reason="Secret reason"))
     html = shown(logged_in(new_user("view_wallet")), page(wallet))
     assert "Secret" not in html
 
@@ -389,7 +391,7 @@ def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
     evil = "<script>alert(1)</script>"
     wallet = new_wallet(label=evil, metadata={evil: evil})
     submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=evil, key="k"))
-    change_wallet(wallet.id, Change(label=f"{evil}!", metadata={"a": evil}, actor=evil, reason=evil))
+    change_wallet(wallet.id, WalletUpdate(label=f"{evil}!", metadata={"a": evil}, actor=evil, reason=evil))
     operation = Operation.objects.get(wallet=wallet)
     for address, query in (
         (WALLETS, {"q": str(wallet.id)}),
@@ -517,7 +519,7 @@ def test_a_form_used_before_is_refused_for_another_adjustment(client: Client, un
 @pytest.mark.parametrize("status", ["FROZEN", "CLOSED"])
 def test_a_wallet_that_moves_no_money_is_not_adjusted(client: Client, status: str) -> None:
     wallet = new_wallet()
-    change_wallet(wallet.id, Change(status=status))
+    change_wallet(wallet.id, WalletUpdate(status=status))
     response = client.post(page(wallet, "adjust"), adjustment())
     assert f"The wallet is {status.lower()}" in text_of(response)
     assert balance_of(wallet) == 0
@@ -570,7 +572,7 @@ def test_a_wallet_is_frozen_thawed_and_closed_each_with_its_reason(client: Clien
 def test_a_status_is_not_changed_without_a_reason(client: Client, unchanged: Unchanged, action: str) -> None:
     wallet = new_wallet()
     if action == "thaw":
-        change_wallet(wallet.id, Change(status="FROZEN"))
+        change_wallet(wallet.id, WalletUpdate(status="FROZEN"))
     with unchanged(str(wallet.id)):
         response = client.post(page(wallet, action), {"reason": " "})
     assert response.status_code == 200
@@ -587,7 +589,7 @@ def test_a_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged)
 
 def test_a_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet()
-    change_wallet(wallet.id, Change(status="CLOSED"))
+    change_wallet(wallet.id, WalletUpdate(status="CLOSED"))
     with unchanged(str(wallet.id)):
         for action in ("freeze", "thaw"):
             response = client.post(page(wallet, action), {"reason": "x"})
@@ -643,9 +645,9 @@ def test_a_wallets_page_has_the_buttons_that_its_status_and_the_operator_allow(c
     assert buttons(logged_in(new_user("view_wallet")), wallet) == set()
     assert buttons(logged_in(new_user("view_wallet", "adjust_wallet")), wallet) == {"adjust"}
     assert buttons(client, wallet) == {"adjust", "freeze", "close"}
-    change_wallet(wallet.id, Change(status="FROZEN"))
+    change_wallet(wallet.id, WalletUpdate(status="FROZEN"))
     assert buttons(client, wallet) == {"thaw", "close"}
-    change_wallet(wallet.id, Change(status="CLOSED"))
+    change_wallet(wallet.id, WalletUpdate(status="CLOSED"))
     assert buttons(client, wallet) == set()
 
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 from tests.admin.test_wallets_and_operations import logged_in, new_user, shown, text_of
 from tests.support.client import UNKNOWN_ID
 from tests.support.receivers import answering, fail, receiver
-from wallets.events import registry, subscribers
+from wallets.events import delivery_state, webhook_registry
 from wallets.models import Delivery, ParkedEvent, Subscriber
 
 LIST = "/admin/wallets/subscriber/"
@@ -37,7 +37,7 @@ def client() -> Client:
 
 def registered(**fields: Any) -> Subscriber:
     given = {"name": f"shop {uuid4()}", "url": URL, **fields}
-    return registry.register(registry.Registration(**given), "").webhook
+    return webhook_registry.register(webhook_registry.Registration(**given), "").webhook
 
 
 def page(row: Subscriber, action: str = "change") -> str:
@@ -67,7 +67,7 @@ def secret_in(response: Any) -> str | None:
 # --- Looked at --------------------------------------------------------------------------------------
 def test_the_list_and_a_page_show_how_each_fares_and_never_its_secret(client: Client) -> None:
     row = registered(name="<b>shop</b>", types=["wallet.opened", "wallet.hold.placed"])
-    row = registry.rotate(row.id, "", former_valid=timedelta(hours=1)).webhook
+    row = webhook_registry.rotate(row.id, "", former_valid=timedelta(hours=1)).webhook
     waiting, dead = park(row, "WAITING", last_error="answered 503"), park(row, last_error="<i>no</i>")
     Subscriber.objects.filter(id=row.id).update(failures=3, failing_since=timezone.now(), last_error="<u>")
     Delivery.objects.create(
@@ -132,7 +132,7 @@ def test_they_are_found_by_name_and_address(client: Client) -> None:
 def test_a_webhook_is_registered_and_its_secret_shown_once(client: Client) -> None:
     assert REGISTER in shown(client, LIST)
     response = client.post(REGISTER, filled(name=" till 1 ", types=["wallet.opened"], batch="7"))
-    (row,) = registry.webhooks()
+    (row,) = webhook_registry.webhooks()
     assert secret_in(response) == row.secret
     assert (row.name, row.url, row.types, row.batch) == ("till 1", URL, ["wallet.opened"], 7)
     for address in (LIST, page(row), page(row, "history"), page(row, "edit"), page(row, "rotate")):
@@ -142,16 +142,16 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(client: Client) -> No
 
 def test_all_that_has_ever_happened_can_be_asked_for(client: Client) -> None:
     client.post(REGISTER, filled(begins="beginning"))
-    assert int(registry.webhooks().get().begin_xid) == 0
+    assert int(webhook_registry.webhooks().get().begin_xid) == 0
 
 
 def test_a_form_that_is_sent_twice_registers_one_and_shows_the_same(client: Client) -> None:
     sent = filled()
     secrets = [secret_in(client.post(REGISTER, sent)) for _ in range(2)]
-    (row,) = registry.webhooks()
+    (row,) = webhook_registry.webhooks()
     assert secrets == [row.secret] * 2
     assert len(trail(row)) == 1
-    registry.webhooks().update(secret_at=timezone.now() - timedelta(hours=2))
+    webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(hours=2))
     late = client.post(REGISTER, sent, follow=True)
     assert secret_in(late) is None
     assert "not shown again" in text_of(late)
@@ -163,7 +163,7 @@ def test_a_used_form_for_another_webhook_is_not_taken(client: Client) -> None:
     response = client.post(REGISTER, sent | {"name": "another"})
     assert "was used before" in text_of(response)
     assert sent["id"] not in text_of(response)
-    assert registry.webhooks().count() == 1
+    assert webhook_registry.webhooks().count() == 1
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_what_cannot_be_is_not_registered_and_says_so(client: Client, fields: di
     assert response.status_code == 200
     assert secret_in(response) is None
     assert "error" in text_of(response)
-    assert list(registry.webhooks()) == [row]
+    assert list(webhook_registry.webhooks()) == [row]
 
 
 # --- Changed ----------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_a_new_secret_is_shown_once(client: Client) -> None:
     assert rotated.former_secret == row.secret != rotated.secret
     assert f"{rotated.former_secret_until:%Y-%m-%d %H:%M} UTC" in text_of(responses[0])
     assert trail(row) == ["New secret; the former one for 48 hours"]
-    registry.webhooks().update(secret_at=timezone.now() - timedelta(hours=2))
+    webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(hours=2))
     late = client.post(page(row, "rotate"), sent, follow=True)
     assert secret_in(late) is None
     assert "not shown again" in text_of(late)
@@ -322,7 +322,7 @@ def test_it_is_removed_after_a_question(client: Client) -> None:
 
 # --- The broker -------------------------------------------------------------------------------------
 def test_the_broker_is_shown_and_switched_and_nothing_else(client: Client) -> None:
-    row = subscribers.broker("rabbitmq")
+    row = delivery_state.broker("rabbitmq")
     assert page(row) in shown(client, LIST)
     content = shown(client, page(row))
     assert "the broker" in content
@@ -393,11 +393,11 @@ def test_one_that_is_not_there_leads_back(client: Client, action: str) -> None:
 
 def test_one_that_is_removed_meanwhile_leads_back(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     row = registered()
-    find = registry.find
+    find = webhook_registry.find
 
     def removed(webhook_id: Any) -> Subscriber:
-        registry.webhooks().delete()
+        webhook_registry.webhooks().delete()
         return find(webhook_id)
 
-    monkeypatch.setattr(registry, "find", removed)
+    monkeypatch.setattr(webhook_registry, "find", removed)
     assert "There is no such webhook" in text_of(client.post(page(row, "replay"), follow=True))

@@ -43,7 +43,7 @@ def master() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture(scope="module")
-def impatient(master: tuple[str, int]) -> str:
+def contended(master: tuple[str, int]) -> str:
     return master[0]
 
 
@@ -80,45 +80,45 @@ def statuses(answers: list[Raw]) -> tuple[int, ...]:
 # --- Each by itself ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", UNUSUAL)
 @pytest.mark.slow
-def test_what_is_unusual_is_served_as_what_it_is(impatient: str, api: Api, name: str) -> None:
+def test_what_is_unusual_is_served_as_what_it_is(contended: str, api: Api, name: str) -> None:
     shape, wallet_id = UNUSUAL[name], api.open()
-    assert statuses(converse(impatient, shape, wallet_id)) == shape.answers
+    assert statuses(converse(contended, shape, wallet_id)) == shape.answers
     assert api.balance(wallet_id) == f"{shape.deposits}.00"
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_could_be_read_in_two_ways_is_refused_and_moves_nothing(
-    impatient: str, api: Api, unchanged: Unchanged, name: str
+    contended: str, api: Api, unchanged: Unchanged, name: str
 ) -> None:
     shape, wallet_id = REFUSED[name], api.open()
     with unchanged(wallet_id):
-        (answer,) = converse(impatient, shape, wallet_id)
+        (answer,) = converse(contended, shape, wallet_id)
         assert (answer.status,) == shape.answers
         assert_is_problem(answer, "bad_request", "malformed_json", "payload_too_large")
 
 
 @pytest.mark.parametrize("name", GONE)
 def test_who_goes_in_the_middle_moves_nothing(
-    impatient: str, api: Api, unchanged: Unchanged, name: str
+    contended: str, api: Api, unchanged: Unchanged, name: str
 ) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
-        assert [answer for answer in converse(impatient, GONE[name], wallet_id) if answer.status != 400] == []
-        assert exchange(impatient, GET + b"\r\n").status == 200
+        assert [answer for answer in converse(contended, GONE[name], wallet_id) if answer.status != 400] == []
+        assert exchange(contended, GET + b"\r\n").status == 200
 
 
-def test_who_stops_in_the_middle_is_hung_up_on(impatient: str, api: Api, unchanged: Unchanged) -> None:
+def test_who_stops_in_the_middle_is_hung_up_on(contended: str, api: Api, unchanged: Unchanged) -> None:
     """All at once: each takes as long as the service waits."""
     wallet_id = api.open()
     with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
-        talks = {name: pool.submit(converse, impatient, shape, wallet_id) for name, shape in STALLED.items()}
+        talks = {name: pool.submit(converse, contended, shape, wallet_id) for name, shape in STALLED.items()}
         assert {name: statuses(talk.result()) for name, talk in talks.items()} == {
             name: shape.answers for name, shape in STALLED.items()
         }
 
 
 def test_a_byte_now_and_then_does_not_keep_a_connection(
-    impatient: str, api: Api, unchanged: Unchanged
+    contended: str, api: Api, unchanged: Unchanged
 ) -> None:
     wallet_id = api.open()
     head, body, chunks = (
@@ -131,7 +131,7 @@ def test_a_byte_now_and_then_does_not_keep_a_connection(
     )
 
     def drip(shape: Shape) -> list[int]:
-        with connect(impatient) as talk:
+        with connect(contended) as talk:
             parts = list(shape.parts(wallet_id))
             head_ends = shape.sent.index(b"\r\n\r\n") if b"\r\n\r\n" in shape.sent else 0
             talk.say(b"".join(parts[:head_ends]))

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from tests.api.test_problems import every_problem
 from tests.support.client import Api
-from wallets.api import bodies, shapes, urls
+from wallets.api import request_schemas, responses, urls
 from wallets.api.document import YAML, build
-from wallets.api.requests import check, parse_object
+from wallets.api.parsing import check, parse_object
 from wallets.models import Operation, Wallet
 
 
@@ -37,7 +37,7 @@ def operations(document: Any) -> list[tuple[str, str, Any]]:
 
 def shape_of(content: Any) -> type[BaseModel]:
     name = content["schema"]["$ref"].rpartition("/")[2]
-    shape: type[BaseModel] = getattr(shapes, name, None) or getattr(bodies, name)
+    shape: type[BaseModel] = getattr(request_schemas, name, None) or getattr(responses, name)
     return shape
 
 
@@ -155,9 +155,9 @@ def test_rendered_bodies_validate_against_their_schemas(api: Api) -> None:
     wallet_id = api.open(deposit="1", maxBalance="5", metadata={"a": 1})
     api.withdraw(wallet_id, 7)
     wallet = Wallet.objects.get(id=wallet_id)
-    bodies.WalletBody.model_validate(bodies.wallet_body(wallet))
+    responses.WalletBody.model_validate(responses.wallet_body(wallet))
     for operation in Operation.objects.filter(wallet=wallet):
-        bodies.OperationBody.model_validate(bodies.operation_body(operation, wallet.currency))
+        responses.OperationBody.model_validate(responses.operation_body(operation, wallet.currency))
 
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])

@@ -12,7 +12,7 @@ from tests.access.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a
 from tests.support.client import JSON, Answer, Api, InProcess, OverHttp
 from wallets.api import document
 from wallets.api.document import Document, accepts_gzip
-from wallets.ledger.gather import once
+from wallets.batching import once
 from walletsvc import gunicorn
 
 

@@ -29,7 +29,7 @@ from tests.support.events import relaying, subscribed, wait_until
 from tests.support.kafka import Cluster, cluster
 from tests.support.rabbitmq import Server
 from wallets.events import webhooks
-from wallets.events.brokers import NAME
+from wallets.events.destinations import EXCHANGE_OR_TOPIC
 from wallets.models import Subscriber
 
 pytestmark = pytest.mark.slow
@@ -192,7 +192,7 @@ def test_what_rabbitmq_brings_arrives_though_it_was_away(api: Api, database: Pat
 def test_what_rabbitmq_brings_twice_counts_once(database: Path, rabbitmq: Server) -> None:
     with rabbitmq_reader(database, rabbitmq), a_channel(rabbitmq) as channel:
         for id, change in A_TWICE_AND_B:
-            channel.basic_publish(NAME, "wallet.balance.changed", a_change("w", id, change))
+            channel.basic_publish(EXCHANGE_OR_TOPIC, "wallet.balance.changed", a_change("w", id, change))
         wait_until(lambda: balance(database, "w") == "3.40", "not all has arrived")
 
 
@@ -244,5 +244,5 @@ def test_what_kafka_brings_twice_counts_once(database: Path, kafka: Cluster) -> 
         example("kafka", database, KAFKA=kafka.address),
     ):
         for id, change in A_TWICE_AND_B:
-            producer.produce(NAME, a_change("w", id, change), key="w")
+            producer.produce(EXCHANGE_OR_TOPIC, a_change("w", id, change), key="w")
         wait_until(lambda: balance(database, "w") == "3.40", "not all has arrived")

@@ -24,8 +24,8 @@ from wallets.access.rights import READ
 from wallets.api import events
 from wallets.events import cloudevents, live
 from wallets.events.cloudevents import Event, events_of
-from wallets.events.live import Moment, Tail, Watch
-from wallets.events.log import Entry
+from wallets.events.live import StreamItem, Tail, Watch
+from wallets.events.log import LogItem
 from walletsvc.server.connection import Connection as Socket
 
 
@@ -86,7 +86,8 @@ def test_several_may_follow_in_every_process(service: str, live_api: Api) -> Non
     with ExitStack() as stack:
         # More than a key's share of one process: so there are some in another one.
         streams = [
-            stack.enter_context(following(service, wallet, Authorization=key)) for _ in range(live.SHARE + 1)
+            stack.enter_context(following(service, wallet, Authorization=key))
+            for _ in range(live.MAX_STREAMS_PER_CALLER + 1)
         ]
         live_api.deposit(wallet, "5")
         for stream in streams:
@@ -121,7 +122,7 @@ def test_who_was_away_for_too_long_is_told(
     service: str, live_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wallet = live_api.open()
-    monkeypatch.setattr(live, "FURTHEST_BACK", 0)
+    monkeypatch.setattr(live, "MAX_TRANSACTIONS_BEHIND", 0)
     answer = Api().get(f"/wallets/{wallet}/events?seconds=0", **{"Last_Event_ID": "1"})
     assert says_gap(answer)
     in_the_future = live_api.get(f"/wallets/{wallet}/events?seconds=0", **{"Last_Event_ID": "9" * 18})
@@ -146,14 +147,14 @@ def test_who_has_missed_more_than_may_wait_is_told(api: Api, monkeypatch: pytest
     for _ in range(3):
         api.deposit(wallet, "1")
     horizon()
-    monkeypatch.setattr(live, "PAGE", 2)
-    monkeypatch.setattr(live, "MOST_WAITING", 6)
+    monkeypatch.setattr(live, "MAX_ENTRIES_PER_READ", 2)
+    monkeypatch.setattr(live, "MAX_QUEUED_ITEMS", 6)
     everything = api.get(f"/wallets/{wallet}/events?seconds=0", Last_Event_ID=since)
     ids = {
         json.loads(line[6:])["id"] for line in everything.content.splitlines() if line.startswith(b"data: ")
     }
     assert len(ids) == 6  # one that is told again is known by its id
-    monkeypatch.setattr(live, "MOST_WAITING", 5)
+    monkeypatch.setattr(live, "MAX_QUEUED_ITEMS", 5)
     assert says_gap(api.get(f"/wallets/{wallet}/events?seconds=0", Last_Event_ID=since))
 
 
@@ -191,7 +192,7 @@ def test_who_asks_for_the_head_alone_does_not_wait(service: str, live_api: Api) 
 
 
 def test_too_many_are_refused_and_who_leaves_makes_room(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST", 2)
+    monkeypatch.setattr(live, "MAX_STREAMS", 2)
     wallet = api.open()
     for _ in range(5):  # each has left when it is answered
         assert api.get(f"/wallets/{wallet}/events?seconds=0").status == 200
@@ -204,7 +205,7 @@ def test_too_many_are_refused_and_who_leaves_makes_room(api: Api, monkeypatch: p
 
 
 def test_nobody_takes_more_than_their_share(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "SHARE", 1)
+    monkeypatch.setattr(live, "MAX_STREAMS_PER_CALLER", 1)
     wallet = api.open()
     key = new_key(READ)
     one, other = Api(key=key), Api(key=new_key(READ))
@@ -225,7 +226,7 @@ def test_a_client_that_goes_is_not_told_any_more() -> None:
         api = Api(sender)
         wallet, reader = api.open(), Api(sender, new_key(READ))
         with ExitStack() as stack:
-            for _ in range(live.SHARE):
+            for _ in range(live.MAX_STREAMS_PER_CALLER):
                 stack.enter_context(following(address, wallet, Authorization=f"Bearer {reader.key}"))
             assert reader.get(f"/wallets/{wallet}/events?seconds=0").code == "too_many_requests"
 
@@ -284,7 +285,7 @@ class Overtaking(ByHand):
 
 def told(watch: Watch) -> list[tuple[str, int]]:
     """The types and sequences of what waits."""
-    moments: list[Moment] = []
+    moments: list[StreamItem] = []
     while moment := watch.next(0):
         moments.append(moment)
     return [summary(moment.event) for moment in moments]
@@ -305,7 +306,7 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[
     """Where the entries of the log are made events."""
     errors = [error]
 
-    def fail(entries: Iterable[Entry]) -> list[Event]:
+    def fail(entries: Iterable[LogItem]) -> list[Event]:
         if entries and errors:
             raise errors.pop()
         return events_of(list(entries))
@@ -322,7 +323,7 @@ def test_who_joins_amid_a_window_misses_nothing_of_it(api: Api, monkeypatch: pyt
         for _ in range(3):
             api.deposit(wallet, "1")
         with monkeypatch.context() as patch:
-            patch.setattr(live, "PAGE", 2)
+            patch.setattr(live, "MAX_ENTRIES_PER_READ", 2)
             tail.look()
         assert told(early) == deposits(1, 2)
         with (
@@ -352,7 +353,7 @@ def test_who_comes_again_is_told_in_the_order_in_which_it_happened(
     api.deposit(wallet, "1")
     missed = live._missed
 
-    def slowly(*args: Any) -> list[Moment]:
+    def slowly(*args: Any) -> list[StreamItem]:
         """Meanwhile the tail goes on."""
         api.deposit(wallet, "1")
         tail.look()
@@ -389,7 +390,7 @@ def test_what_the_database_did_not_say_at_once_is_told_later(
 def test_a_fault_does_not_end_the_tail(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(live, "REST", 0)
+    monkeypatch.setattr(live, "ERROR_PAUSE_SECONDS", 0)
     wallet, tail = api.open(), Tail()
     with (
         closing(tail.watch(UUID(wallet), None, "")) as watch,
@@ -413,7 +414,7 @@ def test_there_is_one_thread_however_often_somebody_comes_and_goes(
             threads.append(threading.current_thread())
             super()._work()
 
-    monkeypatch.setattr(live, "POLL", 0.02)
+    monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
     wallet, tail = UUID(api.open()), Noted()
     for _ in range(100):
         tail.watch(wallet, None, "").close()
@@ -424,16 +425,16 @@ def test_there_is_one_thread_however_often_somebody_comes_and_goes(
 
 
 def test_who_does_not_listen_is_told_to_look_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live, "MOST_WAITING", 3)
+    monkeypatch.setattr(live, "MAX_QUEUED_ITEMS", 3)
     watch = Watch(uuid7(), "", lambda _: None)
     event = Event("", "", watch.wallet_id, b"")
     for position in range(5):
-        watch.tell(Moment(event, position))
-    assert [watch.next(0) for _ in range(3)] == [Moment(None, 3), Moment(event, 4), None]
+        watch.tell(StreamItem(event, position))
+    assert [watch.next(0) for _ in range(3)] == [StreamItem(None, 3), StreamItem(event, 4), None]
 
 
 def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "PATIENCE", 0.1)
+    monkeypatch.setattr(events, "CLIENT_READ_TIMEOUT_SECONDS", 0.1)
     here, there = socket.socketpair()
     watch = Watch(uuid7(), "", lambda _: None)
     with here, there:
@@ -442,9 +443,9 @@ def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch)
 
         def serve(stream: events.Stream) -> None:
             for piece in stream:
-                assert here.gettimeout() == events.PATIENCE
+                assert here.gettimeout() == events.CLIENT_READ_TIMEOUT_SECONDS
                 answer.sendall(piece)
-                watch.tell(Moment(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
+                watch.tell(StreamItem(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
 
         with closing(events.Stream(watch, 300, answer)) as stream, pytest.raises(ConnectionResetError):
             serve(stream)
@@ -454,7 +455,7 @@ def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch)
 def test_what_is_known_of_a_wallet_stays_known_while_others_ask(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cloudevents, "MOST_CURRENCIES", 0)
+    monkeypatch.setattr(cloudevents, "MAX_CACHED_CURRENCIES", 0)
     one, other = UUID(api.open(currency="EUR")), UUID(api.open(currency="USD"))
     found = cloudevents._find_currencies({one})
     assert cloudevents._find_currencies({other}) == {other: "USD"}

@@ -18,12 +18,12 @@ from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from tests.support.client import Api
 from tests.support.cluster import cluster
 from tests.support.events import horizon
+from wallets.database_retry import retry_until_deadline
 from wallets.events import log
-from wallets.events.log import Change, Entry, Position
+from wallets.events.log import ChangeEntry, LogItem, Position
 from wallets.ledger import expiry
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
-from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation
 
 
@@ -31,9 +31,9 @@ def now() -> Position:
     return Position(horizon())
 
 
-def all_from(position: Position, most: int = 1000, of: set[str] | None = None) -> list[Entry]:
+def all_from(position: Position, most: int = 1000, of: set[str] | None = None) -> list[LogItem]:
     """All that there is up to the present, of these wallets."""
-    found: list[Entry] = []
+    found: list[LogItem] = []
     end = horizon()
     while True:
         entries, further = log.read(position, most)
@@ -63,7 +63,7 @@ def test_all_that_happens_is_in_the_log_in_its_order(api: Api) -> None:
     ]
     assert [entry.type for entry in found if str(entry.wallet_id) == other] == ["OPENED", "TRANSFER_IN"]
     opened = found[0]
-    assert isinstance(opened, Change)
+    assert isinstance(opened, ChangeEntry)
     assert opened.changes["label"] == "till"
 
 
@@ -84,7 +84,7 @@ def test_a_hold_that_expires_is_in_the_log_though_nobody_touches_its_wallet(api:
     while not (found := all_from(begin, of={wallet})):
         expiry.write_down(DEFAULT_DB_ALIAS)
     (expired,) = found
-    assert isinstance(expired, Change)
+    assert isinstance(expired, ChangeEntry)
     assert (expired.type, str(expired.expired_hold_id)) == ("HOLD_EXPIRED", hold)
     assert api.wallet(wallet)["available"] == "5.00"
     api.deposit(wallet, "1")
@@ -181,7 +181,7 @@ def test_a_position_ahead_of_the_database_waits_for_it() -> None:
 def test_who_reads_while_many_write_misses_nothing_and_sees_nothing_twice(api: Api) -> None:
     wallets = [api.open() for _ in range(6)]
     begin = now()
-    seen: list[Entry] = []
+    seen: list[LogItem] = []
     is_over = threading.Event()
 
     def write(seed: int) -> None:
@@ -190,7 +190,7 @@ def test_who_reads_while_many_write_misses_nothing_and_sees_nothing_twice(api: A
             for _ in range(60):
                 some = dice.sample(wallets, dice.randint(1, 3))
                 commands = [Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for wallet in some]
-                until_deadline(partial(execute, commands))
+                retry_until_deadline(partial(execute, commands))
 
     def follow() -> None:
         position = begin
@@ -210,7 +210,7 @@ def test_who_reads_while_many_write_misses_nothing_and_sees_nothing_twice(api: A
         follower.result()
     sequences = defaultdict(list)
     for entry in seen:
-        if str(entry.wallet_id) in wallets and not isinstance(entry, Change):
+        if str(entry.wallet_id) in wallets and not isinstance(entry, ChangeEntry):
             sequences[str(entry.wallet_id)].append(entry.sequence)
     for wallet in wallets:
         assert sequences[wallet] == list(range(1, api.wallet(wallet)["sequence"] + 1))

@@ -16,11 +16,11 @@ from tests.events.test_webhook_delivery import PAST, after_a_while, go_round, pa
 from tests.support.client import Api
 from tests.support.events import horizon
 from tests.support.receivers import Receiver, Request, fail, hanging, is_in_order, receiver, refusing, take
-from wallets.events import parking, registry, retries, subscribers, webhooks
+from wallets.events import delivery_state, parking, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
+from wallets.events.delivery_state import Overtaken
 from wallets.events.relay import Courier, News
 from wallets.events.retries import Failure
-from wallets.events.subscribers import Overtaken
 from wallets.events.webhooks import Webhook
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
@@ -138,7 +138,7 @@ def test_refusals_of_several_wallets_in_a_row_pause_the_subscriber_briefly(
         go_round(webhook, destination)
     webhook.refresh_from_db()
     assert webhook.retry_at is not None
-    first_pause = timedelta(seconds=retries.PAUSES[0] * (1 + retries.JITTER))
+    first_pause = timedelta(seconds=retries.RETRY_PAUSES_SECONDS[0] * (1 + retries.JITTER_FRACTION))
     assert webhook.retry_at - timezone.now() <= first_pause
     Subscriber.objects.filter(id=webhook.id).update(retry_at=timezone.now() + timedelta(hours=1))
     good = api.open(deposit="1")
@@ -161,20 +161,20 @@ def test_receiver_that_is_down_is_asked_a_few_times_a_minute(
     for _ in range(12):
         before = len(shop.requests)
         one_round(webhook, destination)
-        assert len(shop.requests) - before < retries.MIN_FAILED_WALLETS + webhooks.AT_ONCE
+        assert len(shop.requests) - before < retries.MIN_FAILED_WALLETS + webhooks.MAX_CONCURRENT_REQUESTS
         webhook.refresh_from_db()
         Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
     assert webhook.retry_at is not None
     left_alone = (webhook.retry_at - timezone.now()).total_seconds()
-    assert 40 < left_alone <= retries.LONGEST_FOR_ALL * (1 + retries.JITTER)
+    assert 40 < left_alone <= retries.MAX_SUBSCRIBER_PAUSE_SECONDS * (1 + retries.JITTER_FRACTION)
 
 
 def test_batch_without_answer_delays_other_wallets_once(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It does not tell which of its events is at fault."""
-    monkeypatch.setattr(webhooks, "PATIENCE", 1.0)
-    monkeypatch.setattr(webhooks, "LONGEST", 1.0)
+    monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0)
+    monkeypatch.setattr(webhooks, "MAX_PAGE_SECONDS", 1.0)
     webhook = registered(shop.url(), types=[BALANCE], batch=100)
     wallets = [api.open(deposit="1") for _ in range(5)]
 
@@ -207,7 +207,7 @@ def test_later_events_of_a_poisoned_wallet_cost_one_row(
     one_round(webhook, destination)
     assert len(shop.of(other)) == 2
     shop.behave = take
-    monkeypatch.setattr(parking, "MOST_ENTRIES", 1000)
+    monkeypatch.setattr(parking, "MAX_ENTRIES_PER_WALLET", 1000)
     shop.requests.clear()
     after_a_while(webhook)
     go_round(webhook, destination)
@@ -229,7 +229,7 @@ def test_order_is_kept_when_the_subscriber_takes_them_again(  # noqa: PLR0913, P
     batch: int,
     entries: int,
 ) -> None:
-    monkeypatch.setattr(parking, "MOST_ENTRIES", entries)
+    monkeypatch.setattr(parking, "MAX_ENTRIES_PER_WALLET", entries)
     webhook = registered(shop.url(), batch=batch)
     wallet = api.open()
     refused: set[str] = set()
@@ -259,7 +259,7 @@ def test_events_that_are_not_wanted_are_passed_over(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where types change, or a page of the wallet has none of them."""
-    monkeypatch.setattr(parking, "MOST_ENTRIES", 2)
+    monkeypatch.setattr(parking, "MAX_ENTRIES_PER_WALLET", 2)
     webhook = registered(shop.url(), types=["wallet.opened", "wallet.hold.placed"])
     wallet = api.open()
     shop.behave = fail
@@ -268,7 +268,7 @@ def test_events_that_are_not_wanted_are_passed_over(
         api.deposit(wallet, "1")
     hold = api.hold(wallet, "1").json["id"]
     go_round(webhook, destination)
-    registry.change(webhook.id, "", types=["wallet.hold.placed"])
+    webhook_registry.change(webhook.id, "", types=["wallet.hold.placed"])
     shop.behave = take
     after_a_while(webhook)
     shop.requests.clear()
@@ -280,7 +280,7 @@ def test_events_that_are_not_wanted_are_passed_over(
 def test_repeated_event_is_the_same_to_the_byte(api: Api, shop: Receiver, destination: Webhook) -> None:
     """Whatever happens to its wallet and its hold in between."""
     webhook = registered(shop.url())
-    begin = subscribers._columns(subscribers.position_of(webhook))
+    begin = delivery_state._columns(delivery_state.position_of(webhook))
     wallet = api.open(label="till", metadata={"shop": 1})
     api.deposit(wallet, "5", description="Grüße", metadata={"order": 1})
     hold = api.hold(wallet, "4").json["id"]
@@ -433,7 +433,7 @@ def test_replayed_dead_letter_is_sent_alone_and_new_events_wait_behind_it(
     go_round(webhook, destination)
     shop.behave = refusing(wallet)
     shop.requests.clear()
-    assert registry.replay(webhook.id, "") == 1
+    assert webhook_registry.replay(webhook.id, "") == 1
     go_round(webhook, destination)
     api.deposit(wallet, "1")
     go_round(webhook, destination)
@@ -456,7 +456,7 @@ def test_forgotten_dead_letter_is_never_sent(
     go_round(webhook, destination)
     let_it_be_too_old(webhook, settings)
     go_round(webhook, destination)
-    assert registry.forget(webhook.id, "") == 1
+    assert webhook_registry.forget(webhook.id, "") == 1
     shop.behave = take
     shop.requests.clear()
     after_a_while(webhook)

@@ -21,7 +21,7 @@ from tests.support.brokers import event, events, first_ids, ids_of
 from tests.support.client import Api
 from tests.support.events import wait_until
 from tests.support.rabbitmq import PASSWORD, Queue, Server, Wire
-from wallets.events.brokers import NAME
+from wallets.events.destinations import EXCHANGE_OR_TOPIC
 from wallets.events.rabbitmq import REFUSED, RabbitMQ
 from wallets.models import Subscriber
 
@@ -45,7 +45,7 @@ def destination(url: str) -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def contended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wallets.events.rabbitmq.PATIENCE", 3.0)
 
 
@@ -83,7 +83,7 @@ def test_a_message_is_the_event_and_outlives_the_broker(queue: Queue) -> None:
         assert broker.deliver(NOBODY, [sent]) == ({}, [])
     assert queue.received() == [json.loads(sent.content)]
     ((frame, properties, _),) = queue.messages
-    assert (frame.exchange, frame.routing_key) == (NAME, sent.type)
+    assert (frame.exchange, frame.routing_key) == (EXCHANGE_OR_TOPIC, sent.type)
     assert properties.content_type == "application/cloudevents+json"
     assert properties.delivery_mode == pika.DeliveryMode.Persistent.value
     assert (properties.message_id, properties.headers) == (sent.id, {"walletId": str(sent.wallet_id)})
@@ -182,15 +182,15 @@ def test_a_connection_lives_on_while_there_is_nothing_to_say(queue: Queue, rabbi
 
 def test_an_exchange_of_another_kind_is_said(rabbitmq: Server, queue: Queue) -> None:
     with queue.channel() as channel:
-        channel.exchange_delete(NAME)
-        channel.exchange_declare(NAME, "fanout")
+        channel.exchange_delete(EXCHANGE_OR_TOPIC)
+        channel.exchange_declare(EXCHANGE_OR_TOPIC, "fanout")
     try:
         with destination(queue.url) as broker:
             failures, _ = broker.deliver(NOBODY, events(1, 1))
             assert "PRECONDITION_FAILED" in next(iter(failures.values())).error
     finally:
         with queue.channel() as channel:
-            channel.exchange_delete(NAME)
+            channel.exchange_delete(EXCHANGE_OR_TOPIC)
 
 
 ADDRESSES = [

@@ -20,11 +20,11 @@ from tests.support.events import relaying, subscribed, wait_until
 from tests.support.faults.proxy import Loss, Proxy
 from tests.support.receivers import Receiver, fail, receiver, refusing, take
 from wallets.advisory_locks import LockClass, lock_key
-from wallets.events import log, parking, subscribers
+from wallets.events import delivery_state, log, parking
 from wallets.events.cloudevents import Event
-from wallets.events.relay import PAGE
+from wallets.events.delivery_state import DeliveryBatch, position_of, settle, standings
+from wallets.events.relay import MAX_ENTRIES_IN_FLIGHT
 from wallets.events.retries import Failure
-from wallets.events.subscribers import Load, position_of, settle, standings
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
 from wallets.management.commands.relay_events import status
@@ -76,10 +76,15 @@ def test_a_window_that_ends_with_a_full_page_is_left_behind(api: Api) -> None:
     wallet = api.open()
     wait_until(lambda: log.horizon() > newest_transaction(), "the wallet's opening is still to be told")
     with receiver() as told, subscribed(told.url(), batch=500), relaying():
-        execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for _ in range(PAGE)])
-        wait_until(lambda: has_sequences(told, wallet, PAGE), "not all of the page has arrived")
+        execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for _ in range(MAX_ENTRIES_IN_FLIGHT)])
+        wait_until(
+            lambda: has_sequences(told, wallet, MAX_ENTRIES_IN_FLIGHT), "not all of the page has arrived"
+        )
         api.deposit(wallet, "1")
-        wait_until(lambda: has_sequences(told, wallet, PAGE + 1), "what comes after it does not arrive")
+        wait_until(
+            lambda: has_sequences(told, wallet, MAX_ENTRIES_IN_FLIGHT + 1),
+            "what comes after it does not arrive",
+        )
 
 
 def newest_transaction() -> int:
@@ -233,7 +238,9 @@ def test_a_hold_may_have_the_id_of_its_wallet(api: Api) -> None:
 def test_what_an_operator_changes_in_the_middle_of_a_delivery_counts(api: Api) -> None:
     """The attempt that was under way says nothing of another address."""
     with subscribed("http://127.0.0.1:1/") as seen:
-        load = Load(seen, position_of(seen), fresh=[Event("x:opened", "wallet.opened", UUID(int=1), b"{}")])
+        load = DeliveryBatch(
+            seen, position_of(seen), fresh=[Event("x:opened", "wallet.opened", UUID(int=1), b"{}")]
+        )
         Subscriber.objects.filter(id=seen.id).update(url="http://127.0.0.1:2/")
         seen.is_enabled = False  # it has answered 410
         settle(load, {"x:opened": Failure("answered 410", was_tried=True)})
@@ -245,17 +252,17 @@ def test_what_an_operator_changes_in_the_middle_of_a_delivery_counts(api: Api) -
 def test_old_deliveries_are_forgotten_by_one_relay_at_a_time(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(subscribers, "KEPT", 2)
+    monkeypatch.setattr(delivery_state, "MAX_KEPT_DELIVERIES", 2)
     with subscribed("http://127.0.0.1:1/") as subscriber, psycopg.connect(cluster.url("postgres")) as other:
         for number in range(4):
             Delivery.objects.create(
                 subscriber=subscriber, event_id=str(number), events=1, at=now(), duration=timedelta(0)
             )
         other.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.OLD_DELIVERIES)])
-        subscribers.forget_old_deliveries(DEFAULT_DB_ALIAS)
+        delivery_state.forget_old_deliveries(DEFAULT_DB_ALIAS)
         assert Delivery.objects.filter(subscriber=subscriber).count() == 4
         other.rollback()
-        subscribers.forget_old_deliveries(DEFAULT_DB_ALIAS)
+        delivery_state.forget_old_deliveries(DEFAULT_DB_ALIAS)
         kept = (
             Delivery.objects.filter(subscriber=subscriber).order_by("id").values_list("event_id", flat=True)
         )

@@ -11,7 +11,7 @@ from django.core.management import CommandError, call_command
 
 from tests.support.client import UNKNOWN_ID
 from tests.support.receivers import fail, receiver
-from wallets.events import registry, subscribers
+from wallets.events import delivery_state, webhook_registry
 from wallets.models import ParkedEvent, Subscriber
 
 URL = "https://shop.example.com/events"
@@ -34,7 +34,7 @@ def refused(*arguments: str, code: int = 2) -> str:
 
 
 def stored() -> Subscriber:
-    return registry.webhooks().get()
+    return webhook_registry.webhooks().get()
 
 
 def test_one_is_added_and_its_secret_printed_once() -> None:
@@ -170,7 +170,7 @@ def test_removed() -> None:
 
 
 def test_the_broker_is_listed_and_switched_and_nothing_else() -> None:
-    broker = subscribers.broker("rabbitmq")
+    broker = delivery_state.broker("rabbitmq")
     assert "the broker" in run("list")
     for deed in ("remove", "rotate", "test", "replay", "forget"):
         assert "is no webhook, but the broker" in refused(deed, "rabbitmq")

@@ -35,11 +35,11 @@ from tests.support.receivers import (
     saying,
     take,
 )
-from wallets.events import registry, relay, retries, webhooks
+from wallets.events import relay, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
+from wallets.events.delivery_state import Overtaken
 from wallets.events.relay import Courier, News
-from wallets.events.subscribers import Overtaken
-from wallets.events.webhooks import MOST_BYTES, Webhook
+from wallets.events.webhooks import MAX_REQUEST_BYTES, Webhook
 from wallets.models import Delivery, ParkedEvent, Subscriber
 
 PAST = datetime(2020, 1, 1, tzinfo=UTC)
@@ -51,13 +51,15 @@ def _alone(settings: LazySettings, no_subscribers: None) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "PATIENCE", 1.0)  # for what hangs; what is taken may take longer
+def contended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0
+    )  # for what hangs; what is taken may take longer
 
 
 @pytest.fixture
 def less_patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhooks, "PATIENCE", 4.0)
+    monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 4.0)
 
 
 @pytest.fixture
@@ -74,8 +76,8 @@ def shop() -> Iterator[Receiver]:
 
 
 def registered(url: str, **fields: Any) -> Subscriber:
-    wanted = registry.Registration(name=f"shop {uuid4()}", url=url, **fields)
-    return registry.register(wanted, "").webhook
+    wanted = webhook_registry.Registration(name=f"shop {uuid4()}", url=url, **fields)
+    return webhook_registry.register(wanted, "").webhook
 
 
 def event(wallet_id: UUID | None = None, size: int = 10) -> Event:
@@ -139,7 +141,7 @@ def test_what_is_not_taken_is_a_failure_that_says_why_and_stays_parked(  # noqa:
     batch: int,
 ) -> None:
     shop.behave, status, error = FAULTS[fault]
-    monkeypatch.setattr(webhooks, "PATIENCE", 1.0 if "within 1 s" in error else 10.0)
+    monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0 if "within 1 s" in error else 10.0)
     webhook = registered(shop.url(), types=["wallet.opened"], batch=batch)
     wallet = api.open()
     go_round(webhook, destination)
@@ -152,7 +154,7 @@ def test_what_is_not_taken_is_a_failure_that_says_why_and_stays_parked(  # noqa:
     webhook.refresh_from_db()
     assert (webhook.failures, webhook.last_error, webhook.is_enabled) == (1, delivery.error, True)
     assert {request.path for request in shop.requests} == {"/events"}
-    monkeypatch.setattr(webhooks, "PATIENCE", 10.0)
+    monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 10.0)
     shop.behave = take
     after_a_while(webhook)
     go_round(webhook, destination)
@@ -246,7 +248,7 @@ def test_at_another_address_another_connection_is_used(shop: Receiver, destinati
     webhook = registered(shop.url())
     destination.deliver(webhook, [event()])
     with receiver() as other:
-        moved = registry.change(webhook.id, "", url=other.url("/new?a=b"))
+        moved = webhook_registry.change(webhook.id, "", url=other.url("/new?a=b"))
         destination.deliver(moved, [event()])
         (request,) = other.requests
     assert (request.path, request.headers["host"]) == ("/new?a=b", f"127.0.0.1:{other.port}")
@@ -474,7 +476,7 @@ def test_after_a_rotation_both_secrets_sign_until_the_former_one_ends(
     shop: Receiver, destination: Webhook
 ) -> None:
     former = registered(shop.url())
-    rotated = registry.rotate(former.id, "", former_valid=timedelta(hours=1)).webhook
+    rotated = webhook_registry.rotate(former.id, "", former_valid=timedelta(hours=1)).webhook
     destination.deliver(rotated, [event()])
     for secret in (former.secret, rotated.secret):
         verified(secret, shop.requests[-1])
@@ -515,12 +517,12 @@ def test_a_batch_has_at_most_so_many_events_and_so_many_bytes(shop: Receiver, de
     told = [event(size=size) for size in (10, 10, 10, 100_000, 100_000, 62_000, 100_000, 300_000)]
     # To the byte: two that just fit together, and two that do not.
     empty = len(event(size=0).content)
-    told += [event(size=MOST_BYTES // 2 - empty - 2), event(size=MOST_BYTES // 2 - empty - 1)]
-    told += [event(size=MOST_BYTES // 2 - empty - 1), event(size=MOST_BYTES // 2 - empty - 1)]
+    told += [event(size=MAX_REQUEST_BYTES // 2 - empty - 2), event(size=MAX_REQUEST_BYTES // 2 - empty - 1)]
+    told += [event(size=MAX_REQUEST_BYTES // 2 - empty - 1), event(size=MAX_REQUEST_BYTES // 2 - empty - 1)]
     destination.deliver(registered(shop.url(), batch=3), told)
     sent = [(len(request.events), len(request.body)) for request in shop.requests]
     assert [events for events, _ in sent] == [3, 2, 2, 1, 2, 1, 1]
-    assert max(size for events, size in sent if events > 1) == MOST_BYTES
+    assert max(size for events, size in sent if events > 1) == MAX_REQUEST_BYTES
     assert [id for request in shop.requests for id in request.ids] == ids_of(told)
 
 
@@ -606,7 +608,7 @@ def test_it_is_tried_less_and_less_often_until_it_is_a_dead_letter_and_replayed(
     go_round(webhook, destination)
     given_up = [letter.event_id for letter in dead]
     assert not set(given_up).intersection(id for request in shop.requests[before:] for id in request.ids)
-    assert registry.replay(webhook.id, "") == len(dead)
+    assert webhook_registry.replay(webhook.id, "") == len(dead)
     before = len(shop.requests)
     go_round(webhook, destination)
     assert [id for request in shop.requests[before:] for id in request.ids] == given_up
@@ -633,7 +635,7 @@ def test_who_takes_nothing_for_days_is_disabled_and_enabled_again_misses_nothing
     wallets.append(api.open())
     go_round(webhook, destination)
     assert len(shop.requests) == sent
-    registry.change(webhook.id, "", is_enabled=True)
+    webhook_registry.change(webhook.id, "", is_enabled=True)
     go_round(webhook, destination)
     assert {each["subject"] for request in shop.requests[sent:] for each in request.events} == set(wallets)
 
@@ -664,9 +666,9 @@ def test_who_is_gone_is_disabled_at_once_and_enabled_again_misses_nothing(
     go_round(webhook, destination)
     webhook.refresh_from_db()
     assert (webhook.is_enabled, webhook.disabled_because) == (False, "It answered 410 Gone.")
-    assert len(shop.requests) <= webhooks.AT_ONCE
+    assert len(shop.requests) <= webhooks.MAX_CONCURRENT_REQUESTS
     shop.behave = take
-    registry.change(webhook.id, "", is_enabled=True)
+    webhook_registry.change(webhook.id, "", is_enabled=True)
     go_round(webhook, destination)
     assert {each["subject"] for each in shop.events} == set(wallets)
     assert parked(webhook) == []
@@ -680,7 +682,7 @@ def test_who_takes_nothing_is_not_asked_for_every_event(
     for _ in range(40):
         api.open()
     go_round(webhook, destination)
-    assert len(shop.requests) < retries.MIN_FAILED_WALLETS + webhooks.AT_ONCE
+    assert len(shop.requests) < retries.MIN_FAILED_WALLETS + webhooks.MAX_CONCURRENT_REQUESTS
     assert len(parked(webhook)) == 40
     webhook.refresh_from_db()
     assert webhook.retry_at is not None
@@ -689,8 +691,8 @@ def test_who_takes_nothing_is_not_asked_for_every_event(
 def test_failing_subscriber_reads_a_few_entries_at_each_attempt(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay, "PAGE", 4)
-    monkeypatch.setattr(relay, "PROBE", 1)
+    monkeypatch.setattr(relay, "MAX_ENTRIES_IN_FLIGHT", 4)
+    monkeypatch.setattr(relay, "PROBE_SIZE", 1)
     shop.behave = fail
     webhook = registered(shop.url(), types=["wallet.opened"])
     wallets = [api.open() for _ in range(20)]
@@ -710,7 +712,7 @@ def test_failing_subscriber_reads_a_few_entries_at_each_attempt(
 def test_a_slow_one_does_not_keep_the_relay_from_what_else_it_has_to_hear(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhooks, "LONGEST", 0.3)
+    monkeypatch.setattr(webhooks, "MAX_PAGE_SECONDS", 0.3)
 
     def slowly(connection: socket.socket, request: Request) -> bool:
         time.sleep(0.2)
@@ -741,7 +743,7 @@ def test_one_that_is_removed_while_it_is_told_leaves_nothing(
     after_a_while(webhook)
 
     def remove(connection: socket.socket, request: Request) -> bool:
-        registry.remove(webhook.id, "")
+        webhook_registry.remove(webhook.id, "")
         connections["default"].close()
         return fail(connection, request)
 
@@ -769,8 +771,8 @@ def test_one_that_hangs_or_fails_delays_itself_alone(api: Api, shop: Receiver, b
             server.behave = take
             server.drop_connections()
         for webhook in told[1:]:
-            registry.change(webhook.id, "", is_enabled=False)
-            registry.change(webhook.id, "", is_enabled=True)  # do not wait for it to be tried again
+            webhook_registry.change(webhook.id, "", is_enabled=False)
+            webhook_registry.change(webhook.id, "", is_enabled=True)  # do not wait for it to be tried again
         for server in (failing, stuck):
             server.wait_until(lambda: has_all(server, wallets))  # noqa: B023
     for server in servers:

@@ -23,11 +23,11 @@ from tests.support.events import wait_until
 from tests.support.keys import new_key, prefix_of
 from tests.support.receivers import answering, fail, receiver
 from wallets.access.rights import ADMIN
-from wallets.api import bodies
-from wallets.api.shapes import WebhookToRegister
-from wallets.api.values import EventType
+from wallets.api import responses
+from wallets.api.fields import EventType
+from wallets.api.request_schemas import WebhookToRegister
 from wallets.api.webhooks import with_standing
-from wallets.events import registry, subscribers
+from wallets.events import delivery_state, webhook_registry
 from wallets.events.cloudevents import TYPES
 from wallets.models import Delivery, ParkedEvent, Subscriber
 
@@ -96,10 +96,10 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(api: Api) -> None:
     webhook = answer.json
     assert answer.status == 201
     assert answer.headers["location"] == f"/api/v1/webhooks/{webhook['id']}"
-    bodies.RegisteredWebhookBody.model_validate(webhook)
+    responses.RegisteredWebhookBody.model_validate(webhook)
     assert len(base64.b64decode(webhook["secret"].removeprefix("whsec_"))) == 32
     found = api.get(f"/webhooks/{webhook['id']}")
-    bodies.WebhookBody.model_validate(found.json)
+    responses.WebhookBody.model_validate(found.json)
     assert found.json.items() >= {"name": "shop", "url": URL, "types": types, "batch": 20}.items()
     assert found.json.items() >= {"isEnabled": True, "lag": 0, "parked": 0, "dead": 0}.items()
     for other in (found, api.get("/webhooks"), change(api, webhook, batch=2)):
@@ -123,7 +123,7 @@ def test_a_repeat_is_a_replay(api: Api) -> None:
     change(api, first.json, name="other", url="https://example.com/elsewhere", types=[])
     again = api.post("/webhooks", body)
     assert (again.status, again.json, again.headers["idempotent-replayed"]) == (201, first.json, "true")
-    assert registry.webhooks().count() == 1
+    assert webhook_registry.webhooks().count() == 1
 
 
 def test_a_repeat_with_other_fields_is_refused(api: Api) -> None:
@@ -141,7 +141,7 @@ def test_a_late_repeat_is_answered_without_the_secret(api: Api, after: str) -> N
     if after == "a rotation":
         api.post(f"/webhooks/{body['id']}/rotation", {})
     else:
-        registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
+        webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
     again = api.post("/webhooks", body)
     assert (again.status, again.json["secret"]) == (201, None)
 
@@ -170,11 +170,11 @@ def test_a_name_of_a_broker_is_no_webhooks(api: Api, name: str) -> None:
 
 
 def test_there_are_only_so_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "MOST", 3)
+    monkeypatch.setattr(webhook_registry, "MAX_WEBHOOKS", 3)
     answers = at_once(6, lambda _: register(Api(key=api.key)))
     assert sorted(answer.status for answer in answers) == [201] * 3 + [409] * 3
     assert {answer.code for answer in answers if answer.status == 409} == {"too_many_webhooks"}
-    assert registry.webhooks().count() == 3
+    assert webhook_registry.webhooks().count() == 3
 
 
 def at_once(times: int, ask: Callable[[int], Answer]) -> list[Answer]:
@@ -272,7 +272,7 @@ def test_what_is_not_to_be_called_is_refused(api: Api, url: str) -> None:
     webhook = registered(api)
     assert wrong_field(register(api, url=url)) == "url"
     assert wrong_field(change(api, webhook, url=url)) == "url"
-    assert list(registry.webhooks().values_list("url", flat=True)) == [URL]
+    assert list(webhook_registry.webhooks().values_list("url", flat=True)) == [URL]
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_what_is_out_of_range_is_refused(api: Api, field: str, value: Any) -> No
     name = field.partition(".")[0]
     for answer in (register(api, **{name: value}), change(api, webhook, **{name: value})):
         assert wrong_field(answer) == field
-    assert registry.webhooks().values().get() == before
+    assert webhook_registry.webhooks().values().get() == before
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_what_is_out_of_range_is_refused(api: Api, field: str, value: Any) -> No
 )
 def test_what_only_registering_asks_for_is_checked_too(api: Api, field: str, value: Any) -> None:
     assert wrong_field(register(api, **{field: value})) == field
-    assert not registry.webhooks().exists()
+    assert not webhook_registry.webhooks().exists()
 
 
 @pytest.mark.parametrize("missing", ["name", "url"])
@@ -370,7 +370,7 @@ def test_only_what_may_be_changed_is_changed(api: Api, fields: dict[str, Any]) -
     webhook = registered(api)
     before = Subscriber.objects.filter(id=webhook["id"]).values().get()
     assert change(api, webhook, **fields).code == "validation_error"
-    assert registry.webhooks().values().get() == before
+    assert webhook_registry.webhooks().values().get() == before
 
 
 # --- Read and changed -------------------------------------------------------------------------------
@@ -414,7 +414,7 @@ def test_a_change_leaves_what_the_relay_has_moved_meanwhile(
 ) -> None:
     """It reads the row, the relay moves on, it writes."""
     webhook = registered(api)
-    locked = registry._locked
+    locked = webhook_registry._locked
     moved = {"begin_xid": "123456789", "last_error": "answered 502", "failures": 7}
 
     def meanwhile(webhook_id: Any) -> Subscriber:
@@ -422,7 +422,7 @@ def test_a_change_leaves_what_the_relay_has_moved_meanwhile(
         Subscriber.objects.filter(id=webhook_id).update(**moved)
         return found
 
-    monkeypatch.setattr(registry, "_locked", meanwhile)
+    monkeypatch.setattr(webhook_registry, "_locked", meanwhile)
     change(api, webhook, name="other", types=["wallet.opened"], batch=3, isEnabled=False)
     api.post(f"/webhooks/{webhook['id']}/rotation", {})
     row = stored(webhook)
@@ -432,14 +432,14 @@ def test_a_change_leaves_what_the_relay_has_moved_meanwhile(
 def test_disabled_and_enabled_again_it_goes_on_where_it_was_with_all_of_its_patience(api: Api) -> None:
     webhook = registered(api)
     waiting = park(webhook, "WAITING", next_attempt_at=timezone.now() + timedelta(hours=6), attempts=9)
-    position = subscribers.position_of(stored(webhook))
+    position = delivery_state.position_of(stored(webhook))
     off = change(api, webhook, isEnabled=False).json
     assert (off["isEnabled"], off["disabledBecause"]) == (
         False,
         f"Disabled by key:{prefix_of(api.key or '')}.",
     )
     hours_ago = timezone.now() - timedelta(hours=50)
-    registry.webhooks().update(
+    webhook_registry.webhooks().update(
         failures=12, failing_since=hours_ago, retry_at=timezone.now() + timedelta(hours=6)
     )
     on = change(api, webhook, isEnabled=True).json
@@ -449,7 +449,7 @@ def test_disabled_and_enabled_again_it_goes_on_where_it_was_with_all_of_its_pati
         None,
         None,
     )
-    assert subscribers.position_of(stored(webhook)) == position
+    assert delivery_state.position_of(stored(webhook)) == position
     waiting.refresh_from_db()
     assert waiting.next_attempt_at <= timezone.now()
 
@@ -458,7 +458,7 @@ def test_at_another_address_what_waits_is_tried_at_once(api: Api) -> None:
     webhook = registered(api)
     later = timezone.now() + timedelta(hours=6)
     waiting = park(webhook, "WAITING", next_attempt_at=later)
-    registry.webhooks().update(failures=12, failing_since=timezone.now(), retry_at=later)
+    webhook_registry.webhooks().update(failures=12, failing_since=timezone.now(), retry_at=later)
     change(api, webhook, batch=2, url=URL)  # the same
     assert read(api, webhook)["retryAt"] is not None
     assert change(api, webhook, url=f"{URL}/2").json["retryAt"] is None
@@ -512,7 +512,7 @@ EACH = [
 
 @pytest.mark.parametrize("method_and_path", EACH, ids=" ".join)
 def test_a_broker_is_no_webhook(api: Api, method_and_path: tuple[str, str]) -> None:
-    broker = subscribers.broker("rabbitmq")
+    broker = delivery_state.broker("rabbitmq")
     method, path = method_and_path
     before = Subscriber.objects.filter(id=broker.id).values().get()
     for id in (str(broker.id), UNKNOWN_ID, "none"):
@@ -530,7 +530,7 @@ def rotate(api: Api, webhook: Any, **fields: Any) -> Answer:
 def test_a_new_secret_is_shown_once_and_the_former_one_stays_for_a_day(api: Api) -> None:
     webhook = registered(api)
     rotated = rotate(api, webhook).json
-    bodies.SecretBody.model_validate(rotated)
+    responses.SecretBody.model_validate(rotated)
     row = stored(webhook)
     assert (row.secret, row.former_secret) == (rotated["secret"], webhook["secret"])
     assert row.former_secret_until is not None
@@ -563,9 +563,9 @@ def test_a_whole_number_may_be_written_with_a_point_as_json_schema_has_it(api: A
 def test_a_late_repeat_of_a_rotation_is_answered_without_the_secret(api: Api) -> None:
     webhook, id = registered(api), str(uuid4())
     first = rotate(api, webhook, id=id).json
-    registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
+    webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
     again = rotate(api, webhook, id=id)
-    bodies.SecretBody.model_validate(again.json)
+    responses.SecretBody.model_validate(again.json)
     assert (again.status, again.json) == (200, first | {"secret": None})
 
 
@@ -585,7 +585,9 @@ def test_secrets_are_in_no_log(api: Api, caplog: pytest.LogCaptureFixture, setti
         change(api, webhook, isEnabled=False)
         api.send("DELETE", f"/webhooks/{webhook['id']}")
     actor = f"key:{prefix_of(api.key or '')}"
-    ours = [record.getMessage() for record in caplog.records if record.name == "wallets.events.registry"]
+    ours = [
+        record.getMessage() for record in caplog.records if record.name == "wallets.events.webhook_registry"
+    ]
     assert ours == [
         f"{actor} has {deed} the webhook {webhook['name']} ({webhook['id']})"
         for deed in ("registered", "given a new secret to", "changed", "removed")
@@ -606,7 +608,7 @@ def test_a_test_is_sent_at_once_and_recorded(api: Api, settings: LazySettings) -
         change(api, webhook, isEnabled=False)
         answer = api.post(f"/webhooks/{webhook['id']}/test", {})
         (request,) = shop.requests
-    bodies.DeliveryBody.model_validate(answer.json)
+    responses.DeliveryBody.model_validate(answer.json)
     assert (answer.status, answer.json["statusCode"], answer.json["response"]) == (200, 202, "thank you")
     assert (answer.json["error"], answer.json["eventId"]) == ("", request.ids[0])
     assert request.events[0]["type"] == "webhook.test"
@@ -638,7 +640,7 @@ def test_of_a_webhook_that_is_removed_meanwhile_there_is_nothing_to_tell(
         def remove(connection: Any, request: Any) -> bool:
             from django.db import connection as database
 
-            registry.webhooks().delete()
+            webhook_registry.webhooks().delete()
             database.close()
             return answering(200)(connection, request)
 
@@ -672,7 +674,7 @@ def test_dead_letters_are_listed_and_replayed(api: Api) -> None:
     assert [item["eventId"] for item in items] == [row.event_id for row in dead[::-1]]
     assert items[0].items() >= {"attempts": 7, "lastError": "answered 500"}.items()
     assert [item["event"]["subject"] for item in items] == [row.wallet_id for row in dead[::-1]]
-    bodies.DeadLetterPage.model_validate(first)
+    responses.DeadLetterPage.model_validate(first)
     assert api.post(f"/webhooks/{webhook['id']}/replay", {}).json == {"replayed": 3}
     assert api.post(f"/webhooks/{webhook['id']}/replay", {}).json == {"replayed": 0}
     for row in (*dead, waiting, foreign):
@@ -719,7 +721,7 @@ def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
 
 def test_one_that_is_removed_while_the_list_is_read_is_left_out(api: Api) -> None:
     registered(api)
-    (webhook,) = registry.webhooks()
+    (webhook,) = webhook_registry.webhooks()
     webhook.name = "not there any more"
     assert with_standing([webhook]) == []
 

@@ -29,7 +29,7 @@ def test_a_full_queue_refuses_at_once_and_applies_nothing(database: Database) ->
     refused = [asked for asked in load.journal if asked.outcome == 429]
     assert statistics.median(asked.seconds for asked in refused) < AT_ONCE
     for asked in refused:
-        expect_refusal(asked, "too_many_requests", within=NOISE)
+        expect_refusal(asked, "too_many_requests", max_seconds=NOISE)
 
 
 @contextmanager
@@ -63,11 +63,11 @@ def test_a_long_absence_is_a_503_and_ends_by_itself(
     for asked in refused:
         # What a frozen connection of the pool was given to may wait for the thaw.
         limit = 1.25 * DEADLINE + GRACE + NOISE if asked.request.wallet_id else math.inf
-        expect_refusal(asked, "unavailable", within=limit)
+        expect_refusal(asked, "unavailable", max_seconds=limit)
 
 
-def expect_refusal(asked: Asked, code: str, within: float) -> None:
+def expect_refusal(asked: Asked, code: str, max_seconds: float) -> None:
     assert asked.answer
     assert asked.answer.code == code
     assert asked.answer.headers["retry-after"] == "1"
-    assert asked.seconds < within
+    assert asked.seconds < max_seconds

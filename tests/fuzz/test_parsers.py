@@ -15,17 +15,17 @@ from pydantic import BaseModel
 from tests.support.fuzz.budget import examples
 from tests.support.fuzz.strategies import bodies, json_texts, objects, texts
 from wallets import money
-from wallets.api import shapes
-from wallets.api.paging import Cursor, Moment, Number
-from wallets.api.requests import JsonNumber, check, parse_object
-from wallets.api.values import Shape
-from wallets.events.addresses import NotAllowed, check_url
+from wallets.api import request_schemas
+from wallets.api.fields import Schema
+from wallets.api.paging import Cursor, Number, TimeCursor
+from wallets.api.parsing import JsonNumber, check, parse_object
+from wallets.events.target_policy import NotAllowed, check_url
 from wallets.problems import MalformedJson, ValidationError
 
 SHAPES = [
     shape
-    for name, shape in inspect.getmembers(shapes, inspect.isclass)
-    if issubclass(shape, Shape) and shape is not Shape and not name.startswith("_")
+    for name, shape in inspect.getmembers(request_schemas, inspect.isclass)
+    if issubclass(shape, Schema) and shape is not Schema and not name.startswith("_")
 ]
 GOOD_AMOUNTS = st.from_regex(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,30})?", fullmatch=True)
 BAD_AMOUNTS = st.from_regex(r"[+-]?[0-9٠-٩_, ]{0,25}[.,]?[0-9]{0,25}([eE][+-]?[0-9]{1,4})?", fullmatch=True)
@@ -134,7 +134,7 @@ def test_an_amount_of_a_body_is_exactly_what_was_written(written: str) -> None:
     def is_exact(text: str) -> None:
         content = '{"operationType": "DEPOSIT", "amount": ' + written.format(text) + "}"
         try:
-            taken = check(shapes.OperationToPost, parse_object(content.encode()))
+            taken = check(request_schemas.OperationToPost, parse_object(content.encode()))
         except (MalformedJson, ValidationError):
             return
         assert type(taken.amount) is Decimal
@@ -157,7 +157,7 @@ def test_an_amount_of_any_currency_is_read_back_as_it_was_written(currency: str,
 @examples(200)
 @given(texts)
 def test_a_cursor_that_was_not_made_here_is_refused(text: str) -> None:
-    for kind in (Cursor, Moment, Number):
+    for kind in (Cursor, TimeCursor, Number):
         with pytest.raises(ValidationError):
             kind.decode(text)
 

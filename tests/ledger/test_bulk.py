@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import Deposit, Together, Withdraw
+from wallets.ledger.commands import AtomicBulk, Deposit, Withdraw
 from wallets.ledger.execute import execute
 from wallets.problems import InsufficientFunds
 
@@ -311,7 +311,7 @@ def test_whoever_shares_the_transaction_sees_nothing_of_what_was_refused_togethe
     command = Deposit(wallet_id=wallet_id, amount=Decimal(1), key="a")
     too_much = Withdraw(wallet_id=wallet_id, amount=Decimal(2))
     refused, posted, again = execute(
-        [Together(commands=(command, too_much)), replace(command, id=uuid4()), replace(command, id=uuid4())]
+        [AtomicBulk(commands=(command, too_much)), replace(command, id=uuid4()), replace(command, id=uuid4())]
     )
     assert isinstance(refused, InsufficientFunds)
     assert isinstance(posted, Posted)

@@ -13,13 +13,13 @@ from psycopg_pool import PoolTimeout
 from pytest_django import Settings
 
 from tests.support.cluster import cluster
+from wallets import database_retry
+from wallets.batching import Batcher
 from wallets.ledger import committer as module
-from wallets.ledger import recovery
 from wallets.ledger.batch import Outcome, Posted
 from wallets.ledger.commands import Command, Deposit, Withdraw
-from wallets.ledger.committer import LEDGER, Committer, WorkTicket, commit
-from wallets.ledger.execute import BUSY, Busy, execute
-from wallets.ledger.gather import Gather
+from wallets.ledger.committer import LEDGER, Committer, PendingWork, commit
+from wallets.ledger.execute import DEFERRED, Deferred, execute
 from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation
 from wallets.problems import InsufficientFunds, TooManyRequests, Unavailable
@@ -28,8 +28,8 @@ LONG = 60.0
 HELD, FREE = uuid4(), uuid4()
 
 
-def ticket(wallet_id: UUID = FREE, patience: float = LONG) -> WorkTicket:
-    return WorkTicket(Deposit(wallet_id=wallet_id, amount=Decimal(1)), patience)
+def ticket(wallet_id: UUID = FREE, patience: float = LONG) -> PendingWork:
+    return PendingWork(Deposit(wallet_id=wallet_id, amount=Decimal(1)), patience)
 
 
 def failure(kind: type[db.Error], cause: psycopg.Error) -> db.Error:
@@ -59,13 +59,13 @@ def violation() -> db.Error:
 class Call:
     """What `execute` was asked for."""
 
-    def __init__(self, commands: Sequence[Command], impatient: Collection[UUID], is_recovering: bool) -> None:
+    def __init__(self, commands: Sequence[Command], contended: Collection[UUID], is_recovering: bool) -> None:
         self.commands = list(commands)
-        self.impatient = set(impatient)
+        self.contended = set(contended)
         self.is_recovering = is_recovering
 
 
-Step = db.Error | Callable[[Command], Outcome | Busy | db.Error]
+Step = db.Error | Callable[[Command], Outcome | Deferred | db.Error]
 
 
 class Script:
@@ -76,9 +76,9 @@ class Script:
         self.calls: list[Call] = []
 
     def __call__(
-        self, commands: Sequence[Command], *, using: str, impatient: Collection[UUID], is_recovering: bool
-    ) -> list[Outcome | Busy]:
-        self.calls.append(Call(commands, impatient, is_recovering))
+        self, commands: Sequence[Command], *, using: str, contended: Collection[UUID], is_recovering: bool
+    ) -> list[Outcome | Deferred]:
+        self.calls.append(Call(commands, contended, is_recovering))
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if isinstance(step, db.Error):
             raise step
@@ -99,23 +99,23 @@ class Told(InsufficientFunds):
         self.operation_id = command.id
 
 
-def busy_if_held(command: Command) -> Outcome | Busy:
-    return BUSY if command.wallet_id == HELD else Told(command)
+def busy_if_held(command: Command) -> Outcome | Deferred:
+    return DEFERRED if command.wallet_id == HELD else Told(command)
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
     monkeypatch.setattr(module, "execute", script)
-    monkeypatch.setattr(recovery, "PAUSE", 0)
+    monkeypatch.setattr(database_retry, "RECONNECT_PAUSE_SECONDS", 0)
     return script
 
 
-def run(*tickets: WorkTicket) -> list[WorkTicket]:
+def run(*tickets: PendingWork) -> list[PendingWork]:
     return Committer(LEDGER).run(tickets)
 
 
-def assert_told(*tickets: WorkTicket) -> None:
+def assert_told(*tickets: PendingWork) -> None:
     """Each has the outcome of its own command."""
     for given in tickets:
         outcome = given.wait()
@@ -131,7 +131,7 @@ def test_all_tickets_are_settled_by_one_call(script: Script) -> None:
     assert_told(*tickets)
     assert [call.commands for call in script.calls] == [[given.item for given in tickets]]
     assert not script.calls[0].is_recovering
-    assert not script.calls[0].impatient
+    assert not script.calls[0].contended
 
 
 def test_what_was_given_up_is_not_carried_out(script: Script) -> None:
@@ -162,7 +162,7 @@ def test_a_lock_that_is_not_to_be_had_is_waited_for_once_and_holds_up_nobody_els
     assert run(held, free) == [held]
     assert_told(free)
     assert not held.is_settled
-    assert [call.impatient for call in script.calls] == [set(), {HELD, FREE}]
+    assert [call.contended for call in script.calls] == [set(), {HELD, FREE}]
 
 
 def test_a_wallet_that_kept_somebody_waiting_is_not_waited_for_until_its_lock_was_to_be_had(
@@ -178,7 +178,7 @@ def test_a_wallet_that_kept_somebody_waiting_is_not_waited_for_until_its_lock_wa
     assert committer.run([held]) == []
     assert_told(held)
     assert committer.run([ticket(HELD)]) == []
-    assert [call.impatient for call in script.calls] == [set(), {HELD}, {HELD}, set()]
+    assert [call.contended for call in script.calls] == [set(), {HELD}, {HELD}, set()]
 
 
 def test_after_a_lost_connection_the_same_commands_run_again_to_find_what_was_committed(
@@ -247,7 +247,7 @@ def wallet_id() -> UUID:
 def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID, key: str | None) -> None:
     command = Deposit(wallet_id=wallet_id, amount=Decimal(1), key=key)
     (first,) = execute([command], using=LEDGER)
-    doubtful = WorkTicket(command, LONG)
+    doubtful = PendingWork(command, LONG)
     doubtful.is_in_doubt = True
     assert run(doubtful) == []
     assert doubtful.wait() == first
@@ -259,7 +259,7 @@ def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID,
 def test_a_rejection_in_doubt_is_found(wallet_id: UUID) -> None:
     command = Withdraw(wallet_id=wallet_id, amount=Decimal(1))
     execute([command], using=LEDGER)
-    doubtful = WorkTicket(command, LONG)
+    doubtful = PendingWork(command, LONG)
     doubtful.is_in_doubt = True
     run(doubtful)
     outcome = doubtful.wait()
@@ -311,8 +311,8 @@ def test_a_wallet_held_for_too_long_is_refused_with_nothing_applied(
 ) -> None:
     settings.GROUP_COMMIT = group_commit
     settings.OPERATION_DEADLINE = 1
-    gathered = Gather("test", Committer(LEDGER).run, most=10, bound=10, patience=1)
-    monkeypatch.setattr(module, "gather", lambda: gathered)
+    batcher = Batcher("test", Committer(LEDGER).run, most=10, bound=10, patience=1)
+    monkeypatch.setattr(module, "batcher", lambda: batcher)
     with held_by_somebody_else(wallet_id), pytest.raises(TooManyRequests):
         commit(Deposit(wallet_id=wallet_id, amount=Decimal(1)))
     assert not Operation.objects.filter(wallet_id=wallet_id).exists()

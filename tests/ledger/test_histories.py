@@ -531,7 +531,7 @@ class EarlyWorld(World):
     def is_early(self, request: Request) -> bool:
         is_move = request.path.endswith("/operation") and request.wallet_id.endswith("0")
         is_new = request.key and all(call.request.key != request.key for call in self.calls[:-1])
-        if self.is_done or not is_move or not is_new or request.is_for_later or len(self.calls) < 200:
+        if self.is_done or not is_move or not is_new or request.is_async or len(self.calls) < 200:
             return False
         self.is_done = True
         return True

@@ -23,7 +23,7 @@ from tests.conftest import Books
 from tests.support.client import UNKNOWN_ID, Answer, Api, OverHttp
 from wallets.api import statements
 from wallets.api.examples import STATEMENT_AS_CSV
-from wallets.api.values import format_time
+from wallets.api.fields import format_time
 from wallets.ledger import history
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute
@@ -529,12 +529,12 @@ def test_a_page_is_all_that_is_in_memory_and_no_connection_is_held_between_two(a
             assert chunks == 1 or connection.connection is None
         _, highest = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert chunks == 2 + -(-entries // history.PAGE)
+        assert chunks == 2 + -(-entries // history.STATEMENT_PAGE_SIZE)
         return highest
 
-    peak(2 * history.PAGE)  # what is made once
+    peak(2 * history.STATEMENT_PAGE_SIZE)  # what is made once
     # Five times the entries: what the garbage collector has not come to yet is some of it, but not all.
-    assert peak(10 * history.PAGE) < 2.5 * peak(2 * history.PAGE)
+    assert peak(10 * history.STATEMENT_PAGE_SIZE) < 2.5 * peak(2 * history.STATEMENT_PAGE_SIZE)
 
 
 # --- History by type --------------------------------------------------------------------------------

@@ -8,9 +8,18 @@ import pytest
 
 from tests.conftest import Books, Unchanged
 from tests.support.client import Api
-from wallets.ledger.commands import Capture, Command, Deposit, Hold, Reversal, Together, Transfer, Void
+from wallets.ledger.commands import (
+    AtomicBulk,
+    CaptureHold,
+    Command,
+    Deposit,
+    MakeTransfer,
+    PlaceHold,
+    Reverse,
+    VoidHold,
+)
 from wallets.ledger.execute import execute
-from wallets.ledger.origins import original
+from wallets.ledger.lookups import original
 from wallets.problems import Problem
 
 
@@ -154,16 +163,16 @@ def commands(api: Api, kind: str) -> list[Command]:
     hold = UUID(api.hold(str(one), "40").json["id"])
     match kind:
         case "transfer":
-            return [Transfer(wallet_id=one, target_id=other, amount=Decimal(n)) for n in (50, 11)]
+            return [MakeTransfer(wallet_id=one, target_id=other, amount=Decimal(n)) for n in (50, 11)]
         case "hold":
-            return [Hold(wallet_id=one, amount=Decimal(n)) for n in (50, 11)]
+            return [PlaceHold(wallet_id=one, amount=Decimal(n)) for n in (50, 11)]
         case "capture":
-            return [Capture(wallet_id=one, hold_id=hold, amount=amount) for amount in (None, Decimal(1))]
+            return [CaptureHold(wallet_id=one, hold_id=hold, amount=amount) for amount in (None, Decimal(1))]
         case "void":
-            return [Void(wallet_id=one, hold_id=hold) for _ in range(2)]
+            return [VoidHold(wallet_id=one, hold_id=hold) for _ in range(2)]
     operation_id = UUID(api.transfer(str(one), str(other), "50").json["id"])
     wallet_id, reversed_ = original(operation_id)
-    return [Reversal(wallet_id=wallet_id, original=reversed_, amount=Decimal(n)) for n in (30, 21)]
+    return [Reverse(wallet_id=wallet_id, original=reversed_, amount=Decimal(n)) for n in (30, 21)]
 
 
 KINDS = ["transfer", "hold", "capture", "void", "reversal"]
@@ -193,7 +202,7 @@ def test_what_was_done_together_unheard_is_found_whole(
 ) -> None:
     asked = commands(api, kind)
     first = Deposit(wallet_id=asked[0].wallet_id, amount=Decimal("0.01"))
-    together = Together(commands=(first, *(asked if is_refused else asked[:1])))
+    together = AtomicBulk(commands=(first, *(asked if is_refused else asked[:1])))
     wallet_ids = {str(wallet_id) for wallet_id in together.wallet_ids}
     (outcome,) = execute([together])
     with unchanged(*wallet_ids):

@@ -23,7 +23,7 @@ from django.db import connection
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api, OverHttp
 from tests.support.cluster import cluster
-from wallets.ledger.inbox import HELD_UP, Drain, drain, waiting
+from wallets.ledger.inbox import DELAY_SECONDS, Drain, drain, waiting
 from wallets.models import Hold, InboxEntry, Operation
 
 ASYNC = {"Prefer": "respond-async"}
@@ -596,11 +596,11 @@ def test_wallets_that_were_held_up_one_after_the_other_are_not_so_for_ever(
     with psycopg.connect(cluster.url("postgres")) as elsewhere:
         elsewhere.execute("SELECT FROM inbox WHERE id = %s FOR UPDATE", [first])
         assert own.run(1) == 0  # sees the deposit to the one wallet, behind the transfer
-        now += HELD_UP / 2
+        now += DELAY_SECONDS / 2
         assert own.run(1) == 0  # passes that wallet over, and so sees the other one's
     done = 0
     for _ in range(20):
-        now += HELD_UP / 4
+        now += DELAY_SECONDS / 4
         done += own.run(1)
     assert done == 3
     assert (api.balance(one), api.balance(other)) == ("5.00", "7.00")

@@ -26,7 +26,7 @@ from tests.ledger.test_inbox import (
 from tests.support.client import Api
 from tests.support.cluster import cluster
 from wallets.ledger.inbox import Drain
-from wallets.ledger.inbox_claim import Entry, Turns
+from wallets.ledger.inbox_claim import ClaimedEntry, Turns
 
 Database = psycopg.Connection[tuple[Any, ...]]
 
@@ -53,7 +53,7 @@ def flood(database: Database, wallet_id: str, entries: int) -> None:
     )
 
 
-def claim(turns: Turns, size: int) -> list[Entry]:
+def claim(turns: Turns, size: int) -> list[ClaimedEntry]:
     with transaction.atomic():
         return turns.claim(size, [])
 

@@ -26,7 +26,8 @@ from tests.ledger.test_inbox import (
 from tests.observability.test_metrics import scrape
 from tests.support.client import Api
 from tests.support.cluster import cluster
-from wallets.ledger import inbox_failures, recovery
+from wallets import database_retry
+from wallets.ledger import inbox_failures
 from wallets.ledger.inbox import Drain, drain, waiting
 from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside, reject, retry
 from wallets.models import InboxEntry, Operation
@@ -259,9 +260,9 @@ def carry_on(own: Drain) -> int:
     try:
         return own.run(500)
     except Error as error:
-        if not recovery.is_away(error):
+        if not database_retry.is_connection_lost(error):
             raise
-        recovery.reconnect("default")
+        database_retry.reconnect("default")
         return 0
 
 

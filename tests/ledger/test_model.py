@@ -47,7 +47,7 @@ class Ask:
     other: int = 1  # a transfer's target; the number of a hold or of an operation
     amount: str | None = None
     key: str | None = None
-    is_for_later: bool = False
+    is_async: bool = False
     expires: bool = False
     status: str = "ACTIVE"
     items: tuple["Ask", ...] = ()
@@ -69,7 +69,7 @@ sends = st.builds(Ask, st.just("transfer"), wallets, wallets, amounts, keys).map
 )
 asks = st.one_of(
     moves,
-    moves.map(lambda ask: replace(ask, is_for_later=True)),
+    moves.map(lambda ask: replace(ask, is_async=True)),
     sends,
     st.builds(Ask, st.just("hold"), wallets, amount=amounts, key=keys, expires=flags),
     st.builds(Ask, st.just("capture"), other=numbers, amount=parts, key=keys),
@@ -123,7 +123,7 @@ class Run:
     def request(self, ask: Ask) -> Request | None:
         """The request in HTTP; None if there is nothing yet that it could refer to."""
         request = self._request(ask)
-        return request and replace(request, key=ask.key, is_for_later=ask.is_for_later)
+        return request and replace(request, key=ask.key, is_async=ask.is_async)
 
     def _request(self, ask: Ask) -> Request | None:
         wallet = f"/wallets/{self.wallet_ids[ask.wallet]}"
@@ -188,7 +188,7 @@ def clients(service: str) -> Iterator[list[Connection]]:
 ALL_OF_A_HOLD = [[Ask("hold", amount="50")], [Ask("capture", other=0)]]
 WHAT_IS_LEFT = [[Ask("reversal", other=0, amount=amount) for amount in ("50", None, "50")]]
 LATER_AND_AT_ONCE = [
-    [Ask("DEPOSIT", 3, amount="50", key="a", is_for_later=True)],
+    [Ask("DEPOSIT", 3, amount="50", key="a", is_async=True)],
     DRAIN,
     [Ask("DEPOSIT", 3, amount="50", key="a"), Ask("WITHDRAW", 3, amount="250")],
 ]

@@ -22,7 +22,7 @@ from tests.support.receivers import receiver
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger import inbox
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import Capture, Deposit, Void
+from wallets.ledger.commands import CaptureHold, Deposit, VoidHold
 from wallets.ledger.execute import execute
 from wallets.ledger.tables import Tables
 from wallets.ledger.verify import verify
@@ -238,9 +238,9 @@ def test_verification_finds_duplicate_ids_of_inbox_entries(api: Api, superuser: 
 
 
 # --- Holds ------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("command", [Capture, Void])
+@pytest.mark.parametrize("command", [CaptureHold, VoidHold])
 def test_hold_of_another_wallet_is_not_found(
-    api: Api, unchanged: Unchanged, command: type[Capture] | type[Void]
+    api: Api, unchanged: Unchanged, command: type[CaptureHold] | type[VoidHold]
 ) -> None:
     one, other = api.open(deposit="5"), api.open(deposit="5")
     held = UUID(api.hold(one, "1").json["id"])
@@ -261,9 +261,9 @@ def test_each_use_of_advisory_locks_has_its_own_class() -> None:
         ):
             used[path.relative_to(ROOT / "wallets").as_posix()] = set(re.findall(r"LockClass\.(\w+)", source))
     assert used == {
-        "events/registry.py": {"REGISTRATION"},
+        "events/webhook_registry.py": {"REGISTRATION"},
         "events/relay.py": {"SUBSCRIBER"},
-        "events/subscribers.py": {"OLD_DELIVERIES"},
+        "events/delivery_state.py": {"OLD_DELIVERIES"},
         "ledger/tables.py": {"OPERATION_ID"},
     }
     assert set().union(*used.values()) == {lock_class.name for lock_class in LockClass}

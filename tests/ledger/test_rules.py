@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from wallets import money
 from wallets.ledger import rules
 from wallets.ledger.commands import (
-    Capture,
+    CaptureHold,
     Command,
     Deposit,
-    Hold,
+    MakeTransfer,
     Original,
-    Reversal,
-    Transfer,
-    Void,
+    PlaceHold,
+    Reverse,
+    VoidHold,
     Withdraw,
 )
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
@@ -109,19 +109,19 @@ class Case:
             case "DEPOSIT" | "WITHDRAW" if amount is not None:
                 return {"DEPOSIT": Deposit, "WITHDRAW": Withdraw}[self.kind](wallet_id=OWN, amount=amount)
             case "TRANSFER" if amount is not None:
-                return Transfer(wallet_id=OWN, target_id=OTHER, amount=amount, **self.caller)
+                return MakeTransfer(wallet_id=OWN, target_id=OTHER, amount=amount, **self.caller)
             case "HOLD" if amount is not None:
-                return Hold(wallet_id=OWN, amount=amount, expires_at=self.expires_at)
+                return PlaceHold(wallet_id=OWN, amount=amount, expires_at=self.expires_at)
             case "CAPTURE":
-                return Capture(wallet_id=OWN, hold_id=HOLD, amount=amount)
+                return CaptureHold(wallet_id=OWN, hold_id=HOLD, amount=amount)
             case "VOID":
-                return Void(wallet_id=OWN, hold_id=HOLD)
+                return VoidHold(wallet_id=OWN, hold_id=HOLD)
         original = self._original(self.kind.split()[1])
-        return Reversal(wallet_id=OWN, original=original, amount=amount, **self.caller)
+        return Reverse(wallet_id=OWN, original=original, amount=amount, **self.caller)
 
     @property
     def caller(self) -> dict[str, Any]:
-        return {"reads_all": self.reads_all, "within": None if self.reads_all else OWNER}
+        return {"reads_all": self.reads_all, "owner_restriction": None if self.reads_all else OWNER}
 
     def _original(self, kind: str) -> Original:
         other = (OTHER, COUNTERPART) if kind.startswith("TRANSFER") else (None, None)
@@ -359,7 +359,7 @@ def test_up_to_its_boundary_a_command_is_carried_out(case: Case, entries: list[s
 def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
     transfer = Case("TRANSFER")
     command = transfer.command
-    assert isinstance(command, Transfer)
+    assert isinstance(command, MakeTransfer)
     sides = rules.decide(transfer.books, command, NOW)
     assert isinstance(sides, tuple)
     assert [(side.id, side.wallet_id) for side in sides] == [
@@ -410,7 +410,7 @@ class World:
         assert sum(signed(entry) for entry in verdict) == outside(command, verdict[0])
         self.ledger += verdict
         self.originals += originals(command, verdict)
-        if isinstance(command, Capture | Void):
+        if isinstance(command, CaptureHold | VoidHold):
             self.ends[command.hold_id] += 1
             expires_at = before.holds[command.hold_id].expires_at
             assert expires_at is None or expires_at > self.now
@@ -460,9 +460,9 @@ def outside(command: Command, entry: Entry) -> Decimal:
             return amount
         case Withdraw(amount=amount):
             return -amount
-        case Capture():
+        case CaptureHold():
             return -entry.amount
-        case Reversal(original=Original(counterparty_id=None, type=kind)):
+        case Reverse(original=Original(counterparty_id=None, type=kind)):
             return -entry.amount if kind == "DEPOSIT" else entry.amount
     return NOTHING
 
@@ -507,18 +507,18 @@ def command_of(step: Step, world: World) -> Command | None:
         case "WITHDRAW":
             return Withdraw(wallet_id=wallet_id, amount=step.amount)
         case "TRANSFER" if wallet_id != other_id:
-            return Transfer(wallet_id=wallet_id, target_id=other_id, amount=step.amount)
+            return MakeTransfer(wallet_id=wallet_id, target_id=other_id, amount=step.amount)
         case "HOLD":
             expires_at = None if step.lasts is None else world.now + timedelta(seconds=step.lasts)
-            return Hold(wallet_id=wallet_id, amount=step.amount, expires_at=expires_at)
+            return PlaceHold(wallet_id=wallet_id, amount=step.amount, expires_at=expires_at)
         case "CAPTURE" | "VOID" if world.books.holds:
             hold = pick(list(world.books.holds.values()), step)
             if step.kind == "VOID":
-                return Void(wallet_id=hold.wallet_id, hold_id=hold.id)
-            return Capture(wallet_id=hold.wallet_id, hold_id=hold.id, amount=amount)
+                return VoidHold(wallet_id=hold.wallet_id, hold_id=hold.id)
+            return CaptureHold(wallet_id=hold.wallet_id, hold_id=hold.id, amount=amount)
         case "REVERSAL" if world.originals:
             own_id, original = pick(world.originals, step)
-            return Reversal(wallet_id=own_id, original=original, amount=amount)
+            return Reverse(wallet_id=own_id, original=original, amount=amount)
         case "FREEZE" | "THAW":
             wallet = world.books.wallets[wallet_id]
             status = {"FREEZE": "FROZEN", "THAW": "ACTIVE"}[step.kind]
@@ -589,12 +589,12 @@ def test_parts_are_reversed_until_nothing_is_left(parts: list[Decimal], amount: 
     original = Original(id=UUID(int=9), type="DEPOSIT", amount=amount, is_completed=True)
     left = amount
     for part in parts:
-        command = Reversal(wallet_id=OWN, original=original, amount=part)
+        command = Reverse(wallet_id=OWN, original=original, amount=part)
         verdict = rules.decide(books, command, NOW)
         assert isinstance(verdict, Problem) is (part > left)
         rules.enter(books, command, verdict, NOW)
         left -= NOTHING if isinstance(verdict, Problem) else part
-    rest = rules.decide(books, Reversal(wallet_id=OWN, original=original), NOW)
+    rest = rules.decide(books, Reverse(wallet_id=OWN, original=original), NOW)
     if left:
         assert isinstance(rest, tuple)
         assert rest[0].amount == left

@@ -26,7 +26,7 @@ from tests.support.client import Api
 from tests.support.cluster import cluster
 from wallets.ledger import checkpoints, verify
 from wallets.ledger.checkpoints import Comparison
-from wallets.ledger.snapshots import NOTHING, Snapshot
+from wallets.ledger.consistent_read import NOTHING, Snapshot
 from wallets.ledger.verify import Verification
 from wallets.models import Operation
 
@@ -450,7 +450,7 @@ def test_what_was_written_later_and_dated_back_is_found(books: Books, api: Api) 
 def test_a_wallet_that_vanished_is_found_by_a_checkpoint(
     books: Books, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "RANGES", 2**20)  # each wallet by itself, however many there are
+    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # each wallet by itself, however many there are
     checkpoint = checkpoints.make()
     for table in ("hold", "operation", "operation_id", "wallet_change"):
         books.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [books.wallet])
@@ -461,7 +461,7 @@ def test_a_wallet_that_vanished_is_found_by_a_checkpoint(
 def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(
     books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "RANGES", 2**20)  # each wallet by itself, however many there are
+    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # each wallet by itself, however many there are
     checkpoint = checkpoints.make()
     new = api.open(deposit="1")
     books.change(
@@ -476,7 +476,7 @@ def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(
 def test_many_wallets_share_the_ranges_of_a_checkpoint(
     books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "RANGES", 2)
+    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2)
     checkpoint = checkpoints.make()
     assert 1 <= len(checkpoint.ranges) <= 2
     assert sum(each.wallets for each in checkpoint.ranges) == checkpoint.wallets

@@ -21,7 +21,7 @@ from loadtest import attack, cache, written, wrk
 from loadtest.crowd import Crowd
 from loadtest.figures import Figures
 from loadtest.profiles import Profile, Stage
-from loadtest.servers import BARE, NAIVE, REDIS, REDIS_RAW, UNCHAINED, Kind, running
+from loadtest.servers import BARE, NAIVE, REDIS, REDIS_RAW, UNCHAINED, ServerKind, running
 from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, verdict
 from loadtest.wrk import Post, Result
@@ -43,7 +43,7 @@ NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
 # --- The yardsticks ---------------------------------------------------------------------------------
 @contextmanager
-def served(kind: Kind) -> Iterator[Api]:
+def served(kind: ServerKind) -> Iterator[Api]:
     with running(kind, os.environ["DATABASE_URL"]) as server:
         sender = OverHttp(server.url)
         with closing(sender.connection):
@@ -93,7 +93,7 @@ def test_the_service_without_a_database_answers_alike_and_stores_nothing(
 
 @pytest.mark.parametrize("kind", [REDIS, REDIS_RAW], ids=["pickled", "raw"])
 @pytest.mark.brokers
-def test_the_service_with_a_cache_answers_alike_and_from_the_cache(api: Api, kind: Kind) -> None:
+def test_the_service_with_a_cache_answers_alike_and_from_the_cache(api: Api, kind: ServerKind) -> None:
     wallet = api.open(deposit="10.00")
     path = f"/wallets/{wallet}"
     with served(kind) as cached:

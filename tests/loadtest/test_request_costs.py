@@ -55,7 +55,7 @@ def test_costs_of_requests_are_a_table(
 
 
 def test_costs_beyond_the_bounds_are_marked() -> None:
-    request = hostile.Request("any", "/")
+    request = hostile.HostileRequest("any", "/")
     for cpu_ms, answer_bytes, is_marked in ((50, 1_000_000, False), (51, 0, True), (0, 1_000_001, True)):
         cost = request_costs.Cost("/", request, 200, cpu_ms, answer_bytes)
         assert ("beyond" in request_costs.line(cost)) is is_marked

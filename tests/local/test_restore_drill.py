@@ -6,29 +6,29 @@ from pathlib import Path
 import pytest
 
 from local import LocalError, drill, template
-from local.drill import Drill, Moment, compare
+from local.drill import Drill, RecoveryPoint, compare
 
 pytestmark = pytest.mark.slow
 
-MOMENT = Moment("2026-11-26", answered=frozenset("ab"), sent=frozenset("abc"))
+MOMENT = RecoveryPoint("2026-11-26", answered=frozenset("ab"), sent=frozenset("abc"))
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Drill, Moment]:
+def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Drill, RecoveryPoint]:
     """A backup, a moment, an accident."""
     lived = Drill(tmp_path_factory.mktemp("drill"))
     return lived, lived.live(operations=40)
 
 
 @pytest.mark.parametrize("name", ["the time", "the restore point"])
-def test_the_ledger_is_restored_to_the_moment(lived: tuple[Drill, Moment], name: str) -> None:
+def test_the_ledger_is_restored_to_the_moment(lived: tuple[Drill, RecoveryPoint], name: str) -> None:
     drilled, moment = lived
     with drilled.restored(name, moment.targets[name]) as restored:
         drill.check(restored, moment)
     assert len(moment.answered) >= 80
 
 
-def test_a_restore_that_goes_too_far_has_the_accident(lived: tuple[Drill, Moment]) -> None:
+def test_a_restore_that_goes_too_far_has_the_accident(lived: tuple[Drill, RecoveryPoint]) -> None:
     drilled, moment = lived
     with drilled.restored("the end", {}) as restored:
         drill.require_noticed(restored)
@@ -36,7 +36,7 @@ def test_a_restore_that_goes_too_far_has_the_accident(lived: tuple[Drill, Moment
             drill.check(restored, moment)
 
 
-def test_a_restore_that_stops_too_early_lacks_what_was_answered(lived: tuple[Drill, Moment]) -> None:
+def test_a_restore_that_stops_too_early_lacks_what_was_answered(lived: tuple[Drill, RecoveryPoint]) -> None:
     drilled, moment = lived
     with (
         drilled.restored("the backup alone", {"recovery_target": "immediate"}) as restored,
@@ -45,7 +45,7 @@ def test_a_restore_that_stops_too_early_lacks_what_was_answered(lived: tuple[Dri
         drill.check(restored, moment)
 
 
-def test_a_moment_that_the_log_does_not_reach_is_an_error(lived: tuple[Drill, Moment]) -> None:
+def test_a_moment_that_the_log_does_not_reach_is_an_error(lived: tuple[Drill, RecoveryPoint]) -> None:
     drilled, _ = lived
     with (
         pytest.raises(LocalError, match="ended before configured recovery target was reached"),

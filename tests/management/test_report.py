@@ -137,16 +137,16 @@ def test_refusals_come_most_frequent_first(api: Api) -> None:
 
 def test_of_many_wallets_the_busiest_are_told(api: Api) -> None:
     since = quiet_day()
-    wallet_ids = [api.open(currency="EUR") for _ in range(report.BUSIEST + 1)]
+    wallet_ids = [api.open(currency="EUR") for _ in range(report.MAX_BUSIEST_WALLETS + 1)]
     for number, wallet_id in enumerate(wallet_ids):
         api.deposit(wallet_id, 100 - number)
     api.deposit(wallet_ids[-1], "0.01")
     let_it_be(wallet_ids, [since + timedelta(seconds=number) for number in range(len(wallet_ids) + 1)])
     busiest = hour_of(since).busiest
     assert busiest is not None
-    assert len(busiest.hot) == report.BUSIEST
+    assert len(busiest.hot) == report.MAX_BUSIEST_WALLETS
     assert str(busiest.hot[0].id) == wallet_ids[-1]
-    assert [str(wallet.id) for wallet in busiest.top] == wallet_ids[: report.BUSIEST_OF_CURRENCY]
+    assert [str(wallet.id) for wallet in busiest.top] == wallet_ids[: report.MAX_BUSIEST_OF_CURRENCY]
 
 
 # --- Of which time ----------------------------------------------------------------------------------
@@ -172,7 +172,7 @@ def test_a_period_begins_with_its_first_moment_and_ends_before_its_last(api: Api
         (HOUR + MINUTE, timedelta(minutes=5), 13),
         (timedelta(days=1), HOUR, 24),
         (timedelta(days=7), timedelta(hours=6), 28),
-        (report.LONGEST, timedelta(days=1), 31),
+        (report.MAX_PERIOD, timedelta(days=1), 31),
     ],
 )
 def test_a_period_is_shown_in_steps(span: timedelta, step: timedelta, number: int) -> None:
@@ -204,9 +204,9 @@ def busy_hour(api: Api) -> datetime:
 def test_of_much_a_sample_is_read_and_told_as_an_estimate(
     busy_hour: datetime, monkeypatch: pytest.MonkeyPatch, counted: int
 ) -> None:
-    monkeypatch.setattr(report, "MOST", 120)
-    monkeypatch.setattr(report, "COUNTED", counted)
-    monkeypatch.setattr(report, "SLICES", 60)
+    monkeypatch.setattr(report, "MAX_READ_OPERATIONS", 120)
+    monkeypatch.setattr(report, "MAX_COUNTED_OPERATIONS", counted)
+    monkeypatch.setattr(report, "MAX_SAMPLE_SLICES", 60)
     made = hour_of(busy_hour)
     assert made.is_estimate
     assert made.movements is not None
@@ -230,20 +230,20 @@ def test_a_wallet_that_a_sample_meets_by_chance_is_not_among_the_busiest(
     everything = hour_of(busy_hour).busiest
     assert everything is not None
     assert str(everything.top[0].id) == rare
-    monkeypatch.setattr(report, "MOST", 120)
-    monkeypatch.setattr(report, "SLICES", 60)
+    monkeypatch.setattr(report, "MAX_READ_OPERATIONS", 120)
+    monkeypatch.setattr(report, "MAX_SAMPLE_SLICES", 60)
     sampled = hour_of(busy_hour).busiest
     assert sampled is not None
     assert rare not in {str(wallet.id) for wallet in (*sampled.top, *sampled.hot)}
 
 
-@pytest.mark.parametrize("most", [report.MOST, 120], ids=["all", "a sample"])
+@pytest.mark.parametrize("most", [report.MAX_READ_OPERATIONS, 120], ids=["all", "a sample"])
 @pytest.mark.slow
 def test_what_is_read_is_found_by_its_time_however_long_the_ledger_is(
     busy_hour: datetime, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr(report, "MOST", most)
-    monkeypatch.setattr(report, "SLICES", 60)
+    monkeypatch.setattr(report, "MAX_READ_OPERATIONS", most)
+    monkeypatch.setattr(report, "MAX_SAMPLE_SLICES", 60)
     with CaptureQueriesContext(connection) as asked:
         hour_of(busy_hour)
     plans = [
@@ -259,7 +259,7 @@ def test_what_is_read_is_found_by_its_time_however_long_the_ledger_is(
 # --- What takes too long ----------------------------------------------------------------------------
 @pytest.mark.parametrize("patience", [60.0, 0.1], ids=["a lock", "time is over"])
 def test_what_takes_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch, patience: float) -> None:
-    monkeypatch.setattr(report, "PATIENCE", patience)
+    monkeypatch.setattr(report, "STATEMENT_TIMEOUT_SECONDS", patience)
     with locked("operation"):
         made = hour_of(quiet_day())
     assert (made.movements, made.refusals, made.busiest) == (None, None, None)

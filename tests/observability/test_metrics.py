@@ -26,7 +26,7 @@ from tests.support.cluster import cluster
 from tests.support.faults.database import children
 from tests.support.keys import new_key, new_owner
 from wallets.access import rights
-from wallets.events import subscribers
+from wallets.events import delivery_state
 from wallets.ledger import inbox
 from wallets.models import LedgerCheck, Subscriber
 from wallets.observability import metrics
@@ -382,7 +382,7 @@ def test_the_last_check_of_the_ledger_is_told(api: Api) -> None:
 def test_every_subscriber_is_told(api: Api) -> None:
     name = f"shop-{uuid4()}"
     subscriber = Subscriber.objects.create(
-        id=uuid4(), kind=Subscriber.Kind.BROKER, name=name, **subscribers.from_now_on()
+        id=uuid4(), kind=Subscriber.Kind.BROKER, name=name, **delivery_state.from_now_on()
     )
     try:
         wallet = api.open(deposit="1")
@@ -391,7 +391,7 @@ def test_every_subscriber_is_told(api: Api) -> None:
         assert now.sum("walletsvc_relay_disabled", subscriber=name) == 0
         assert ("walletsvc_relay_dead_letters", frozenset({("subscriber", name)})) in now
         assert ("walletsvc_relay_parked", frozenset({("subscriber", name)})) in now
-        subscribers.disable(subscriber, "for a test")
+        delivery_state.disable(subscriber, "for a test")
         assert scrape(api).sum("walletsvc_relay_disabled", subscriber=name) == 1
         assert wallet not in str(now)
     finally:

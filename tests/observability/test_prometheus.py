@@ -18,7 +18,7 @@ from tests.support.client import Api, OverHttp
 from tests.support.prometheus import FOLDER, Prometheus, configuration, running
 from wallets.access import rights
 from wallets.api.urls import urlpatterns
-from wallets.observability.current import template_of
+from wallets.observability.request_context import template_of
 
 pytestmark = pytest.mark.brokers
 

@@ -17,7 +17,7 @@ from django.utils.translation import template
 from wallets import problems
 from wallets.api.openapi import TRANSFER_RULES
 from wallets.models import Wallet
-from wallets.pages.words import REFUSALS, STATUSES, told
+from wallets.pages.labels import REFUSALS, STATUSES, told
 from wallets.problems import REJECTIONS, Problem
 
 WALLETS: Final = Path(settings.BASE_DIR) / "wallets"

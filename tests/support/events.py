@@ -11,10 +11,10 @@ from typing import Any
 from django.db import connection
 from uuid_utils.compat import uuid7
 
-from wallets.events import log, subscribers, webhooks
+from wallets.events import delivery_state, log, webhooks
 from wallets.models import Subscriber
 
-PATIENCE = 60.0
+EVENT_TIMEOUT_SECONDS = 60.0
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def subscribed(url: str, **fields: Any) -> Iterator[Subscriber]:
         name=f"test {id}",
         url=url,
         secret=webhooks.new_secret(),
-        **subscribers.from_now_on() | fields,
+        **delivery_state.from_now_on() | fields,
     )
     try:
         yield subscriber
@@ -50,7 +50,7 @@ def relaying(**environment: str) -> Iterator["subprocess.Popen[bytes]"]:
 
 
 def wait_until(happens: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + EVENT_TIMEOUT_SECONDS
     while not happens():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
@@ -64,7 +64,7 @@ def horizon() -> int:
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")
         done = int(cursor.fetchone()[0])
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + EVENT_TIMEOUT_SECONDS
     while (found := log.horizon()) < done:
         assert time.monotonic() < deadline, "a transaction does not end"
         time.sleep(0.02)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import confluent_kafka
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
-from wallets.events.brokers import NAME
+from wallets.events.destinations import EXCHANGE_OR_TOPIC
 
 PRODUCE: Final = 0  # the number of the request
 PARTITIONS: Final = 4  # that a topic of the mock has
@@ -35,7 +35,7 @@ class Cluster:
         self._library.rd_kafka_conf_set(settings, b"log_level", b"0", error, c_size_t(512))
         self._handle = c_void_p(self._library.rd_kafka_new(0, settings, error, c_size_t(512)))
         self._cluster = c_void_p(self._library.rd_kafka_mock_cluster_new(self._handle, 1))
-        self._library.rd_kafka_mock_topic_create(self._cluster, NAME.encode(), PARTITIONS, 1)
+        self._library.rd_kafka_mock_topic_create(self._cluster, EXCHANGE_OR_TOPIC.encode(), PARTITIONS, 1)
         self.messages: list[Message] = []
         self.query = ""
         self.address: str = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
@@ -48,7 +48,7 @@ class Cluster:
     def url(self) -> str:
         return f"kafka://{self.address}?{self.query}"
 
-    def received(self, topic: str = NAME) -> list[dict[str, Any]]:
+    def received(self, topic: str = EXCHANGE_OR_TOPIC) -> list[dict[str, Any]]:
         """All of it, partition by partition."""
         settings = {"bootstrap.servers": self.address, "group.id": "tests", "log_level": 0}
         with closing(Consumer({**settings, "enable.partition.eof": True})) as consumer:

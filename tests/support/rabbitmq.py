@@ -17,7 +17,7 @@ import pika
 from pika.exceptions import AMQPError
 
 from local.postgres import free_port
-from wallets.events.brokers import NAME
+from wallets.events.destinations import EXCHANGE_OR_TOPIC
 
 SCRIPTS = Path("/usr/lib/rabbitmq/bin")  # past Debian's wrapper, which would become the user `rabbitmq`
 PASSWORD = "a-password-that-nobody-may-read"
@@ -118,9 +118,9 @@ class Queue:
         self.url = server.url()
         self.messages: list[tuple[Any, Any, bytes]] = []
         with self.channel() as channel:
-            channel.exchange_declare(NAME, "topic", durable=True)
+            channel.exchange_declare(EXCHANGE_OR_TOPIC, "topic", durable=True)
             channel.queue_declare(self.name, durable=True, arguments=arguments)
-            channel.queue_bind(self.name, NAME, "#")
+            channel.queue_bind(self.name, EXCHANGE_OR_TOPIC, "#")
 
     def received(self) -> list[dict[str, Any]]:
         with suppress(AMQPError, OSError), self.channel() as channel:  # it may be down

@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 
 from local import ROOT
 from tests.deploy.test_supply_chain import pins
-from wallets.events import brokers, webhooks
+from wallets.events import destinations, webhooks
 
 REQUIRED = {
     "SECRET_KEY": "Wq3vT7zLr9XsNf2mKb8HcYd5GjPa4RuE6eVoZi1tQxCwDnMySBgUhFkJ",
@@ -414,7 +414,10 @@ def test_compose_gives_requests_in_flight_the_time_they_are_promised() -> None:
 def longest_end_of_the_relay() -> float:
     """In seconds: a broker connects, takes a page, hangs up; a webhook may try an idle connection first."""
     to_find_a_name = 10
-    return max(2 * brokers.PATIENCE + 1, webhooks.LONGEST + 2 * webhooks.PATIENCE + to_find_a_name)
+    return max(
+        2 * destinations.BROKER_TIMEOUT_SECONDS + 1,
+        webhooks.MAX_PAGE_SECONDS + 2 * webhooks.REQUEST_TIMEOUT_SECONDS + to_find_a_name,
+    )
 
 
 def test_compose_gives_the_relay_the_time_for_what_it_has_begun(services: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from wallets.access import limits, people
-from wallets.errors import to_problem
+from wallets.error_mapping import to_problem
 from wallets.problems import PayloadTooLarge, Problem, TooManyRequests
 
 View = Callable[..., HttpResponseBase]
@@ -51,7 +51,7 @@ def _read_form(request: HttpRequest) -> None:
         raise to_problem(error) from None
 
 
-class Attempt(forms.Form):
+class CountedForm(forms.Form):
     request: HttpRequest
     problem: Problem | None = None  # what it met, if what was filled in was not even looked at
 
@@ -66,7 +66,7 @@ class Attempt(forms.Form):
         return f"{problem.detail.rstrip('.')}; try again later."
 
 
-class LogInForm(Attempt, AuthenticationForm):  # type: ignore[misc]
+class CountedLogInForm(CountedForm, AuthenticationForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for name, most in (("username", people.MAX_EMAIL), ("password", people.MAX_PASSWORD)):

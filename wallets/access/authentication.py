@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from wallets.access import devices, keys, rights
 from wallets.access.rights import EVERYBODY, NOBODY, Principal
 from wallets.apps import give_back_connection
-from wallets.ledger.recovery import until_deadline
+from wallets.database_retry import retry_until_deadline
 from wallets.models import User
 from wallets.problems import Forbidden, Unauthorized
 
@@ -39,7 +39,7 @@ class ApiAccess(BaseAuthentication):
         scheme, _, credentials = header.partition(" ")
         is_key = scheme.lower() == "bearer" and credentials.startswith(keys.START)
         if not header and request.META.get("HTTP_COOKIE"):
-            of_session = until_deadline(lambda: _of_session(request._request))
+            of_session = retry_until_deadline(lambda: _of_session(request._request))
             give_back_connection()  # the body may be long in coming, and others need it meanwhile
             if of_session is not None:
                 return of_session

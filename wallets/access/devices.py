@@ -19,7 +19,7 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 
 from wallets.models import User
 
-RECOVERY_CODES: Final = 10
+RECOVERY_CODE_COUNT: Final = 10
 WRONG: Final = "This code is wrong, or was used before."
 _OF_APP: Final = re.compile(r"[0-9]{6}")  # a recovery code has eight characters
 
@@ -121,7 +121,7 @@ def _lock(user: User) -> None:
 
 
 def _make_codes(device: StaticDevice) -> list[str]:
-    codes = [StaticToken.random_token() for _ in range(RECOVERY_CODES)]
+    codes = [StaticToken.random_token() for _ in range(RECOVERY_CODE_COUNT)]
     StaticToken.objects.bulk_create(StaticToken(device=device, token=code) for code in codes)
     return codes
 

@@ -27,24 +27,24 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from wallets.access.rights import ADMIN, NOBODY, SCOPES, Principal
-from wallets.ledger.gather import Gather, once
-from wallets.ledger.recovery import in_one_call
+from wallets.batching import Batcher, once
+from wallets.database_retry import run_as_one_call
 from wallets.models import ApiKey, User
 
 logger = logging.getLogger(__name__)
 
 START: Final = "wk_"
-PREFIX: Final = 8  # characters
-FRESH: Final = 4.0  # seconds
-MOST: Final = 10_000  # prefixes to remember: whoever makes them up fills no memory
-NOTED: Final = 60.0  # seconds between two notes of a key's use
+PREFIX_LENGTH: Final = 8  # characters
+CACHE_SECONDS: Final = 4.0  # seconds
+MAX_CACHED_PREFIXES: Final = 10_000  # prefixes to remember: whoever makes them up fills no memory
+USE_NOTE_INTERVAL_SECONDS: Final = 60.0  # seconds between two notes of a key's use
 _TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
 _ALPHABET: Final = string.ascii_lowercase + string.digits
 
 
 # --- Their life -------------------------------------------------------------------------------------
 def new_text() -> str:
-    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX))
+    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
     return f"{START}{prefix}_{secrets.token_urlsafe(32)}"
 
 
@@ -91,7 +91,7 @@ def revoke(prefix: str) -> bool:
 
 # --- Who sends one ----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedKey:
     """What the table said of a prefix."""
 
     digest: bytes  # empty where there is no key that works: nothing has that digest
@@ -100,7 +100,7 @@ class _Known:
     stale_at: float  # by time.monotonic()
 
 
-_known: Final[dict[str, _Known]] = {}
+_known: Final[dict[str, _CachedKey]] = {}
 _noted: Final[dict[str, float]] = {}  # when a key's use was noted last
 
 
@@ -121,7 +121,7 @@ def principal_of(text: str) -> Principal | None:
         return None
     if known.expires_at <= time.time():
         return None
-    if _noted.get(prefix, -math.inf) + NOTED <= now:
+    if _noted.get(prefix, -math.inf) + USE_NOTE_INTERVAL_SECONDS <= now:
         _noted[prefix] = now
         _uses().put(prefix)
     return known.principal
@@ -132,40 +132,42 @@ def _digest(secret: str) -> bytes:
 
 
 @once
-def _gather() -> Gather[str, _Known]:
+def _gather() -> Batcher[str, _CachedKey]:
     """The prefixes asked for by the requests in flight share a look: made up ones cost no query each."""
-    return Gather(
+    return Batcher(
         "keys",
-        in_one_call(_known_now),
-        most=MOST,
-        bound=MOST,  # more than a process has connections
+        run_as_one_call(_known_now),
+        most=MAX_CACHED_PREFIXES,
+        bound=MAX_CACHED_PREFIXES,  # more than a process has connections
         patience=settings.OPERATION_DEADLINE,
     )
 
 
-def _known_now(prefixes: Sequence[str]) -> list[_Known]:
+def _known_now(prefixes: Sequence[str]) -> list[_CachedKey]:
     found = _look(set(prefixes))
-    if len(_known) + len(found) > MOST:
+    if len(_known) + len(found) > MAX_CACHED_PREFIXES:
         _known.clear()
     _known.update(found)
     return [found[prefix] for prefix in prefixes]
 
 
-def _look(prefixes: Collection[str]) -> dict[str, _Known]:
-    stale_at = time.monotonic() + FRESH  # from before the look: what it cannot see is not older than that
+def _look(prefixes: Collection[str]) -> dict[str, _CachedKey]:
+    stale_at = (
+        time.monotonic() + CACHE_SECONDS
+    )  # from before the look: what it cannot see is not older than that
     keys = ApiKey.objects.filter(Q(owner=None) | Q(owner__is_active=True), revoked_at=None)
     found = {key.prefix: _as_known(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
-    return dict.fromkeys(prefixes, _Known(b"", NOBODY, 0, stale_at)) | found
+    return dict.fromkeys(prefixes, _CachedKey(b"", NOBODY, 0, stale_at)) | found
 
 
-def _as_known(key: ApiKey, stale_at: float) -> _Known:
+def _as_known(key: ApiKey, stale_at: float) -> _CachedKey:
     principal = Principal(
         actor=f"key:{key.prefix}",
         scopes=frozenset(SCOPES if ADMIN in key.scopes else key.scopes),
-        within=key.owner_id if key.is_restricted_to_owner else None,
+        owner_restriction=key.owner_id if key.is_restricted_to_owner else None,
     )
     expires_at = math.inf if key.expires_at is None else key.expires_at.timestamp()
-    return _Known(bytes(key.digest), principal, expires_at, stale_at)
+    return _CachedKey(bytes(key.digest), principal, expires_at, stale_at)
 
 
 # --- When they were used ----------------------------------------------------------------------------
@@ -189,7 +191,7 @@ def _note(queue: "SimpleQueue[str]") -> None:
     while True:
         prefixes = [queue.get()]
         with suppress(Empty):
-            while len(prefixes) < MOST:
+            while len(prefixes) < MAX_CACHED_PREFIXES:
                 prefixes.append(queue.get_nowait())
         try:
             with connection.cursor() as cursor:

@@ -17,8 +17,8 @@ from django.db import connection
 from django.http import HttpRequest
 
 from wallets.access.rights import Principal
-from wallets.ledger.gather import Gather, once
-from wallets.ledger.recovery import in_one_call
+from wallets.batching import Batcher, once
+from wallets.database_retry import run_as_one_call
 from wallets.problems import TooManyRequests
 from walletsvc.environment import Rate
 
@@ -31,12 +31,12 @@ LOGIN: Final = "login"
 SIGNUP: Final = "signup"
 RESET: Final = "reset"  # mails with a link, by kind and the address they go to
 
-IPV6_CUSTOMER: Final = 64  # bits: what one customer of a network has
-SWEEP: Final = 600.0  # seconds between two looks for windows that are over
+IPV6_PREFIX_BITS: Final = 64  # bits: what one customer of a network has
+SWEEP_INTERVAL_SECONDS: Final = 600.0  # seconds between two looks for windows that are over
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateLimitState:
     """What is left of a limit."""
 
     name: str
@@ -66,7 +66,7 @@ def require(name: str, subject: str) -> dict[str, str]:
     if rate is None:
         return {}
     hits, reset = _gather().ask((f"{name}:{subject}", rate.seconds))
-    standing = Standing(name, rate, hits, reset)
+    standing = RateLimitState(name, rate, hits, reset)
     if standing.is_over:
         raise too_many(f"More than {rate.hits} in {rate.seconds} seconds.", reset, standing.headers)
     return standing.headers
@@ -106,7 +106,7 @@ def address_of(request: HttpRequest) -> str | None:
 def network_of(request: HttpRequest) -> str:
     """What a limit is for: an address, or all of those that one customer has."""
     address = ip_address(address_of(request) or "127.0.0.1")
-    return str(address if address.version == 4 else ip_network((address, IPV6_CUSTOMER), strict=False))  # noqa: PLR2004
+    return str(address if address.version == 4 else ip_network((address, IPV6_PREFIX_BITS), strict=False))  # noqa: PLR2004
 
 
 def customer_of(request: HttpRequest) -> str:
@@ -136,10 +136,10 @@ Counted = tuple[int, int]  # its hits, this one included, and the seconds until 
 
 
 @once
-def _gather() -> Gather[Asked, Counted]:
-    return Gather(
+def _gather() -> Batcher[Asked, Counted]:
+    return Batcher(
         "rate limits",
-        in_one_call(_take),
+        run_as_one_call(_take),
         most=settings.GROUP_COMMIT_BATCH,
         bound=settings.GROUP_COMMIT_QUEUE,
         patience=settings.OPERATION_DEADLINE,
@@ -166,7 +166,7 @@ _swept_at = time.monotonic()
 
 def _sweep_now_and_then(cursor: object) -> None:
     global _swept_at  # noqa: PLW0603
-    if time.monotonic() < _swept_at + SWEEP:
+    if time.monotonic() < _swept_at + SWEEP_INTERVAL_SECONDS:
         return
     _swept_at = time.monotonic()
     longest = max((rate.seconds for rate in settings.RATE_LIMITS.values() if rate), default=0)

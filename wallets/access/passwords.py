@@ -18,7 +18,7 @@ from wallets.problems import TooManyRequests
 
 T = TypeVar("T")
 
-MOST: Final = 8  # hashed or waiting, in a process: three seconds for the last of them
+MAX_PENDING_HASHES: Final = 8  # hashed or waiting, in a process: three seconds for the last of them
 
 
 class Hasher(PBKDF2PasswordHasher):
@@ -29,7 +29,7 @@ class Hasher(PBKDF2PasswordHasher):
         return _in_turn(partial(super().encode, password, salt, iterations))
 
 
-_room = threading.BoundedSemaphore(MOST)
+_room = threading.BoundedSemaphore(MAX_PENDING_HASHES)
 _turn = threading.Lock()
 
 

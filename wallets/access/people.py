@@ -16,10 +16,10 @@ from uuid_utils.compat import uuid7
 
 from wallets.access import limits, verification
 from wallets.access.rights import Principal
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger import keys
-from wallets.ledger.commands import Transfer
-from wallets.ledger.origins import owned
-from wallets.ledger.recovery import until_deadline
+from wallets.ledger.commands import MakeTransfer
+from wallets.ledger.lookups import owner_filter
 from wallets.ledger.wallets import note_opening
 from wallets.models import InboxEntry, Operation, User, Wallet
 from wallets.problems import (
@@ -55,11 +55,11 @@ def sign_up(name: str, email: str, password: str) -> User:
     email = email.lower()
     user = User(username=email, email=email, first_name=name)
     check_password(password, user)
-    if until_deadline(lambda: is_taken(email)):
+    if retry_until_deadline(lambda: is_taken(email)):
         raise EmailTaken
     user.set_password(password)
     wallet_id = uuid7()  # made before the first attempt: one that was cut off after its commit is found again
-    until_deadline(lambda: _create(user, wallet_id))
+    retry_until_deadline(lambda: _create(user, wallet_id))
     verification.send_link(user)
     return user
 
@@ -143,7 +143,7 @@ def main_wallet(user: User) -> Wallet | None:
     """The first that they had."""
     assert user.pk is not None  # noqa: S101 - a filter by None would find what nobody owns
     wallets = Wallet.objects.with_expired().filter(owner=user).order_by("created_at", "id")
-    return until_deadline(wallets.first)
+    return retry_until_deadline(wallets.first)
 
 
 def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = None) -> UUID:
@@ -156,14 +156,14 @@ def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = 
     Raises WalletNotFound, alike and after the same queries, if there is no such account, its address is not
     verified, it is inactive, or it has no such wallet: a sender needs no more, and a guesser learns no more.
     """
-    sent_to = until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
-    own = {} if caller.within is None else {"owner": caller.within}
+    sent_to = retry_until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
+    own = {} if caller.owner_restriction is None else {"owner": caller.owner_restriction}
     source = Wallet.objects.filter(id=source_id, **own)
     owners = User.objects.by_verified_email(email)
     wallets = Wallet.objects.filter(owner__in=owners, currency__in=source.values("currency"))
     payable = wallets.filter(Q(id=sent_to) | ~Q(status=Wallet.Status.CLOSED))
     by_rank = payable.order_by(Case(When(id=sent_to, then=0), default=1), "created_at", "id")
-    found = until_deadline(by_rank.values_list("id", flat=True).first) or sent_to
+    found = retry_until_deadline(by_rank.values_list("id", flat=True).first) or sent_to
     if found is None:
         raise WalletNotFound("No account with this verified e-mail address has a wallet of this currency.")
     return found
@@ -171,7 +171,7 @@ def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = 
 
 def _sent_to(source_id: UUID, caller: Principal, key: str) -> UUID | None:
     """Where a transfer under this key went, or will go: it may still wait in the inbox."""
-    sent = {"type": Transfer.type, "wallet_id": source_id, **owned(caller.within)}
+    sent = {"type": MakeTransfer.type, "wallet_id": source_id, **owner_filter(caller.owner_restriction)}
     # Before restricted callers had a namespace, their keys were stored without it.
     keyed = Q(idempotency_key=key) | Q(idempotency_key=keys.as_sent(key), actor=caller.actor)
     places = (Operation.objects, InboxEntry.objects)

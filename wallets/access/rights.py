@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from wallets.ledger import keys
 from wallets.ledger.commands import PERSON as PERSON_ACTOR
-from wallets.ledger.commands import Command, Reversal
+from wallets.ledger.commands import Command, Reverse
 from wallets.models import User, Wallet
 from wallets.operation_types import INCOMING, OPERATION_TYPES, TRANSFERS
 from wallets.problems import Forbidden, WalletNotFound
@@ -28,7 +28,7 @@ ADMIN: Final = "admin"  # all of them
 SCOPES: Final = (READ, WRITE, LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
 # What no key has: to be somebody who is logged in.
 PERSON: Final = "person"
-ANYBODY: Final = ()  # in NEEDED: no scope
+NO_SCOPE: Final = ()  # in NEEDED: no scope
 
 # By view and method. Any one of the scopes opens the door; what is not here is for nobody.
 NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -57,8 +57,8 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "WebhookDeliveries": {"GET": (ADMIN,)},
     "WebhookDeadLetters": {"GET": (ADMIN,), "DELETE": (ADMIN,)},
     "WebhookReplay": {"POST": (ADMIN,)},
-    "SignUp": {"POST": ANYBODY},
-    "LogIn": {"POST": ANYBODY},
+    "SignUp": {"POST": NO_SCOPE},
+    "LogIn": {"POST": NO_SCOPE},
     "LogOut": {"POST": (PERSON,)},
     "Me": {"GET": (PERSON,)},
     "MyWallet": {"GET": (PERSON,)},
@@ -79,12 +79,12 @@ class Principal:
 
     actor: str  # what the ledger remembers
     scopes: frozenset[str]
-    within: int | None = None  # whose wallets it is restricted to, if it is
+    owner_restriction: int | None = None  # whose wallets it is restricted to, if it is
 
     @property
     def key_domain(self) -> str:
         """The namespace of this caller's idempotency keys: one for each owner restriction, else ""."""
-        return keys.namespace_of_owner(self.within)
+        return keys.namespace_of_owner(self.owner_restriction)
 
     def stored_key(self, key: str | None) -> str | None:
         """The idempotency key in this caller's namespace, as the ledger stores it."""
@@ -125,7 +125,7 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
     if needed is None:
         if method.lower() in view.http_method_names and hasattr(view, method.lower()):
             raise Forbidden
-    elif needed is not ANYBODY and principal.scopes.isdisjoint(needed):
+    elif needed is not NO_SCOPE and principal.scopes.isdisjoint(needed):
         raise lacks(*needed)
     elif needed == (ADMIN,):
         require_unrestricted(principal, "webhooks")  # they are told of all wallets
@@ -134,9 +134,9 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
 def require(principal: Principal, command: Command) -> None:
     """Raises Forbidden where the command does what the principal has no scope for."""
     scope = OPERATION_TYPES[command.operation_type].scope
-    if isinstance(command, Reversal) and command.original.type in TRANSFERS:
+    if isinstance(command, Reverse) and command.original.type in TRANSFERS:
         scope = TRANSFER
-        if command.original.type not in INCOMING and principal.within is not None:
+        if command.original.type not in INCOMING and principal.owner_restriction is not None:
             # It would take money out of a wallet that may be anybody's.
             raise Forbidden("What was transferred away is given back by its receiver.")
     if scope not in principal.scopes:
@@ -145,20 +145,26 @@ def require(principal: Principal, command: Command) -> None:
 
 def sent_by(principal: Principal) -> dict[str, Any]:
     """What every command of the principal says of it."""
-    reads_all = principal.within is None and READ in principal.scopes
-    return {"actor": principal.actor, "within": principal.within, "reads_all": reads_all}
+    reads_all = principal.owner_restriction is None and READ in principal.scopes
+    return {
+        "actor": principal.actor,
+        "owner_restriction": principal.owner_restriction,
+        "reads_all": reads_all,
+    }
 
 
 def visible(principal: Principal, wallet: Wallet | None) -> Wallet:
     """The wallet. Raises WalletNotFound where there is none, or none for them."""
-    if wallet is None or (principal.within is not None and wallet.owner_id != principal.within):
+    if wallet is None or (
+        principal.owner_restriction is not None and wallet.owner_id != principal.owner_restriction
+    ):
         raise WalletNotFound
     return wallet
 
 
 def require_unrestricted(principal: Principal, what: str) -> None:
     """Raises Forbidden: `what` is decided by whoever runs the wallets, not by who owns one."""
-    if principal.within is not None:
+    if principal.owner_restriction is not None:
         raise Forbidden(f"Who is restricted to their own wallets sets no {what}.")
 
 

@@ -19,11 +19,11 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from wallets.admin.lists import LookOnly, address, show_amount
-from wallets.api.values import PositiveAmount
-from wallets.errors import to_problem
+from wallets.api.fields import PositiveAmount
+from wallets.error_mapping import to_problem
 from wallets.ledger import submit
 from wallets.ledger.commands import COMMANDS
-from wallets.ledger.wallets import Change, change_wallet
+from wallets.ledger.wallets import WalletUpdate, change_wallet
 from wallets.models import Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, Unavailable
 
@@ -108,7 +108,9 @@ def change_status(status: str, wallet_id: UUID, filled: dict[str, Any], operator
             raise AlreadySo
 
     try:
-        change_wallet(wallet_id, Change(status=status, actor=operator, reason=filled["reason"]), differs)
+        change_wallet(
+            wallet_id, WalletUpdate(status=status, actor=operator, reason=filled["reason"]), differs
+        )
     except AlreadySo:
         return None
     return f"Status {status}"

@@ -8,14 +8,14 @@ from unfold.forms import AuthenticationForm
 from unfold.widgets import BASE_INPUT_CLASSES
 
 from wallets.access import devices
-from wallets.access.attempts import Attempt, LogInForm
+from wallets.access.attempts import CountedForm, CountedLogInForm
 
 
-class LoginForm(LogInForm, AuthenticationForm):  # type: ignore[misc]
+class LoginForm(CountedLogInForm, AuthenticationForm):  # type: ignore[misc]
     pass
 
 
-class CodeForm(Attempt):
+class CodeForm(CountedForm):
     """Asks for a code of the app or a recovery code."""
 
     code = forms.CharField(

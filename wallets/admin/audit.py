@@ -20,10 +20,10 @@ from unfold.enums import ActionVariant
 
 from wallets.admin import confirm
 from wallets.admin.lists import LINK, LookOnly, TimeFilter, show_time
-from wallets.admin.rows import optional_time
+from wallets.admin.wallet_rows import optional_time
 from wallets.models import User
 
-MAX_USERS: Final = 100  # whose rows one search looks through
+MAX_SEARCHED_USERS: Final = 100  # whose rows one search looks through
 
 # What the packages call their rows tells an operator nothing.
 NAMES: Final = {
@@ -50,7 +50,9 @@ class LogEntryAdmin(LookOnly):
         self, request: HttpRequest, queryset: QuerySet[LogEntry], search_term: str
     ) -> tuple[QuerySet[LogEntry], bool]:
         if term := search_term.strip():
-            queryset = queryset.filter(user__in=list(_named(term).values_list("id", flat=True)[:MAX_USERS]))
+            queryset = queryset.filter(
+                user__in=list(_named(term).values_list("id", flat=True)[:MAX_SEARCHED_USERS])
+            )
         return queryset, False
 
     @admin.display(description="time (UTC)")
@@ -120,7 +122,9 @@ class LoginAdmin(OfClient):
 
     def of_account(self, rows: QuerySet[Any], name: str) -> QuerySet[Any]:
         """By the names that there are: they have an index, beginnings have none."""
-        return rows.filter(username__in=list(_named(name).values_list("username", flat=True)[:MAX_USERS]))
+        return rows.filter(
+            username__in=list(_named(name).values_list("username", flat=True)[:MAX_SEARCHED_USERS])
+        )
 
     @admin.display(description="logged in (UTC)")
     def time(self, login: AccessLog) -> SafeString:

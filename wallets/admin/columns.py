@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from wallets.chart import SIZE, Mark, round_steps
+from wallets.chart import PICTURE_SIZE, GridLine, round_steps
 from wallets.report import Movements, Period, Refusals
 
-GAP: Final = 0.2  # between two columns, of the place that each has
+GAP_FRACTION: Final = 0.2  # between two columns, of the place that each has
 _NAMES: Final = {
     timedelta(minutes=1): "minute",
     timedelta(hours=1): "hour",
@@ -25,34 +25,34 @@ class Column:
 
     @property
     def top(self) -> float:
-        return round(SIZE - self.completed - self.rejected, 1)
+        return round(PICTURE_SIZE - self.completed - self.rejected, 1)
 
     @property
     def boundary(self) -> float:
-        return round(SIZE - self.completed, 1)
+        return round(PICTURE_SIZE - self.completed, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Chart:
+class ColumnChart:
     title: str
     size: int
     width: float  # of a column
     columns: Sequence[Column]
-    marks: Sequence[Mark]
+    marks: Sequence[GridLine]
     times: Sequence[str]
     summary: str
 
 
-def draw(period: Period, movements: Movements, refusals: Refusals) -> Chart:
+def draw(period: Period, movements: Movements, refusals: Refusals) -> ColumnChart:
     pairs = list(zip(movements.steps, refusals.steps, strict=True))
     marks = round_steps(Decimal(0), Decimal(max(map(sum, pairs))), 0)
     middle = period.since + (period.until - period.since) / 2
-    return Chart(
+    return ColumnChart(
         title=f"Operations per {_name(period.step)}",
-        size=SIZE,
-        width=round(SIZE / len(pairs) * (1 - GAP), 1),
+        size=PICTURE_SIZE,
+        width=round(PICTURE_SIZE / len(pairs) * (1 - GAP_FRACTION), 1),
         columns=_columns(period, pairs, float(marks[-1])),
-        marks=[Mark(f"{100 - float(mark / marks[-1]) * 100:.2f}", f"{mark:,f}") for mark in marks],
+        marks=[GridLine(f"{100 - float(mark / marks[-1]) * 100:.2f}", f"{mark:,f}") for mark in marks],
         times=[_moment(moment) for moment in (period.since, middle, period.until)],
         summary=f"{sum(movements.steps):,} operations completed, {sum(refusals.steps):,} rejected,"
         f" from {_moment(period.since)} to {_moment(period.until)} UTC",
@@ -60,10 +60,10 @@ def draw(period: Period, movements: Movements, refusals: Refusals) -> Chart:
 
 
 def _columns(period: Period, pairs: Sequence[tuple[int, int]], highest: float) -> list[Column]:
-    place, unit = SIZE / len(pairs), SIZE / highest
+    place, unit = PICTURE_SIZE / len(pairs), PICTURE_SIZE / highest
     return [
         Column(
-            x=round(place * (number + GAP / 2), 1),
+            x=round(place * (number + GAP_FRACTION / 2), 1),
             completed=round(completed * unit, 1),
             rejected=round(rejected * unit, 1),
             title=f"from {_moment(since)}: {completed:,} completed, {rejected:,} rejected",

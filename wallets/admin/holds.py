@@ -11,8 +11,8 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
-from wallets.admin.rows import (
-    NEWEST,
+from wallets.admin.wallet_rows import (
+    NEWEST_ROWS,
     OPERATION_HEADERS,
     CurrencyOfWallet,
     OfWallet,
@@ -56,7 +56,9 @@ class HoldAdmin(OfWallet):
     def sections(self, request: HttpRequest, row: Hold) -> list[Section]:
         """What placed it, what ended it, and what tried to."""
         ends = Operation.objects.filter(wallet_id=row.wallet_id, hold_id=row.id).order_by("-created_at")
-        asked = operation_rows([*ends[:NEWEST], *Operation.objects.filter(id=row.id)], row.wallet.currency)
+        asked = operation_rows(
+            [*ends[:NEWEST_ROWS], *Operation.objects.filter(id=row.id)], row.wallet.currency
+        )
         return [Section("What was asked of it", OPERATION_HEADERS, asked)]
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]

@@ -25,15 +25,15 @@ from unfold.widgets import UnfoldAdminTextareaWidget
 from wallets.admin import confirm
 from wallets.admin.lists import TimeFilter, address, link_to, parse_id, unbroken
 from wallets.admin.operations import present
-from wallets.admin.rows import OfWallet, operation_link, optional_time, wallet_link
-from wallets.errors import to_problem
+from wallets.admin.wallet_rows import OfWallet, operation_link, optional_time, wallet_link
+from wallets.error_mapping import to_problem
 from wallets.ledger import inbox_failures
 from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside
 from wallets.models import Hold, InboxEntry, Operation
 from wallets.problems import Problem
 
-MAX_COUNTED: Final = 100_000  # entries; beyond, how many more is not worth a longer look
-FAILURE: Final = ("attempts", "last_error", "next_attempt", "set_aside")
+MAX_COUNTED_ENTRIES: Final = 100_000  # entries; beyond, how many more is not worth a longer look
+FAILURE_FIELDS: Final = ("attempts", "last_error", "next_attempt", "set_aside")
 NOT_SET_ASIDE: Final = (
     "The entry is no longer set aside: it was retried or decided meanwhile. Nothing was done."
 )
@@ -85,7 +85,7 @@ class InboxAdmin(OfWallet):
             (None, {"fields": ("id", "wallet", "type", "moved", *links)}),
             ("Who, why and when", {"fields": ("actor", "description", "created", "waits")}),
             ("The client's", {"fields": ("client_key", "metadata")}),
-            *([("Failed attempts", {"fields": FAILURE})] if obj and obj.attempts else []),
+            *([("Failed attempts", {"fields": FAILURE_FIELDS})] if obj and obj.attempts else []),
         ]
 
     def _get_obj_does_not_exist_redirect(
@@ -220,8 +220,8 @@ def waiting() -> dict[str, Any]:
 
 def _count(entries: QuerySet[InboxEntry]) -> str:
     """Their number, as far as it is worth counting."""
-    length = entries[:MAX_COUNTED].count()
-    return f"more than {MAX_COUNTED}" if length == MAX_COUNTED else str(length)
+    length = entries[:MAX_COUNTED_ENTRIES].count()
+    return f"more than {MAX_COUNTED_ENTRIES}" if length == MAX_COUNTED_ENTRIES else str(length)
 
 
 def age(entry: InboxEntry) -> str:

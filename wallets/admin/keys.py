@@ -23,7 +23,7 @@ from unfold.widgets import (
 from wallets.access import keys, rights
 from wallets.admin import confirm
 from wallets.admin.lists import COLOURS, LookOnly, TimeFilter, address, show_time
-from wallets.admin.rows import optional_time
+from wallets.admin.wallet_rows import optional_time
 from wallets.models import ApiKey, User
 
 

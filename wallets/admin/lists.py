@@ -29,7 +29,7 @@ from unfold.widgets import INPUT_CLASSES
 
 from wallets import money
 
-PATIENCE: Final = 5  # seconds that a query of a list may take: the database has other work
+QUERY_TIMEOUT_SECONDS: Final = 5  # seconds that a query of a list may take: the database has other work
 MAX_PAGES: Final = 100  # PostgreSQL reads what an OFFSET skips; who looks for older rows names their time
 
 
@@ -124,7 +124,7 @@ class LookOnly(ModelAdmin):  # type: ignore[misc]
     ) -> HttpResponse:
         try:
             with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{PATIENCE}s'")
+                cursor.execute(f"SET LOCAL statement_timeout = '{QUERY_TIMEOUT_SECONDS}s'")
                 response: HttpResponse = super().changelist_view(request, extra_context)
                 return response
         except (OperationalError, DataError) as error:
@@ -138,7 +138,7 @@ def _complaint(error: OperationalError | DataError) -> str:
     if isinstance(error, DataError):
         return "That cannot be searched for."
     if isinstance(error.__cause__, QueryCanceled):
-        return f"That took more than {PATIENCE} seconds. Search for less, or in a shorter time."
+        return f"That took more than {QUERY_TIMEOUT_SECONDS} seconds. Search for less, or in a shorter time."
     raise error
 
 

@@ -11,8 +11,8 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
-from wallets.admin.rows import (
-    NEWEST,
+from wallets.admin.wallet_rows import (
+    NEWEST_ROWS,
     OPERATION_HEADERS,
     OfWallet,
     operation_link,
@@ -117,5 +117,5 @@ def reversals_of(*operations: Operation) -> list[Operation]:
         for operation in operations
         for reversal in Operation.objects.select_related("wallet")
         .filter(wallet_id=operation.wallet_id, reverses_id=operation.id)
-        .order_by("-created_at")[:NEWEST]
+        .order_by("-created_at")[:NEWEST_ROWS]
     ]

@@ -14,30 +14,30 @@ from django.utils.timesince import timesince
 from wallets import money, report
 from wallets.admin import columns
 from wallets.admin.lists import link_to
-from wallets.events.subscribers import Standing
+from wallets.events.delivery_state import DeliveryState
 from wallets.models import LedgerCheck, Wallet
-from wallets.report import Busy, Movements, Refusals, Report
+from wallets.report import BusyWallet, Movements, Refusals, Report
 
 PERIODS: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
 USUAL: Final = "day"
-RIGHTS: Final = ("wallets.view_operation", "wallets.view_wallet")
+REQUIRED_PERMISSIONS: Final = ("wallets.view_operation", "wallets.view_wallet")
 PLAIN: Final = "text-primary-600 dark:text-primary-500"
 GOOD: Final = "text-green-700 dark:text-green-400"
 BAD: Final = "text-red-700 dark:text-red-400"
 DOUBTFUL: Final = "text-orange-700 dark:text-orange-400"
-LATE: Final = 60  # seconds; a subscriber that is further behind is shown as such
+LATE_SECONDS: Final = 60  # seconds; a subscriber that is further behind is shown as such
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
     """What the page shows to who may look at the ledger; nothing to others."""
-    if not request.user.has_perms(RIGHTS):
+    if not request.user.has_perms(REQUIRED_PERMISSIONS):
         return {}
     asked = request.GET.get("period")
     chosen = asked if asked in PERIODS else USUAL
     made = report.make(report.last(PERIODS[chosen]))
     return {
         "report": made,
-        "most": f"{report.MOST:,}",
+        "most": f"{report.MAX_READ_OPERATIONS:,}",
         "periods": [(name, name == chosen) for name in PERIODS],
         "tiles": [_completed(made), _rejected(made), _inbox(made), _verification(made)],
         "chart": made.movements
@@ -156,7 +156,7 @@ def _reasons(refusals: Refusals) -> Bars:
     return Bars("Refusals by reason", bars, "None in this time.")
 
 
-def _hot(wallets: Sequence[Busy]) -> Bars:
+def _hot(wallets: Sequence[BusyWallet]) -> Bars:
     highest = max((wallet.operations for wallet in wallets), default=0)
     bars = [
         Bar(_name(wallet), f"{wallet.operations:,}", _length(wallet.operations, highest))
@@ -165,7 +165,7 @@ def _hot(wallets: Sequence[Busy]) -> Bars:
     return Bars("Hot wallets, by operations", bars)
 
 
-def _top(wallets: Sequence[Busy]) -> Bars:
+def _top(wallets: Sequence[BusyWallet]) -> Bars:
     highest: dict[str, Decimal] = {}
     for wallet in wallets:
         highest.setdefault(wallet.currency, wallet.volume)
@@ -180,7 +180,7 @@ def _top(wallets: Sequence[Busy]) -> Bars:
     return Bars("Top wallets, by volume", bars)
 
 
-def _subscribers(standings: Sequence[Standing]) -> Bars:
+def _subscribers(standings: Sequence[DeliveryState]) -> Bars:
     longest = max(standing.lag for standing in standings)
     bars = [
         Bar(standing.name, _standing(standing), _length(standing.lag, longest), _colour(standing))
@@ -189,21 +189,21 @@ def _subscribers(standings: Sequence[Standing]) -> Bars:
     return Bars("Subscribers, by how far they are behind", bars)
 
 
-def _standing(standing: Standing) -> str:
-    said = [f"{standing.lag:.1f} s" if standing.lag < LATE else _age(timedelta(seconds=standing.lag))]
+def _standing(standing: DeliveryState) -> str:
+    said = [f"{standing.lag:.1f} s" if standing.lag < LATE_SECONDS else _age(timedelta(seconds=standing.lag))]
     said += [f"{standing.parked:,} wallets wait"] if standing.parked else []
     said += [f"{standing.dead:,} dead letters"] if standing.dead else []
     return ", ".join(said if standing.is_enabled else ["disabled", *said])
 
 
-def _colour(standing: Standing) -> str:
+def _colour(standing: DeliveryState) -> str:
     if standing.dead or not standing.is_enabled:
         return BAD
-    return DOUBTFUL if standing.lag >= LATE or standing.parked else GOOD
+    return DOUBTFUL if standing.lag >= LATE_SECONDS or standing.parked else GOOD
 
 
 # --- How they are written ---------------------------------------------------------------------------
-def _name(wallet: Busy) -> str:
+def _name(wallet: BusyWallet) -> str:
     return link_to(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
 
 

@@ -11,10 +11,10 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 
 from wallets.admin.lists import Section, TimeFilter
 from wallets.admin.operations import OperationAdmin, present, reversals_of
-from wallets.admin.rows import OPERATION_HEADERS, operation_rows, wallet_link
+from wallets.admin.wallet_rows import OPERATION_HEADERS, operation_rows, wallet_link
 from wallets.models import Operation, Transfer
 
-HEADERS: Final = ("wallet", *OPERATION_HEADERS)
+TRANSFER_HEADERS: Final = ("wallet", *OPERATION_HEADERS)
 
 
 @admin.register(Transfer)
@@ -42,9 +42,9 @@ class TransferAdmin(OperationAdmin):
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
         sides = list(Operation.objects.filter(transfer_id=row.id).select_related("wallet"))
         sides.sort(key=lambda side: side.id != row.id)  # the source first
-        both = Section("Both sides", HEADERS, _with_wallets(sides))
+        both = Section("Both sides", TRANSFER_HEADERS, _with_wallets(sides))
         reversals = _with_wallets(reversals_of(*sides))
-        return [both, Section("What reversed it", HEADERS, reversals)] if reversals else [both]
+        return [both, Section("What reversed it", TRANSFER_HEADERS, reversals)] if reversals else [both]
 
     @admin.display(description="from")
     def source(self, transfer: Transfer) -> SafeString:

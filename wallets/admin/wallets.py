@@ -16,11 +16,11 @@ from unfold.decorators import display
 
 from wallets.admin.actions import WalletActions
 from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, parse_id, show_amount, show_time
-from wallets.admin.rows import NEWEST, OPERATION_HEADERS, operation_rows, optional_time
+from wallets.admin.wallet_rows import NEWEST_ROWS, OPERATION_HEADERS, operation_rows, optional_time
 from wallets.chart import balance_chart
-from wallets.models import Hold, Operation, User, Wallet, WalletChange, Wallets
+from wallets.models import Hold, Operation, User, Wallet, WalletChange, WalletQuerySet
 
-MAX_OWNERS: Final = 100  # users whose wallets one search looks through
+MAX_SEARCHED_OWNERS: Final = 100  # users whose wallets one search looks through
 
 
 @admin.register(Wallet)
@@ -65,7 +65,9 @@ class WalletAdmin(WalletActions):
         term = search_term.strip()
         if not term:
             return queryset, False
-        owners = User.objects.filter(username__istartswith=term).values_list("id", flat=True)[:MAX_OWNERS]
+        owners = User.objects.filter(username__istartswith=term).values_list("id", flat=True)[
+            :MAX_SEARCHED_OWNERS
+        ]
         condition = Q(label__istartswith=term) | Q(owner__in=list(owners))
         if wanted := parse_id(term):
             condition |= Q(id=wanted)
@@ -93,7 +95,7 @@ class WalletAdmin(WalletActions):
         return response
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Wallet]:
-        rows: Wallets = super().get_queryset(request)
+        rows: WalletQuerySet = super().get_queryset(request)
         return rows.with_expired()
 
     @admin.display(description="id")
@@ -148,20 +150,20 @@ def active_holds(wallet: Wallet, more: str, more_at: str) -> Section:
             optional_time(hold.expires_at) or "never",
             Truncator(hold.description).chars(80) or "-",
         ]
-        for hold in holds.order_by("expires_at")[:NEWEST]
+        for hold in holds.order_by("expires_at")[:NEWEST_ROWS]
     ]
     headers = ("created (UTC)", "amount", "expires (UTC)", "description")
     return Section("Active holds, the first to expire on top", headers, rows, more, more_at)
 
 
 def newest_operations(wallet: Wallet, more: str, more_at: str) -> Section:
-    operations = Operation.objects.of_wallet(wallet.id).order_by("-created_at")[:NEWEST]
+    operations = Operation.objects.of_wallet(wallet.id).order_by("-created_at")[:NEWEST_ROWS]
     rows = operation_rows(operations, wallet.currency)
     return Section("Newest operations", OPERATION_HEADERS, rows, more, more_at)
 
 
 def newest_changes(wallet: Wallet) -> Section:
-    changes = WalletChange.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST]
+    changes = WalletChange.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST_ROWS]
     rows = [
         [show_time(change.created_at), describe(change), change.actor or "-", change.reason or "-"]
         for change in changes

@@ -34,18 +34,24 @@ from unfold.widgets import (
 
 from wallets.admin import confirm
 from wallets.admin.lists import LookOnly, Section, address, link_to, show_time, unbroken
-from wallets.admin.rows import NEWEST, optional_time
-from wallets.api.shapes import FORMER_HOURS, MOST_FORMER_HOURS, MOST_IN_BATCH, WebhookName, WebhookUrl
-from wallets.errors import to_problem
-from wallets.events import parking, registry
+from wallets.admin.wallet_rows import NEWEST_ROWS, optional_time
+from wallets.api.request_schemas import (
+    DEFAULT_FORMER_SECRET_HOURS,
+    MAX_EVENTS_PER_REQUEST,
+    MAX_FORMER_SECRET_HOURS,
+    WebhookName,
+    WebhookUrl,
+)
+from wallets.error_mapping import to_problem
+from wallets.events import parking, webhook_registry
 from wallets.events.cloudevents import TYPES
-from wallets.events.subscribers import LAG
+from wallets.events.delivery_state import LAG
 from wallets.models import ParkedEvent, Subscriber, Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, WebhookNameTaken
 
 COLOURS: Final = {"WELL": "success", "FAILING": "warning", "DISABLED": "danger"}
 BROKER: Final = "the broker"
-SHORTLY: Final = 60  # seconds that are told to the tenth
+MAX_SECONDS_WITH_TENTHS: Final = 60  # seconds that are told to the tenth
 USED: Final = "This form was used before, for another webhook. Look at the list before sending it again."
 
 
@@ -83,7 +89,7 @@ class WebhookForm(forms.Form):
     )
     batch = forms.IntegerField(
         min_value=1,
-        max_value=MOST_IN_BATCH,
+        max_value=MAX_EVENTS_PER_REQUEST,
         initial=1,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text="Up to so many events in one request.",
@@ -121,8 +127,8 @@ class RotationForm(forms.Form):
     hours = forms.IntegerField(
         label="Hours",
         min_value=0,
-        max_value=MOST_FORMER_HOURS,
-        initial=FORMER_HOURS,
+        max_value=MAX_FORMER_SECRET_HOURS,
+        initial=DEFAULT_FORMER_SECRET_HOURS,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text="For how long the former secret signs as well. 0: it has become known to others.",
     )
@@ -196,8 +202,8 @@ class SubscriberAdmin(LookOnly):
         """GET asks what for; POST registers it and shows its secret."""
 
         def deed(filled: dict[str, Any]) -> HttpResponse:
-            wanted = registry.Registration(**filled)
-            registered = registry.register(wanted, _actor(request))
+            wanted = webhook_registry.Registration(**filled)
+            registered = webhook_registry.register(wanted, _actor(request))
             if not registered.replayed:
                 self.log_addition(request, registered.webhook, f"Registered, for {_host(wanted.url)}")
             return self._show_secret(request, registered.webhook, registered.secret)
@@ -214,7 +220,7 @@ class SubscriberAdmin(LookOnly):
         def deed(filled: dict[str, Any]) -> HttpResponse:
             changed = [name for name, value in filled.items() if value != getattr(row, name)]
             if changed:
-                registry.change(row.id, _actor(request), **{name: filled[name] for name in changed})
+                webhook_registry.change(row.id, _actor(request), **{name: filled[name] for name in changed})
                 where = f", now for {_host(filled['url'])}" if "url" in changed else ""
                 self.log_change(request, row, f"Changed {', '.join(changed)}{where}")
                 messages.success(request, "Changed.")
@@ -233,7 +239,9 @@ class SubscriberAdmin(LookOnly):
 
         def deed(filled: dict[str, Any]) -> HttpResponse:
             valid = timedelta(hours=filled["hours"])
-            rotated = registry.rotate(row.id, _actor(request), rotation_id=filled["id"], former_valid=valid)
+            rotated = webhook_registry.rotate(
+                row.id, _actor(request), rotation_id=filled["id"], former_valid=valid
+            )
             if not rotated.replayed:
                 self.log_change(request, row, f"New secret; the former one for {filled['hours']} hours")
             return self._show_secret(request, rotated.webhook, rotated.secret)
@@ -244,7 +252,7 @@ class SubscriberAdmin(LookOnly):
     @action(description="Send a test", permissions=["manage"])  # type: ignore[untyped-decorator]
     def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def deed(row: Subscriber) -> None:
-            delivery = registry.try_out(row.id)
+            delivery = webhook_registry.try_out(row.id)
             took = f"after {delivery.duration.total_seconds() * 1000:.0f} ms"
             if delivery.error:
                 messages.error(request, f"Not taken: {delivery.error}, {took}.")
@@ -270,7 +278,7 @@ class SubscriberAdmin(LookOnly):
     @action(description="Replay dead letters", permissions=["manage"])  # type: ignore[untyped-decorator]
     def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def deed(row: Subscriber) -> None:
-            if found := registry.replay(row.id, _actor(request)):
+            if found := webhook_registry.replay(row.id, _actor(request)):
                 self.log_change(request, row, f"Replayed {found} dead letters")
             messages.success(request, f"{found} dead letters are tried again.")
 
@@ -280,7 +288,7 @@ class SubscriberAdmin(LookOnly):
     @action(description="Forget dead letters", permissions=["manage"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def forget(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def deed(row: Subscriber) -> None:
-            if found := registry.forget(row.id, _actor(request)):
+            if found := webhook_registry.forget(row.id, _actor(request)):
                 self.log_change(request, row, f"Forgot {found} dead letters")
             messages.success(request, f"{found} dead letters are forgotten.")
 
@@ -290,7 +298,7 @@ class SubscriberAdmin(LookOnly):
     @action(description="Remove", permissions=["remove"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def remove(self, request: HttpRequest, object_id: str) -> HttpResponse:
         def deed(row: Subscriber) -> None:
-            registry.remove(row.id, _actor(request))
+            webhook_registry.remove(row.id, _actor(request))
             self.log_deletions(request, [row])
             messages.success(request, f"Removed: {row.name} is told nothing any more.")
 
@@ -305,7 +313,7 @@ class SubscriberAdmin(LookOnly):
             if row.is_enabled == is_enabled:
                 messages.info(request, "That had been done already; it was not done again.")
                 return
-            registry.switch(row, is_enabled, _actor(request))
+            webhook_registry.switch(row, is_enabled, _actor(request))
             self.log_change(request, row, done := "Enabled" if is_enabled else "Disabled")
             messages.success(request, f"{done}.")
 
@@ -400,7 +408,7 @@ class SubscriberAdmin(LookOnly):
 
     @admin.display(description="behind")
     def lag(self, row: Any) -> SafeString:
-        if row.behind < SHORTLY:
+        if row.behind < MAX_SECONDS_WITH_TENTHS:
             return unbroken(f"{row.behind:.1f} s")
         return unbroken(str(timedelta(seconds=round(row.behind))))
 
@@ -474,7 +482,7 @@ def _deliveries(row: Subscriber) -> Section:
             Truncator(delivery.response).chars(40) or "-",
             unbroken(delivery.event_id),
         ]
-        for delivery in registry.deliveries(row).order_by("-id")[:NEWEST]
+        for delivery in webhook_registry.deliveries(row).order_by("-id")[:NEWEST_ROWS]
     ]
     return Section("Newest deliveries", headers, rows)
 
@@ -491,6 +499,6 @@ def _parked(title: str, events: QuerySet[ParkedEvent]) -> Section:
             Truncator(event.last_error).chars(40) or "-",
             unbroken(event.event_id),
         ]
-        for event in events[:NEWEST]
+        for event in events[:NEWEST_ROWS]
     ]
     return Section(title, headers, rows)

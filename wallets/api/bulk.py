@@ -13,28 +13,34 @@ from rest_framework.response import Response
 from wallets import ledger
 from wallets.access import rights
 from wallets.access.authentication import principal
-from wallets.api.bodies import BulkBody, operation_body, transfer_body
-from wallets.api.endpoint import REPLAYED, Endpoint, is_for_later, keyed, movement_fields, named
+from wallets.api.endpoint import REPLAYED, Endpoint, is_async, keyed, movement_fields, named
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, PREFER, TRANSFER_RULES, Declaration, first_refusal, key
-from wallets.api.requests import check, idempotency_key, read_object
-from wallets.api.shapes import MAX_BULK, MAX_SHARED_KEY, BulkOperation, BulkToPost, BulkTransfer
+from wallets.api.parsing import check, idempotency_key, read_object
+from wallets.api.request_schemas import (
+    MAX_BULK_ITEMS,
+    MAX_BULK_KEY_LENGTH,
+    BulkOperation,
+    BulkToPost,
+    BulkTransfer,
+)
+from wallets.api.responses import BulkBody, operation_body, transfer_body
 from wallets.apps import give_back_connection
-from wallets.errors import to_problem
+from wallets.database_retry import retry_until_deadline
+from wallets.error_mapping import to_problem
 from wallets.keyed_requests import record
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import COMMANDS, Command, Transfer
-from wallets.ledger.recovery import until_deadline
+from wallets.ledger.commands import COMMANDS, Command, MakeTransfer
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, IdempotencyKeyReused, ValidationError
 
-AT_ONCE: Final = 100
-CHECKED_AT_ONCE: Final = 50
-_OF_OPERATION: Final = re.compile(r"operations\.(\d+)(.*)", re.DOTALL)
+ITEMS_PER_TURN: Final = 100
+ITEMS_PER_CHECK: Final = 50
+_ITEM_FIELD: Final = re.compile(r"operations\.(\d+)(.*)", re.DOTALL)
 T = TypeVar("T")
 
 
-class Operations(Endpoint):
+class BulkOperations(Endpoint):
     """/operations"""
 
     max_body_bytes = sys.maxsize  # MAX_BODY_BYTES alone
@@ -43,7 +49,7 @@ class Operations(Endpoint):
     @Declaration(
         "operations_post_many",
         tag="operations",
-        parameters=[key(MAX_SHARED_KEY), PREFER],
+        parameters=[key(MAX_BULK_KEY_LENGTH), PREFER],
         request=BulkToPost,
         examples={
             "a deposit and a transfer": {
@@ -76,9 +82,9 @@ class Operations(Endpoint):
         for command in commands:
             rights.require(who, command)
         if first := keyed(request, "POST /operations", asked):
-            until_deadline(lambda: record(first))
+            retry_until_deadline(lambda: record(first))
             give_back_connection()  # others need it, while the ledger takes its time
-        outcomes = ledger.submit_together(commands) if asked.atomic else ledger.submit_all(commands)
+        outcomes = ledger.submit_atomically(commands) if asked.atomic else ledger.submit_all(commands)
         results = list(_giving_way(_result(outcome, request) for outcome in outcomes))
         is_replay = all(result["replayed"] for result in results)
         return Response({"results": results}, headers=REPLAYED if is_replay else {})
@@ -88,11 +94,11 @@ def _read(request: Request) -> BulkToPost:
     """The body, checked a few operations at a time, and refused with the first of these that are wrong."""
     fields = read_object(request)
     items = fields.get("operations")
-    if not isinstance(items, list) or not 0 < len(items) <= MAX_BULK:
+    if not isinstance(items, list) or not 0 < len(items) <= MAX_BULK_ITEMS:
         return check(BulkToPost, fields)
     parts = [
-        _checked(fields | {"operations": items[start : start + CHECKED_AT_ONCE]}, start)
-        for start in range(0, len(items), CHECKED_AT_ONCE)
+        _checked(fields | {"operations": items[start : start + ITEMS_PER_CHECK]}, start)
+        for start in range(0, len(items), ITEMS_PER_CHECK)
     ]
     checked = [operation for part in parts for operation in part.operations]
     return parts[0].model_copy(update={"operations": checked})
@@ -108,25 +114,25 @@ def _checked(part: dict[str, Any], start: int) -> BulkToPost:
 
 
 def _moved(error: FieldError, by: int) -> FieldError:
-    match = _OF_OPERATION.fullmatch(error.field)
+    match = _ITEM_FIELD.fullmatch(error.field)
     return error if match is None else replace(error, field=f"operations.{int(match[1]) + by}{match[2]}")
 
 
 def _giving_way(items: Iterable[T]) -> Iterator[T]:
     """A thousand take their time: whoever holds locks in this process meanwhile goes first."""
     for number, item in enumerate(items):
-        if number % AT_ONCE == 0:
+        if number % ITEMS_PER_TURN == 0:
             time.sleep(0)
         yield item
 
 
 def _commands(request: Request, asked: BulkToPost) -> Iterator[Command]:
-    key, later = idempotency_key(request), is_for_later(request)
-    if key and len(key) > MAX_SHARED_KEY:
-        detail = f"at most {MAX_SHARED_KEY} characters where it stands for many"
+    key, later = idempotency_key(request), is_async(request)
+    if key and len(key) > MAX_BULK_KEY_LENGTH:
+        detail = f"at most {MAX_BULK_KEY_LENGTH} characters where it stands for many"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "too_long", detail)])
     caller = principal(request)
-    shared = {"is_for_later": later, **rights.sent_by(caller)}
+    shared = {"is_async": later, **rights.sent_by(caller)}
     return (_command(item, number, caller, key, shared) for number, item in enumerate(asked.operations))
 
 
@@ -148,7 +154,7 @@ def _command(
         **named(caller, own_key or (f"{key}/{number}" if key else None), item.id),
     }
     if isinstance(item, BulkTransfer):
-        return Transfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **common)
+        return MakeTransfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **common)
     return COMMANDS[item.operation_type](wallet_id=item.wallet_id, **common)
 
 
@@ -159,7 +165,7 @@ def _result(outcome: Posted | Exception, request: Request) -> dict[str, Any]:
         body = problem.as_json(request.id)  # type: ignore[attr-defined]
         return {"status": problem.status, "replayed": problem.replayed, "problem": body}
     status = 202 if outcome.operation.status == PENDING else 201
-    if outcome.operation.type == Transfer.type:
+    if outcome.operation.type == MakeTransfer.type:
         return {"status": status, "replayed": outcome.replayed, "transfer": transfer_body(outcome)}
     body = operation_body(outcome.operation, outcome.currency)
     return {"status": status, "replayed": outcome.replayed, "operation": body}

@@ -19,9 +19,9 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import Anybody
 from wallets.api.endpoint import Endpoint
+from wallets.api.parsing import names_tag
 from wallets.api.renderers import JSONRenderer
-from wallets.api.requests import names_tag
-from wallets.ledger.gather import once
+from wallets.batching import once
 from wallets.problems import FieldError, NotAcceptable, ValidationError
 
 YAML: Final = "yaml"

@@ -14,13 +14,13 @@ from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal
 from wallets.access.throttles import CallerThrottle
+from wallets.api.fields import Schema
+from wallets.api.parsing import idempotency_key, prefers
 from wallets.api.renderers import JSONRenderer
-from wallets.api.requests import idempotency_key, prefers
-from wallets.api.values import Shape
+from wallets.database_retry import retry_until_deadline
 from wallets.keyed_requests import Keyed, digest_of, record
 from wallets.ledger.batch import Posted
 from wallets.ledger.commands import Command
-from wallets.ledger.recovery import until_deadline
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 
@@ -31,7 +31,7 @@ _RENDERER = JSONRenderer()
 class Endpoint(APIView):
     http_method_names = ["get", "head", "post", "patch", "delete"]
     throttle_classes: Sequence[type[BaseThrottle]] = [CallerThrottle]
-    # Of a body, before it is parsed (wallets/api/requests.py). MAX_BODY_BYTES bounds the length everywhere.
+    # Of a body, before it is parsed (wallets/api/parsing.py). MAX_BODY_BYTES bounds the length everywhere.
     max_body_bytes = 65_536  # texts and metadata take 20,000 with every character escaped
     max_values = 2_100  # 4,096 bytes of metadata hold fewer
 
@@ -75,15 +75,15 @@ def movement_fields(asked: Any) -> dict[str, Any]:
 
 def deferrable_fields(request: Request, chosen_id: UUID | None) -> dict[str, Any]:
     """The fields of a command that can be carried out later: as `naming`, and whether it is to be."""
-    return naming(request, chosen_id) | {"is_for_later": is_for_later(request)}
+    return naming(request, chosen_id) | {"is_async": is_async(request)}
 
 
-def is_for_later(request: Request) -> bool:
+def is_async(request: Request) -> bool:
     """Whether the client would rather not wait."""
     return prefers(request, "respond-async")
 
 
-def keyed(request: Request, request_line: str, body: Shape) -> Keyed | None:
+def keyed(request: Request, request_line: str, body: Schema) -> Keyed | None:
     """The checked request with its Idempotency-Key, to be recorded; None without a key."""
     key = _only_key(request, getattr(body, "id", None))
     if key is None:
@@ -91,14 +91,14 @@ def keyed(request: Request, request_line: str, body: Shape) -> Keyed | None:
     return Keyed(principal(request).key_domain, key, digest_of(request_line, body))
 
 
-def id_of_new(request: Request, request_line: str, body: Shape) -> UUID | None:
+def id_of_new(request: Request, request_line: str, body: Schema) -> UUID | None:
     """The id of what the request makes: the one in its body, or that of its Idempotency-Key.
 
     Raises IdempotencyKeyReused. All other checks of the form come before: the key stands for the request from
     here on.
     """
     first = keyed(request, request_line, body)
-    return until_deadline(lambda: record(first))[0] if first else getattr(body, "id", None)
+    return retry_until_deadline(lambda: record(first))[0] if first else getattr(body, "id", None)
 
 
 def carry_out(request: Request, command: Command) -> Posted:

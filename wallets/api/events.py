@@ -14,18 +14,20 @@ from wallets.api.endpoint import Endpoint
 from wallets.api.examples import EVENT_STREAM
 from wallets.api.openapi import Declaration, header, media
 from wallets.api.paging import single
+from wallets.api.parsing import check
 from wallets.api.renderers import EventStreamRenderer, JSONRenderer
-from wallets.api.requests import check
-from wallets.api.shapes import EventsQuery
+from wallets.api.request_schemas import EventsQuery
 from wallets.events import live
-from wallets.events.live import Moment, Watch
+from wallets.events.live import StreamItem, Watch
 from wallets.ledger.reader import read_wallet
 from wallets.problems import FieldError, NotAcceptable, ValidationError, WalletNotFound
 
-SILENCE: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent
-PATIENCE: Final = 10.0  # seconds for a client to take what it is sent; else it has to come again
-LOOK: Final = 1.0  # seconds between two looks whether the worker stops
-MOST_DIGITS: Final = 19
+KEEPALIVE_SECONDS: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent
+CLIENT_READ_TIMEOUT_SECONDS: Final = (
+    10.0  # seconds for a client to take what it is sent; else it has to come again
+)
+SHUTDOWN_CHECK_SECONDS: Final = 1.0  # seconds between two looks whether the worker stops
+MAX_EVENT_ID_DIGITS: Final = 19
 EVENT: Final = {  # of the stream, as a schema
     "type": "object",
     "properties": {
@@ -84,7 +86,7 @@ def _last_event_id(request: Request) -> int | None:
     given = request.META.get("HTTP_LAST_EVENT_ID", "")
     if not given:
         return None
-    if not (given.isascii() and given.isdecimal() and len(given) < MOST_DIGITS):
+    if not (given.isascii() and given.isdecimal() and len(given) < MAX_EVENT_ID_DIGITS):
         raise ValidationError(errors=[FieldError("Last-Event-ID", "invalid", "must be the id of an event")])
     return int(given)
 
@@ -98,7 +100,7 @@ class Stream:
         self._socket = socket  # the server's; Django's test client has none
         if socket is not None:
             self._former = socket.gettimeout()
-            socket.settimeout(PATIENCE)
+            socket.settimeout(CLIENT_READ_TIMEOUT_SECONDS)
 
     def __iter__(self) -> Iterator[bytes]:
         yield b": hello\n\n"
@@ -107,10 +109,10 @@ class Stream:
             if self._socket is not None:
                 self._socket.flush()  # what was said so far; else it would wait for the end
             left = max(0.0, self._ends_at - time.monotonic())
-            moment = self._watch.next(min(LOOK, left))
+            moment = self._watch.next(min(SHUTDOWN_CHECK_SECONDS, left))
             if moment is None and (not left or getattr(self._socket, "is_last", False)):
                 return
-            if moment or time.monotonic() - silent_since > SILENCE:
+            if moment or time.monotonic() - silent_since > KEEPALIVE_SECONDS:
                 silent_since = time.monotonic()
                 yield _lines(moment) if moment else b":\n\n"
 
@@ -120,7 +122,7 @@ class Stream:
             self._socket.settimeout(self._former)  # the connection may be used on
 
 
-def _lines(moment: Moment) -> bytes:
+def _lines(moment: StreamItem) -> bytes:
     if moment.event is None:
         return b"id: %d\nevent: gap\ndata: {}\n\n" % moment.position
     return b"id: %d\ndata: %s\n\n" % (moment.position, moment.event.content)

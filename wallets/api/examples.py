@@ -5,7 +5,7 @@ from typing import Any, Final, get_args
 import orjson
 from pydantic import BaseModel
 
-from wallets.api import bodies
+from wallets.api import responses
 
 WALLET_ID: Final = "01930a5d-ac96-774b-8cce-b302099a8057"
 OTHER_WALLET_ID: Final = "01930a5d-ac97-7bcd-8cce-0123456789ab"
@@ -97,23 +97,23 @@ def pending(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 DIFFERING: Final[dict[type[BaseModel], dict[str, Any]]] = {
-    bodies.WalletBody: {"id": WALLET_ID, "status": "ACTIVE", "metadata": {"shop": "north"}},
-    bodies.OperationBody: {"id": OPERATION_ID, "idempotencyKey": "order-1"},
-    bodies.HoldBody: {
+    responses.WalletBody: {"id": WALLET_ID, "status": "ACTIVE", "metadata": {"shop": "north"}},
+    responses.OperationBody: {"id": OPERATION_ID, "idempotencyKey": "order-1"},
+    responses.HoldBody: {
         "id": HOLD_ID,
         "amount": "200.00",
         "status": "ACTIVE",
         "description": "order 7",
         "expiresAt": "2026-11-28T09:30:00.000000Z",
     },
-    bodies.BalanceBody: {"held": "200.00", "available": "800.00", "at": "2026-12-31T23:59:59.999999Z"},
-    bodies.RegisteredWebhookBody: {"id": WEBHOOK_ID},
-    bodies.WebhookBody: {"id": WEBHOOK_ID},
-    bodies.SecretBody: {"formerSecretUntil": "2026-11-22T09:30:00.000000Z"},
-    bodies.DeliveryBody: {"at": TIME},
-    bodies.PersonBody: {"name": "Anna"},
+    responses.BalanceBody: {"held": "200.00", "available": "800.00", "at": "2026-12-31T23:59:59.999999Z"},
+    responses.RegisteredWebhookBody: {"id": WEBHOOK_ID},
+    responses.WebhookBody: {"id": WEBHOOK_ID},
+    responses.SecretBody: {"formerSecretUntil": "2026-11-22T09:30:00.000000Z"},
+    responses.DeliveryBody: {"at": TIME},
+    responses.PersonBody: {"name": "Anna"},
 }
-OPERATION: Final = example_of(bodies.OperationBody)
+OPERATION: Final = example_of(responses.OperationBody)
 _SOURCE: Final = OPERATION | {
     "id": TRANSFER_ID,
     "sequence": 2,
@@ -134,17 +134,17 @@ _TARGET: Final = _SOURCE | {
     "idempotencyKey": None,
 }
 _TRANSFER: Final = example_of(
-    bodies.TransferBody, id=TRANSFER_ID, amount="15.50", source=_SOURCE, target=_TARGET
+    responses.TransferBody, id=TRANSFER_ID, amount="15.50", source=_SOURCE, target=_TARGET
 )
-DIFFERING[bodies.TransferBody] = _TRANSFER
-DIFFERING[bodies.BulkBody] = {
+DIFFERING[responses.TransferBody] = _TRANSFER
+DIFFERING[responses.BulkBody] = {
     "results": [
         {"status": 201, "replayed": False, "operation": OPERATION},
         {"status": 201, "replayed": False, "transfer": _TRANSFER},
     ]
 }
-DIFFERING[bodies.StatementBody] = {"entries": [OPERATION, _SOURCE]}
-DIFFERING[bodies.OwnWalletBody] = {"wallet": example_of(bodies.WalletBody), "operations": [OPERATION]}
+DIFFERING[responses.StatementBody] = {"entries": [OPERATION, _SOURCE]}
+DIFFERING[responses.OwnWalletBody] = {"wallet": example_of(responses.WalletBody), "operations": [OPERATION]}
 STATEMENT_AS_CSV: Final = f"""\
 time,sequence,operationType,amount,balance,currency,description,operationId,transferId,counterpartyWalletId,\
 holdId,reversesId,idempotencyKey

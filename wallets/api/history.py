@@ -11,14 +11,14 @@ from rest_framework.response import Response
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
 from wallets.api import statements
-from wallets.api.bodies import BalanceBody, StatementBody, balance_body
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import STATEMENT_AS_CSV
 from wallets.api.openapi import Declaration, media
 from wallets.api.paging import single
+from wallets.api.parsing import check
 from wallets.api.renderers import CSVRenderer, JSONRenderer
-from wallets.api.requests import check
-from wallets.api.shapes import BalanceQuery, StatementQuery
+from wallets.api.request_schemas import BalanceQuery, StatementQuery
+from wallets.api.responses import BalanceBody, StatementBody, balance_body
 from wallets.ledger.history import Statement, balance_at, balance_now, statement
 from wallets.ledger.reader import read_wallet
 from wallets.problems import NotAcceptable, WalletNotFound
@@ -82,7 +82,7 @@ class WalletStatement(Endpoint):
 
 
 def _require_visible(request: Request, wallet_id: UUID) -> None:
-    if principal(request).within is not None:  # else it is seen when it is read
+    if principal(request).owner_restriction is not None:  # else it is seen when it is read
         visible(principal(request), read_wallet(wallet_id))
 
 

@@ -7,20 +7,20 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api.bodies import HoldBody, HoldPage, OperationBody, hold_body
 from wallets.api.endpoint import Endpoint, carry_out, deferrable_fields, naming, replay_header
 from wallets.api.examples import HOLD_ID, TIME
 from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.operations import operation_answer
 from wallets.api.paging import Page
-from wallets.api.requests import read, read_optional
-from wallets.api.shapes import HoldQuery, HoldToPlace, Nothing, PartToTake
+from wallets.api.parsing import read, read_optional
+from wallets.api.request_schemas import HoldQuery, HoldToPlace, Nothing, PartToTake
+from wallets.api.responses import HoldBody, HoldPage, OperationBody, hold_body
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import Capture, Hold, Void
-from wallets.ledger.origins import owned, wallet_of_hold
+from wallets.ledger.commands import CaptureHold, PlaceHold, VoidHold
+from wallets.ledger.lookups import owner_filter, wallet_of_hold
 from wallets.ledger.reader import read_wallet
-from wallets.ledger.recovery import until_deadline
-from wallets.models import Hold as HoldRow
+from wallets.models import Hold
 from wallets.problems import (
     HoldAmountExceeded,
     HoldNotActive,
@@ -49,7 +49,7 @@ class WalletHolds(Endpoint):
         Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided, or expires.
         """
         asked = read(request, HoldToPlace)
-        command = Hold(
+        command = PlaceHold(
             wallet_id=wallet_id,
             amount=asked.amount,
             expires_at=asked.expires_at,
@@ -67,7 +67,7 @@ class WalletHolds(Endpoint):
         """
         page = Page(request.query_params, HoldQuery, f"holds of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
-        rows = HoldRow.objects.of_wallet(wallet_id).as_of_now(page.query.status)
+        rows = Hold.objects.of_wallet(wallet_id).as_of_now(page.query.status)
         return page.answer(rows, lambda found: (hold_body(hold, wallet.currency) for hold in found))
 
 
@@ -80,8 +80,10 @@ class HoldById(Endpoint):
 
         It expires at its time, not when a job happens to run.
         """
-        holds = HoldRow.objects.as_of_now().select_related("wallet")
-        hold = until_deadline(holds.filter(id=hold_id, **owned(principal(request).within)).first)
+        holds = Hold.objects.as_of_now().select_related("wallet")
+        hold = retry_until_deadline(
+            holds.filter(id=hold_id, **owner_filter(principal(request).owner_restriction)).first
+        )
         if hold is None:
             raise HoldNotFound
         return Response(hold_body(hold, hold.wallet.currency))
@@ -115,8 +117,8 @@ class HoldCapture(Endpoint):
         """
         asked = read_optional(request, PartToTake)
         named = deferrable_fields(request, asked.id)
-        wallet_id = wallet_of_hold(hold_id, principal(request).within)
-        command = Capture(wallet_id=wallet_id, hold_id=hold_id, amount=asked.amount, **named)
+        wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
+        command = CaptureHold(wallet_id=wallet_id, hold_id=hold_id, amount=asked.amount, **named)
         return operation_answer(carry_out(request, command))
 
 
@@ -138,8 +140,8 @@ class HoldVoid(Endpoint):
         """
         asked = read_optional(request, Nothing)
         named = naming(request, asked.id)
-        wallet_id = wallet_of_hold(hold_id, principal(request).within)
-        posted = carry_out(request, Void(wallet_id=wallet_id, hold_id=hold_id, **named))
+        wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
+        posted = carry_out(request, VoidHold(wallet_id=wallet_id, hold_id=hold_id, **named))
         return hold_answer(posted, 200, {})
 
 

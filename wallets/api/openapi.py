@@ -12,9 +12,9 @@ from pydantic import BaseModel
 
 from wallets import problems
 from wallets.access.rights import NEEDED, PERSON
-from wallets.api.bodies import ProblemBody
 from wallets.api.examples import example_of, pending
-from wallets.api.values import MAX_KEY_LENGTH
+from wallets.api.fields import MAX_KEY_LENGTH
+from wallets.api.responses import ProblemBody
 from wallets.problems import FieldError, Problem
 
 Method = TypeVar("Method", bound=Callable[..., Any])

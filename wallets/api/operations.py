@@ -7,16 +7,16 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api.bodies import OperationBody, OperationPage, operation_body
 from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
 from wallets.api.examples import OPERATION_ID, WALLET_ID
 from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
 from wallets.api.paging import Page
-from wallets.api.requests import read, read_optional
-from wallets.api.shapes import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
+from wallets.api.parsing import read, read_optional
+from wallets.api.request_schemas import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
+from wallets.api.responses import OperationBody, OperationPage, operation_body
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import COMMANDS, Reversal
-from wallets.ledger.origins import original
+from wallets.ledger.commands import COMMANDS, Reverse
+from wallets.ledger.lookups import original
 from wallets.ledger.reader import read_operation, read_wallet
 from wallets.models import Operation
 from wallets.problems import (
@@ -93,7 +93,7 @@ class OperationById(Endpoint):
 
         An operation that was decided never changes: the ledger is append-only.
         """
-        found = read_operation(operation_id, principal(request).within)
+        found = read_operation(operation_id, principal(request).owner_restriction)
         if found is None:
             raise OperationNotFound
         return Response(operation_body(found.operation, found.currency))
@@ -131,8 +131,8 @@ class OperationReversal(Endpoint):
         """
         asked = read_optional(request, PartToTake)
         named = deferrable_fields(request, asked.id)
-        wallet_id, to_reverse = original(operation_id, principal(request).within)
-        command = Reversal(wallet_id=wallet_id, original=to_reverse, amount=asked.amount, **named)
+        wallet_id, to_reverse = original(operation_id, principal(request).owner_restriction)
+        command = Reverse(wallet_id=wallet_id, original=to_reverse, amount=asked.amount, **named)
         return operation_answer(carry_out(request, command))
 
 

@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
 from rest_framework.response import Response
 
-from wallets.api.requests import check
-from wallets.api.shapes import PageQuery
-from wallets.api.values import Id, TimeParameter, format_time
-from wallets.ledger.recovery import until_deadline
+from wallets.api.fields import Id, TimeParameter, format_time
+from wallets.api.parsing import check
+from wallets.api.request_schemas import PageQuery
+from wallets.database_retry import retry_until_deadline
 from wallets.problems import FieldError, ValidationError
 
 LONG_TEXTS: Final = frozenset(("metadata", "description"))  # 4,096 bytes, and 500 characters
-MAX_TEXT_BYTES: Final = 262_144  # of them, in a page
-ROWS_OF_ANY_LENGTH: Final = 50  # are not measured
+MAX_PAGE_TEXT_BYTES: Final = 262_144  # of them, in a page
+UNMEASURED_ROWS: Final = 50  # are not measured
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -57,7 +57,7 @@ class Cursor(BaseModel):
         raise NotImplementedError
 
 
-class Moment(Cursor):
+class TimeCursor(Cursor):
     """A cursor of a list that is ordered by time."""
 
     ORDER = ("created_at", "id")
@@ -89,7 +89,7 @@ class Page(Generic[QueryT]):
     """
 
     def __init__(
-        self, parameters: QueryDict, shape: type[QueryT], list_name: str, kind: type[Cursor] = Moment
+        self, parameters: QueryDict, shape: type[QueryT], list_name: str, kind: type[Cursor] = TimeCursor
     ) -> None:
         self._kind = kind
         given = single(parameters)
@@ -117,7 +117,7 @@ class Page(Generic[QueryT]):
 
     def answer(self, rows: QuerySet[ModelT], render: Callable[[list[ModelT]], Iterable[Any]]) -> Response:
         """This page of the rows as a response."""
-        found, next_cursor = until_deadline(lambda: self.of(rows))
+        found, next_cursor = retry_until_deadline(lambda: self.of(rows))
         return Response({"items": list(render(found)), "nextCursor": next_cursor})
 
     def _fitting(self, rows: QuerySet[ModelT]) -> int:
@@ -126,11 +126,11 @@ class Page(Generic[QueryT]):
         The database measures them: to read the metadata of 500 rows takes longer than a page may.
         """
         names = {field.name for field in rows.model._meta.get_fields()} & LONG_TEXTS
-        if self.query.limit <= ROWS_OF_ANY_LENGTH or not names:
+        if self.query.limit <= UNMEASURED_ROWS or not names:
             return self.query.limit
         length = sum((_octets(name) for name in sorted(names)), start=Value(0))
         lengths = rows.annotate(text_length=length).values_list("text_length", flat=True)
-        fitting: int = sum(total <= MAX_TEXT_BYTES for total in accumulate(lengths[: self.query.limit]))
+        fitting: int = sum(total <= MAX_PAGE_TEXT_BYTES for total in accumulate(lengths[: self.query.limit]))
         return max(1, fitting)
 
     def _cursor_after(self, row: ModelT) -> str:

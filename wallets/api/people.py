@@ -9,19 +9,19 @@ from rest_framework.response import Response
 from wallets.access import limits, people
 from wallets.access.authentication import Anybody
 from wallets.access.throttles import AttemptThrottle, CallerThrottle
-from wallets.api.bodies import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
 from wallets.api.endpoint import Endpoint
 from wallets.api.openapi import Declaration
-from wallets.api.requests import read
-from wallets.api.shapes import Credentials, PersonToSignUp
-from wallets.ledger.recovery import until_deadline
+from wallets.api.parsing import read
+from wallets.api.request_schemas import Credentials, PersonToSignUp
+from wallets.api.responses import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
+from wallets.database_retry import retry_until_deadline
 from wallets.models import Operation, User
 from wallets.problems import EmailTaken, InvalidCredentials, WalletNotFound
 
-NEWEST: Final = 20  # operations that come with one's wallet
+NEWEST_OPERATIONS: Final = 20  # operations that come with one's wallet
 
 
-class Attempt(Endpoint):
+class SignInEndpoint(Endpoint):
     """What a client sends to become known. It is counted before its body is read."""
 
     authentication_classes = [Anybody]
@@ -31,7 +31,7 @@ class Attempt(Endpoint):
     limit: ClassVar[str]
 
 
-class SignUp(Attempt):
+class SignUp(SignInEndpoint):
     """/signup"""
 
     limit = limits.SIGNUP
@@ -59,7 +59,7 @@ class SignUp(Attempt):
         return Response(_person(user), status=201, headers={"Location": "/api/v1/me"})
 
 
-class LogIn(Attempt):
+class LogIn(SignInEndpoint):
     """/login"""
 
     limit = limits.LOGIN
@@ -120,8 +120,8 @@ class MyWallet(Endpoint):
             raise WalletNotFound
         # None that the wallet, read before, does not know of: each moves its updated_at.
         history = Operation.objects.of_wallet(wallet.id).filter(created_at__lte=wallet.updated_at)
-        newest = history.that_move_money().order_by("-created_at", "-id")[:NEWEST]
-        operations = until_deadline(lambda: list(newest))
+        newest = history.that_move_money().order_by("-created_at", "-id")[:NEWEST_OPERATIONS]
+        operations = retry_until_deadline(lambda: list(newest))
         listed = [operation_body(operation, wallet.currency) for operation in operations]
         return Response({"wallet": wallet_body(wallet), "operations": listed})
 

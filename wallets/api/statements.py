@@ -8,8 +8,8 @@ from typing import Final
 import orjson
 
 from wallets import money
-from wallets.api.bodies import operation_body
-from wallets.api.values import format_time
+from wallets.api.fields import format_time
+from wallets.api.responses import operation_body
 from wallets.ledger.history import Statement
 from wallets.ledger.tables import Record
 from wallets.operation_types import signed

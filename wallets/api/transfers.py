@@ -7,13 +7,13 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.people import wallet_of
-from wallets.api.bodies import TransferBody, transfer_body
 from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, TRANSFER_RULES, Declaration
-from wallets.api.requests import read
-from wallets.api.shapes import SAME_WALLET, TransferToPost
-from wallets.ledger.commands import Transfer
+from wallets.api.parsing import read
+from wallets.api.request_schemas import SAME_WALLET, TransferToPost
+from wallets.api.responses import TransferBody, transfer_body
+from wallets.ledger.commands import MakeTransfer
 from wallets.ledger.reader import read_transfer
 from wallets.problems import FieldError, TransferNotFound, ValidationError
 
@@ -45,7 +45,7 @@ class Transfers(Endpoint):
         )
         if target_id == asked.source_wallet_id:
             raise ValidationError(errors=[FieldError("targetEmail", *SAME_WALLET)])
-        command = Transfer(
+        command = MakeTransfer(
             wallet_id=asked.source_wallet_id, target_id=target_id, **movement_fields(asked), **named
         )
         posted = carry_out(request, command)
@@ -61,7 +61,7 @@ class TransferById(Endpoint):
 
         With the operations on both sides. To a restricted key another owner's balance is null.
         """
-        found = read_transfer(transfer_id, principal(request).within)
+        found = read_transfer(transfer_id, principal(request).owner_restriction)
         if found is None:
             raise TransferNotFound
         return Response(transfer_body(found))

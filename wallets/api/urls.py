@@ -30,7 +30,7 @@ urlpatterns = [
     path("wallets/<id:wallet_id>", wallets.WalletById.as_view()),
     path("wallet", operations.WalletOperationInBody.as_view()),
     path("transfers", transfers.Transfers.as_view()),
-    path("operations", bulk.Operations.as_view()),
+    path("operations", bulk.BulkOperations.as_view()),
     path("operations/<id:operation_id>", operations.OperationById.as_view()),
     path("operations/<id:operation_id>/reversal", operations.OperationReversal.as_view()),
     path("transfers/<id:transfer_id>", transfers.TransferById.as_view()),

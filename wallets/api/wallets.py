@@ -9,14 +9,14 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
-from wallets.api.bodies import WalletBody, WalletPage, wallet_body
 from wallets.api.endpoint import Endpoint, id_of_new, replay_header
 from wallets.api.openapi import Declaration, header
 from wallets.api.paging import Page
-from wallets.api.requests import names_tag, read
-from wallets.api.shapes import PageQuery, WalletChanges, WalletToOpen
+from wallets.api.parsing import names_tag, read
+from wallets.api.request_schemas import PageQuery, WalletChanges, WalletToOpen
+from wallets.api.responses import WalletBody, WalletPage, wallet_body
 from wallets.ledger.reader import read_wallet
-from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet, require_fitting_limits
+from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet, require_fitting_limits
 from wallets.models import Wallet
 from wallets.problems import (
     IdempotencyKeyReused,
@@ -49,7 +49,7 @@ class OpenWallet(Endpoint):
         if asked.overdraft_limit:
             require_overdraft_limit(principal(request))
         given = {name: getattr(asked, name) for name in WalletToOpen.model_fields}
-        opening = Opening(owner_id=principal(request).within, **given)
+        opening = Opening(owner_id=principal(request).owner_restriction, **given)
         require_fitting_limits(opening)
         opened = open_wallet(replace(opening, id=id_of_new(request, "POST /wallets", asked)))
         headers = {"Location": f"/api/v1/wallets/{opened.wallet.id}", "ETag": etag(opened.wallet)}
@@ -67,7 +67,7 @@ class Wallets(OpenWallet):
         """
         page = Page(request.query_params, PageQuery, "wallets")
         wallets = Wallet.objects.with_expired()
-        if (owner_id := principal(request).within) is not None:
+        if (owner_id := principal(request).owner_restriction) is not None:
             wallets = wallets.filter(owner_id=owner_id)
         return page.answer(wallets, lambda found: map(wallet_body, found))
 
@@ -119,7 +119,7 @@ class WalletById(Endpoint):
             if expected is not None and not names_tag(expected, etag(wallet)):
                 raise PreconditionFailed
 
-        change = Change(actor=principal(request).actor, **asked.given())
+        change = WalletUpdate(actor=principal(request).actor, **asked.given())
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})
 

@@ -11,17 +11,17 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
-from wallets.api import bodies
+from wallets.api import responses
 from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay_header
 from wallets.api.examples import WALLET_ID
 from wallets.api.openapi import Declaration
 from wallets.api.paging import Number, Page
-from wallets.api.requests import read, read_optional
-from wallets.api.shapes import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
-from wallets.events import cloudevents, parking, registry
-from wallets.events.registry import Registration
-from wallets.events.subscribers import Standing, standings
-from wallets.ledger.recovery import until_deadline
+from wallets.api.parsing import read, read_optional
+from wallets.api.request_schemas import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
+from wallets.database_retry import retry_until_deadline
+from wallets.events import cloudevents, parking, webhook_registry
+from wallets.events.delivery_state import DeliveryState, standings
+from wallets.events.webhook_registry import Registration
 from wallets.models import Delivery, ParkedEvent, Subscriber
 from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken, WebhookNotFound
 
@@ -40,7 +40,7 @@ class Webhooks(Endpoint):
             }
         },
         status=201,
-        response=bodies.RegisteredWebhookBody,
+        response=responses.RegisteredWebhookBody,
         refusals=[IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken],
     )
     def post(self, request: Request) -> Response:
@@ -50,7 +50,7 @@ class Webhooks(Endpoint):
         answer, which is shown once. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
         """
         asked = read(request, WebhookToRegister)
-        registered = registry.register(
+        registered = webhook_registry.register(
             Registration(
                 name=asked.name,
                 url=asked.url,
@@ -61,36 +61,36 @@ class Webhooks(Endpoint):
             ),
             principal(request).actor,
         )
-        body = bodies.RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret}
+        body = responses.RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret}
         headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | replay_header(registered)
         return Response(body, status=201, headers=headers)
 
-    @Declaration("webhooks_list", query=PageQuery, response=bodies.WebhookPage)
+    @Declaration("webhooks_list", query=PageQuery, response=responses.WebhookPage)
     def get(self, request: Request) -> Response:
         """List webhooks, newest first.
 
         With how they fare, and without their secrets.
         """
         page = Page(request.query_params, PageQuery, "webhooks")
-        return page.answer(registry.webhooks(), with_standing)
+        return page.answer(webhook_registry.webhooks(), with_standing)
 
 
 class WebhookById(Endpoint):
     """/webhooks/{id}"""
 
-    @Declaration("webhooks_read", response=bodies.WebhookBody, refusals=[WebhookNotFound])
+    @Declaration("webhooks_read", response=responses.WebhookBody, refusals=[WebhookNotFound])
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """Read a webhook.
 
         With how it fares, and without its secret.
         """
-        return webhook_answer(registry.find(webhook_id))
+        return webhook_answer(webhook_registry.find(webhook_id))
 
     @Declaration(
         "webhooks_change",
         request=WebhookChanges,
         examples={"disable": {"isEnabled": False}},
-        response=bodies.WebhookBody,
+        response=responses.WebhookBody,
         example={"isEnabled": False, "disabledBecause": "Disabled by key:abcd1234."},
         refusals=[WebhookNotFound, WebhookNameTaken],
     )
@@ -101,7 +101,7 @@ class WebhookById(Endpoint):
         or to a changed `url`. Changed `types` apply to events that have not been read yet.
         """
         asked = read(request, WebhookChanges)
-        return webhook_answer(registry.change(webhook_id, principal(request).actor, **asked.given()))
+        return webhook_answer(webhook_registry.change(webhook_id, principal(request).actor, **asked.given()))
 
     @Declaration("webhooks_remove", no_content="It is gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
@@ -109,7 +109,7 @@ class WebhookById(Endpoint):
 
         With what waits for it, its dead letters and its deliveries.
         """
-        registry.remove(webhook_id, principal(request).actor)
+        webhook_registry.remove(webhook_id, principal(request).actor)
         return Response(status=204)
 
 
@@ -120,7 +120,7 @@ class WebhookRotation(Endpoint):
         "webhooks_rotate",
         request=SecretToRotate,
         examples={"two days to change it": {"formerValidHours": 48}},
-        response=bodies.SecretBody,
+        response=responses.SecretBody,
         refusals=[WebhookNotFound, IdempotencyKeyReused],
     )
     def post(self, request: Request, webhook_id: UUID) -> Response:
@@ -130,14 +130,14 @@ class WebhookRotation(Endpoint):
         signatures. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
         """
         asked = read_optional(request, SecretToRotate)
-        rotated = registry.rotate(
+        rotated = webhook_registry.rotate(
             webhook_id,
             principal(request).actor,
             rotation_id=asked.id,
             keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
-        return Response(bodies.SecretBody.of(rotated), headers=replay_header(rotated))
+        return Response(responses.SecretBody.of(rotated), headers=replay_header(rotated))
 
 
 class WebhookTest(Endpoint):
@@ -145,7 +145,7 @@ class WebhookTest(Endpoint):
 
     @Declaration(
         "webhooks_test",
-        response=bodies.DeliveryBody,
+        response=responses.DeliveryBody,
         example={"eventId": f"{WALLET_ID}:test"},
         refusals=[WebhookNotFound],
     )
@@ -155,14 +155,14 @@ class WebhookTest(Endpoint):
         An event of the type `webhook.test`, at once; a disabled webhook too. The answer tells what became of
         it.
         """
-        return Response(delivery_body(registry.try_out(webhook_id)))
+        return Response(delivery_body(webhook_registry.try_out(webhook_id)))
 
 
 class WebhookDeliveries(Endpoint):
     """/webhooks/{id}/deliveries"""
 
     @Declaration(
-        "webhooks_deliveries", query=PageQuery, response=bodies.DeliveryPage, refusals=[WebhookNotFound]
+        "webhooks_deliveries", query=PageQuery, response=responses.DeliveryPage, refusals=[WebhookNotFound]
     )
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """List a webhook's deliveries, newest first.
@@ -170,7 +170,11 @@ class WebhookDeliveries(Endpoint):
         Every request that was sent to it, failed ones too. The newest 1,000 are kept.
         """
         return _listed(
-            request, webhook_id, "deliveries", registry.deliveries, lambda found: map(delivery_body, found)
+            request,
+            webhook_id,
+            "deliveries",
+            webhook_registry.deliveries,
+            lambda found: map(delivery_body, found),
         )
 
 
@@ -178,7 +182,10 @@ class WebhookDeadLetters(Endpoint):
     """/webhooks/{id}/dead-letters"""
 
     @Declaration(
-        "webhooks_dead_letters", query=PageQuery, response=bodies.DeadLetterPage, refusals=[WebhookNotFound]
+        "webhooks_dead_letters",
+        query=PageQuery,
+        response=responses.DeadLetterPage,
+        refusals=[WebhookNotFound],
     )
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """List a webhook's dead letters, newest first.
@@ -193,20 +200,20 @@ class WebhookDeadLetters(Endpoint):
 
         All of them, for good.
         """
-        registry.forget(webhook_id, principal(request).actor)
+        webhook_registry.forget(webhook_id, principal(request).actor)
         return Response(status=204)
 
 
 class WebhookReplay(Endpoint):
     """/webhooks/{id}/replay"""
 
-    @Declaration("webhooks_replay", response=bodies.ReplayBody, refusals=[WebhookNotFound])
+    @Declaration("webhooks_replay", response=responses.ReplayBody, refusals=[WebhookNotFound])
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Try a webhook's dead letters again.
 
         All of them, with the patience of new ones; those of a wallet in their order.
         """
-        return Response({"replayed": registry.replay(webhook_id, principal(request).actor)})
+        return Response({"replayed": webhook_registry.replay(webhook_id, principal(request).actor)})
 
 
 def _listed(
@@ -218,19 +225,19 @@ def _listed(
 ) -> Response:
     """What is kept of the webhook."""
     page = Page(request.query_params, PageQuery, f"{list_name} of {webhook_id}", Number)
-    return page.answer(kept(registry.find(webhook_id)), render)
+    return page.answer(kept(webhook_registry.find(webhook_id)), render)
 
 
 def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
     """Each with how it fares; without those that were removed or renamed in this moment."""
     names = [webhook.name for webhook in webhooks]
-    by_name = {standing.name: standing for standing in until_deadline(lambda: standings(names))}
+    by_name = {standing.name: standing for standing in retry_until_deadline(lambda: standings(names))}
     return [_webhook_body(webhook, by_name[webhook.name]) for webhook in webhooks if webhook.name in by_name]
 
 
-def _webhook_body(webhook: Subscriber, standing: Standing) -> dict[str, Any]:
+def _webhook_body(webhook: Subscriber, standing: DeliveryState) -> dict[str, Any]:
     found = {"lag": round(standing.lag, 3), "parked": standing.parked, "dead": standing.dead}
-    return bodies.WebhookBody.of(webhook) | found
+    return responses.WebhookBody.of(webhook) | found
 
 
 def webhook_answer(webhook: Subscriber) -> Response:
@@ -240,14 +247,16 @@ def webhook_answer(webhook: Subscriber) -> Response:
 
 
 def delivery_body(delivery: Delivery) -> dict[str, Any]:
-    return bodies.DeliveryBody.of(delivery) | {"durationMs": round(delivery.duration.total_seconds() * 1000)}
+    return responses.DeliveryBody.of(delivery) | {
+        "durationMs": round(delivery.duration.total_seconds() * 1000)
+    }
 
 
 def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
     """With the events, which are made anew from the log."""
     wallets = {letter.event_id: letter.wallet_id for letter in letters}
-    events = until_deadline(lambda: cloudevents.find(wallets))
+    events = retry_until_deadline(lambda: cloudevents.find(wallets))
     return [
-        bodies.DeadLetterBody.of(letter) | {"event": orjson.loads(events[letter.event_id].content)}
+        responses.DeadLetterBody.of(letter) | {"event": orjson.loads(events[letter.event_id].content)}
         for letter in letters
     ]

@@ -17,10 +17,10 @@ from django.utils.timezone import now
 from uuid_utils.compat import uuid7
 
 from wallets import money
-from wallets.api.bodies import hold_body, operation_body
-from wallets.api.values import format_time
+from wallets.api.fields import format_time
+from wallets.api.responses import hold_body, operation_body
 from wallets.events import log
-from wallets.events.log import Change, Entry, Place
+from wallets.events.log import ChangeEntry, LogItem, Place
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Record, Tables
 from wallets.models import Operation, Wallet, WalletChange
@@ -38,7 +38,7 @@ TYPES: Final = {
     "wallet.hold.voided": "voided",
     "wallet.hold.expired": "expired",
 }
-Finder = Callable[[Collection[tuple[UUID, UUID]]], list[Entry]]
+Finder = Callable[[Collection[tuple[UUID, UUID]]], list[LogItem]]
 # By the end of an event's id, how the log finds its entry by the id's first part; all others are operations.
 _FIND: Final[dict[str, Finder]] = {
     "opened": log.find_changes,
@@ -47,7 +47,7 @@ _FIND: Final[dict[str, Finder]] = {
 }
 CONTENT_TYPE: Final = "application/cloudevents+json"
 _NO_WALLET: Final = UUID(int=0)
-MOST_CURRENCIES: Final = 100_000  # of wallets, in memory
+MAX_CACHED_CURRENCIES: Final = 100_000  # of wallets, in memory
 
 _currencies: dict[UUID, str] = {}  # a wallet keeps the one that it was opened in
 
@@ -61,7 +61,7 @@ class Event:
     place: Place = log.BEGINNING  # of the log's entry that it tells of
 
 
-def events_of(entries: Sequence[Entry], types: Collection[str] = ()) -> list[Event]:
+def events_of(entries: Sequence[LogItem], types: Collection[str] = ()) -> list[Event]:
     """The entries of the log as events, in their order; with `types`, only these."""
     currencies = _find_currencies({entry.wallet_id for entry in entries})
     ended = {(entry.wallet_id, hold_id) for entry in entries if (hold_id := _ended_hold(entry))}
@@ -89,8 +89,8 @@ def test_event() -> Event:
     return _event(f"{uuid7()}:test", "webhook.test", (now(), _NO_WALLET), {}, None)
 
 
-def _told_of(entry: Entry, type: str, data: dict[str, Any]) -> Event:
-    id = f"{(isinstance(entry, Change) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
+def _told_of(entry: LogItem, type: str, data: dict[str, Any]) -> Event:
+    id = f"{(isinstance(entry, ChangeEntry) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
     return _event(id, type, log.place_of(entry), data, entry.wallet_id)
 
 
@@ -109,10 +109,10 @@ def _event(id: str, type: str, place: Place, data: dict[str, Any], wallet_id: UU
 
 
 def _happenings(
-    entry: Entry, currency: str, holds: dict[UUID, HoldState]
+    entry: LogItem, currency: str, holds: dict[UUID, HoldState]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What the entry says, in the order in which it is told: types, each with its data."""
-    if isinstance(entry, Change):
+    if isinstance(entry, ChangeEntry):
         yield _of_change(entry, currency, holds)
     elif entry.status == Operation.Status.REJECTED:
         yield "wallet.operation.rejected", operation_body(entry, currency)
@@ -127,7 +127,9 @@ def _happenings(
             yield "wallet.hold.captured", hold_body(holds[entry.hold_id], currency)
 
 
-def _of_change(change: Change, currency: str, holds: dict[UUID, HoldState]) -> tuple[str, dict[str, Any]]:
+def _of_change(
+    change: ChangeEntry, currency: str, holds: dict[UUID, HoldState]
+) -> tuple[str, dict[str, Any]]:
     if hold_id := change.expired_hold_id:
         return "wallet.hold.expired", hold_body(holds[hold_id], currency)
     wallet = {"walletId": change.wallet_id, "currency": currency}
@@ -172,9 +174,9 @@ def _as_placed(entry: Record) -> HoldState:
     )
 
 
-def _ended_hold(entry: Entry) -> UUID | None:
+def _ended_hold(entry: LogItem) -> UUID | None:
     """The hold that the entry ends: ended once, it stays as it is."""
-    if isinstance(entry, Change):
+    if isinstance(entry, ChangeEntry):
         return entry.expired_hold_id
     return entry.hold_id if entry.status == Operation.Status.COMPLETED else None
 
@@ -184,7 +186,7 @@ def _find_currencies(wallet_ids: set[UUID]) -> dict[UUID, str]:
     found = {id: currency for id in wallet_ids if (currency := _currencies.get(id))}
     if missing := wallet_ids - found.keys():
         found.update(Wallet.objects.filter(id__in=missing).values_list("id", "currency"))
-        if len(_currencies) > MOST_CURRENCIES:
+        if len(_currencies) > MAX_CACHED_CURRENCIES:
             _currencies.clear()
         _currencies.update(found)
     return found

@@ -15,14 +15,14 @@ from uuid import UUID
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from django.core.exceptions import ImproperlyConfigured
 
-from wallets.events.brokers import NAME, PATIENCE, failures_of
 from wallets.events.cloudevents import CONTENT_TYPE, Event
+from wallets.events.destinations import BROKER_TIMEOUT_SECONDS, EXCHANGE_OR_TOPIC, failures_of
 from wallets.events.retries import Failure
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
-LATE: Final = f"Kafka has not confirmed within {PATIENCE:.0f} s"
+LATE: Final = f"Kafka has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
 DEFAULTS: Final = {
     "client.id": "walletsvc",
     "partitioner": "murmur2_random",  # as Java's clients choose
@@ -40,7 +40,7 @@ class Kafka:
     def __init__(self, url: str) -> None:
         servers, _, query = url.removeprefix("kafka://").partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
-        self._topic = options.pop("topic", NAME)
+        self._topic = options.pop("topic", EXCHANGE_OR_TOPIC)
         self._settings = {
             **DEFAULTS,
             **options,
@@ -96,7 +96,7 @@ class Kafka:
     def _flush(self, producer: Producer) -> str:
         """Wait for what is confirmed; return why the rest will not be."""
         try:
-            return (self._trouble or LATE) if producer.flush(PATIENCE) else ""
+            return (self._trouble or LATE) if producer.flush(BROKER_TIMEOUT_SECONDS) else ""
         except (KafkaException, SystemError) as error:  # fatal; raised from amidst its callbacks
             return str(error.__cause__ or error)
 

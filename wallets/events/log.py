@@ -36,7 +36,7 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangeEntry:
     """A row of `wallet_change`."""
 
     id: UUID
@@ -50,10 +50,10 @@ class Change:
         return UUID(self.changes["hold_id"]) if self.type == WalletChange.Type.HOLD_EXPIRED else None
 
 
-Entry = Record | Change
+LogItem = Record | ChangeEntry
 
 _RECORD: Final = ", ".join(field.name for field in fields(Record))
-_CHANGE: Final = ", ".join(field.name for field in fields(Change))
+_CHANGE: Final = ", ".join(field.name for field in fields(ChangeEntry))
 
 # The first page of a window. The index on the transaction's id finds it, and it is sorted: by a term that no
 # index has, or PostgreSQL would walk all that is older along created_at.
@@ -168,7 +168,7 @@ def has_entries(begin: int, end: int, using: str = DEFAULT_DB_ALIAS) -> bool:
 
 def read(
     position: Position, most: int, wallet_ids: Collection[UUID] | None = None
-) -> tuple[list[Entry], Position]:
+) -> tuple[list[LogItem], Position]:
     """What comes next, at most `most` entries of it, and the position behind them.
 
     With `wallet_ids`, only what concerns these. Where there is nothing new, the position may move as well.
@@ -184,7 +184,7 @@ def read(
     return entries, Position(position.begin, end, (last.created_at, last.id))
 
 
-def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list[Entry]:
+def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list[LogItem]:
     """Return what a reader at `upto` has passed of these wallets, at most `most` entries of each, in order.
 
     `since` has the place of each wallet's first entry. Within a wallet created_at is the order of the log.
@@ -202,28 +202,30 @@ def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list
         "id": id,
         "most": most,
     }
-    operations: list[Entry] = [record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)]
-    changes: list[Entry] = [_change(row) for row in _query(_OF_WALLETS, _CHANGE, "wallet_change", parameters)]
+    operations: list[LogItem] = [record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)]
+    changes: list[LogItem] = [
+        _change(row) for row in _query(_OF_WALLETS, _CHANGE, "wallet_change", parameters)
+    ]
     entries = sorted(operations + changes, key=lambda entry: (entry.wallet_id, place_of(entry)))
     by_wallet = groupby(entries, key=attrgetter("wallet_id"))
     return [entry for _, of_wallet in by_wallet for entry in islice(of_wallet, most)]
 
 
-def place_of(entry: Entry) -> Place:
+def place_of(entry: LogItem) -> Place:
     return entry.created_at, entry.id
 
 
-def find_operations(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+def find_operations(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
     """The operations with these wallets and ids."""
     return [record(row) for row in _find(keys, _RECORD, "operation", "id = wanted_id")]
 
 
-def find_changes(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+def find_changes(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
     """The changes with these wallets and ids."""
     return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", "id = wanted_id")]
 
 
-def find_expiries(keys: Collection[tuple[UUID, UUID]]) -> list[Entry]:
+def find_expiries(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
     """The expiries of these holds, each with its wallet."""
     return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", _EXPIRY)]
 
@@ -235,16 +237,18 @@ def _find(
     return _query(_FIND, columns, table, parameters, condition=condition) if keys else []
 
 
-def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[Entry]:
+def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[LogItem]:
     """Two queries that agree: what is below the horizon changes no more."""
-    operations: list[Entry] = [record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)]
-    changes: list[Entry] = [_change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)]
+    operations: list[LogItem] = [record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)]
+    changes: list[LogItem] = [
+        _change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)
+    ]
     return list(islice(merge(operations, changes, key=place_of), most))
 
 
-def _change(row: tuple[Any, ...]) -> Change:
-    values = dict(zip((field.name for field in fields(Change)), row, strict=True))
-    return Change(**values | {"changes": orjson.loads(values["changes"])})
+def _change(row: tuple[Any, ...]) -> ChangeEntry:
+    values = dict(zip((field.name for field in fields(ChangeEntry)), row, strict=True))
+    return ChangeEntry(**values | {"changes": orjson.loads(values["changes"])})
 
 
 def _rows(

@@ -24,8 +24,8 @@ from wallets.events.log import Place, Position
 from wallets.events.retries import BEHIND, Failure, longest_pause, pause
 from wallets.models import ParkedEvent, Subscriber
 
-MOST_WALLETS: Final = 50  # that are tried again in one round
-MOST_ENTRIES: Final = 20  # of each of them
+MAX_WALLETS_PER_ROUND: Final = 50  # that are tried again in one round
+MAX_ENTRIES_PER_WALLET: Final = 20  # of each of them
 
 # The first row of each wallet whose time has come; the rows with the fewest attempts come first.
 _DUE: Final = """
@@ -121,7 +121,7 @@ def waiting_wallets(subscriber: Subscriber, wallet_ids: Collection[UUID]) -> dic
 
 
 # --- Before an attempt ------------------------------------------------------------------------------
-def due(subscriber: Subscriber, upto: Position, most: int = MOST_WALLETS) -> list[Parked]:
+def due(subscriber: Subscriber, upto: Position, most: int = MAX_WALLETS_PER_ROUND) -> list[Parked]:
     """The rows to try now, each with the events of a few entries, none behind the position `upto`."""
     with connection.cursor() as cursor:
         cursor.execute(_DUE, {"id": subscriber.id, "now": now(), "most": most})
@@ -140,7 +140,7 @@ def due(subscriber: Subscriber, upto: Position, most: int = MOST_WALLETS) -> lis
 def _events_by_wallet(places: Mapping[UUID, Place], upto: Position) -> dict[UUID, list[Event]]:
     """From these places on, with the events of one entry more than are delivered."""
     found: dict[UUID, list[Event]] = defaultdict(list)
-    for event in cloudevents.events_of(log.read_wallets(places, upto, MOST_ENTRIES + 1)):
+    for event in cloudevents.events_of(log.read_wallets(places, upto, MAX_ENTRIES_PER_WALLET + 1)):
         found[event.wallet_id].append(event)
     return found
 
@@ -150,7 +150,7 @@ def _from_position(
 ) -> Parked:
     """The row with its events from `event_id` on: the entry's earlier events are delivered."""
     places = list(dict.fromkeys(event.place for event in events))
-    end = places[MOST_ENTRIES] if len(places) > MOST_ENTRIES else None
+    end = places[MAX_ENTRIES_PER_WALLET] if len(places) > MAX_ENTRIES_PER_WALLET else None
     left = list(dropwhile(lambda event: event.id != event_id, events)) or list(events)
     wanted = [event for event in left if event.place != end and (not types or event.type in types)]
     return Parked(id, event_id, attempts, wanted, next((each for each in left if each.place == end), None))

@@ -16,15 +16,15 @@ import pika
 from django.core.exceptions import ImproperlyConfigured
 from pika.exceptions import AMQPError
 
-from wallets.events.brokers import NAME, PATIENCE, failures_of
 from wallets.events.cloudevents import CONTENT_TYPE, Event
+from wallets.events.destinations import BROKER_TIMEOUT_SECONDS, EXCHANGE_OR_TOPIC, failures_of
 from wallets.events.retries import Failure
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
 REFUSED: Final = "RabbitMQ has refused the event"
-LATE: Final = f"RabbitMQ has not confirmed within {PATIENCE:.0f} s"
+LATE: Final = f"RabbitMQ has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
 
 
 class RabbitMQ:
@@ -85,10 +85,10 @@ class _Line(threading.Thread):
         """Why events were not confirmed, by their ids."""
         with self._changed:
             self._unconfirmed = {next(self._numbers): event.id for event in events}
-            self._changed.wait_for(lambda: self._channel or self.trouble, PATIENCE)
+            self._changed.wait_for(lambda: self._channel or self.trouble, BROKER_TIMEOUT_SECONDS)
             if self._channel and not self.trouble:
                 self._loop.add_callback_threadsafe(lambda: self._send(events))
-                self._changed.wait_for(lambda: not self._unconfirmed or self.trouble, PATIENCE)
+                self._changed.wait_for(lambda: not self._unconfirmed or self.trouble, BROKER_TIMEOUT_SECONDS)
             if self._unconfirmed:
                 self._give_up(LATE)
             errors = dict.fromkeys(self._unconfirmed.values(), self.trouble)
@@ -115,7 +115,9 @@ class _Line(threading.Thread):
     def _declare(self, channel: Any) -> None:
         channel.add_on_close_callback(self._on_channel_closed)
         channel.confirm_delivery(self._on_confirm)
-        channel.exchange_declare(NAME, "topic", durable=True, callback=lambda _: self._on_ready(channel))
+        channel.exchange_declare(
+            EXCHANGE_OR_TOPIC, "topic", durable=True, callback=lambda _: self._on_ready(channel)
+        )
 
     def _on_ready(self, channel: Any) -> None:
         with self._changed:
@@ -125,7 +127,7 @@ class _Line(threading.Thread):
     def _send(self, events: Sequence[Event]) -> None:
         try:
             for event in events:
-                self._channel.basic_publish(NAME, event.type, event.content, _properties(event))
+                self._channel.basic_publish(EXCHANGE_OR_TOPIC, event.type, event.content, _properties(event))
         except AMQPError as error:
             self._give_up(repr(error))
 
@@ -164,7 +166,9 @@ def _parameters(url: str) -> pika.URLParameters:
     except (ValueError, SyntaxError):  # they quote it, and a password may be in what they quote
         raise ImproperlyConfigured("EVENTS_BROKER_URL is no address that pika takes") from None
     if parameters.blocked_connection_timeout is None:
-        parameters.blocked_connection_timeout = PATIENCE  # a broker that is out of memory or disk
+        parameters.blocked_connection_timeout = (
+            BROKER_TIMEOUT_SECONDS  # a broker that is out of memory or disk
+        )
     parameters.client_properties = {"connection_name": "walletsvc"}
     return parameters
 

@@ -18,22 +18,25 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.utils.timezone import now
 
+from wallets import database_retry
 from wallets.advisory_locks import LockClass, lock_key
-from wallets.events import log, parking, retries, subscribers
+from wallets.events import delivery_state, log, parking, retries
 from wallets.events.cloudevents import Event, events_of
+from wallets.events.delivery_state import DeliveryBatch, Overtaken
 from wallets.events.retries import Failure
-from wallets.events.subscribers import Load, Overtaken
-from wallets.ledger import expiry, recovery
+from wallets.ledger import expiry
 from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
-PAGE: Final = 1000  # entries of the log that a subscriber has under way
-PROBE: Final = 10  # entries, and wallets that wait, in an attempt after a pause of the subscriber
-POLL: Final = 0.05  # seconds between two looks for something new
-ROUND: Final = 1.0  # seconds between two looks for subscribers, and for what is parked
-PATIENCE: Final = 3  # times OPERATION_DEADLINE, for the database's word to a courier: a window may be long
-TIDYING: Final = 60.0  # seconds between two looks for deliveries that nobody will look at
+MAX_ENTRIES_IN_FLIGHT: Final = 1000  # entries of the log that a subscriber has under way
+PROBE_SIZE: Final = 10  # entries, and wallets that wait, in an attempt after a pause of the subscriber
+POLL_SECONDS: Final = 0.05  # seconds between two looks for something new
+ROUND_SECONDS: Final = 1.0  # seconds between two looks for subscribers, and for what is parked
+DATABASE_TIMEOUT_FACTOR: Final = (
+    3  # times OPERATION_DEADLINE, for the database's word to a courier: a window may be long
+)
+CLEANUP_INTERVAL_SECONDS: Final = 60.0  # seconds between two looks for deliveries that nobody will look at
 KEEPER: Final = "ledger"  # the connection whose end gives up all locks (settings.DATABASES)
 
 
@@ -104,7 +107,7 @@ class Courier(threading.Thread):
             logger.warning("the %s is not the only one, and leaves it to the other", self.name)
         finally:
             self._destination.close()
-            recovery.reconnect(DEFAULT_DB_ALIAS)
+            database_retry.reconnect(DEFAULT_DB_ALIAS)
 
     def _try_round(self) -> float:
         try:
@@ -114,15 +117,15 @@ class Courier(threading.Thread):
         except Overtaken:
             raise
         except Exception as error:
-            if isinstance(error, db.Error) and recovery.is_away(error):
+            if isinstance(error, db.Error) and database_retry.is_connection_lost(error):
                 logger.warning("the database is away, the %s waits for it: %s", self.name, str(error).strip())
             else:
                 logger.exception("the %s has failed, and tries again", self.name)
             self._faults += 1
-            self._stopped.wait(retries.pause(self._faults, retries.LONGEST_FOR_BROKER))
+            self._stopped.wait(retries.pause(self._faults, retries.MAX_BROKER_PAUSE_SECONDS))
             return 0
         finally:
-            recovery.reconnect(DEFAULT_DB_ALIAS)  # back to the pool, while we wait or deliver
+            database_retry.reconnect(DEFAULT_DB_ALIAS)  # back to the pool, while we wait or deliver
 
     def _round(self) -> float:
         """Deliver what can be delivered now; return for how many seconds there may be nothing to do."""
@@ -132,43 +135,47 @@ class Courier(threading.Thread):
             self._deliver(load)
         return rest
 
-    def _next(self) -> tuple[Load | None, float]:
+    def _next(self) -> tuple[DeliveryBatch | None, float]:
         subscriber = Subscriber.objects.filter(id=self.subscriber_id, is_enabled=True).first()
         if subscriber is None:
             self.stop()
             return None, 0
         left = (subscriber.retry_at - now()).total_seconds() if subscriber.retry_at else 0
-        return (None, min(ROUND, left)) if left > 0 else _load(subscriber)
+        return (None, min(ROUND_SECONDS, left)) if left > 0 else _load(subscriber)
 
-    def _deliver(self, load: Load) -> None:
-        recovery.reconnect(DEFAULT_DB_ALIAS)
+    def _deliver(self, load: DeliveryBatch) -> None:
+        database_retry.reconnect(DEFAULT_DB_ALIAS)
         failures, deliveries = self._send(load) if load.events else ({}, [])
         with _watched():
-            subscribers.settle(load, failures, deliveries)
+            delivery_state.settle(load, failures, deliveries)
 
-    def _send(self, load: Load) -> tuple[dict[str, Failure], list[Delivery]]:
+    def _send(self, load: DeliveryBatch) -> tuple[dict[str, Failure], list[Delivery]]:
         return self._destination.deliver(load.subscriber, load.events, load.suspects)
 
 
-def _load(subscriber: Subscriber) -> tuple[Load | None, float]:
+def _load(subscriber: Subscriber) -> tuple[DeliveryBatch | None, float]:
     """The log's next entries and the wallets whose next attempt is due; a few of both after a pause.
 
     Also returns the seconds for which there may be nothing to do.
     """
-    most, wallets = (PROBE, PROBE) if subscriber.retry_at else (PAGE, parking.MOST_WALLETS)
-    was = subscribers.position_of(subscriber)
+    most, wallets = (
+        (PROBE_SIZE, PROBE_SIZE)
+        if subscriber.retry_at
+        else (MAX_ENTRIES_IN_FLIGHT, parking.MAX_WALLETS_PER_ROUND)
+    )
+    was = delivery_state.position_of(subscriber)
     entries, position = log.read(was, most)
     events = events_of(entries, subscriber.types)
     waiting = _waiting(subscriber, events)
     parked = parking.due(subscriber, position, wallets)
     is_amid_window = was.end is not None  # its last page may be empty, and is behind us all the same
-    rest = 0 if entries or parked or is_amid_window else ROUND
+    rest = 0 if entries or parked or is_amid_window else ROUND_SECONDS
     # Others use up ids as well: a position moves though there was nothing to tell.
-    if rest and position.begin <= was.begin + PAGE:
+    if rest and position.begin <= was.begin + MAX_ENTRIES_IN_FLIGHT:
         return None, rest
     fresh = [event for event in events if event.wallet_id not in waiting]
     behind = [event for event in events if waiting.get(event.wallet_id) is False]
-    return Load(subscriber, position, fresh, behind, parked), rest
+    return DeliveryBatch(subscriber, position, fresh, behind, parked), rest
 
 
 def _waiting(subscriber: Subscriber, events: Sequence[Event]) -> dict[UUID, bool]:
@@ -194,33 +201,33 @@ class Relay:
             try:
                 self._step()
             except db.Error as error:
-                if not recovery.is_away(error):
+                if not database_retry.is_connection_lost(error):
                     raise
                 logger.warning("the database is away, the relay waits for it: %s", str(error).strip())
                 self._stop_couriers()  # the locks are gone; they are served again when they have ended
-                recovery.reconnect(KEEPER)
-                time.sleep(recovery.PAUSE)
+                database_retry.reconnect(KEEPER)
+                time.sleep(database_retry.RECONNECT_PAUSE_SECONDS)
         self._stop_couriers()
         for courier in self._couriers.values():
             courier.join()
-        recovery.reconnect(KEEPER)
+        database_retry.reconnect(KEEPER)
 
     def stop(self) -> None:
         self._is_over = True
 
     def _step(self) -> None:
-        with recovery.watched(KEEPER):
+        with database_retry.disconnected_when_slow(KEEPER):
             self._look_after_all()
-        time.sleep(POLL)
+        time.sleep(POLL_SECONDS)
 
     def _look_after_all(self) -> None:
         if time.monotonic() >= self._next_round:
-            self._next_round = time.monotonic() + ROUND
+            self._next_round = time.monotonic() + ROUND_SECONDS
             self._take_over()
             _try("expired holds are not written down", lambda: expiry.write_down_all(KEEPER))
         if time.monotonic() >= self._next_tidying:
-            self._next_tidying = time.monotonic() + TIDYING
-            _try("old deliveries stay", lambda: subscribers.forget_old_deliveries(KEEPER))
+            self._next_tidying = time.monotonic() + CLEANUP_INTERVAL_SECONDS
+            _try("old deliveries stay", lambda: delivery_state.forget_old_deliveries(KEEPER))
         self._news.look(KEEPER)
 
     def _take_over(self) -> None:
@@ -245,7 +252,9 @@ class Relay:
 
 
 def _watched() -> AbstractContextManager[None]:
-    return recovery.watched(DEFAULT_DB_ALIAS, PATIENCE * settings.OPERATION_DEADLINE)
+    return database_retry.disconnected_when_slow(
+        DEFAULT_DB_ALIAS, DATABASE_TIMEOUT_FACTOR * settings.OPERATION_DEADLINE
+    )
 
 
 def _try(otherwise: str, work: Callable[[], object]) -> None:
@@ -253,7 +262,7 @@ def _try(otherwise: str, work: Callable[[], object]) -> None:
     try:
         work()
     except db.Error as error:
-        if recovery.is_away(error):
+        if database_retry.is_connection_lost(error):
             raise
         logger.warning("%s: %s", otherwise, str(error).strip())
 

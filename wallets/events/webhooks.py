@@ -1,6 +1,6 @@
 """Events by HTTP, by the rules of Standard Webhooks (standardwebhooks.com): signed, dated, each with an id.
 
-The address that was checked (addresses.py) is the one that is connected to; nobody is redirected.
+The address that was checked (target_policy.py) is the one that is connected to; nobody is redirected.
 """
 
 import base64
@@ -28,21 +28,23 @@ from standardwebhooks import Webhook as Signer
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ConnectTimeoutError, HTTPError
 
-from wallets.events.addresses import check_url, resolve
 from wallets.events.cloudevents import CONTENT_TYPE, Event, test_event
 from wallets.events.retries import BEHIND, MIN_FAILED_WALLETS, Failure
+from wallets.events.target_policy import check_url, resolve
 from wallets.models import Delivery, Subscriber
 from wallets.watchdog import cut_off_after
 
-MOST_BYTES: Final = 256 * 1024  # of a request; one event is far below
+MAX_REQUEST_BYTES: Final = 256 * 1024  # of a request; one event is far below
 SUCCESS: Final = range(200, 300)
-ANSWER: Final = 500  # characters of an answer that are kept
-PATIENCE: Final = 10.0  # seconds for a request as a whole, its answer read
-LONGEST: Final = 10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
-AT_ONCE: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
+MAX_KEPT_RESPONSE_CHARACTERS: Final = 500  # characters of an answer that are kept
+REQUEST_TIMEOUT_SECONDS: Final = 10.0  # seconds for a request as a whole, its answer read
+MAX_PAGE_SECONDS: Final = (
+    10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
+)
+MAX_CONCURRENT_REQUESTS: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
 BATCH: Final = "application/cloudevents-batch+json"
 
-MOST_ADDRESSES: Final = 3  # of a host, that are tried one after the other
+MAX_ADDRESSES_PER_HOST: Final = 3  # of a host, that are tried one after the other
 
 _Place = tuple[str, str, int]  # scheme, host, port
 UNTRIED: Final = Failure("the receiver takes nothing", was_tried=False)
@@ -86,7 +88,7 @@ class Webhook:
     """The destination of one subscriber."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="webhook")
+        self._threads = ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS, thread_name_prefix="webhook")
         self._idle: deque[tuple[_Place, HTTPConnection]] = deque()
 
     def deliver(
@@ -116,7 +118,7 @@ class Webhook:
             if status not in SUCCESS:
                 error = f"answered {status}"
         except (OSError, HTTPError, HTTPException, ValueError) as problem:
-            error = _printable(f"{type(problem).__name__}: {problem}")[:ANSWER]
+            error = _printable(f"{type(problem).__name__}: {problem}")[:MAX_KEPT_RESPONSE_CHARACTERS]
         return Delivery(
             subscriber=subscriber,
             event_id=message.events[0].id,
@@ -140,8 +142,8 @@ class Webhook:
             # Closed meanwhile: what has not been answered is sent again.
             with suppress(ConnectionError, ssl.SSLError):
                 return self._ask(place, connection, target, headers, body)
-        *others, last = addresses[:MOST_ADDRESSES]
-        patience = PATIENCE / (len(others) + 1)
+        *others, last = addresses[:MAX_ADDRESSES_PER_HOST]
+        patience = REQUEST_TIMEOUT_SECONDS / (len(others) + 1)
         for address in others:
             with suppress(ConnectTimeoutError):  # nobody is there
                 return self._ask(place, _to(place, address, patience), target, headers, body)
@@ -155,12 +157,16 @@ class Webhook:
             with _cut_off(connection):
                 if not connection.is_connected:
                     connection.connect()
-                    connection.timeout = PATIENCE
+                    connection.timeout = REQUEST_TIMEOUT_SECONDS
                 connection.request("POST", target, body, headers, preload_content=False)
                 response = connection.getresponse()
                 # It has answered: whatever becomes of the rest, it is for the eye.
                 with suppress(OSError, HTTPError, HTTPException):
-                    text = _printable(response.read(ANSWER, decode_content=False).decode(errors="replace"))
+                    text = _printable(
+                        response.read(MAX_KEPT_RESPONSE_CHARACTERS, decode_content=False).decode(
+                            errors="replace"
+                        )
+                    )
                     is_reusable = response.read(1) == b"" and not connection.is_closed
         finally:
             if is_reusable:
@@ -188,7 +194,7 @@ class _Attempt:
         self._send = send
         self._lock = threading.Lock()
         self._failed_wallets_in_a_row = 0
-        self._until = time.monotonic() + LONGEST
+        self._until = time.monotonic() + MAX_PAGE_SECONDS
         self.failures: dict[str, Failure] = {}
         self.deliveries: list[Delivery] = []
 
@@ -262,7 +268,7 @@ def _batches(events: Sequence[Event], most: int) -> list[_Message]:
     size = len("[")
     for event in events:
         size += len(event.content) + len(",")
-        if batches[-1] and (len(batches[-1]) == most or size > MOST_BYTES):
+        if batches[-1] and (len(batches[-1]) == most or size > MAX_REQUEST_BYTES):
             batches.append([])
             size = len("[") + len(event.content) + len(",")
         batches[-1].append(event)
@@ -306,12 +312,12 @@ def _cut_off(connection: HTTPConnection) -> Iterator[None]:
     """Allow PATIENCE seconds for connecting, the request and its response together."""
     began = time.monotonic()
     try:
-        with cut_off_after(PATIENCE, lambda: _shut_down(connection)):
+        with cut_off_after(REQUEST_TIMEOUT_SECONDS, lambda: _shut_down(connection)):
             yield
     except (OSError, HTTPError, HTTPException):
-        if time.monotonic() < began + PATIENCE:
+        if time.monotonic() < began + REQUEST_TIMEOUT_SECONDS:
             raise
-        raise TimeoutError(f"no whole answer within {PATIENCE:.0f} s") from None
+        raise TimeoutError(f"no whole answer within {REQUEST_TIMEOUT_SECONDS:.0f} s") from None
 
 
 def _shut_down(connection: HTTPConnection) -> None:

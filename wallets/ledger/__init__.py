@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import Command, Together
+from wallets.ledger.commands import AtomicBulk, Command
 from wallets.ledger.committer import commit, commit_all
 from wallets.problems import Problem
 
@@ -33,9 +33,9 @@ def submit_all(commands: Sequence[Command]) -> list[Posted | Exception]:
     return cast(list[Posted | Exception], commit_all(commands))
 
 
-def submit_together(commands: Sequence[Command]) -> list[Posted]:
+def submit_atomically(commands: Sequence[Command]) -> list[Posted]:
     """Carry out all of the commands or none of them. Raises as `submit` does, for the first refusal."""
-    outcomes = commit(Together(commands=tuple(commands)))
+    outcomes = commit(AtomicBulk(commands=tuple(commands)))
     if isinstance(outcomes, Problem):
         raise outcomes
     return cast(list[Posted], outcomes)  # of those that were refused there is but the first refusal

@@ -15,7 +15,7 @@ from uuid import UUID
 import orjson
 
 from wallets.ledger import keys, rules
-from wallets.ledger.commands import PERSON, Capture, Command, Hold, Rejection, Reversal, Void
+from wallets.ledger.commands import PERSON, CaptureHold, Command, PlaceHold, RejectAccepted, Reverse, VoidHold
 from wallets.ledger.rules import Books, Entry, HoldState, WalletState
 from wallets.ledger.tables import PENDING, Acceptance, Record
 from wallets.ledger.value import value
@@ -31,7 +31,7 @@ from wallets.problems import (
     WalletNotFound,
 )
 
-TICK: Final = timedelta(microseconds=1)
+CLOCK_TICK: Final = timedelta(microseconds=1)
 COMPLETED: Final = "COMPLETED"
 REJECTED: Final = "REJECTED"
 
@@ -51,7 +51,7 @@ class Posted:
 Outcome = Posted | Problem
 
 
-class Repeats:
+class RecordedOperations:
     """Operations that were written or accepted before, by key and by id."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
@@ -79,8 +79,8 @@ class Repeats:
         found = self._by_key.get((command.wallet_id, keys.as_sent(key)))
         return found if found and found.actor == command.actor else None
 
-    def copy(self) -> "Repeats":
-        twin = Repeats()
+    def copy(self) -> "RecordedOperations":
+        twin = RecordedOperations()
         twin._by_key, twin._by_id = self._by_key.copy(), self._by_id.copy()
         return twin
 
@@ -90,7 +90,7 @@ class Batch:
     """What the commands were decided on, and what has to be written when they are done."""
 
     books: Books
-    repeats: Repeats
+    repeats: RecordedOperations
     counterparts: dict[UUID, Record]  # by transfer
     now: datetime
     inbox_room: dict[UUID, int]  # by wallet, how many more operations may wait in the inbox
@@ -104,13 +104,13 @@ class Batch:
             return WalletNotFound()
         if again := self._answer_again(command, wallet):
             return again
-        if isinstance(command, Rejection):
+        if isinstance(command, RejectAccepted):
             return self._refuse(command, command.amount, RejectedByOperator(), self._time_for(command))
         if command.counterparty_id is not None and command.counterparty_id not in self.books.wallets:
             return WalletNotFound("There is no such target wallet.")
-        if isinstance(command, Capture | Void) and not self._is_of_wallet(command):
+        if isinstance(command, CaptureHold | VoidHold) and not self._is_of_wallet(command):
             return HoldNotFound()
-        return self._accept(command, wallet) if command.is_for_later else self._decide(command, wallet)
+        return self._accept(command, wallet) if command.is_async else self._decide(command, wallet)
 
     def carry_out_together(self, commands: Sequence[Command]) -> list[Outcome] | Problem:
         """All of them, or none: then the first refusal, which is recorded as that of a single command is."""
@@ -144,15 +144,15 @@ class Batch:
     def _wallet_of(self, command: Command) -> WalletState | None:
         """What is somebody else's does not exist for a command that is restricted to its owner's wallets."""
         wallet = self.books.wallets.get(command.wallet_id)
-        return wallet if wallet and command.within in (None, wallet.owner_id) else None
+        return wallet if wallet and command.owner_restriction in (None, wallet.owner_id) else None
 
     def _shown(self, counterpart: Record | None, command: Command) -> Record | None:
-        if counterpart is None or command.within is None:
+        if counterpart is None or command.owner_restriction is None:
             return counterpart
-        is_own = self.books.wallets[counterpart.wallet_id].owner_id == command.within
-        return counterpart if is_own else as_seen_by_others(counterpart)
+        is_own = self.books.wallets[counterpart.wallet_id].owner_id == command.owner_restriction
+        return counterpart if is_own else as_visible_to_counterparty(counterpart)
 
-    def _is_of_wallet(self, command: Capture | Void) -> bool:
+    def _is_of_wallet(self, command: CaptureHold | VoidHold) -> bool:
         hold = self.books.holds.get(command.hold_id)
         return hold is not None and hold.wallet_id == command.wallet_id
 
@@ -195,13 +195,13 @@ class Batch:
 
     def _accepted_amount(self, command: Command) -> Decimal:
         """Where "what is left" is to be reversed, the whole: what is left then, nobody knows yet."""
-        if isinstance(command, Reversal) and command.amount is None:
+        if isinstance(command, Reverse) and command.amount is None:
             return command.original.amount
         return rules.amount_of(self.books, command)
 
     def _time_for(self, command: Command) -> datetime:
         """The database's time, but always later than what the wallets have seen."""
-        return max(self.now, *(self.books.wallets[id].updated_at + TICK for id in command.wallet_ids))
+        return max(self.now, *(self.books.wallets[id].updated_at + CLOCK_TICK for id in command.wallet_ids))
 
     def _record(self, rejections: list[Record]) -> None:
         for record in rejections:
@@ -212,9 +212,9 @@ class Batch:
 
     def _hold_after(self, command: Command) -> HoldState | None:
         match command:
-            case Hold():
+            case PlaceHold():
                 hold_id = command.id
-            case Capture() | Void():
+            case CaptureHold() | VoidHold():
                 hold_id = command.hold_id
             case _:
                 return None
@@ -306,7 +306,7 @@ def as_accepted(operation: Record) -> Record:
     )
 
 
-def as_seen_by_others(operation: Record) -> Record:
+def as_visible_to_counterparty(operation: Record) -> Record:
     """What the other side of a transfer may know: not how much its wallet has, or how busy it is."""
     return replace(operation, sequence=None, balance_after=None, idempotency_key=None)
 
@@ -341,21 +341,21 @@ def _asked(command: Command) -> Any:
 
 def _takes_rest(command: Command) -> bool | None:
     """Whether it is left to us how much; None where it cannot be."""
-    if isinstance(command, Capture | Reversal | Void):
+    if isinstance(command, CaptureHold | Reverse | VoidHold):
         return _asked(command) is None
-    return command.takes_rest if isinstance(command, Rejection) else None
+    return command.takes_rest if isinstance(command, RejectAccepted) else None
 
 
 def _links(command: Command) -> tuple[UUID | None, UUID | None, datetime | None]:
     """The hold that it ends, the operation that it reverses, the time at which it expires."""
     match command:
-        case Capture() | Void():
+        case CaptureHold() | VoidHold():
             return command.hold_id, None, None
-        case Reversal():
+        case Reverse():
             return None, command.original.id, None
-        case Hold():
+        case PlaceHold():
             return None, None, command.expires_at
-        case Rejection():
+        case RejectAccepted():
             return command.hold_id, command.reverses_id, None
     return None, None, None
 

@@ -20,10 +20,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from wallets.ledger.snapshots import Snapshot, reading
+from wallets.ledger.consistent_read import Snapshot, reading
 
 FORMAT: Final = "walletsvc checkpoint 1"
-RANGES: Final = 1024  # at most: the file has some hundred kilobytes then, however many wallets there are
+MAX_RANGES: Final = 1024  # at most: the file has some hundred kilobytes then, however many wallets there are
 
 _MOMENT: Final = "SELECT pg_current_snapshot()::text, clock_timestamp(), pg_is_in_recovery()"
 _TOTALS: Final = "SELECT count(*), coalesce(sum(sequence), 0) FROM wallet WHERE hash <> ''"
@@ -96,7 +96,7 @@ def make() -> Checkpoint:
             raise CheckpointError("a checkpoint is made on the primary, and this is a standby")
         wallets, entries = cursor.execute(_TOTALS).fetchone()
         with cursor.copy(_HEADS) as lines:
-            ranges = list(_ranges(map(_head, lines), size=-(-wallets // RANGES)))
+            ranges = list(_ranges(map(_head, lines), size=-(-wallets // MAX_RANGES)))
     return Checkpoint(made_at=made_at, snapshot=snapshot, wallets=wallets, entries=entries, ranges=ranges)
 
 

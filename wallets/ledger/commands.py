@@ -32,9 +32,9 @@ class Command:
     description: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     actor: str = ""
-    within: int | None = None  # whose wallet `wallet_id` has to be; anybody's where None
+    owner_restriction: int | None = None  # whose wallet `wallet_id` has to be; anybody's where None
     reads_all: bool = True  # whether its caller may read every wallet, and so learn why one takes no money
-    is_for_later: bool = False  # put it into the inbox, decide later
+    is_async: bool = False  # put it into the inbox, decide later
     accepted_at: datetime | None = None  # when it was put there, for one that comes from there
 
     @property
@@ -66,7 +66,7 @@ class Withdraw(Command):
 
 
 @keyword_value
-class Transfer(Command):
+class MakeTransfer(Command):
     """Move `amount` from `wallet_id` to `target_id`. Its id is that of the operation on the source too."""
 
     type = "TRANSFER_OUT"
@@ -80,7 +80,7 @@ class Transfer(Command):
 
 
 @keyword_value
-class Hold(Command):
+class PlaceHold(Command):
     """Set `amount` aside, until `expires_at` if that is given. Its id is the hold's."""
 
     type = "HOLD"
@@ -89,7 +89,7 @@ class Hold(Command):
 
 
 @keyword_value
-class Capture(Command):
+class CaptureHold(Command):
     """Take `amount` of what a hold has set aside, all of it where None; the rest is released."""
 
     type = "CAPTURE"
@@ -98,7 +98,7 @@ class Capture(Command):
 
 
 @keyword_value
-class Void(Command):
+class VoidHold(Command):
     """Release all that a hold has set aside."""
 
     type = "VOID"
@@ -119,7 +119,7 @@ class Original:
 
 
 @keyword_value
-class Reversal(Command):
+class Reverse(Command):
     """Move `amount` of an operation back, all that is left of it where None; of a transfer on both sides."""
 
     type = "REVERSAL"
@@ -137,7 +137,7 @@ class Reversal(Command):
 
 
 @keyword_value
-class Rejection(Command):
+class RejectAccepted(Command):
     """An operator's decision to refuse an operation that was accepted asynchronously.
 
     It has the fields of the inbox entry. A hold, an operation or a second wallet that they refer to need not
@@ -166,7 +166,7 @@ class Rejection(Command):
 
 
 @keyword_value
-class Together:
+class AtomicBulk:
     """Commands of which all are carried out or none."""
 
     commands: tuple[Command, ...]
@@ -176,7 +176,7 @@ class Together:
         return tuple({wallet_id for command in self.commands for wallet_id in command.wallet_ids})
 
 
-Work = Command | Together
+Work = Command | AtomicBulk
 COMMANDS: Final[dict[str, type[Deposit] | type[Withdraw]]] = {
     command.type: command for command in (Deposit, Withdraw)
 }

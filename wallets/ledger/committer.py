@@ -15,18 +15,19 @@ from uuid import UUID
 from django import db
 from django.conf import settings
 
-from wallets.ledger import recovery, tally
-from wallets.ledger.commands import Command, Together, Work
-from wallets.ledger.execute import Answer, Busy, execute
-from wallets.ledger.gather import PAUSE, Gather, Ticket, once
+from wallets import database_retry
+from wallets.batching import RETRY_PAUSE_SECONDS, Batcher, PendingCall, once
+from wallets.ledger import tally
+from wallets.ledger.commands import AtomicBulk, Command, Work
+from wallets.ledger.execute import Answer, Deferred, execute
 from wallets.observability import traces
 from wallets.problems import Unavailable
 
 logger = logging.getLogger(__name__)
 
-WorkTicket = Ticket[Work, Answer]
+PendingWork = PendingCall[Work, Answer]
 
-PLANS_LAST: Final = 1.0  # seconds; to plan the four statements takes a millisecond
+PLAN_LIFETIME_SECONDS: Final = 1.0  # seconds; to plan the four statements takes a millisecond
 LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
 
 
@@ -37,7 +38,7 @@ def commit(work: Work) -> Answer:
     raised for this command alone.
     """
     with traces.wait():
-        return gather().ask(work) if settings.GROUP_COMMIT else _alone(work)
+        return batcher().ask(work) if settings.GROUP_COMMIT else _alone(work)
 
 
 def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
@@ -47,20 +48,20 @@ def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
     """
     with traces.wait():
         if settings.GROUP_COMMIT:
-            return gather().ask_all(commands)
+            return batcher().ask_all(commands)
         return [_attempt(command) for command in commands]
 
 
 @once
-def gather() -> Gather[Work, Answer]:
+def batcher() -> Batcher[Work, Answer]:
     """This process's one. It is made at the first command, and so after the server's fork."""
-    return Gather(
+    return Batcher(
         "committer",
         Committer(LEDGER).run,
         most=settings.GROUP_COMMIT_BATCH,
         bound=settings.GROUP_COMMIT_QUEUE,
         patience=settings.OPERATION_DEADLINE,
-        weigh=lambda work: len(work.commands) if isinstance(work, Together) else 1,
+        weigh=lambda work: len(work.commands) if isinstance(work, AtomicBulk) else 1,
     )
 
 
@@ -72,11 +73,11 @@ def _attempt(command: Command) -> Answer | Exception:
 
 
 def _alone(work: Work) -> Answer:
-    ticket: WorkTicket = Ticket(work, settings.OPERATION_DEADLINE)
+    ticket: PendingWork = PendingCall(work, settings.OPERATION_DEADLINE)
     # Each time a new one, which waits for its turn at the wallet: alone, it holds up nobody.
     while Committer(db.DEFAULT_DB_ALIAS).run([ticket]) and ticket.is_in_time:
-        recovery.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
-        time.sleep(PAUSE)
+        database_retry.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
+        time.sleep(RETRY_PAUSE_SECONDS)
     return ticket.wait()
 
 
@@ -87,28 +88,31 @@ class Committer:
         self._using = using
         # A wallet that kept somebody waiting is not waited for again until its lock was to be had: else it
         # would hold up the others each time that its requests have reached their deadline.
-        self._kept_waiting: set[UUID] = set()
+        self._contended_wallets: set[UUID] = set()
         self._plans_are_good_until = 0.0 if using == LEDGER else math.inf  # others do not keep any
 
-    def run(self, tickets: Sequence[WorkTicket]) -> list[WorkTicket]:
+    def run(self, tickets: Sequence[PendingWork]) -> list[PendingWork]:
         """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
         return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
 
-    def _run_claimed(self, tickets: list[WorkTicket]) -> list[WorkTicket]:
-        impatient = self._kept_waiting.intersection(_wallets(tickets))
+    def _run_claimed(self, tickets: list[PendingWork]) -> list[PendingWork]:
+        contended = self._contended_wallets.intersection(_wallets(tickets))
         while tickets:
             work = [ticket.item for ticket in tickets]
             is_recovering = any(ticket.is_in_doubt for ticket in tickets)
             try:
-                with recovery.watched(self._using), traces.batch([ticket.span for ticket in tickets]):
+                with (
+                    database_retry.disconnected_when_slow(self._using),
+                    traces.batch([ticket.span for ticket in tickets]),
+                ):
                     self._plan_anew_at_times()
                     outcomes = execute(
-                        work, using=self._using, impatient=impatient, is_recovering=is_recovering
+                        work, using=self._using, contended=contended, is_recovering=is_recovering
                     )
             except Exception as error:
-                if recovery.is_lock_timeout(error):
-                    impatient = _wallets(tickets)
-                elif recovery.is_away(error):
+                if database_retry.is_lock_timeout(error):
+                    contended = _wallets(tickets)
+                elif database_retry.is_connection_lost(error):
                     tickets = self._wait_for_database(tickets, error)
                 else:
                     return self._one_by_one(tickets, error)
@@ -122,40 +126,40 @@ class Committer:
         if now >= self._plans_are_good_until:
             with db.connections[self._using].cursor() as cursor:
                 cursor.execute("DISCARD PLANS")
-            self._plans_are_good_until = now + PLANS_LAST
+            self._plans_are_good_until = now + PLAN_LIFETIME_SECONDS
 
-    def _hand_out(self, tickets: list[WorkTicket], outcomes: list[Answer | Busy]) -> list[WorkTicket]:
+    def _hand_out(self, tickets: list[PendingWork], outcomes: list[Answer | Deferred]) -> list[PendingWork]:
         again = []
         for ticket, outcome in zip(tickets, outcomes, strict=True):
-            if isinstance(outcome, Busy):
+            if isinstance(outcome, Deferred):
                 ticket.park()
                 again.append(ticket)
             else:
                 ticket.settle(outcome)
         if settings.METRICS:
             tally.count(zip([ticket.item for ticket in tickets], outcomes, strict=True))
-        if again or self._kept_waiting:
-            self._kept_waiting.difference_update(_wallets(tickets))
-            self._kept_waiting.update(_wallets(again))
+        if again or self._contended_wallets:
+            self._contended_wallets.difference_update(_wallets(tickets))
+            self._contended_wallets.update(_wallets(again))
         return again
 
-    def _wait_for_database(self, tickets: list[WorkTicket], error: Exception) -> list[WorkTicket]:
+    def _wait_for_database(self, tickets: list[PendingWork], error: Exception) -> list[PendingWork]:
         """Those that are still in time, to run again.
 
         The commit may have happened. The same commands run again under the same ids: the lock of a dying
         backend holds until it has truly ended, then their ids are found, or not.
         """
         logger.warning("the database is away, %d operations wait for it: %s", len(tickets), error)
-        recovery.reconnect(self._using)
-        time.sleep(recovery.PAUSE)
+        database_retry.reconnect(self._using)
+        time.sleep(database_retry.RECONNECT_PAUSE_SECONDS)
         for ticket in tickets:
-            ticket.is_in_doubt |= recovery.may_have_been_done(error)
+            ticket.is_in_doubt |= database_retry.is_outcome_unknown(error)
         late = [ticket for ticket in tickets if not ticket.is_in_time]
         for ticket in late:
             ticket.fail(Unavailable())
         return [ticket for ticket in tickets if ticket not in late]
 
-    def _one_by_one(self, tickets: list[WorkTicket], error: Exception) -> list[WorkTicket]:
+    def _one_by_one(self, tickets: list[PendingWork], error: Exception) -> list[PendingWork]:
         """The batch failed and was rolled back as a whole: alone, only the guilty one fails."""
         if len(tickets) == 1:
             tickets[0].fail(error)
@@ -164,5 +168,5 @@ class Committer:
         return [parked for ticket in tickets for parked in self._run_claimed([ticket])]
 
 
-def _wallets(tickets: Sequence[WorkTicket]) -> set[UUID]:
+def _wallets(tickets: Sequence[PendingWork]) -> set[UUID]:
     return {wallet_id for ticket in tickets for wallet_id in ticket.item.wallet_ids}

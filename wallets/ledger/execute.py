@@ -9,17 +9,17 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
 from psycopg.errors import UniqueViolation
 
 from wallets.ledger import chain
-from wallets.ledger.batch import Batch, Outcome, Repeats
-from wallets.ledger.commands import Capture, Command, Reversal, Together, Void, Work
+from wallets.ledger.batch import Batch, Outcome, RecordedOperations
+from wallets.ledger.commands import AtomicBulk, CaptureHold, Command, Reverse, VoidHold, Work
 from wallets.ledger.rules import Books, WalletState
 from wallets.ledger.tables import Tables
 
 
-class Busy:
+class Deferred:
     """Nothing was done for the command: somebody else has a lock that it needs."""
 
 
-BUSY: Final = Busy()
+DEFERRED: Final = Deferred()
 MAX_ID_CONFLICTS: Final = 3  # attempts of a transaction that meet one, before the last
 Answer = Outcome | list[Outcome]  # a list for commands that were carried out together
 
@@ -28,9 +28,9 @@ def execute(
     work: Sequence[Work],
     *,
     using: str = DEFAULT_DB_ALIAS,
-    impatient: Collection[UUID] = (),
+    contended: Collection[UUID] = (),
     is_recovering: bool = False,
-) -> list[Answer | Busy]:
+) -> list[Answer | Deferred]:
     """Carry out the commands in their order, in one transaction; return the outcome of each, committed.
 
     A refusal concerns its own command alone, or those that belong together. The wallets in `impatient` are
@@ -42,11 +42,11 @@ def execute(
     """
     for _ in range(MAX_ID_CONFLICTS):
         try:
-            return _execute(work, using, impatient, is_recovering)
+            return _execute(work, using, contended, is_recovering)
         except IntegrityError as error:
             if not _is_id_conflict(error):
                 raise
-    return _execute(work, using, impatient, is_recovering)
+    return _execute(work, using, contended, is_recovering)
 
 
 def _is_id_conflict(error: IntegrityError) -> bool:
@@ -60,16 +60,16 @@ def _is_id_conflict(error: IntegrityError) -> bool:
 
 
 def _execute(
-    work: Sequence[Work], using: str, impatient: Collection[UUID], is_recovering: bool
-) -> list[Answer | Busy]:
+    work: Sequence[Work], using: str, contended: Collection[UUID], is_recovering: bool
+) -> list[Answer | Deferred]:
     with transaction.atomic(using=using):
         tables = Tables(using)
-        locked = _Locked(tables, work, impatient)
+        locked = _Locked(tables, work, contended)
         ready = [item for item in work if locked.has_all_for(item)]
         if not ready:
-            return [BUSY for _ in work]
+            return [DEFERRED for _ in work]
         batch = _load(tables, locked.wallets, _flat(ready), is_recovering)
-        outcomes = [_carry_out(batch, item) if locked.has_all_for(item) else BUSY for item in work]
+        outcomes = [_carry_out(batch, item) if locked.has_all_for(item) else DEFERRED for item in work]
         chain.extend(batch.written, batch.books.wallets)
         tables.write(batch.written, batch.changed_wallets(), batch.changed_holds(), batch.accepted)
     return outcomes
@@ -78,13 +78,13 @@ def _execute(
 class _Locked:
     """The locks of one transaction: chosen ids first, then wallets, each in one order everywhere."""
 
-    def __init__(self, tables: Tables, work: Sequence[Work], impatient: Collection[UUID]) -> None:
+    def __init__(self, tables: Tables, work: Sequence[Work], contended: Collection[UUID]) -> None:
         chosen = {command.id for command in _flat(work) if command.client_chose_id}
         asked = {wallet_id for item in work for wallet_id in item.wallet_ids}
-        self._ids_taken = tables.lock_ids(chosen, wait=not impatient)
-        self.wallets = tables.lock_wallets(asked.difference(impatient), wait=True)
+        self._ids_taken = tables.lock_ids(chosen, wait=not contended)
+        self.wallets = tables.lock_wallets(asked.difference(contended), wait=True)
         self._wallets_taken: set[UUID] = set()
-        if skipping := asked.intersection(impatient):
+        if skipping := asked.intersection(contended):
             self.wallets |= tables.lock_wallets(skipping, wait=False)
             self._wallets_taken = tables.existing_wallets(skipping.difference(self.wallets))
 
@@ -98,12 +98,12 @@ class _Locked:
 
 def _flat(work: Sequence[Work]) -> list[Command]:
     return [
-        command for item in work for command in (item.commands if isinstance(item, Together) else (item,))
+        command for item in work for command in (item.commands if isinstance(item, AtomicBulk) else (item,))
     ]
 
 
 def _carry_out(batch: Batch, work: Work) -> Answer:
-    return batch.carry_out_together(work.commands) if isinstance(work, Together) else batch.carry_out(work)
+    return batch.carry_out_together(work.commands) if isinstance(work, AtomicBulk) else batch.carry_out(work)
 
 
 def _load(
@@ -114,12 +114,14 @@ def _load(
     wallets = _with_expired_holds(tables, wallets, now)
     records = tables.operations_like(commands, is_recovering)
     ends = {
-        (command.wallet_id, command.hold_id) for command in commands if isinstance(command, Capture | Void)
+        (command.wallet_id, command.hold_id)
+        for command in commands
+        if isinstance(command, CaptureHold | VoidHold)
     }
-    reversals = [command for command in commands if isinstance(command, Reversal)]
+    reversals = [command for command in commands if isinstance(command, Reverse)]
     return Batch(
         books=Books(wallets, tables.holds(ends), tables.reversed(_originals(reversals))),
-        repeats=Repeats(records),
+        repeats=RecordedOperations(records),
         counterparts=tables.counterparts({record.transfer_id for record in records if record.transfer_id}),
         now=now,
         inbox_room=tables.inbox_room(commands),
@@ -141,7 +143,7 @@ def _with_expired_holds(
     return wallets | tables.lock_wallets(due, wait=True)
 
 
-def _originals(reversals: Sequence[Reversal]) -> set[tuple[UUID, UUID]]:
+def _originals(reversals: Sequence[Reverse]) -> set[tuple[UUID, UUID]]:
     """The operations that are to be reversed, on both sides of a transfer, each with its wallet."""
     own = {(command.wallet_id, command.original.id) for command in reversals}
     others = {

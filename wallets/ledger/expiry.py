@@ -6,7 +6,7 @@ from django.db import connections, transaction
 
 from wallets.ledger.tables import Tables
 
-MOST: Final = 500  # wallets in one transaction
+MAX_WALLETS_PER_TRANSACTION: Final = 500  # wallets in one transaction
 
 _DUE: Final = """
     SELECT DISTINCT wallet_id FROM (
@@ -17,14 +17,14 @@ _DUE: Final = """
 
 
 def write_down_all(using: str) -> None:
-    while write_down(using) == MOST:
+    while write_down(using) == MAX_WALLETS_PER_TRANSACTION:
         pass
 
 
 def write_down(using: str) -> int:
     """Free what expired holds have held; return in how many wallets. Those that are locked are left out."""
     with connections[using].cursor() as cursor:
-        cursor.execute(_DUE, [MOST])
+        cursor.execute(_DUE, [MAX_WALLETS_PER_TRANSACTION])
         due = [row[0] for row in cursor.fetchall()]
     if not due:
         return 0

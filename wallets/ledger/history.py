@@ -15,14 +15,14 @@ from uuid import UUID
 
 from django.db import connection, transaction
 
-from wallets.ledger.batch import TICK
+from wallets.database_retry import retry_until_deadline
+from wallets.ledger.batch import CLOCK_TICK
 from wallets.ledger.reader import read_wallet
-from wallets.ledger.recovery import until_deadline
 from wallets.ledger.tables import Record, record
 from wallets.models import Wallet
 from wallets.problems import FieldError, ValidationError, WalletNotFound
 
-PAGE: Final = 500  # entries of a statement that are in memory at once
+STATEMENT_PAGE_SIZE: Final = 500  # entries of a statement that are in memory at once
 
 _WALLET: Final = """
     SELECT currency, created_at, updated_at, greatest(clock_timestamp(), updated_at) FROM wallet WHERE id = %s
@@ -60,7 +60,7 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class BalancePoint:
     """Where a wallet stood: after how many entries, and with what."""
 
     sequence: int
@@ -75,16 +75,16 @@ class Statement:
     currency: str
     begin: datetime
     end: datetime
-    opening: Mark
-    closing: Mark
+    opening: BalancePoint
+    closing: BalancePoint
 
     def pages(self) -> Iterator[list[Record]]:
         """The entries, oldest first. Between two pages no connection is held."""
-        for after in range(self.opening.sequence, self.closing.sequence, PAGE):
-            yield until_deadline(lambda after=after: self._page(after))  # type: ignore[misc]
+        for after in range(self.opening.sequence, self.closing.sequence, STATEMENT_PAGE_SIZE):
+            yield retry_until_deadline(lambda after=after: self._page(after))  # type: ignore[misc]
 
     def _page(self, after: int) -> list[Record]:
-        upto = min(after + PAGE, self.closing.sequence)
+        upto = min(after + STATEMENT_PAGE_SIZE, self.closing.sequence)
         try:
             return [record(row) for row in _rows(_ENTRIES, self.wallet_id, after, upto)]
         finally:
@@ -116,7 +116,7 @@ def balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
 
     Raises WalletNotFound, also where there was no such wallet yet, or ValidationError for the future.
     """
-    return until_deadline(lambda: _balance_at(wallet_id, at))
+    return retry_until_deadline(lambda: _balance_at(wallet_id, at))
 
 
 def statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
@@ -124,7 +124,7 @@ def statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> 
 
     Raises WalletNotFound, or ValidationError for the future and for an end before the beginning.
     """
-    return until_deadline(lambda: _statement(wallet_id, begin, end))
+    return retry_until_deadline(lambda: _statement(wallet_id, begin, end))
 
 
 def _has_expired_since(wallet: Wallet) -> bool:
@@ -142,7 +142,7 @@ def _balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
     if moment > wallet.latest:
         raise _refused("at", "must not be in the future")
     wallet.complete_up_to(moment)
-    newest = _newest_before(wallet_id, moment + TICK)
+    newest = _newest_before(wallet_id, moment + CLOCK_TICK)
     [(held,)] = _rows(_HELD, wallet_id, moment, moment)
     return Balance(
         wallet_id=wallet_id,
@@ -156,7 +156,7 @@ def _balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
 
 def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
     wallet = _known(wallet_id)
-    last = wallet.latest + TICK  # the end is not part of it, and the latest moment is
+    last = wallet.latest + CLOCK_TICK  # the end is not part of it, and the latest moment is
     end = last if end is None else end
     begin = min(wallet.created_at, end) if begin is None else begin
     for field, border in (("from", begin), ("to", end)):
@@ -165,7 +165,7 @@ def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) ->
     if begin > end:
         raise _refused("from", "must not be after `to`")
     if end > wallet.created_at:
-        wallet.complete_up_to(end - TICK)
+        wallet.complete_up_to(end - CLOCK_TICK)
     return Statement(
         wallet_id=wallet_id,
         currency=wallet.currency,
@@ -177,7 +177,7 @@ def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) ->
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _WalletSpan:
     """A wallet, and how far it can be asked about: up to the present, or to what is known already."""
 
     id: UUID
@@ -195,16 +195,16 @@ class _Known:
             transaction.set_rollback(True)  # there is nothing to commit, and a commit waits for the disk
 
 
-def _known(wallet_id: UUID) -> _Known:
+def _known(wallet_id: UUID) -> _WalletSpan:
     found = _rows(_WALLET, wallet_id)
     if not found:
         raise WalletNotFound
-    return _Known(wallet_id, *found[0])
+    return _WalletSpan(wallet_id, *found[0])
 
 
-def _newest_before(wallet_id: UUID, moment: datetime) -> Mark:
+def _newest_before(wallet_id: UUID, moment: datetime) -> BalancePoint:
     found = _rows(_NEWEST, wallet_id, moment)
-    return Mark(*found[0]) if found else Mark(0, Decimal(0))
+    return BalancePoint(*found[0]) if found else BalancePoint(0, Decimal(0))
 
 
 def _refused(field: str, detail: str) -> ValidationError:

@@ -18,18 +18,21 @@ from uuid import UUID
 from django import db
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from wallets.ledger import origins, recovery
+from wallets import database_retry
+from wallets.ledger import lookups
 from wallets.ledger.batch import Posted
-from wallets.ledger.commands import COMMANDS, Capture, Command, Reversal, Transfer
+from wallets.ledger.commands import COMMANDS, CaptureHold, Command, MakeTransfer, Reverse
 from wallets.ledger.execute import execute
-from wallets.ledger.inbox_claim import Entry, Turns, claim_again, rows
+from wallets.ledger.inbox_claim import ClaimedEntry, Turns, claim_again, rows
 from wallets.ledger.inbox_failures import record_attempt, record_failure, remove
 from wallets.ledger.tables import Tables
 
 logger = logging.getLogger(__name__)
 
-HELD_UP: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
-FULL: Final = 1 << 20  # entries that a drain carries out together while all is well: all that it claims
+DELAY_SECONDS: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
+MAX_DRAIN_ENTRIES: Final = (
+    1 << 20
+)  # entries that a drain carries out together while all is well: all that it claims
 
 _WAITING: Final = """
     SELECT count(*) FILTER (WHERE set_aside_at IS NULL),
@@ -88,7 +91,7 @@ class Drain:
         self._turns = Turns()
         self._held_up: set[UUID] = set()
         self._forget_at = 0.0
-        self._trial = 1 if careful else FULL  # entries that are carried out together at most
+        self._trial = 1 if careful else MAX_DRAIN_ENTRIES  # entries that are carried out together at most
 
     def run(self, most: int) -> int:
         """Carry out up to `most` of the entries that come first, and return how many.
@@ -103,7 +106,7 @@ class Drain:
             raise
 
     def _run(self, most: int) -> int:
-        done: list[Entry] = []
+        done: list[ClaimedEntry] = []
         with transaction.atomic():
             claimed = self._turns.claim(most, self._passed_over())
             turn = _whose_turn_it_is(claimed)
@@ -120,7 +123,7 @@ class Drain:
                 done = _in_order(_locked(_again(tried)), _is_carried_out)
         postponed = turn[self._trial :]
         if tried:
-            self._trial = min(self._trial * 2, FULL)
+            self._trial = min(self._trial * 2, MAX_DRAIN_ENTRIES)
         self._pass_over(claimed, turn, {entry.id for entry in [*done, *postponed]})
         return len(done)
 
@@ -129,7 +132,9 @@ class Drain:
             self._held_up = set()
         return list(self._held_up)
 
-    def _pass_over(self, claimed: Sequence[Entry], turn: Sequence[Entry], settled: Collection[UUID]) -> None:
+    def _pass_over(
+        self, claimed: Sequence[ClaimedEntry], turn: Sequence[ClaimedEntry], settled: Collection[UUID]
+    ) -> None:
         """An entry that was claimed in its wallet's turn alone, too early, says nothing of its wallets."""
         tried = {entry.id for entry in turn}
         held_up = {
@@ -139,7 +144,7 @@ class Drain:
             for wallet_id in entry.wallet_ids
         }
         if held_up and not self._held_up:
-            self._forget_at = time.monotonic() + HELD_UP
+            self._forget_at = time.monotonic() + DELAY_SECONDS
         self._held_up |= held_up
 
 
@@ -147,7 +152,7 @@ class _NoTrace(Exception):
     """An entry that would leave the inbox without an operation."""
 
 
-def _in_order(entries: Sequence[Entry], is_free: Callable[[Entry], bool]) -> list[Entry]:
+def _in_order(entries: Sequence[ClaimedEntry], is_free: Callable[[ClaimedEntry], bool]) -> list[ClaimedEntry]:
     """Those that are free, and come after none of the same wallet that is not."""
     free, waits = [], set[UUID]()
     for entry in entries:
@@ -158,7 +163,7 @@ def _in_order(entries: Sequence[Entry], is_free: Callable[[Entry], bool]) -> lis
     return free
 
 
-def _whose_turn_it_is(claimed: list[Entry]) -> list[Entry]:
+def _whose_turn_it_is(claimed: list[ClaimedEntry]) -> list[ClaimedEntry]:
     """The due entries before which no entry of their wallets waits, except others of these."""
     if not claimed:
         return []
@@ -173,7 +178,7 @@ def _whose_turn_it_is(claimed: list[Entry]) -> list[Entry]:
     )
 
 
-def _locked(entries: list[Entry]) -> list[Entry]:
+def _locked(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     """Those whose wallets could be locked in time. All wallets are, at once, so that nothing deadlocks."""
     if not entries:
         return []
@@ -183,31 +188,31 @@ def _locked(entries: list[Entry]) -> list[Entry]:
         with transaction.atomic():
             tables.lock_wallets(wallets, wait=True)
     except db.OperationalError as error:
-        if not recovery.is_lock_timeout(error):
+        if not database_retry.is_lock_timeout(error):
             raise
         got = tables.lock_wallets(wallets, wait=False)
         return _in_order(entries, lambda entry: got.keys() >= set(entry.wallet_ids))
     return entries
 
 
-def _again(tried: Sequence[Entry]) -> list[Entry]:
+def _again(tried: Sequence[ClaimedEntry]) -> list[ClaimedEntry]:
     """Lock the entries in a new transaction, as they were claimed: their attempt is counted already."""
     locked = {entry.id for entry in claim_again([entry.id for entry in tried])}
     return [entry for entry in tried if entry.id in locked]
 
 
-def _carried_out(entries: list[Entry]) -> list[Entry]:
+def _carried_out(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     """Carry out the entries together, or if that fails one by one; return those that were carried out."""
     try:
         return _carry_out(entries)
     except Exception as error:
-        if recovery.is_away(error):
+        if database_retry.is_connection_lost(error):
             raise
         logger.warning("%d of the inbox failed together, now one by one: %r", len(entries), error)
         return _in_order(entries, _is_carried_out)
 
 
-def _carry_out(entries: list[Entry]) -> list[Entry]:
+def _carry_out(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     if not entries:
         return []
     with transaction.atomic():
@@ -220,12 +225,12 @@ def _carry_out(entries: list[Entry]) -> list[Entry]:
     return entries
 
 
-def _is_carried_out(entry: Entry) -> bool:
+def _is_carried_out(entry: ClaimedEntry) -> bool:
     """Carry out this one. If it cannot be, its wallets wait for the next attempt, until it is set aside."""
     try:
         _carry_out([entry])
     except Exception as error:
-        if recovery.is_away(error):
+        if database_retry.is_connection_lost(error):
             raise
         then = "is set aside" if record_failure(entry, error) else "is tried again"
         logger.error("the inbox's %s cannot be carried out and %s: %r", entry.id, then, error)
@@ -233,11 +238,11 @@ def _is_carried_out(entry: Entry) -> bool:
     return True
 
 
-def _wallets(entries: Sequence[Entry]) -> set[UUID]:
+def _wallets(entries: Sequence[ClaimedEntry]) -> set[UUID]:
     return {wallet_id for entry in entries for wallet_id in entry.wallet_ids}
 
 
-def _command(entry: Entry) -> Command:
+def _command(entry: ClaimedEntry) -> Command:
     """What was accepted, as it was asked for. Its id needs no lock: it has been taken since then."""
     accepted = entry.accepted()
     common: dict[str, Any] = {
@@ -252,10 +257,10 @@ def _command(entry: Entry) -> Command:
     }
     amount = None if accepted.takes_rest else accepted.amount
     if accepted.reverses_id:
-        _, original = origins.find_original(accepted.reverses_id)
-        return Reversal(original=original, amount=amount, **common)
+        _, original = lookups.find_original(accepted.reverses_id)
+        return Reverse(original=original, amount=amount, **common)
     if accepted.hold_id:
-        return Capture(hold_id=accepted.hold_id, amount=amount, **common)
+        return CaptureHold(hold_id=accepted.hold_id, amount=amount, **common)
     if accepted.counterparty_id:
-        return Transfer(target_id=accepted.counterparty_id, amount=accepted.amount, **common)
+        return MakeTransfer(target_id=accepted.counterparty_id, amount=accepted.amount, **common)
     return COMMANDS[accepted.type](amount=accepted.amount, **common)

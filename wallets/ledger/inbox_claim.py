@@ -18,7 +18,7 @@ from wallets.ledger.tables import AS_OPERATION, Record, record
 
 # So many entries, for each one that may be claimed, are looked at: the oldest may all be of wallets that are
 # passed over. The wallets behind them have their turn all the same.
-OLDEST_LOOKED_AT: Final = 4
+OLDEST_ENTRIES_PER_WALLET: Final = 4
 
 _COLUMNS: Final = f"""
     position, id, wallet_id, counterparty_id, attempts, coalesce(next_attempt_at <= clock_timestamp(), true),
@@ -62,7 +62,7 @@ _AGAIN: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ClaimedEntry:
     """A row of the inbox, locked by this transaction."""
 
     position: int
@@ -92,7 +92,7 @@ class Turns:
     def __init__(self) -> None:
         self._after = self._BEGINNING
 
-    def claim(self, size: int, held_up: Collection[UUID]) -> list[Entry]:
+    def claim(self, size: int, held_up: Collection[UUID]) -> list[ClaimedEntry]:
         """Lock up to `size` waiting entries that no other worker has, in the order of their acceptance.
 
         Wallets in `held_up` are passed over.
@@ -103,21 +103,21 @@ class Turns:
             {
                 "claimed": [entry.id for entry in in_turn],
                 "held_up": list(held_up),
-                "looked_at": size * OLDEST_LOOKED_AT,
+                "looked_at": size * OLDEST_ENTRIES_PER_WALLET,
                 "most": size - len(in_turn),
             },
             is_oldest=True,
         )
         return sorted([*in_turn, *oldest], key=lambda entry: entry.position)
 
-    def _in_turn(self, size: int, held_up: Collection[UUID]) -> list[Entry]:
+    def _in_turn(self, size: int, held_up: Collection[UUID]) -> list[ClaimedEntry]:
         wallets = _next_wallets(self._after, size)
         self._after = wallets[-1] if wallets and len(wallets) == size else self._BEGINNING
         free = [wallet_id for wallet_id in wallets if wallet_id not in held_up]
         return _entries(_FIRST_OF_EACH, {"wallets": free, "each": size // len(free)}) if free else []
 
 
-def claim_again(ids: Collection[UUID]) -> list[Entry]:
+def claim_again(ids: Collection[UUID]) -> list[ClaimedEntry]:
     """Lock these entries, those that still exist and that no other transaction has."""
     return _entries(_AGAIN, {"ids": list(ids)})
 
@@ -126,9 +126,11 @@ def _next_wallets(after: UUID, most: int) -> list[UUID]:
     return [row[0] for row in rows(_NEXT_WALLETS, {"after": after, "most": most})] if most else []
 
 
-def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> list[Entry]:
+def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> list[ClaimedEntry]:
     return [
-        Entry(position, id, wallet_id, counterparty_id, attempts, is_due, sees_target, tuple(row), is_oldest)
+        ClaimedEntry(
+            position, id, wallet_id, counterparty_id, attempts, is_due, sees_target, tuple(row), is_oldest
+        )
         for position, id, wallet_id, counterparty_id, attempts, is_due, sees_target, *row in rows(
             sql, parameters
         )

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
-from wallets.ledger.commands import Rejection
+from wallets.ledger.commands import RejectAccepted
 from wallets.ledger.execute import execute
-from wallets.ledger.inbox_claim import Entry, rows
+from wallets.ledger.inbox_claim import ClaimedEntry, rows
 from wallets.ledger.tables import AS_OPERATION, Record, record
 from wallets.problems import RejectedByOperator
 
@@ -47,7 +47,7 @@ class CannotBeRejected(Exception):
 
 
 # --- By workers -------------------------------------------------------------------------------------
-def record_failure(entry: Entry, error: Exception) -> bool:
+def record_failure(entry: ClaimedEntry, error: Exception) -> bool:
     """Record that an attempt failed. Return whether that was the last: then the entry is set aside.
 
     If another entry of the wallet is set aside already, the first failure is the last: otherwise a wallet
@@ -59,16 +59,16 @@ def record_failure(entry: Entry, error: Exception) -> bool:
     return is_last
 
 
-def record_attempt(entry: Entry) -> None:
+def record_attempt(entry: ClaimedEntry) -> None:
     """Record an attempt as failed before it begins. If it succeeds, the entry is removed with the record."""
     _record(entry, ENDED, _is_last(entry))
 
 
-def _is_last(entry: Entry) -> bool:
+def _is_last(entry: ClaimedEntry) -> bool:
     return entry.attempts + 1 >= MAX_ATTEMPTS
 
 
-def _record(entry: Entry, error: str, is_last: bool) -> None:
+def _record(entry: ClaimedEntry, error: str, is_last: bool) -> None:
     failure = {
         "id": entry.id,
         "wallet_id": entry.wallet_id,
@@ -115,8 +115,8 @@ def _lock(entry_id: UUID) -> Record:
     return record(found[0][1:])
 
 
-def _rejection(accepted: Record) -> Rejection:
-    return Rejection(
+def _rejection(accepted: Record) -> RejectAccepted:
+    return RejectAccepted(
         wallet_id=accepted.wallet_id,
         id=accepted.id,
         key=accepted.idempotency_key,

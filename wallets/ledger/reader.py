@@ -12,10 +12,10 @@ from django import db
 from django.conf import settings
 from django.db.models.expressions import RawSQL
 
-from wallets.ledger import recovery
-from wallets.ledger.batch import Posted, as_seen_by_others
-from wallets.ledger.commands import Transfer
-from wallets.ledger.gather import Gather, once
+from wallets import database_retry
+from wallets.batching import Batcher, once
+from wallets.ledger.batch import Posted, as_visible_to_counterparty
+from wallets.ledger.commands import MakeTransfer
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet
 
@@ -29,44 +29,48 @@ def read_wallet(wallet_id: UUID) -> Wallet | None:
     """
     if settings.GROUP_COMMIT:
         return gather().ask(wallet_id)
-    return recovery.until_deadline(lambda: Wallet.objects.with_expired().filter(id=wallet_id).first())
+    return database_retry.retry_until_deadline(
+        lambda: Wallet.objects.with_expired().filter(id=wallet_id).first()
+    )
 
 
 @once
-def gather() -> Gather[UUID, Wallet | None]:
+def gather() -> Batcher[UUID, Wallet | None]:
     """This process's one. It is made at the first read, and so after the server's fork."""
-    return Gather(
+    return Batcher(
         "reader",
-        recovery.in_one_call(_wallets, READER),
+        database_retry.run_as_one_call(_wallets, READER),
         most=settings.GROUP_COMMIT_BATCH,
         bound=settings.GROUP_COMMIT_QUEUE,
         patience=settings.OPERATION_DEADLINE,
     )
 
 
-def read_operation(operation_id: UUID, within: int | None = None) -> Posted | None:
+def read_operation(operation_id: UUID, owner_restriction: int | None = None) -> Posted | None:
     """The operation as it is now, in the ledger or still in the inbox.
 
     With `within`, only one in a wallet of this user. Raises Unavailable where the database stays away.
     """
-    found, own = recovery.until_deadline(lambda: _operation(operation_id, within))
+    found, own = database_retry.retry_until_deadline(lambda: _operation(operation_id, owner_restriction))
     return found if found and found.operation.wallet_id in own else None
 
 
-def read_transfer(transfer_id: UUID, within: int | None = None) -> Posted | None:
+def read_transfer(transfer_id: UUID, owner_restriction: int | None = None) -> Posted | None:
     """The transfer by its operation on the source, with the one on the target.
 
     With `within`, only one with a side in a wallet of this user; what the other side alone may know is left
     out. Raises Unavailable where the database stays away.
     """
-    found, own = recovery.until_deadline(lambda: _operation(transfer_id, within))
-    if found is None or found.operation.type != Transfer.type or not own:
+    found, own = database_retry.retry_until_deadline(lambda: _operation(transfer_id, owner_restriction))
+    if found is None or found.operation.type != MakeTransfer.type or not own:
         return None
     source, target = found.operation, found.counterpart
     return replace(
         found,
-        operation=source if source.wallet_id in own else as_seen_by_others(source),
-        counterpart=target if target is None or target.wallet_id in own else as_seen_by_others(target),
+        operation=source if source.wallet_id in own else as_visible_to_counterparty(source),
+        counterpart=target
+        if target is None or target.wallet_id in own
+        else as_visible_to_counterparty(target),
     )
 
 
@@ -78,7 +82,7 @@ def _wallets(ids: Sequence[UUID]) -> list[Wallet | None]:
     return [found.get(id) for id in ids]
 
 
-def _operation(operation_id: UUID, within: int | None) -> tuple[Posted | None, set[UUID]]:
+def _operation(operation_id: UUID, owner_restriction: int | None) -> tuple[Posted | None, set[UUID]]:
     """The operation with its transfer's other side, and which of their wallets are this user's."""
     tables = Tables(db.DEFAULT_DB_ALIAS)
     if (found := tables.operation(operation_id)) is None:
@@ -88,10 +92,12 @@ def _operation(operation_id: UUID, within: int | None) -> tuple[Posted | None, s
     if operation.transfer_id is not None and operation.sequence is not None:
         counterpart = tables.counterparts([operation.transfer_id]).get(operation.transfer_id)
     sides = {side.wallet_id for side in (operation, counterpart) if side}
-    return Posted(operation, currency, counterpart=counterpart), _own(sides, within)
+    return Posted(operation, currency, counterpart=counterpart), _own(sides, owner_restriction)
 
 
-def _own(wallet_ids: set[UUID], within: int | None) -> set[UUID]:
-    if within is None:
+def _own(wallet_ids: set[UUID], owner_restriction: int | None) -> set[UUID]:
+    if owner_restriction is None:
         return wallet_ids
-    return set(Wallet.objects.filter(owner_id=within, id__in=wallet_ids).values_list("id", flat=True))
+    return set(
+        Wallet.objects.filter(owner_id=owner_restriction, id__in=wallet_ids).values_list("id", flat=True)
+    )

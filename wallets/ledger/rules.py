@@ -30,13 +30,13 @@ from uuid import UUID
 
 from wallets import money
 from wallets.ledger.commands import (
-    Capture,
+    CaptureHold,
     Command,
     Deposit,
-    Hold,
-    Reversal,
-    Transfer,
-    Void,
+    MakeTransfer,
+    PlaceHold,
+    Reverse,
+    VoidHold,
     Withdraw,
 )
 from wallets.ledger.value import value
@@ -138,19 +138,19 @@ def decide(books: Books, command: Command, at: datetime) -> Verdict:
 def amount_of(books: Books, command: Command) -> Decimal:
     """The amount of the command; where it leaves that to us, all that there is to take."""
     match command:
-        case Deposit() | Withdraw() | Transfer() | Hold():
+        case Deposit() | Withdraw() | MakeTransfer() | PlaceHold():
             return command.amount
-        case Capture(amount=None) | Void():
+        case CaptureHold(amount=None) | VoidHold():
             return books.holds[command.hold_id].amount
-        case Reversal(amount=None):
+        case Reverse(amount=None):
             # Where nothing is left the refusal names the whole.
             return left_of(books, command) or command.original.amount
-        case Capture(amount=amount) | Reversal(amount=amount) if amount is not None:
+        case CaptureHold(amount=amount) | Reverse(amount=amount) if amount is not None:
             return amount
     raise AssertionError(f"no amount for {command!r}")
 
 
-def left_of(books: Books, command: Reversal) -> Decimal:
+def left_of(books: Books, command: Reverse) -> Decimal:
     """What has not been reversed yet of the operation."""
     return command.original.amount - books.reversed.get(command.original.id, NOTHING)
 
@@ -162,7 +162,7 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
     amount = amount_of(books, command)
     if refusal := form_refusal(command, wallet.currency):
         yield refusal
-    if isinstance(command, Hold) and command.expires_at is not None and command.expires_at <= at:
+    if isinstance(command, PlaceHold) and command.expires_at is not None and command.expires_at <= at:
         error = FieldError("expiresAt", "out_of_range", "must be in the future")
         yield ValidationError(errors=(error,))
     if other and other.currency != wallet.currency:
@@ -171,13 +171,13 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
     statuses = [side.status for side in (wallet, other) if side and side is not hidden]
     if "CLOSED" in statuses:
         yield WalletClosed()
-    if "FROZEN" in statuses and not isinstance(command, Void):
+    if "FROZEN" in statuses and not isinstance(command, VoidHold):
         yield WalletFrozen()
-    if isinstance(command, Capture | Void) and not books.holds[command.hold_id].is_active(at):
+    if isinstance(command, CaptureHold | VoidHold) and not books.holds[command.hold_id].is_active(at):
         yield HoldNotActive()
-    if isinstance(command, Capture) and amount > books.holds[command.hold_id].amount:
+    if isinstance(command, CaptureHold) and amount > books.holds[command.hold_id].amount:
         yield HoldAmountExceeded()
-    if isinstance(command, Reversal):
+    if isinstance(command, Reverse):
         if command.original.type not in REVERSED_BY or not command.original.is_completed:
             yield OperationNotReversible()
         if amount > left_of(books, command):
@@ -205,7 +205,10 @@ def sees_other_side(books: Books, command: Command) -> bool:
     """Whether the command's caller may read the wallet on the other side."""
     if command.reads_all or command.counterparty_id is None:
         return True
-    return command.within is not None and books.wallets[command.counterparty_id].owner_id == command.within
+    return (
+        command.owner_restriction is not None
+        and books.wallets[command.counterparty_id].owner_id == command.owner_restriction
+    )
 
 
 def _hidden(books: Books, command: Command) -> WalletState | None:
@@ -219,7 +222,7 @@ def _sides(
     command: Command, wallet: WalletState, other: WalletState | None
 ) -> tuple[WalletState | None, WalletState | None]:
     """Whose available money goes, and whose balance grows. What is captured was set aside before."""
-    if isinstance(command, Capture | Void):
+    if isinstance(command, CaptureHold | VoidHold):
         return None, None
     return (other, wallet) if command.operation_type in INCOMING else (wallet, other)
 
@@ -245,18 +248,18 @@ def _entries(books: Books, command: Command) -> tuple[Entry, ...]:
     wallet, type = books.wallets[command.wallet_id], command.operation_type
     amount = amount_of(books, command)
     match command:
-        case Transfer():
+        case MakeTransfer():
             own = _entry(wallet, command.id, type, amount)
             return own, _opposite(own, books.wallets[command.target_id], command.target_operation_id)
-        case Reversal(original=original):
+        case Reverse(original=original):
             own = _entry(wallet, command.id, type, amount, reverses_id=original.id)
             if original.counterparty_id is None:
                 return (own,)
             other = books.wallets[original.counterparty_id]
             return own, _opposite(own, other, command.counterpart_operation_id, original.counterpart_id)
-        case Hold():
+        case PlaceHold():
             return (_entry(wallet, command.id, type, amount, held=amount),)
-        case Capture() | Void():
+        case CaptureHold() | VoidHold():
             return (_entry(wallet, command.id, type, amount, held=-books.holds[command.hold_id].amount),)
     return (_entry(wallet, command.id, type, amount),)
 
@@ -315,13 +318,15 @@ def enter(books: Books, command: Command, verdict: Verdict, at: datetime) -> Non
         if entry.reverses_id:
             sofar = books.reversed.get(entry.reverses_id, NOTHING)
             books.reversed[entry.reverses_id] = sofar + entry.amount
-    if isinstance(command, Hold | Capture | Void):
+    if isinstance(command, PlaceHold | CaptureHold | VoidHold):
         _enter_hold(books, command, verdict[0], at)
 
 
-def _enter_hold(books: Books, command: Hold | Capture | Void, entry: Entry, at: datetime) -> None:
+def _enter_hold(
+    books: Books, command: PlaceHold | CaptureHold | VoidHold, entry: Entry, at: datetime
+) -> None:
     match command:
-        case Hold():
+        case PlaceHold():
             hold = HoldState(
                 id=command.id,
                 wallet_id=command.wallet_id,
@@ -337,7 +342,7 @@ def _enter_hold(books: Books, command: Hold | Capture | Void, entry: Entry, at: 
             wallet = books.wallets[command.wallet_id]
             expiries = [time for time in (wallet.next_expiry_at, command.expires_at) if time is not None]
             books.wallets[wallet.id] = replace(wallet, next_expiry_at=min(expiries, default=None))
-        case Capture():
+        case CaptureHold():
             hold = replace(
                 books.holds[command.hold_id],
                 status="CAPTURED",
@@ -345,6 +350,6 @@ def _enter_hold(books: Books, command: Hold | Capture | Void, entry: Entry, at: 
                 operation_id=entry.id,
                 ended_at=at,
             )
-        case Void():
+        case VoidHold():
             hold = replace(books.holds[command.hold_id], status="VOIDED", ended_at=at)
     books.holds[hold.id] = hold

@@ -252,7 +252,7 @@ class Tables:
 
         Entries that are set aside count as well. Under the wallet's lock no other transaction can add one.
         """
-        wallets = {command.wallet_id for command in commands if command.is_for_later}
+        wallets = {command.wallet_id for command in commands if command.is_async}
         if not wallets:
             return {}
         limit = settings.INBOX_PENDING_PER_WALLET

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 from wallets.ledger.batch import Outcome, Posted
-from wallets.ledger.commands import Together, Work
-from wallets.ledger.execute import Answer, Busy
+from wallets.ledger.commands import AtomicBulk, Work
+from wallets.ledger.execute import Answer, Deferred
 from wallets.observability import metrics
 from wallets.observability.metrics import Kind
 
@@ -16,13 +16,13 @@ REFUSED: Final = "REFUSED"  # nothing is left of it
 TOGETHER: Final = "TOGETHER"  # those that are carried out all or none, where it was none: they count as one
 
 
-def count(done: Iterable[tuple[Work, Answer | Busy]]) -> None:
+def count(done: Iterable[tuple[Work, Answer | Deferred]]) -> None:
     kinds: list[Kind] = []
     for work, answer in done:
         if isinstance(answer, Outcome):
-            kinds.append(_kind(TOGETHER if isinstance(work, Together) else work.operation_type, answer))
+            kinds.append(_kind(TOGETHER if isinstance(work, AtomicBulk) else work.operation_type, answer))
         elif isinstance(answer, list):
-            commands = cast(Together, work).commands
+            commands = cast(AtomicBulk, work).commands
             kinds += [
                 _kind(command.operation_type, outcome)
                 for command, outcome in zip(commands, answer, strict=True)

@@ -10,18 +10,18 @@ from uuid import UUID
 from django.db import connection
 
 from wallets.ledger import chain
-from wallets.ledger.snapshots import NOTHING, Snapshot, reading
-from wallets.ledger.walk import OWNER, Walk
+from wallets.ledger.chain_verifier import OWNER, Walk
+from wallets.ledger.consistent_read import NOTHING, Snapshot, reading
 from wallets.models import LedgerCheck
-from wallets.operation_types import OF_HOLDS, OPERATION_TYPES
+from wallets.operation_types import HOLD_TYPES, OPERATION_TYPES
 
 if TYPE_CHECKING:  # cryptography takes 6 MB of each worker
     from wallets.ledger.checkpoints import Comparison
 
-BLOCK: Final = 2000  # operations that are looked at together
+OPERATIONS_PER_BLOCK: Final = 2000  # operations that are looked at together
 
 _WALLETS: Final = "SELECT id, balance, sequence, hash FROM wallet WHERE id = ANY(%s::uuid[]) ORDER BY id"
-# What came since the last check, along each chain (walk.py reads it).
+# What came since the last check, along each chain (chain_verifier.py reads it).
 _LINES: Final = """
     COPY (
         SELECT {is_before}, {hash}, wallet_id, {columns} FROM operation
@@ -174,7 +174,7 @@ WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND (transaction_id <= '0'::xid8 OR t
 """
 # In SQL, a tuple of texts is written as in Python.
 _TYPES: Final = {
-    "of_holds": OF_HOLDS,
+    "of_holds": HOLD_TYPES,
     "opposites": tuple((row.name, row.opposite) for row in OPERATION_TYPES.values() if row.opposite),
 }
 # Written later, and dated back. The clock of a standby that took over may be behind a little.
@@ -334,7 +334,7 @@ def wallet_batches(size: int) -> Iterator[list[UUID]]:
 
 def _blocks(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
     rest = iter(lines)
-    while block := list(islice(rest, BLOCK)):
+    while block := list(islice(rest, OPERATIONS_PER_BLOCK)):
         yield block
 
 

@@ -11,9 +11,9 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 from uuid_utils.compat import uuid7
 
 from wallets import money
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger import rules
-from wallets.ledger.batch import TICK, canonical_json
-from wallets.ledger.recovery import until_deadline
+from wallets.ledger.batch import CLOCK_TICK, canonical_json
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
 from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
@@ -68,9 +68,9 @@ def open_wallet(opening: Opening) -> Opened:
     if (chosen := opening.id) is None:
         # The id is made before the first attempt: one that was cut off after its commit is found again.
         new = uuid7()
-        return Opened(until_deadline(lambda: _get_or_open(new, fields)[0]), False)
+        return Opened(retry_until_deadline(lambda: _get_or_open(new, fields)[0]), False)
     asked = opening.as_json()
-    wallet, is_new = until_deadline(lambda: _get_or_open(chosen, fields | {"opened_with": asked}))
+    wallet, is_new = retry_until_deadline(lambda: _get_or_open(chosen, fields | {"opened_with": asked}))
     if is_new:
         return Opened(wallet, replayed=False)
     is_foreign = wallet.owner_id != opening.owner_id  # opened by a caller who is restricted to other wallets
@@ -125,7 +125,7 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class WalletUpdate:
     """What to change of a wallet; None leaves a thing as it is."""
 
     label: str | None = None
@@ -136,7 +136,7 @@ class Change:
 
 
 def change_wallet(
-    wallet_id: UUID, change: Change, precondition: Callable[[Wallet], None] = lambda _: None
+    wallet_id: UUID, change: WalletUpdate, precondition: Callable[[Wallet], None] = lambda _: None
 ) -> Wallet:
     """Change what the wallet is called or whether it moves money, and record who did and why.
 
@@ -145,14 +145,14 @@ def change_wallet(
     """
     change_id = uuid7()  # as with opening: an attempt that was cut off after its commit is found again
     attempts = count()
-    return until_deadline(
+    return retry_until_deadline(
         lambda: _change(wallet_id, change, precondition, change_id, is_repeat=next(attempts) > 0)
     )
 
 
 def _change(
     wallet_id: UUID,
-    change: Change,
+    change: WalletUpdate,
     precondition: Callable[[Wallet], None],
     change_id: UUID,
     is_repeat: bool,
@@ -177,7 +177,7 @@ def _change(
             raise refusal
         for name, (_, new) in changes.items():
             setattr(wallet, name, new)
-        wallet.updated_at = max(now, wallet.updated_at + TICK)
+        wallet.updated_at = max(now, wallet.updated_at + CLOCK_TICK)
         wallet.save(update_fields=[*changes, "updated_at"])
         WalletChange.objects.create(
             id=change_id,
@@ -190,7 +190,7 @@ def _change(
     return wallet
 
 
-def _differences(wallet: Wallet, change: Change) -> dict[str, tuple[Any, Any]]:
+def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, Any]]:
     asked = {"label": change.label, "metadata": change.metadata, "status": change.status}
     now = {name: getattr(wallet, name) for name in asked}
     return {
@@ -200,7 +200,7 @@ def _differences(wallet: Wallet, change: Change) -> dict[str, tuple[Any, Any]]:
     }
 
 
-def _refusal(wallet: Wallet, change: Change) -> Problem | None:
+def _refusal(wallet: Wallet, change: WalletUpdate) -> Problem | None:
     if wallet.status == Wallet.Status.CLOSED:
         return WalletClosed("A closed wallet stays as it is.")
     if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):

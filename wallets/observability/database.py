@@ -14,13 +14,13 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from wallets.events.subscribers import Standing, standings
-from wallets.ledger.recovery import watched
+from wallets.database_retry import disconnected_when_slow
+from wallets.events.delivery_state import DeliveryState, standings
 
 logger = logging.getLogger(__name__)
 
-PATIENCE: Final = 1000  # milliseconds for a statement
-MOST: Final = 100_000  # entries of the inbox that are counted
+STATEMENT_TIMEOUT_MS: Final = 1000  # milliseconds for a statement
+MAX_COUNTED_ENTRIES: Final = 100_000  # entries of the inbox that are counted
 
 _INBOX: Final = """
     SELECT
@@ -34,7 +34,7 @@ _INBOX: Final = """
 _CHECK: Final = """
     SELECT extract(epoch FROM ended_at), wallets, differences FROM ledger_check ORDER BY id DESC LIMIT 1
 """
-_OF_SUBSCRIBERS: Final[tuple[tuple[str, str, Callable[[Standing], float]], ...]] = (
+_SUBSCRIBER_METRICS: Final[tuple[tuple[str, str, Callable[[DeliveryState], float]], ...]] = (
     ("lag_seconds", "How long ago what is to be delivered next was committed", attrgetter("lag")),
     ("parked", "Wallets with an event that waits for another attempt", attrgetter("parked")),
     ("dead_letters", "Events that were given up", attrgetter("dead")),
@@ -42,13 +42,17 @@ _OF_SUBSCRIBERS: Final[tuple[tuple[str, str, Callable[[Standing], float]], ...]]
 )
 
 
-class Database(Collector):
+class DatabaseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         is_up = False
         found: list[Metric] = []
         try:
-            with watched(DEFAULT_DB_ALIAS), transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = {PATIENCE}")
+            with (
+                disconnected_when_slow(DEFAULT_DB_ALIAS),
+                transaction.atomic(),
+                connection.cursor() as cursor,
+            ):
+                cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
                 is_up = True
                 for look in (_inbox, _last_check, _relays):
                     found += look(cursor)
@@ -59,15 +63,15 @@ class Database(Collector):
 
 
 def _inbox(cursor: Any) -> Iterator[Metric]:
-    cursor.execute(_INBOX, {"most": MOST})
+    cursor.execute(_INBOX, {"most": MAX_COUNTED_ENTRIES})
     entries, age, set_aside, failures = cursor.fetchone()
     yield _gauge(
-        "walletsvc_inbox_entries", f"Operations that wait in the inbox, counted up to {MOST}", entries
+        "walletsvc_inbox_entries", f"Pending operations in the inbox, at most {MAX_COUNTED_ENTRIES}", entries
     )
     yield _gauge("walletsvc_inbox_age_seconds", "How long the one that came first has been there", age or 0)
     yield _gauge(
         "walletsvc_inbox_set_aside",
-        f"Entries of the inbox that were set aside and wait for an operator, counted up to {MOST}",
+        f"Inbox entries set aside for an operator, at most {MAX_COUNTED_ENTRIES}",
         set_aside,
     )
     yield CounterMetricFamily(
@@ -89,7 +93,7 @@ def _last_check(cursor: Any) -> Iterator[Metric]:
 def _relays(_cursor: Any) -> Iterator[Metric]:
     """How each subscriber of the events fares."""
     found = standings()
-    for name, text, value in _OF_SUBSCRIBERS:
+    for name, text, value in _SUBSCRIBER_METRICS:
         family = GaugeMetricFamily(f"walletsvc_relay_{name}", text, labels=["subscriber"])
         for standing in found:
             family.add_metric([standing.name], value(standing))

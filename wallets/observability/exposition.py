@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, gener
 
 from wallets.access import keys
 from wallets.access.rights import ADMIN, lacks
-from wallets.observability.database import Database
+from wallets.observability.database import DatabaseCollector
 from wallets.observability.metrics import counted
 from wallets.problems import MethodNotAllowed, NotFound, Unauthorized
 
@@ -30,7 +30,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     require_reader(request.META.get("HTTP_AUTHORIZATION", ""))
     registry = CollectorRegistry()
     registry.register(counted())
-    registry.register(Database())
+    registry.register(DatabaseCollector())
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
@@ -47,5 +47,5 @@ def require_reader(authorization: str) -> None:
     known = keys.principal_of(authorization.removeprefix(BEARER))
     if known is None:
         raise Unauthorized
-    if ADMIN not in known.scopes or known.within is not None:
+    if ADMIN not in known.scopes or known.owner_restriction is not None:
         raise lacks(ADMIN)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from wallets.observability import current
+from wallets.observability import request_context
 from wallets.observability.traces import trace_of
 
 REQUESTS: Final = logging.getLogger("wallets.requests")
@@ -25,16 +25,16 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 
 # --- One request ------------------------------------------------------------------------------------
 def log_request(method: str, status: int, seconds: float) -> None:
     """The line of a request that has been answered."""
-    request = current.request.get()
+    request = request_context.request.get()
     fields: dict[str, Any] = {"method": method, "status": status, "duration_ms": round(seconds * 1000, 3)}
     if request is not None:
         fields |= {
-            "route": current.route_of(request),
-            "wallet_id": current.wallet_of(request),
+            "route": request_context.route_of(request),
+            "wallet_id": request_context.wallet_of(request),
             "outcome": getattr(request, "outcome", None),
-            "who": current.sender_of(request),
+            "who": request_context.sender_of(request),
         }
-    route = fields.get("route", current.UNREADABLE)
+    route = fields.get("route", request_context.UNREADABLE)
     told = {name: value for name, value in fields.items() if value is not None}
     REQUESTS.info("%s %s %d", method, route, status, extra={"fields": told})
 
@@ -81,7 +81,7 @@ class Line(logging.Formatter):
 
 def _place() -> dict[str, str]:
     """Of the request that is being served."""
-    request = current.request.get()
+    request = request_context.request.get()
     if request is None:
         return {}
     trace = trace_of(request)
@@ -106,7 +106,7 @@ def _told(arg: Any, request: Any) -> Any:
     if isinstance(arg, BaseException):
         return first_line(arg)
     if request is not None and isinstance(arg, str) and arg.startswith("/"):
-        return current.route_of(request) if hasattr(request, "resolver_match") else "/…"
+        return request_context.route_of(request) if hasattr(request, "resolver_match") else "/…"
     return arg
 
 

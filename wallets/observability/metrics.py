@@ -19,7 +19,7 @@ from django.http import HttpRequest
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.registry import Collector
 
-from wallets.observability.current import UNREADABLE, found_for, template_of
+from wallets.observability.request_context import UNREADABLE, found_for, template_of
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,34 @@ if FOLDER in os.environ:
     # Named by process ids, as is usual, the files of each worker that has died would be read for ever.
     values.ValueClass = values.MultiProcessValue(lambda place=os.environ[PLACE]: place)  # type: ignore[no-untyped-call]
 OURS: Final = CollectorRegistry()
-FRESH: Final = 1.0  # seconds until the files say what has happened, and what stands: queues, the pool
-BOUNDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)  # seconds of an answer
-FINE: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10)  # of what shares a call
+CACHE_SECONDS: Final = 1.0  # seconds until the files say what has happened, and what stands: queues, the pool
+RESPONSE_BUCKETS_SECONDS: Final = (
+    0.002,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    10.0,
+)  # seconds of an answer
+BATCH_BUCKETS_SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    10,
+)  # of what shares a call
 
 REQUESTS: Final = Counter(
     "walletsvc_http_requests", "Answers, by route", ["route", "method", "status"], registry=OURS
@@ -40,7 +65,7 @@ SECONDS: Final = Histogram(
     "walletsvc_http_request_seconds",
     "Time until an answer is made",
     ["route", "method"],
-    buckets=BOUNDS,
+    buckets=RESPONSE_BUCKETS_SECONDS,
     registry=OURS,
 )
 OPERATIONS: Final = Counter(
@@ -61,14 +86,14 @@ BATCH_WAIT: Final = Histogram(
     "walletsvc_batch_wait_seconds",
     "How long the first item of a call had waited for it",
     ["queue"],
-    buckets=FINE,
+    buckets=BATCH_BUCKETS_SECONDS,
     registry=OURS,
 )
 BATCH_SECONDS: Final = Histogram(
     "walletsvc_batch_seconds",
     "Time of a call: of the committer, a transaction with its commit",
     ["queue"],
-    buckets=FINE,
+    buckets=BATCH_BUCKETS_SECONDS,
     registry=OURS,
 )
 QUEUE: Final = Gauge(
@@ -167,7 +192,7 @@ def watch() -> None:
 def _write_down_again_and_again() -> None:
     while True:
         try_to_write_down()
-        time.sleep(FRESH)
+        time.sleep(CACHE_SECONDS)
 
 
 def try_to_write_down() -> None:

@@ -23,9 +23,9 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from wallets.observability import traces
-from wallets.observability.current import PROBES, route_of, wallet_of
+from wallets.observability.request_context import PROBE_PATHS, route_of, wallet_of
 
-MAX_LINKS: Final = 100  # requests that the span of a batch names
+MAX_SPAN_LINKS: Final = 100  # requests that the span of a batch names
 SHUTDOWN_SECONDS: Final = 3.0  # in which a worker sends its last spans
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 # An exception's message may quote the request.
@@ -47,7 +47,7 @@ class Spans:
         traces.recorder = self
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if request.path_info in PROBES:
+        if request.path_info in PROBE_PATHS:
             return self.get_response(request)
         method, request_id = str(request.method), request.id  # type: ignore[attr-defined]
         attributes = {"http.request.method": method, "walletsvc.request_id": request_id}
@@ -72,7 +72,7 @@ class Spans:
 
     def batch(self, spans: Sequence[SpanContext | None]) -> AbstractContextManager[Any]:
         """Open a span in the trace of the batch's first recorded request, with links to the others."""
-        links = [Link(span) for span in spans if span is not None][:MAX_LINKS]
+        links = [Link(span) for span in spans if span is not None][:MAX_SPAN_LINKS]
         return self.open(
             "commit",
             context=_below(links[0].context if links else _UNRECORDED),

@@ -16,7 +16,7 @@ from wallets.access import limits, people, verification
 from wallets.access.attempts import as_told, counted
 from wallets.pages.access import for_people, user_of
 from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
-from wallets.pages.words import told
+from wallets.pages.labels import told
 from wallets.problems import Problem
 
 
@@ -41,11 +41,11 @@ def sign_up(request: HttpRequest) -> HttpResponse:
 
 
 # Django's form views would take a PUT for a POST.
-METHODS: Final = ["get", "head", "post"]
+FORM_METHODS: Final = ["get", "head", "post"]
 
 
-class LogIn(auth.LoginView):
-    http_method_names = METHODS
+class LogInPage(auth.LoginView):
+    http_method_names = FORM_METHODS
     template_name = "pages/login.html"
     authentication_form = LogInForm
     redirect_authenticated_user = True
@@ -60,15 +60,15 @@ class LogIn(auth.LoginView):
         return as_told(super().form_invalid(form), form.problem)
 
 
-log_in = counted(limits.LOGIN)(LogIn.as_view())
+log_in = counted(limits.LOGIN)(LogInPage.as_view())
 
 
-class LogOut(auth.LogoutView):
+class LogOutPage(auth.LogoutView):
     next_page = "login"
 
 
 class ChangePassword(auth.PasswordChangeView):
-    http_method_names = METHODS
+    http_method_names = FORM_METHODS
     template_name = "pages/password.html"
     form_class = ChangePasswordForm
     success_url = reverse_lazy("home")
@@ -94,7 +94,7 @@ class ByMail:
 
 
 class Forgotten(ByMail, auth.PasswordResetView):
-    http_method_names = METHODS
+    http_method_names = FORM_METHODS
     template_name = "pages/forgotten.html"
     form_class = ForgottenForm
     success_url = reverse_lazy("login")
@@ -112,7 +112,7 @@ forgotten = counted(limits.LOGIN)(Forgotten.as_view())
 
 
 class NewPassword(ByMail, auth.PasswordResetConfirmView):
-    http_method_names = METHODS
+    http_method_names = FORM_METHODS
     template_name = "pages/new_password.html"
     form_class = NewPasswordForm
     success_url = reverse_lazy("login")

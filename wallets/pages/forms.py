@@ -79,7 +79,7 @@ class SignUpForm(PageForm):
             self.add_error("email" if problem.code == "email_taken" else None, message)
 
 
-class LogInForm(PageForm, attempts.LogInForm):  # type: ignore[misc]
+class LogInForm(PageForm, attempts.CountedLogInForm):  # type: ignore[misc]
     error_messages = {
         **AuthenticationForm.error_messages,
         "invalid_login": _("The e-mail address or the password is wrong."),

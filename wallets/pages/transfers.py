@@ -11,14 +11,14 @@ from django.views.decorators.http import require_http_methods, require_safe
 from wallets import ledger
 from wallets.access import rights
 from wallets.access.people import wallet_of
-from wallets.errors import to_problem
-from wallets.ledger.commands import Transfer
+from wallets.error_mapping import to_problem
+from wallets.ledger.commands import MakeTransfer
 from wallets.ledger.reader import read_transfer
 from wallets.ledger.tables import PENDING
 from wallets.models import Wallet
 from wallets.pages.access import for_people, own_wallet, user_of
 from wallets.pages.forms import TransferForm
-from wallets.pages.words import told
+from wallets.pages.labels import told
 from wallets.problems import (
     IdempotencyKeyReused,
     InsufficientFunds,
@@ -73,7 +73,7 @@ def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
 def _send(
     request: HttpRequest, form: TransferForm, sender: rights.Principal, target_id: UUID
 ) -> HttpResponse:
-    command = Transfer(
+    command = MakeTransfer(
         wallet_id=form.wallet.id,
         target_id=target_id,
         amount=form.cleaned_data["amount"],

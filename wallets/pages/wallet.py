@@ -13,17 +13,17 @@ from django.views.decorators.http import require_safe
 from wallets.access.people import main_wallet
 from wallets.api import statements
 from wallets.api.paging import Page
-from wallets.api.shapes import PageQuery
+from wallets.api.request_schemas import PageQuery
 from wallets.api.wallets import etag
 from wallets.chart import balance_chart
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger.history import statement
-from wallets.ledger.recovery import until_deadline
 from wallets.models import Operation, Wallet
 from wallets.pages.access import for_people, own_wallet, user_of
 from wallets.pages.forms import HistoryForm, TransferForm
 
-PAGE: Final = 20  # operations on a page
-TABS: Final = 20  # wallets to choose from
+PAGE_SIZE: Final = 20  # operations on a page
+MAX_TABS: Final = 20  # wallets to choose from
 
 
 @require_safe
@@ -47,12 +47,12 @@ def wallet_by_id(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
 
 def _page(request: HttpRequest, wallet: Wallet) -> HttpResponse:
     form = HistoryForm(request.GET)
-    operations, older = until_deadline(lambda: _history(wallet, form, request.GET.get("cursor")))
+    operations, older = retry_until_deadline(lambda: _history(wallet, form, request.GET.get("cursor")))
     context = {
         "wallet": wallet,
         "tag": etag(wallet),
-        "tabs": until_deadline(lambda: _tabs(wallet)),
-        "chart": until_deadline(lambda: balance_chart(wallet, timezone.now())),
+        "tabs": retry_until_deadline(lambda: _tabs(wallet)),
+        "chart": retry_until_deadline(lambda: balance_chart(wallet, timezone.now())),
         "transfer": TransferForm(wallet),
         "history": form,
         "operations": operations,
@@ -67,7 +67,7 @@ def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[lis
     rows = Operation.objects.of_wallet(wallet.id).filter(**form.filters)
     if "type" not in form.filters:
         rows = rows.that_move_money()
-    asked = {"limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+    asked = {"limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor else {})
     # The filters are parameters of the page; here they are part of the list's name.
     list_name = f"history of {wallet.id} {urlencode(form.filters)}"
     return Page(QueryDict(urlencode(asked)), PageQuery, list_name).of(rows)
@@ -75,7 +75,7 @@ def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[lis
 
 def _tabs(wallet: Wallet) -> list[Wallet]:
     """The owner's wallets, where there are several."""
-    wallets = Wallet.objects.filter(owner=wallet.owner_id).order_by("created_at", "id")[:TABS]
+    wallets = Wallet.objects.filter(owner=wallet.owner_id).order_by("created_at", "id")[:MAX_TABS]
     return found if len(found := list(wallets)) > 1 else []
 
 

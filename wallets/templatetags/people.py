@@ -12,7 +12,7 @@ from django.utils.safestring import SafeString
 from wallets import money
 from wallets.models import Operation
 from wallets.operation_types import INCOMING, LABELS
-from wallets.pages import words
+from wallets.pages import labels
 
 register = template.Library()
 MINUS = "−"
@@ -52,9 +52,9 @@ def kind(operation: Operation) -> str:
 @register.filter
 def why(operation: Operation) -> str:
     """Why it was refused; nothing where it was not."""
-    return words.told_of(operation.reason) if operation.reason else ""
+    return labels.told_of(operation.reason) if operation.reason else ""
 
 
 @register.filter
 def status(wallet: Any) -> str:
-    return str(words.STATUSES[wallet.status])
+    return str(labels.STATUSES[wallet.status])

@@ -9,7 +9,7 @@ SLOTS: Final = 64  # more than there are workers, including those that a reload 
 ABSENT: Final = -1
 MAX_ACCEPTS: Final = 64  # connections that a worker accepts before it serves those it has
 MAX_LAST_ACCEPTS: Final = 65_536  # at shutdown: more than any backlog
-TOLERANCE: Final = 1  # connections that a worker may have more than another, and a quarter on top
+CONNECTION_TOLERANCE: Final = 1  # connections that a worker may have more than another, and a quarter on top
 DEFERRAL_SECONDS: Final = 0.002  # in which another worker may accept a connection
 MAX_DEFERRALS: Final = 10  # then this worker accepts it even if others have fewer: they may be stuck
 
@@ -63,7 +63,7 @@ class Listener(StreamServer):  # type: ignore[misc]
 
     def _has_enough(self) -> bool:
         fewest = fewest_elsewhere(self.worker)
-        return fewest is not None and len(self.pool) >= fewest + fewest // 4 + TOLERANCE
+        return fewest is not None and len(self.pool) >= fewest + fewest // 4 + CONNECTION_TOLERANCE
 
     def close(self) -> None:
         """Accept every queued connection first: the kernel would reset them."""

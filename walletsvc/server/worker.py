@@ -10,12 +10,12 @@ import gunicorn.util
 from gunicorn.http.errors import ParseException
 from gunicorn.workers import ggevent
 
-from wallets.observability import current
+from wallets.observability import request_context
 from walletsvc.server import balancing
 from walletsvc.server.connection import Connection
 from walletsvc.server.error_responses import write_problem
 
-SKIPPED_BYTES: Final = 65_536  # of a body that no view has read, at a time
+SKIP_CHUNK_BYTES: Final = 65_536  # of a body that no view has read, at a time
 LINGER_SECONDS: Final = 1.0  # for active clients to receive "Connection: close" with their next response
 
 
@@ -48,7 +48,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             finally:
                 client.flush()
                 self.idle[client] = time.monotonic()
-                current.request.set(None)
+                request_context.request.set(None)
             skip_rest(req.body)
         # A client that has sent its next request already would be served on and on while the others wait.
         gevent.sleep(0)
@@ -73,7 +73,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
 def skip_rest(body: Any) -> None:
     """Read the rest of a body, which would be taken for the next request."""
     try:
-        while not body.failed and body.read(SKIPPED_BYTES):
+        while not body.failed and body.read(SKIP_CHUNK_BYTES):
             pass
     except ParseException:
         # A second response to one request would be taken for that to the next.

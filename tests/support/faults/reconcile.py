@@ -15,7 +15,7 @@ from tests.support.faults.database import Database
 from tests.support.histories.checker import check
 from tests.support.histories.journal import NEVER, Call, Connection, History
 from tests.support.histories.ledger import read
-from wallets.ledger import snapshots, verify
+from wallets.ledger import consistent_read, verify
 
 REPEATS = 50  # answers that are asked for again, evenly over the journal
 
@@ -70,5 +70,5 @@ def ask_again(operations: Sequence[Asked], connection: Connection) -> Iterator[A
 def expect_verified(database: Database, wallet_ids: Collection[str]) -> None:
     config = settings.DATABASES["reader"] | environ.Env.db_url_config(database.cluster.url())
     connection = ConnectionHandler({"default": config})["default"]
-    with closing(connection), patch.object(snapshots, "connection", connection):
+    with closing(connection), patch.object(consistent_read, "connection", connection):
         assert verify.verify([UUID(wallet_id) for wallet_id in wallet_ids]) == []

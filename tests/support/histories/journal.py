@@ -30,7 +30,7 @@ class Request:
     body: dict[str, Any] | None = None
     key: str | None = None
     wallet_id: str = ""  # of an operation, or of a wallet that is read: what group commit and group read do
-    is_for_later: bool = False
+    is_async: bool = False
 
     def encode(self) -> bytes:
         content = b"" if self.body is None else json.dumps(self.body).encode()
@@ -39,14 +39,14 @@ class Request:
             head += f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n"
         if self.key is not None:
             head += f"Idempotency-Key: {self.key}\r\n"
-        if self.is_for_later:
+        if self.is_async:
             head += "Prefer: respond-async\r\n"
         return f"{head}\r\n".encode() + content
 
     def __str__(self) -> str:
         body = "" if self.body is None else f" {json.dumps(self.body)}"
         key = "" if self.key is None else f" key={self.key}"
-        return f"{self.method} {self.path}{body}{key}{' respond-async' if self.is_for_later else ''}"
+        return f"{self.method} {self.path}{body}{key}{' respond-async' if self.is_async else ''}"
 
 
 class Connection:

@@ -280,7 +280,7 @@ class Chooser:
         return newest[-1 - int(len(newest) * self.dice.random() ** 2)] if newest else None
 
     def _maybe_later(self, request: Request) -> Request:
-        return replace(request, is_for_later=True) if self.dice.random() < 0.15 else request
+        return replace(request, is_async=True) if self.dice.random() < 0.15 else request
 
     def _named(self, request: Request) -> Request:
         """By a key, by an id of the client's choice, or not at all."""

@@ -97,7 +97,7 @@ class Pretended:
         if command.form is None:
             raise Refused(404, "hold_not_found" if "/holds/" in request.path else "operation_not_found")
         chosen = (request.body or {}).get("id")
-        return self.carry_out(command.form, command.key, chosen, request.is_for_later)
+        return self.carry_out(command.form, command.key, chosen, request.is_async)
 
     def _bulk(self, request: Request) -> tuple[int, Body, bool]:
         if request.key is not None:
@@ -112,7 +112,7 @@ class Pretended:
             if command.is_atomic and refused and command is not refused[0]:
                 continue
             assert command.form
-            status, body, replayed = self.carry_out(command.form, command.key, None, request.is_for_later)
+            status, body, replayed = self.carry_out(command.form, command.key, None, request.is_async)
             if status >= 400 and command.is_atomic:
                 return self.undo(before, number, command.form, command.key, status, body, replayed)
             name = "problem" if status >= 400 else "transfer" if "source" in body else "operation"

@@ -10,9 +10,9 @@ import orjson
 from django.core.management.base import CommandParser
 
 from wallets import money, report
-from wallets.api.values import format_time
+from wallets.api.fields import format_time
 from wallets.management.arguments import Command as Base
-from wallets.report import Busy, Report
+from wallets.report import BusyWallet, Report
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
 _NUMBERS: Final = {"count", "amount", "operations", "volume", "lagSeconds", "parked", "dead"}
@@ -43,8 +43,8 @@ def span(text: str) -> timedelta:
     if not written:
         raise ArgumentTypeError("write it as 90m, 24h or 7d")
     found = int(written[1]) * _UNITS[written[2]]
-    if found > report.LONGEST:
-        raise ArgumentTypeError(f"at most {report.LONGEST.days}d")
+    if found > report.MAX_PERIOD:
+        raise ArgumentTypeError(f"at most {report.MAX_PERIOD.days}d")
     return found
 
 
@@ -87,7 +87,7 @@ def _refusals_body(made: Report) -> list[dict[str, Any]] | None:
     return [{"reason": reason, "count": count} for reason, count in made.refusals.reasons]
 
 
-def _busy_body(wallet: Busy) -> dict[str, Any]:
+def _busy_body(wallet: BusyWallet) -> dict[str, Any]:
     return {
         "walletId": wallet.id,
         "label": wallet.label,
@@ -155,7 +155,9 @@ def lines(made: Report) -> list[str]:
 
 
 def _remarks(made: Report) -> list[str]:
-    estimate = f"More than {report.MOST:,} operations: the figures are estimated from a sample."
+    estimate = (
+        f"More than {report.MAX_READ_OPERATIONS:,} operations: the figures are estimated from a sample."
+    )
     left_out = f"Left out, because it took too long: {', '.join(made.left_out)}."
     return [estimate] * made.is_estimate + [left_out] * bool(made.left_out)
 

@@ -11,16 +11,17 @@ from typing import Any, Final
 from django.core.management.base import CommandParser
 from django.db import DEFAULT_DB_ALIAS, Error, connection
 
-from wallets.ledger import inbox, recovery
+from wallets import database_retry
+from wallets.ledger import inbox
 from wallets.management.arguments import Command as Base
 
 logger = logging.getLogger(__name__)
 
 # To poll costs a look into an index. To be told by NOTIFY would cost each acceptance: it takes a lock that
 # all commits of the database share.
-PAUSE: Final = 0.2  # seconds between two looks, where there is nothing to do
-EASE: Final = 5  # but so many times what the look itself took, where much is held up
-NEWS: Final = 60.0  # seconds between two lines of the log
+IDLE_PAUSE_SECONDS: Final = 0.2  # seconds between two looks, where there is nothing to do
+PAUSE_FACTOR: Final = 5  # but so many times what the look itself took, where much is held up
+LOG_INTERVAL_SECONDS: Final = 60.0  # seconds between two lines of the log
 
 
 class Command(Base):
@@ -39,13 +40,13 @@ class Command(Base):
             self.refuse("--batch must be at least 1")
         try:
             if options["status"]:
-                self.stdout.write(status(recovery.until_deadline(inbox.waiting)))
+                self.stdout.write(status(database_retry.retry_until_deadline(inbox.waiting)))
             else:
-                done = Worker(options["batch"], options["until_empty"]).run()
+                done = InboxWorker(options["batch"], options["until_empty"]).run()
                 if options["until_empty"]:  # somebody waits for the end
                     self.stdout.write(f"{done} operations carried out")
         finally:
-            recovery.reconnect(DEFAULT_DB_ALIAS)
+            database_retry.reconnect(DEFAULT_DB_ALIAS)
             connection.close_pool()  # type: ignore[attr-defined]  # else Python 3.13 ends 20 s later
 
 
@@ -57,7 +58,7 @@ def status(waiting: inbox.Waiting) -> str:
     return f"{told}; {waiting.set_aside} are set aside" if waiting.set_aside else told
 
 
-class Worker:
+class InboxWorker:
     """Drains the inbox, batch by batch, whatever the database does."""
 
     def __init__(self, batch: int, until_empty: bool) -> None:
@@ -67,7 +68,7 @@ class Worker:
         self._is_over = False
         self._is_away = False
         self._done = self._told = 0
-        self._news_at = time.monotonic() + NEWS
+        self._news_at = time.monotonic() + LOG_INTERVAL_SECONDS
 
     def run(self) -> int:
         """How many were carried out, when a signal or the empty inbox has ended it."""
@@ -76,14 +77,14 @@ class Worker:
                 try:
                     self._step()
                 except Error as error:
-                    if not recovery.is_away(error):
+                    if not database_retry.is_connection_lost(error):
                         raise
                     self._wait_for_database(error)
         return self._done
 
     def _step(self) -> None:
         began = time.monotonic()
-        with recovery.watched(DEFAULT_DB_ALIAS):
+        with database_retry.disconnected_when_slow(DEFAULT_DB_ALIAS):
             done = self._drain.run(self._batch)
         self._tell(done)
         if done:
@@ -91,7 +92,7 @@ class Worker:
         if self._until_empty and not inbox.waiting().entries:
             self._is_over = True
         else:
-            time.sleep(max(PAUSE, EASE * (time.monotonic() - began)))
+            time.sleep(max(IDLE_PAUSE_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)))
 
     def _tell(self, done: int) -> None:
         self._done += done
@@ -102,15 +103,15 @@ class Worker:
             logger.info(
                 "%d operations of the inbox carried out, %d in all", self._done - self._told, self._done
             )
-            self._told, self._news_at = self._done, time.monotonic() + NEWS
+            self._told, self._news_at = self._done, time.monotonic() + LOG_INTERVAL_SECONDS
 
     def _wait_for_database(self, error: Error) -> None:
         """The transaction happened or not: what is found in the inbox afterwards is what is left to do."""
         if not self._is_away:
             logger.warning("the database is away, the inbox waits for it: %s", str(error).strip())
             self._is_away = True
-        recovery.reconnect(DEFAULT_DB_ALIAS)
-        time.sleep(PAUSE)
+        database_retry.reconnect(DEFAULT_DB_ALIAS)
+        time.sleep(IDLE_PAUSE_SECONDS)
 
     @contextmanager
     def _ended_by_signals(self) -> Iterator[None]:

@@ -6,10 +6,10 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.db import DEFAULT_DB_ALIAS, connection
 
-from wallets.events import subscribers
+from wallets import database_retry
+from wallets.events import delivery_state
 from wallets.events.destinations import destination_for, sign_up_broker
 from wallets.events.relay import Relay
-from wallets.ledger import recovery
 from wallets.management.arguments import Command as Base
 
 
@@ -22,19 +22,19 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         try:
             if options["status"]:
-                self.stdout.write(status(recovery.until_deadline(subscribers.standings)))
+                self.stdout.write(status(database_retry.retry_until_deadline(delivery_state.standings)))
             else:
-                recovery.until_deadline(sign_up_broker)
+                database_retry.retry_until_deadline(sign_up_broker)
                 relay = Relay(destination_for)
                 for number in (signal.SIGTERM, signal.SIGINT):
                     signal.signal(number, lambda *_: relay.stop())
                 relay.run()
         finally:
-            recovery.reconnect(DEFAULT_DB_ALIAS)
+            database_retry.reconnect(DEFAULT_DB_ALIAS)
             connection.close_pool()  # type: ignore[attr-defined]  # else Python 3.13 ends 20 s later
 
 
-def status(standings: list[subscribers.Standing]) -> str:
+def status(standings: list[delivery_state.DeliveryState]) -> str:
     if not standings:
         return "nobody is told anything"
     return "\n".join(
@@ -42,5 +42,5 @@ def status(standings: list[subscribers.Standing]) -> str:
     )
 
 
-def in_words(standing: subscribers.Standing) -> str:
+def in_words(standing: delivery_state.DeliveryState) -> str:
     return f"{standing.lag:.1f} s behind, {standing.parked} wallets wait, {standing.dead} are dead letters"

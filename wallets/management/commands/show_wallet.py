@@ -4,17 +4,17 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from wallets.api.bodies import operation_body, wallet_body
-from wallets.api.values import Id
+from wallets.api.fields import Id
+from wallets.api.responses import operation_body, wallet_body
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import Operation, Wallet
 
-NEWEST = 10
+NEWEST_OPERATIONS = 10
 
 
 class Command(Base):
-    help = f"Show a wallet and its {NEWEST} newest operations."
+    help = f"Show a wallet and its {NEWEST_OPERATIONS} newest operations."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", type=argument(Id))
@@ -26,7 +26,7 @@ class Command(Base):
         for name, value in wallet_body(wallet).items():
             self.stdout.write(f"{name:<15} {value}")
         self.stdout.write("")
-        for operation in Operation.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST]:
+        for operation in Operation.objects.filter(wallet=wallet).order_by("-created_at")[:NEWEST_OPERATIONS]:
             line = operation_body(operation, wallet.currency)
             self.stdout.write(
                 f"{line['createdAt']}  {line['sequence'] or '-':>8}  {line['operationType']:<9}"

@@ -10,16 +10,16 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import Error, connection
 from tqdm import tqdm
 
-from wallets.api.values import Id
+from wallets.api.fields import Id
 from wallets.ledger import checkpoints, verify
 from wallets.ledger.checkpoints import CheckpointError, Comparison
-from wallets.ledger.snapshots import NOTHING, Snapshot
+from wallets.ledger.consistent_read import NOTHING, Snapshot
 from wallets.ledger.verify import Verification
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import LedgerCheck, Wallet
 
-MOST: Final = 100_000  # wallets a query
+MAX_WALLETS_PER_QUERY: Final = 100_000  # wallets a query
 
 # About how many operations there are, for the progress: what ANALYZE last saw, or what the wallets count.
 _ESTIMATE = """
@@ -88,8 +88,8 @@ class Command(Base):
             )
 
     def _refuse_what_contradicts(self, options: dict[str, Any]) -> None:
-        if not 1 <= options["batch"] <= MOST:
-            self.refuse(f"--batch must be between 1 and {MOST}")
+        if not 1 <= options["batch"] <= MAX_WALLETS_PER_QUERY:
+            self.refuse(f"--batch must be between 1 and {MAX_WALLETS_PER_QUERY}")
         if sum(bool(options[name]) for name in ("wallet", "incremental", "checkpoint")) > 1:
             self.refuse("--wallet, --incremental and --checkpoint exclude each other")
         if bool(options["checkpoint"]) != bool(options["public_key"]):

@@ -9,7 +9,7 @@ from django.db import Error
 from wallets.health import missing_schema
 from wallets.management.arguments import Command as Base
 
-PAUSE = 0.5
+RETRY_PAUSE_SECONDS = 0.5
 
 
 class Command(Base):
@@ -28,7 +28,7 @@ class Command(Base):
             if missing != told:
                 self.stderr.write(f"waiting: {missing}")
                 told = missing
-            time.sleep(PAUSE)
+            time.sleep(RETRY_PAUSE_SECONDS)
 
     def _missing(self) -> str | None:
         try:

@@ -8,12 +8,17 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 
-from wallets.api.shapes import FORMER_HOURS, MOST_FORMER_HOURS, WebhookName, WebhookUrl
-from wallets.api.values import Id, Limit
-from wallets.events import registry
+from wallets.api.fields import Id, Limit
+from wallets.api.request_schemas import (
+    DEFAULT_FORMER_SECRET_HOURS,
+    MAX_FORMER_SECRET_HOURS,
+    WebhookName,
+    WebhookUrl,
+)
+from wallets.database_retry import retry_until_deadline
+from wallets.events import webhook_registry
 from wallets.events.cloudevents import TYPES
-from wallets.events.subscribers import Standing, standings
-from wallets.ledger.recovery import until_deadline
+from wallets.events.delivery_state import DeliveryState, standings
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.management.commands.relay_events import in_words
@@ -57,7 +62,7 @@ class Command(Base):
         named.add_argument(
             "--former-valid-hours",
             type=int,
-            default=FORMER_HOURS,
+            default=DEFAULT_FORMER_SECRET_HOURS,
             help="how long that is (default: %(default)s)",
         )
 
@@ -71,15 +76,15 @@ class Command(Base):
             self.refuse(problem.detail)
 
     def _list(self, options: dict[str, Any]) -> None:
-        rows = {row.name: row for row in until_deadline(lambda: list(Subscriber.objects.all()))}
-        for standing in until_deadline(standings):
+        rows = {row.name: row for row in retry_until_deadline(lambda: list(Subscriber.objects.all()))}
+        for standing in retry_until_deadline(standings):
             if row := rows.get(standing.name):
                 self.stdout.write(line_of(row, standing))
 
     def _add(self, options: dict[str, Any]) -> None:
         names = ("name", "url", "types", "batch", "begins", "id")
-        registered = registry.register(
-            registry.Registration(**{name: options[name] for name in names}), ACTOR
+        registered = webhook_registry.register(
+            webhook_registry.Registration(**{name: options[name] for name in names}), ACTOR
         )
         if registered.secret is None:
             self.refuse("it was registered before, and its secret is not shown again: rotate it")
@@ -87,7 +92,7 @@ class Command(Base):
 
     def _remove(self, options: dict[str, Any]) -> None:
         webhook = self._webhook(options)
-        registry.remove(webhook.id, ACTOR)
+        webhook_registry.remove(webhook.id, ACTOR)
         self.stdout.write(f"Removed {webhook.name}")
 
     def _enable(self, options: dict[str, Any]) -> None:
@@ -98,30 +103,30 @@ class Command(Base):
 
     def _switch(self, options: dict[str, Any], *, is_enabled: bool) -> None:
         subscriber = self._subscriber(options["webhook"])
-        registry.switch(subscriber, is_enabled, ACTOR)
+        webhook_registry.switch(subscriber, is_enabled, ACTOR)
         self.stdout.write(f"{'Enabled' if is_enabled else 'Disabled'} {subscriber.name}")
 
     def _rotate(self, options: dict[str, Any]) -> None:
         hours = options["former_valid_hours"]
-        if not 0 <= hours <= MOST_FORMER_HOURS:
-            self.refuse(f"--former-valid-hours must be from 0 to {MOST_FORMER_HOURS}")
+        if not 0 <= hours <= MAX_FORMER_SECRET_HOURS:
+            self.refuse(f"--former-valid-hours must be from 0 to {MAX_FORMER_SECRET_HOURS}")
         webhook = self._webhook(options)
-        rotated = registry.rotate(webhook.id, ACTOR, former_valid=timedelta(hours=hours))
+        rotated = webhook_registry.rotate(webhook.id, ACTOR, former_valid=timedelta(hours=hours))
         self.stdout.write(rotated.webhook.secret)
 
     def _test(self, options: dict[str, Any]) -> None:
-        delivery = registry.try_out(self._webhook(options).id)
+        delivery = webhook_registry.try_out(self._webhook(options).id)
         took = f"after {delivery.duration.total_seconds() * 1000:.0f} ms"
         if delivery.error:
             raise CommandError(f"not taken: {delivery.error}, {took}", returncode=1)
         self.stdout.write(f"taken: it answered {delivery.status_code} {took}")
 
     def _replay(self, options: dict[str, Any]) -> None:
-        found = registry.replay(self._webhook(options).id, ACTOR)
+        found = webhook_registry.replay(self._webhook(options).id, ACTOR)
         self.stdout.write(f"{found} dead letters are tried again")
 
     def _forget(self, options: dict[str, Any]) -> None:
-        found = registry.forget(self._webhook(options).id, ACTOR)
+        found = webhook_registry.forget(self._webhook(options).id, ACTOR)
         self.stdout.write(f"{found} dead letters are forgotten")
 
     def _webhook(self, options: dict[str, Any]) -> Subscriber:
@@ -131,7 +136,7 @@ class Command(Base):
         return subscriber
 
     def _subscriber(self, text: str) -> Subscriber:
-        found = until_deadline(Subscriber.objects.filter(_named(text)).first)
+        found = retry_until_deadline(Subscriber.objects.filter(_named(text)).first)
         if found is None:
             self.refuse(f"there is no webhook {text}")
         return found
@@ -144,7 +149,7 @@ def _named(text: str) -> Q:
         return Q(name=text)
 
 
-def line_of(row: Subscriber, standing: Standing) -> str:
+def line_of(row: Subscriber, standing: DeliveryState) -> str:
     state = "" if row.is_enabled else f"disabled: {row.disabled_because} "
     error = f", failing: {row.last_error}" if row.failures else ""
     return (

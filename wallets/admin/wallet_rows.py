@@ -15,7 +15,7 @@ from wallets.admin.lists import CurrencyFilter, LookOnly, link, parse_id, show_a
 from wallets.ledger import keys
 from wallets.models import Operation, Wallet, subquery_of
 
-NEWEST: Final = 20  # rows of a table on another row's page
+NEWEST_ROWS: Final = 20  # rows of a table on another row's page
 OPERATION_HEADERS: Final = (
     "created (UTC)",
     "type",

@@ -8,8 +8,8 @@ from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 
 from wallets.access.attempts import as_told
-from wallets.errors import problem_response
-from wallets.pages.words import told
+from wallets.error_mapping import problem_response
+from wallets.pages.labels import told
 from wallets.problems import Forbidden, NotFound, Problem
 
 

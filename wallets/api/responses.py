@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, create_model
 
-from wallets.api.values import EventType, Money, OperationType, Shape, Time, format_time
+from wallets.api.fields import EventType, Money, OperationType, Schema, Time, format_time
 from wallets.ledger import keys
 from wallets.ledger.batch import Posted
 from wallets.ledger.history import Balance
@@ -21,7 +21,7 @@ GIVEN: Final = "__class__"
 OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
 
-class Body(Shape):
+class ResponseSchema(Schema):
     """A response body: the schema in the OpenAPI document, and `of`, which renders an object by it.
 
     A field is read from the attribute of its own name or the one in `attributes`; if that is GIVEN, the
@@ -36,7 +36,7 @@ class Body(Shape):
         cls.of = _renderer(cls)
 
 
-def _renderer(body: type[Body]) -> Callable[..., dict[str, Any]]:
+def _renderer(body: type[ResponseSchema]) -> Callable[..., dict[str, Any]]:
     """Make the function that renders an object as the body, with its amounts in a currency.
 
     UUIDs stay as they are: the JSON renderer writes them ten times as fast as str() does.
@@ -69,7 +69,7 @@ def _renderer(body: type[Body]) -> Callable[..., dict[str, Any]]:
     return of
 
 
-class WalletBody(Body):
+class WalletBody(ResponseSchema):
     attributes = {"held": "held_now", "available": "available_now"}
 
     id: UUID
@@ -87,7 +87,7 @@ class WalletBody(Body):
     updated_at: Time
 
 
-class PersonBody(Body):
+class PersonBody(ResponseSchema):
     attributes = {"email_verified": "has_verified_email", "wallet_id": GIVEN, "created_at": "date_joined"}
 
     name: str
@@ -97,7 +97,7 @@ class PersonBody(Body):
     created_at: Time
 
 
-class OperationBody(Body):
+class OperationBody(ResponseSchema):
     attributes = {
         "operation_type": "type",
         "balance": "balance_after",
@@ -125,7 +125,7 @@ class OperationBody(Body):
     created_at: Time
 
 
-class TransferBody(Body):
+class TransferBody(ResponseSchema):
     attributes = {"source": GIVEN, "target": GIVEN}
 
     id: UUID
@@ -138,7 +138,7 @@ class TransferBody(Body):
     created_at: Time
 
 
-class HoldBody(Body):
+class HoldBody(ResponseSchema):
     id: UUID
     wallet_id: UUID
     amount: Money
@@ -152,7 +152,7 @@ class HoldBody(Body):
     ended_at: Time | None
 
 
-class BalanceBody(Body):
+class BalanceBody(ResponseSchema):
     attributes = {"available": GIVEN}
 
     wallet_id: UUID
@@ -164,7 +164,7 @@ class BalanceBody(Body):
     at: Time = Field(description="The moment that was asked for; without one, when the balance last changed.")
 
 
-class StatementBody(Shape):
+class StatementBody(Schema):
     """`openingBalance`, and all that moved money at `from` or later and before `to`, is `closingBalance`."""
 
     wallet_id: UUID
@@ -176,13 +176,13 @@ class StatementBody(Shape):
     closing_balance: Money
 
 
-class FieldProblem(Shape):
+class FieldProblem(Schema):
     field: str
     code: str
     detail: str
 
 
-class ProblemBody(Shape):
+class ProblemBody(Schema):
     """RFC 9457 problem details."""
 
     type: str
@@ -197,7 +197,7 @@ class ProblemBody(Shape):
     operation_id: UUID | None = Field(None, description="The recorded rejection, where there is one.")
 
 
-class BulkResult(Shape):
+class BulkResult(Schema):
     """What the request would have been answered by itself."""
 
     status: int = Field(description="201, 202, or the problem's status.")
@@ -207,16 +207,16 @@ class BulkResult(Shape):
     problem: ProblemBody | None = None
 
 
-class BulkBody(Shape):
+class BulkBody(Schema):
     results: list[BulkResult]
 
 
-class OwnWalletBody(Shape):
+class OwnWalletBody(Schema):
     wallet: WalletBody
     operations: list[OperationBody] = Field(description="The newest that move money, refused ones too.")
 
 
-class _WebhookBody(Body):
+class _WebhookBody(ResponseSchema):
     id: UUID
     name: str
     url: str
@@ -254,7 +254,7 @@ class WebhookBody(_WebhookBody):
     created_at: Time
 
 
-class SecretBody(Body):
+class SecretBody(ResponseSchema):
     attributes = {"former_secret_until": "webhook.former_secret_until"}
 
     secret: str | None = Field(
@@ -263,7 +263,7 @@ class SecretBody(Body):
     former_secret_until: Time | None = Field(description="How long the secret before signs as well.")
 
 
-class DeliveryBody(Body):
+class DeliveryBody(ResponseSchema):
     attributes = {"duration_ms": GIVEN}
 
     event_id: str = Field(description="Of the first event in the request.")
@@ -275,7 +275,7 @@ class DeliveryBody(Body):
     response: str = Field(description="The first 500 bytes of the answer's body.")
 
 
-class DeadLetterBody(Body):
+class DeadLetterBody(ResponseSchema):
     attributes = {"event": GIVEN}
 
     event_id: str
@@ -287,13 +287,13 @@ class DeadLetterBody(Body):
     event: dict[str, Any] = Field(description="As it was sent.")
 
 
-class ReplayBody(Shape):
+class ReplayBody(Schema):
     replayed: int = Field(description="Dead letters that are tried again.")
 
 
-def _page_of(body: type[Body]) -> type[Shape]:
+def _page_of(body: type[ResponseSchema]) -> type[Schema]:
     name = body.__name__.replace("Body", "Page")
-    return create_model(name, __base__=Shape, items=(list[body], ...), next_cursor=(str | None, ...))  # type: ignore[valid-type]
+    return create_model(name, __base__=Schema, items=(list[body], ...), next_cursor=(str | None, ...))  # type: ignore[valid-type]
 
 
 WalletPage = _page_of(WalletBody)

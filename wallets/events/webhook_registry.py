@@ -18,17 +18,17 @@ from uuid_utils.compat import uuid7
 
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.apps import give_back_connection
-from wallets.events import parking, subscribers
+from wallets.database_retry import retry_until_deadline
+from wallets.events import delivery_state, parking
 from wallets.events.webhooks import Webhook, new_secret
 from wallets.keyed_requests import Keyed, record
-from wallets.ledger.recovery import until_deadline
 from wallets.models import Delivery, Subscriber
 from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameTaken, WebhookNotFound
 
 logger = logging.getLogger(__name__)
 
-MOST: Final = 100  # webhooks: each is a thread in the relay
-SHOWN_AGAIN: Final = timedelta(hours=1)  # whose answer was lost has so long to ask for the secret again
+MAX_WEBHOOKS: Final = 100  # webhooks: each is a thread in the relay
+SECRET_SHOWN_FOR: Final = timedelta(hours=1)  # whose answer was lost has so long to ask for the secret again
 
 
 def webhooks() -> QuerySet[Subscriber]:
@@ -37,7 +37,7 @@ def webhooks() -> QuerySet[Subscriber]:
 
 def find(webhook_id: UUID) -> Subscriber:
     """Raises WebhookNotFound."""
-    return _found(until_deadline(webhooks().filter(id=webhook_id).first))
+    return _found(retry_until_deadline(webhooks().filter(id=webhook_id).first))
 
 
 # --- Registering ------------------------------------------------------------------------------------
@@ -74,7 +74,7 @@ def register(wanted: Registration, actor: str) -> Registered:
     """Raises IdempotencyKeyReused, TooManyWebhooks or WebhookNameTaken."""
     id = wanted.id or uuid7()  # made before the first attempt: one that was cut off is found again
     try:
-        webhook, is_new = until_deadline(lambda: _get_or_register(id, wanted))
+        webhook, is_new = retry_until_deadline(lambda: _get_or_register(id, wanted))
     except db.IntegrityError:
         raise WebhookNameTaken from None
     if is_new or wanted.id is None:
@@ -93,7 +93,7 @@ def _get_or_register(id: UUID, wanted: Registration) -> tuple[Subscriber, bool]:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.REGISTRATION)])
         if found := Subscriber.objects.filter(id=id).first():
             return found, False
-        if webhooks().count() >= MOST:
+        if webhooks().count() >= MAX_WEBHOOKS:
             raise TooManyWebhooks
         _require_free(wanted.name)
         is_now = wanted.begins == "now"
@@ -106,7 +106,7 @@ def _get_or_register(id: UUID, wanted: Registration) -> tuple[Subscriber, bool]:
             batch=wanted.batch,
             secret=new_secret(),
             registered_with=wanted.as_json(),
-            **(subscribers.from_now_on() if is_now else subscribers.from_the_beginning()),
+            **(delivery_state.from_now_on() if is_now else delivery_state.from_the_beginning()),
         )
     return new, True
 
@@ -125,7 +125,7 @@ def change(webhook_id: UUID, actor: str, *, is_enabled: bool | None = None, **co
     Raises WebhookNotFound or WebhookNameTaken.
     """
     try:
-        webhook = until_deadline(lambda: _change(webhook_id, actor, is_enabled, columns))
+        webhook = retry_until_deadline(lambda: _change(webhook_id, actor, is_enabled, columns))
     except db.IntegrityError:
         raise WebhookNameTaken from None
     _note(actor, "changed", webhook)
@@ -140,7 +140,7 @@ def _change(webhook_id: UUID, actor: str, is_enabled: bool | None, columns: dict
         if columns:
             webhooks().filter(id=webhook_id).update(**columns)
         if columns.get("url", webhook.url) != webhook.url:
-            subscribers.begin_anew(webhook)
+            delivery_state.begin_anew(webhook)
         if is_enabled is not None and is_enabled != webhook.is_enabled:
             _switch(webhook, is_enabled, actor)
         webhook.refresh_from_db()
@@ -149,21 +149,21 @@ def _change(webhook_id: UUID, actor: str, is_enabled: bool | None, columns: dict
 
 def switch(subscriber: Subscriber, is_enabled: bool, actor: str) -> None:
     """Of the broker as well: who is enabled again goes on where they were."""
-    until_deadline(lambda: _switch(subscriber, is_enabled, actor))
+    retry_until_deadline(lambda: _switch(subscriber, is_enabled, actor))
     _note(actor, "enabled" if is_enabled else "disabled", subscriber)
 
 
 def _switch(subscriber: Subscriber, is_enabled: bool, actor: str) -> None:
     if is_enabled:
-        subscribers.enable(subscriber)
+        delivery_state.enable(subscriber)
     else:
-        subscribers.disable(subscriber, f"Disabled by {actor or 'somebody'}.")
+        delivery_state.disable(subscriber, f"Disabled by {actor or 'somebody'}.")
 
 
 def remove(webhook_id: UUID, actor: str) -> None:
     """With what waits for it, its dead letters and its deliveries. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    until_deadline(lambda: _remove(webhook_id))
+    retry_until_deadline(lambda: _remove(webhook_id))
     _note(actor, "removed", webhook)
 
 
@@ -195,7 +195,7 @@ def rotate(
     Raises WebhookNotFound, IdempotencyKeyReused.
     """
     id = rotation_id or uuid7()
-    webhook, done_as, is_new = until_deadline(lambda: _rotate(webhook_id, id, former_valid, keyed))
+    webhook, done_as, is_new = retry_until_deadline(lambda: _rotate(webhook_id, id, former_valid, keyed))
     if is_new or (rotation_id is None and keyed is None):
         _note(actor, "given a new secret to", webhook)
         return Rotated(webhook, webhook.secret, replayed=False)
@@ -222,7 +222,7 @@ def _rotate(
 
 
 def _shown_again(webhook: Subscriber) -> str | None:
-    return webhook.secret if now() - webhook.secret_at < SHOWN_AGAIN else None
+    return webhook.secret if now() - webhook.secret_at < SECRET_SHOWN_FOR else None
 
 
 # --- What was not delivered -------------------------------------------------------------------------
@@ -242,7 +242,7 @@ def try_out(webhook_id: UUID) -> Delivery:
 def replay(webhook_id: UUID, actor: str) -> int:
     """Try its dead letters again; return how many there are. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    found = until_deadline(lambda: parking.replay(webhook))
+    found = retry_until_deadline(lambda: parking.replay(webhook))
     _note(actor, f"replayed {found} dead letters of", webhook)
     return found
 
@@ -250,7 +250,7 @@ def replay(webhook_id: UUID, actor: str) -> int:
 def forget(webhook_id: UUID, actor: str) -> int:
     """Forget its dead letters: return how many there were. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    found, _ = until_deadline(parking.dead(webhook).delete)
+    found, _ = retry_until_deadline(parking.dead(webhook).delete)
     _note(actor, f"forgotten {found} dead letters of", webhook)
     return found
 
@@ -271,7 +271,7 @@ def _found(webhook: Subscriber | None) -> Subscriber:
 
 def _require_free(name: str) -> None:
     """Raises WebhookNameTaken. Names that differ are kept apart by the table."""
-    if name in subscribers.BROKERS or Subscriber.objects.filter(name=name).exists():
+    if name in delivery_state.BROKER_NAMES or Subscriber.objects.filter(name=name).exists():
         raise WebhookNameTaken
 
 

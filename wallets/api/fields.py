@@ -21,13 +21,13 @@ from pydantic_core import PydanticCustomError
 
 from wallets import money
 from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
-from wallets.api.requests import JsonNumber
+from wallets.api.parsing import JsonNumber
 from wallets.operation_types import NAMES
 
 MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # as the table has it
-MAX_DEPTH: Final = 16
-MAX_NUMBER_SHOWN: Final = 40  # characters of a number in a refusal
+MAX_METADATA_DEPTH: Final = 16
+MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # characters of a number in a refusal
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
@@ -117,7 +117,7 @@ def _currency(value: object) -> str:
 def _metadata(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PydanticCustomError("invalid_type", "must be an object")
-    checked: dict[str, Any] = _json(value, MAX_DEPTH)
+    checked: dict[str, Any] = _json(value, MAX_METADATA_DEPTH)
     if len(orjson.dumps(checked)) > MAX_METADATA_BYTES:
         raise PydanticCustomError("too_long", "at most {limit} bytes of JSON", {"limit": MAX_METADATA_BYTES})
     return checked
@@ -126,7 +126,9 @@ def _metadata(value: object) -> dict[str, Any]:
 def _json(value: object, depth: int) -> Any:
     """The value with its numbers as numbers, if PostgreSQL and every client can hold it exactly."""
     if not depth:
-        raise PydanticCustomError("too_deep", "nested more than {limit} levels", {"limit": MAX_DEPTH})
+        raise PydanticCustomError(
+            "too_deep", "nested more than {limit} levels", {"limit": MAX_METADATA_DEPTH}
+        )
     match value:
         case JsonNumber():
             return _json_number(value)
@@ -150,7 +152,7 @@ def _json_number(text: JsonNumber) -> int | float:
         raise PydanticCustomError(
             "inexact_number",
             "{number} has more digits than JSON numbers keep (IEEE 754 doubles); write it as a string",
-            {"number": text[:MAX_NUMBER_SHOWN]},
+            {"number": text[:MAX_SHOWN_NUMBER_CHARACTERS]},
         )
     if text.lstrip("-").isdecimal():
         return int(text)
@@ -266,12 +268,12 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 
 # After their bounds: before these, the OpenAPI document would not tell of them.
-COUNT: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is one, as JSON Schema has it
-_OF_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
-Limit = Annotated[int, Field(ge=1, le=500), _OF_QUERY]
-Seconds = Annotated[int, Field(ge=0, le=300), _OF_QUERY]
+WHOLE_NUMBER: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is one, as JSON Schema has it
+_WHOLE_NUMBER_IN_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
+Limit = Annotated[int, Field(ge=1, le=500), _WHOLE_NUMBER_IN_QUERY]
+Seconds = Annotated[int, Field(ge=0, le=300), _WHOLE_NUMBER_IN_QUERY]
 TimeParameter = Annotated[datetime, BeforeValidator(_time)]
 
 
-class Shape(BaseModel):
+class Schema(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)

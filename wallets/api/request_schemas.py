@@ -20,8 +20,8 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from wallets.api.values import (
-    COUNT,
+from wallets.api.fields import (
+    WHOLE_NUMBER,
     Amount,
     CurrencyCode,
     Description,
@@ -38,24 +38,26 @@ from wallets.api.values import (
     Password,
     PositiveAmount,
     PrintableText,
+    Schema,
     Seconds,
-    Shape,
     TimeParameter,
     text_of,
 )
-from wallets.events.addresses import MOST as MOST_IN_URL
-from wallets.events.addresses import NotAllowed, check_url
+from wallets.events.target_policy import MAX_URL_LENGTH as MOST_IN_URL
+from wallets.events.target_policy import NotAllowed, check_url
 
-MAX_BULK: Final = 1000  # commands in one request
-MAX_SHARED_KEY: Final = 251  # with the number of its operation, such as "/999", it has the 255 of any key
-MOST_IN_BATCH: Final = 500  # events in one request to a webhook
-FORMER_HOURS: Final = 24  # for which the former secret of a webhook signs as well
-MOST_FORMER_HOURS: Final = 168
+MAX_BULK_ITEMS: Final = 1000  # commands in one request
+MAX_BULK_KEY_LENGTH: Final = (
+    251  # with the number of its operation, such as "/999", it has the 255 of any key
+)
+MAX_EVENTS_PER_REQUEST: Final = 500  # events in one request to a webhook
+DEFAULT_FORMER_SECRET_HOURS: Final = 24  # for which the former secret of a webhook signs as well
+MAX_FORMER_SECRET_HOURS: Final = 168
 SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
 
 # --- Wallets ----------------------------------------------------------------------------------------
-class WalletToOpen(Shape):
+class WalletToOpen(Schema):
     currency: CurrencyCode = Field(default_factory=lambda: settings.DEFAULT_CURRENCY)
     label: Label = ""
     overdraft_limit: Amount = Decimal(0)
@@ -71,7 +73,7 @@ def _of_changes(schema: JsonDict) -> None:
         field.pop("default", None)
 
 
-class _Changes(Shape):
+class _Changes(Schema):
     """A request to change one field or more: a field that is not sent stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_of_changes)
@@ -95,7 +97,7 @@ class WalletChanges(_Changes):
 
 
 # --- What moves money -------------------------------------------------------------------------------
-class OperationToPost(Shape):
+class OperationToPost(Schema):
     operation_type: Literal["DEPOSIT", "WITHDRAW"]
     amount: PositiveAmount
     description: Description = ""
@@ -111,7 +113,7 @@ class WalletOperationToPost(OperationToPost):
     )
 
 
-class _Transfer(Shape):
+class _Transfer(Schema):
     source_wallet_id: Id
     amount: PositiveAmount
     description: Description = ""
@@ -161,7 +163,7 @@ def _kind_in_bulk(item: object) -> str:
     return "operation" if is_operation else "transfer"
 
 
-class BulkToPost(Shape):
+class BulkToPost(Schema):
     """Up to 1,000 commands. With `atomic` all of them are carried out or none."""
 
     operations: Annotated[
@@ -171,12 +173,12 @@ class BulkToPost(Shape):
                 Discriminator(_kind_in_bulk),
             ]
         ],
-        Field(min_length=1, max_length=MAX_BULK),
+        Field(min_length=1, max_length=MAX_BULK_ITEMS),
     ]
     atomic: Annotated[bool, Field(strict=True)] = False
 
 
-class HoldToPlace(Shape):
+class HoldToPlace(Schema):
     amount: PositiveAmount
     expires_at: TimeParameter | None = Field(
         None, description="Without it, the hold stays until it is ended."
@@ -185,14 +187,14 @@ class HoldToPlace(Shape):
     id: Id | None = None
 
 
-class PartToTake(Shape):
+class PartToTake(Schema):
     """How much to capture of a hold or to reverse of an operation."""
 
     amount: PositiveAmount | None = Field(None, description="All that is left, where it is not given.")
     id: Id | None = None
 
 
-class Nothing(Shape):
+class Nothing(Schema):
     """There is nothing to say."""
 
     id: Id | None = None
@@ -226,11 +228,13 @@ WebhookTypes = Annotated[
     list[EventType], AfterValidator(_each_once), Field(description="Which events; none: all of them.")
 ]
 Batch = Annotated[
-    int, Field(ge=1, le=MOST_IN_BATCH, description="Up to so many events in one request."), COUNT
+    int,
+    Field(ge=1, le=MAX_EVENTS_PER_REQUEST, description="Up to so many events in one request."),
+    WHOLE_NUMBER,
 ]
 
 
-class WebhookToRegister(Shape):
+class WebhookToRegister(Schema):
     name: WebhookName
     url: WebhookUrl
     types: WebhookTypes = Field(default_factory=list)
@@ -249,15 +253,15 @@ class WebhookChanges(_Changes):
     is_enabled: Annotated[bool, Field(strict=True)] = True
 
 
-class SecretToRotate(Shape):
-    former_valid_hours: Annotated[int, Field(ge=0, le=MOST_FORMER_HOURS), COUNT] = Field(
-        FORMER_HOURS, description="For how long the former secret signs as well."
+class SecretToRotate(Schema):
+    former_valid_hours: Annotated[int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), WHOLE_NUMBER] = Field(
+        DEFAULT_FORMER_SECRET_HOURS, description="For how long the former secret signs as well."
     )
     id: Id | None = None
 
 
 # --- Queries ----------------------------------------------------------------------------------------
-class PageQuery(Shape):
+class PageQuery(Schema):
     """Where to go on in a list, and how far."""
 
     limit: Limit = 50
@@ -275,18 +279,18 @@ class HoldQuery(PageQuery):
     status: Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"] | None = None
 
 
-class BalanceQuery(Shape):
+class BalanceQuery(Schema):
     at: TimeParameter | None = Field(None, description="A moment that is over; without it, the present one.")
 
 
-class EventsQuery(Shape):
+class EventsQuery(Schema):
     seconds: Seconds = Field(
         300,
         description="How long to wait for what happens; 0 asks for what has happened since Last-Event-ID.",
     )
 
 
-class StatementQuery(Shape):
+class StatementQuery(Schema):
     from_: TimeParameter | None = Field(
         None, alias="from", description="From this time on; without it, from the wallet's first moment."
     )
@@ -294,13 +298,13 @@ class StatementQuery(Shape):
 
 
 # --- People -----------------------------------------------------------------------------------------
-class PersonToSignUp(Shape):
+class PersonToSignUp(Schema):
     name: Name
     email: Email
     password: Password
 
 
-class Credentials(Shape):
+class Credentials(Schema):
     """What somebody logs in with; an operator's name stands for an e-mail address."""
 
     email: Login

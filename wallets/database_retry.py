@@ -13,20 +13,20 @@ from django.conf import settings
 from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 
-from wallets.ledger.gather import Ticket
+from wallets.batching import PendingCall
 from wallets.watchdog import cut_off_after
 
 T = TypeVar("T")
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
-PAUSE: Final = 0.1  # seconds between two attempts to reach the database
+RECONNECT_PAUSE_SECONDS: Final = 0.1  # seconds between two attempts to reach the database
 
 # SQLSTATEs of a server that goes, comes, or is full. An error without one comes from the connection itself.
 _AWAY: Final = ("08", "57P", "25P03", "53300", "25006")
 
 
-def is_away(error: Exception) -> bool:
+def is_connection_lost(error: Exception) -> bool:
     """Whether the connection is lost or could not be made, so that the end of a commit may be unknown."""
     if isinstance(error, db.InterfaceError):
         return True
@@ -36,7 +36,7 @@ def is_away(error: Exception) -> bool:
     return state is None or state.startswith(_AWAY)
 
 
-def may_have_been_done(error: Exception) -> bool:
+def is_outcome_unknown(error: Exception) -> bool:
     """Whether it may be done what the database was asked for. Who got no connection has asked nothing."""
     return not isinstance(error.__cause__, PoolTimeout)
 
@@ -52,7 +52,7 @@ def reconnect(using: str) -> None:
         db.connections[using].close()
 
 
-def until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T:
+def retry_until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T:
     """What `work` returns, tried again up to OPERATION_DEADLINE while the database is away or a lock taken.
 
     `work` must be safe to repeat: a read, or a write under an id that was made before.
@@ -62,33 +62,33 @@ def until_deadline(work: Callable[[], T], using: str = db.DEFAULT_DB_ALIAS) -> T
     busy: db.Error | None = None
     while True:
         try:
-            with watched(using):
+            with disconnected_when_slow(using):
                 return work()
         except db.Error as error:
             if is_lock_timeout(error):
                 busy = error
-            elif not is_away(error):
+            elif not is_connection_lost(error):
                 raise
-            elif may_have_been_done(error):
+            elif is_outcome_unknown(error):
                 doubt = error
             told = doubt or busy or error
-        if time.monotonic() + PAUSE >= deadline:
+        if time.monotonic() + RECONNECT_PAUSE_SECONDS >= deadline:
             raise told
         reconnect(using)  # who waits for a lock gives the connection back to the pool meanwhile
-        time.sleep(PAUSE)
+        time.sleep(RECONNECT_PAUSE_SECONDS)
 
 
-def in_one_call(
+def run_as_one_call(
     call: Callable[[list[ItemT]], list[ResultT]], using: str = db.DEFAULT_DB_ALIAS
-) -> Callable[[Sequence[Ticket[ItemT, ResultT]]], list[Ticket[ItemT, ResultT]]]:
+) -> Callable[[Sequence[PendingCall[ItemT, ResultT]]], list[PendingCall[ItemT, ResultT]]]:
     """What a Gather runs where one call, safe to repeat, has the results of all items, in their order."""
 
-    def run(tickets: Sequence[Ticket[ItemT, ResultT]]) -> list[Ticket[ItemT, ResultT]]:
+    def run(tickets: Sequence[PendingCall[ItemT, ResultT]]) -> list[PendingCall[ItemT, ResultT]]:
         claimed = [ticket for ticket in tickets if ticket.claim()]
         if not claimed:
             return []
         try:
-            results = until_deadline(lambda: call([ticket.item for ticket in claimed]), using)
+            results = retry_until_deadline(lambda: call([ticket.item for ticket in claimed]), using)
         except db.Error as error:
             for ticket in claimed:
                 ticket.fail(error)
@@ -103,7 +103,7 @@ def in_one_call(
 
 
 # --- A database that does not answer -----------------------------------------------------------------
-def watched(using: str, seconds: float | None = None) -> AbstractContextManager[None]:
+def disconnected_when_slow(using: str, seconds: float | None = None) -> AbstractContextManager[None]:
     """Cut the connection if the block takes longer: it can be half open, or its server frozen.
 
     The default leaves just the time to do the work again before the deadline of a request.

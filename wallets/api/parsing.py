@@ -34,7 +34,7 @@ _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 MAX_NESTING: Final = 32  # levels; metadata has 16 of its own, some levels down in a bulk
 MAX_FIELD_ERRORS: Final = 20
-QUOTES_OF_VALUE: Final = 4  # around its name and around itself
+QUOTES_PER_VALUE: Final = 4  # around its name and around itself
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # or as much of it as there is
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
@@ -115,7 +115,7 @@ def require_bounded(body: bytes, max_values: int) -> None:
     if _separators(body) <= min(max_values, MAX_NESTING):
         return
     too_many = MalformedJson(f"The body has more than {max_values} values.")
-    if body.count(b'"') - body.count(b'\\"') > QUOTES_OF_VALUE * (max_values + 1):
+    if body.count(b'"') - body.count(b'\\"') > QUOTES_PER_VALUE * (max_values + 1):
         raise too_many
     structure = _without_strings(body)
     if _separators(structure) > max_values:
@@ -199,8 +199,8 @@ _DETAILS: Final = {
     "list_type": "must be an array",
     "bool_type": "must be true or false",
 }
-KINDS: Final = ("operation", "transfer")
-KIND: Final = 2  # their place: operations.3.transfer.amount
+BULK_ITEM_KINDS: Final = ("operation", "transfer")
+BULK_ITEM_KIND_INDEX: Final = 2  # their place: operations.3.transfer.amount
 
 
 def _field_errors(error: PydanticError) -> list[FieldError]:
@@ -215,7 +215,9 @@ def _field_errors(error: PydanticError) -> list[FieldError]:
 def _field_error(error: Any) -> FieldError:
     # "operation" and "transfer" are the kinds in a bulk, not names of anything that was sent.
     place = [str(part) for part in error["loc"]]
-    field = ".".join(part for at, part in enumerate(place) if at != KIND or part not in KINDS)
+    field = ".".join(
+        part for at, part in enumerate(place) if at != BULK_ITEM_KIND_INDEX or part not in BULK_ITEM_KINDS
+    )
     kind = error["type"]
     return FieldError(field, _CODES.get(kind, kind), _DETAILS.get(kind, error["msg"]))
 

@@ -22,8 +22,10 @@ ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger(__name__)
 
-PAUSE: Final = 0.05  # seconds until tickets that came back are tried again, where no new one comes
-GRACE: Final = 1.0  # seconds past its deadline for a ticket that is being worked on
+RETRY_PAUSE_SECONDS: Final = (
+    0.05  # seconds until tickets that came back are tried again, where no new one comes
+)
+GRACE_SECONDS: Final = 1.0  # seconds past its deadline for a ticket that is being worked on
 
 
 def once(make: Callable[[], ResultT]) -> Callable[[], ResultT]:
@@ -42,19 +44,19 @@ def once(make: Callable[[], ResultT]) -> Callable[[], ResultT]:
     return get
 
 
-class Ticket(Generic[ItemT, ResultT]):
+class PendingCall(Generic[ItemT, ResultT]):
     """One item, and the place where its result will be."""
 
     __slots__ = (
         *("_claim", "_error", "_result", "_wakeup"),
-        *("deadline", "is_in_doubt", "is_parked", "is_settled", "item", "span"),
+        *("deadline", "is_in_doubt", "is_deferred", "is_settled", "item", "span"),
     )
 
     def __init__(self, item: ItemT, patience: float) -> None:
         self.item = item
         self.span = traces.here()  # which asks
         self.deadline = time.monotonic() + patience
-        self.is_parked = False  # came back once: something that it needs is taken
+        self.is_deferred = False  # came back once: something that it needs is taken
         self.is_in_doubt = False  # an attempt ended without a word: it may have been done
         self._claim = threading.Lock()
         self.is_settled = False
@@ -69,7 +71,7 @@ class Ticket(Generic[ItemT, ResultT]):
 
     def park(self) -> None:
         """Put the claimed ticket back: nothing was done, and it is to be tried again if there is time."""
-        self.is_parked = True
+        self.is_deferred = True
         if self.is_in_time:
             self._claim.release()
         else:
@@ -95,7 +97,7 @@ class Ticket(Generic[ItemT, ResultT]):
         Raises what the call raised; TooManyRequests (nothing was done: what it needs was taken all the time);
         Unavailable (the call did not come back in time; what it did is not known unless it never began).
         """
-        for patience in (max(0, self.deadline - time.monotonic()), GRACE):
+        for patience in (max(0, self.deadline - time.monotonic()), GRACE_SECONDS):
             if self._wakeup.acquire(timeout=patience):
                 break
             if self._claim.acquire(blocking=False):  # nobody works on it, and now nobody will
@@ -113,12 +115,12 @@ class Ticket(Generic[ItemT, ResultT]):
             return error
 
     def _given_up(self) -> Problem:
-        if self.is_parked and not self.is_in_doubt:
+        if self.is_deferred and not self.is_in_doubt:
             return TooManyRequests("The wallet was busy for too long.")
         return Unavailable()
 
 
-class Gather(Generic[ItemT, ResultT]):
+class Batcher(Generic[ItemT, ResultT]):
     """Calls `run` with all tickets that are waiting, at most `most` new ones at once.
 
     `run` settles or fails every ticket that it claims, and returns those to be tried again.
@@ -128,7 +130,7 @@ class Gather(Generic[ItemT, ResultT]):
     def __init__(  # noqa: PLR0913
         self,
         name: str,
-        run: Callable[[Sequence[Ticket[ItemT, ResultT]]], list[Ticket[ItemT, ResultT]]],
+        run: Callable[[Sequence[PendingCall[ItemT, ResultT]]], list[PendingCall[ItemT, ResultT]]],
         *,
         most: int,
         bound: int,
@@ -143,8 +145,8 @@ class Gather(Generic[ItemT, ResultT]):
         self._most = most
         self._bound = bound
         self._patience = patience
-        self._queue: SimpleQueue[Ticket[ItemT, ResultT]] = SimpleQueue()
-        self._again: list[Ticket[ItemT, ResultT]] = []
+        self._queue: SimpleQueue[PendingCall[ItemT, ResultT]] = SimpleQueue()
+        self._again: list[PendingCall[ItemT, ResultT]] = []
         self._batches = metrics.Batches(name, lambda: self._waiting + self._parked, bound)
         threading.Thread(target=self._work, name=name, daemon=True).start()
 
@@ -156,14 +158,14 @@ class Gather(Generic[ItemT, ResultT]):
         """The result of each, or what was raised instead. Raises TooManyRequests where not all have room."""
         return [ticket.result_or_error() for ticket in self._put(items)]
 
-    def _put(self, items: Sequence[ItemT]) -> list[Ticket[ItemT, ResultT]]:
+    def _put(self, items: Sequence[ItemT]) -> list[PendingCall[ItemT, ResultT]]:
         weight = sum(map(self._weigh, items))
         with self._counting:
             ahead = self._waiting + self._parked
             if ahead and ahead + weight > self._bound:  # where nothing waits, there is room for anything
                 raise TooManyRequests
             self._waiting += weight
-        tickets: list[Ticket[ItemT, ResultT]] = [Ticket(item, self._patience) for item in items]
+        tickets: list[PendingCall[ItemT, ResultT]] = [PendingCall(item, self._patience) for item in items]
         for ticket in tickets:
             self._queue.put(ticket)
         return tickets
@@ -185,9 +187,9 @@ class Gather(Generic[ItemT, ResultT]):
                         ticket.fail(error)
             self._parked = sum(self._weigh(ticket.item) for ticket in self._again)
 
-    def _arrived(self) -> tuple[list[Ticket[ItemT, ResultT]], int]:
+    def _arrived(self) -> tuple[list[PendingCall[ItemT, ResultT]], int]:
         """Those waiting, and their weight; where none is, the next one to come."""
-        arrived: list[Ticket[ItemT, ResultT]] = []
+        arrived: list[PendingCall[ItemT, ResultT]] = []
         weight = 0
         with suppress(Empty):
             while weight < self._most:
@@ -198,8 +200,8 @@ class Gather(Generic[ItemT, ResultT]):
             self._waiting -= weight
         return arrived, weight
 
-    def _first(self) -> Ticket[ItemT, ResultT]:
-        ticket = self._queue.get(timeout=PAUSE if self._again else None)
+    def _first(self) -> PendingCall[ItemT, ResultT]:
+        ticket = self._queue.get(timeout=RETRY_PAUSE_SECONDS if self._again else None)
         self._let_others_arrive()
         return ticket
 

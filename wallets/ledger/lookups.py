@@ -7,30 +7,32 @@ whose wallet it has to be.
 from typing import Any
 from uuid import UUID
 
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger.commands import Original
-from wallets.ledger.recovery import until_deadline
 from wallets.models import Hold, Operation
 from wallets.problems import HoldNotFound, OperationNotFound
 
 
-def wallet_of_hold(hold_id: UUID, within: int | None = None) -> UUID:
+def wallet_of_hold(hold_id: UUID, owner_restriction: int | None = None) -> UUID:
     """Raises HoldNotFound."""
-    holds = Hold.objects.filter(id=hold_id, **owned(within)).values_list("wallet_id", flat=True)
-    wallet_id = until_deadline(holds.first)
+    holds = Hold.objects.filter(id=hold_id, **owner_filter(owner_restriction)).values_list(
+        "wallet_id", flat=True
+    )
+    wallet_id = retry_until_deadline(holds.first)
     if wallet_id is None:
         raise HoldNotFound
     return wallet_id
 
 
-def original(operation_id: UUID, within: int | None = None) -> tuple[UUID, Original]:
+def original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
     """The operation that is to be reversed, and its wallet. Raises OperationNotFound."""
-    return until_deadline(lambda: find_original(operation_id, within))
+    return retry_until_deadline(lambda: find_original(operation_id, owner_restriction))
 
 
-def find_original(operation_id: UUID, within: int | None = None) -> tuple[UUID, Original]:
+def find_original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
     """The same, in a transaction: without trying again."""
     operations = Operation.objects.defer("metadata", "description")
-    operation = operations.filter(id=operation_id, **owned(within)).first()
+    operation = operations.filter(id=operation_id, **owner_filter(owner_restriction)).first()
     if operation is None:
         raise OperationNotFound
     other = None
@@ -46,6 +48,6 @@ def find_original(operation_id: UUID, within: int | None = None) -> tuple[UUID, 
     )
 
 
-def owned(within: int | None) -> dict[str, Any]:
+def owner_filter(owner_restriction: int | None) -> dict[str, Any]:
     """What belongs to a wallet, as a filter: to one of this user's, where that matters."""
-    return {} if within is None else {"wallet__owner_id": within}
+    return {} if owner_restriction is None else {"wallet__owner_id": owner_restriction}

@@ -7,21 +7,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
-from wallets.ledger import gather as module
-from wallets.ledger.gather import Gather, Ticket, once
+from wallets import batching as module
+from wallets.batching import Batcher, PendingCall, once
 from wallets.problems import TooManyRequests, Unavailable
 
 LONG = 60.0
-TextTicket = Ticket[str, str]
+TextTicket = PendingCall[str, str]
 
 
 def ticket(patience: float = LONG) -> TextTicket:
-    return Ticket("asked", patience)
+    return PendingCall("asked", patience)
 
 
 @pytest.fixture
 def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GRACE", 0)
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0)
 
 
 # --- A ticket ---------------------------------------------------------------------------------------
@@ -170,8 +170,8 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def gather(work: Work, most: int = 100, bound: int = 100, patience: float = LONG) -> Gather[str, str]:
-    return Gather("test", work.run, most=most, bound=bound, patience=patience)
+def gather(work: Work, most: int = 100, bound: int = 100, patience: float = LONG) -> Batcher[str, str]:
+    return Batcher("test", work.run, most=most, bound=bound, patience=patience)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -182,7 +182,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def ask_while_busy(
-    pool: ThreadPoolExecutor, gathered: Gather[str, str], work: Work, *items: str
+    pool: ThreadPoolExecutor, gathered: Batcher[str, str], work: Work, *items: str
 ) -> list[Future[str]]:
     """Ask for "first", and for the items, in their order, while the call for it runs."""
     answers = [pool.submit(gathered.ask, "first")]

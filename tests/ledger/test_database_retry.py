@@ -12,9 +12,10 @@ from psycopg import errors as postgres
 from psycopg_pool import PoolTimeout
 from pytest_django import Settings
 
-from wallets.ledger import recovery, wallets
+from wallets import database_retry
+from wallets.ledger import wallets
 from wallets.ledger.reader import READER
-from wallets.ledger.wallets import Change, Opening, change_wallet, open_wallet
+from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet
 from wallets.models import Wallet, WalletChange
 from wallets.problems import PreconditionFailed
 
@@ -50,17 +51,17 @@ class Work:
 @pytest.fixture(autouse=True)
 def _short(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.OPERATION_DEADLINE = settings.LOCK_PATIENCE = 0.3
-    monkeypatch.setattr(recovery, "PAUSE", 0.01)
+    monkeypatch.setattr(database_retry, "RECONNECT_PAUSE_SECONDS", 0.01)
 
 
 @pytest.mark.parametrize("error", [AWAY, TAKEN, NO_CONNECTION])
 def test_work_is_done_again_until_it_succeeds(error: db.Error) -> None:
-    assert recovery.until_deadline(Work(error, error, then="done")) == "done"
+    assert database_retry.retry_until_deadline(Work(error, error, then="done")) == "done"
 
 
 def test_other_errors_are_raised_at_once() -> None:
     with pytest.raises(db.IntegrityError):
-        recovery.until_deadline(Work(db.IntegrityError("a check"), then="never"))
+        database_retry.retry_until_deadline(Work(db.IntegrityError("a check"), then="never"))
 
 
 @pytest.mark.parametrize(
@@ -76,18 +77,18 @@ def test_other_errors_are_raised_at_once() -> None:
 )
 def test_past_the_deadline_the_gravest_error_is_told(errors: list[db.Error], told: db.Error) -> None:
     with pytest.raises(db.OperationalError) as raised:
-        recovery.until_deadline(Work(*errors))
+        database_retry.retry_until_deadline(Work(*errors))
     assert raised.value is told
 
 
 @pytest.mark.parametrize("alias", [READER, db.DEFAULT_DB_ALIAS])
 def test_a_database_that_says_nothing_is_not_waited_for(alias: str) -> None:
     begin = time.monotonic()
-    with pytest.raises(db.OperationalError) as raised, recovery.watched(alias):
+    with pytest.raises(db.OperationalError) as raised, database_retry.disconnected_when_slow(alias):
         run(alias, "SELECT pg_sleep(60)")
     assert time.monotonic() - begin < 10
-    assert recovery.is_away(raised.value)
-    recovery.reconnect(alias)
+    assert database_retry.is_connection_lost(raised.value)
+    database_retry.reconnect(alias)
     run(alias, "SELECT 1")
 
 
@@ -114,8 +115,8 @@ def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pyt
         Wallet.objects.filter(id=wallet.id).update(label="of somebody else")
         return work()
 
-    monkeypatch.setattr(wallets, "until_deadline", answer_lost)
-    assert change_wallet(wallet.id, Change(label="mine"), as_opened).label == "of somebody else"
+    monkeypatch.setattr(wallets, "retry_until_deadline", answer_lost)
+    assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of somebody else"
     assert WalletChange.objects.filter(wallet=wallet, type="CHANGED").count() == 1
 
 

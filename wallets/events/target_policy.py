@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from django.conf import settings
 
-MOST: Final = 2000  # characters of an address, as the table has it
+MAX_URL_LENGTH: Final = 2000  # characters of an address, as the table has it
 
 _NAME: Final = re.compile(r"[a-z0-9_.-]+")
 _NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
@@ -29,8 +29,8 @@ def check_url(url: str) -> None:
 
     What its name resolves to is looked at when it is called: it may change.
     """
-    if len(url) > MOST:
-        raise NotAllowed(f"must have at most {MOST} characters")
+    if len(url) > MAX_URL_LENGTH:
+        raise NotAllowed(f"must have at most {MAX_URL_LENGTH} characters")
     parts = _split(url)
     if parts.scheme not in _schemes():
         raise NotAllowed(f"must begin with {' or '.join(f'{scheme}://' for scheme in _schemes())}")

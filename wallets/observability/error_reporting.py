@@ -15,7 +15,7 @@ from sentry_sdk.integrations.excepthook import ExcepthookIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration, ignore_logger
 from sentry_sdk.types import Event, Hint
 
-from wallets.observability import current, logs
+from wallets.observability import logs, request_context
 from wallets.observability.traces import trace_of
 
 TOLD: Final = frozenset(
@@ -61,11 +61,11 @@ def _told(event: Event, hint: Hint) -> Event | None:
 
 
 def _tags() -> dict[str, str]:
-    request = current.request.get()
+    request = request_context.request.get()
     if request is None:
         return {}
     return {
         "request_id": request.id,  # type: ignore[attr-defined]
         "trace_id": trace_of(request).trace_id,
-        "route": current.route_of(request),
+        "route": request_context.route_of(request),
     }

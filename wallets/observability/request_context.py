@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 request: Final[ContextVar["HttpRequest | None"]] = ContextVar("request", default=None)
 
-PROBES: Final = ("/livez", "/readyz", "/metrics")
+PROBE_PATHS: Final = ("/livez", "/readyz", "/metrics")
 HOME: Final = "/"
 STATIC: Final = "/static/"
 UNKNOWN: Final = "unknown"  # there is nothing at the address

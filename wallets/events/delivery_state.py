@@ -16,11 +16,18 @@ from wallets.events import log, parking
 from wallets.events.cloudevents import Event
 from wallets.events.log import Position
 from wallets.events.parking import Parked
-from wallets.events.retries import BEHIND, LONGEST_FOR_ALL, MIN_FAILED_WALLETS, Failure, longest_pause, pause
+from wallets.events.retries import (
+    BEHIND,
+    MAX_SUBSCRIBER_PAUSE_SECONDS,
+    MIN_FAILED_WALLETS,
+    Failure,
+    longest_pause,
+    pause,
+)
 from wallets.models import Delivery, Subscriber
 
-KEPT: Final = 1000  # deliveries of each webhook
-BROKERS: Final = ("kafka", "rabbitmq")  # names of theirs: no webhook's
+MAX_KEPT_DELIVERIES: Final = 1000  # deliveries of each webhook
+BROKER_NAMES: Final = ("kafka", "rabbitmq")  # names of theirs: no webhook's
 
 # Seconds since what is to be delivered next was committed; 0 where there is nothing.
 LAG: Final = """
@@ -48,7 +55,7 @@ class Overtaken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class DeliveryBatch:
     """The events of one attempt: new ones, and some of wallets that wait."""
 
     subscriber: Subscriber
@@ -103,7 +110,7 @@ def broker(name: str) -> Subscriber:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class DeliveryState:
     """How a subscriber fares."""
 
     name: str
@@ -113,15 +120,15 @@ class Standing:
     dead: int
 
 
-def standings(names: Collection[str] | None = None) -> list[Standing]:
+def standings(names: Collection[str] | None = None) -> list[DeliveryState]:
     """Of those with these names, or of all."""
     with connection.cursor() as cursor:
         cursor.execute(_STANDINGS, {"names": None if names is None else list(names)})
-        return [Standing(*row) for row in cursor.fetchall()]
+        return [DeliveryState(*row) for row in cursor.fetchall()]
 
 
 # --- After an attempt -------------------------------------------------------------------------------
-def settle(load: Load, failures: Mapping[str, Failure], deliveries: Sequence[Delivery] = ()) -> None:
+def settle(load: DeliveryBatch, failures: Mapping[str, Failure], deliveries: Sequence[Delivery] = ()) -> None:
     """Record which events were delivered, and how far the log is read.
 
     In one transaction: a wallet is parked before the position passes its event. Raises Overtaken.
@@ -161,7 +168,7 @@ def forget_old_deliveries(using: str) -> None:
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [lock_key(LockClass.OLD_DELIVERIES)])
         if cursor.fetchone()[0]:
-            cursor.execute(_FORGET_DELIVERIES, [KEPT])
+            cursor.execute(_FORGET_DELIVERIES, [MAX_KEPT_DELIVERIES])
 
 
 def _columns(position: Position) -> dict[str, Any]:
@@ -170,7 +177,7 @@ def _columns(position: Position) -> dict[str, Any]:
     return {"begin_xid": str(position.begin), "end_xid": end, "after_at": at, "after_id": id}
 
 
-def _note_health(subscriber: Subscriber, load: Load, failures: Mapping[str, Failure]) -> None:
+def _note_health(subscriber: Subscriber, load: DeliveryBatch, failures: Mapping[str, Failure]) -> None:
     """Record whether the subscriber takes events; pause it if it has refused those of several wallets."""
     tried = [event for event in load.events if event.id in failures and failures[event.id].was_tried]
     is_news = bool(subscriber.retry_at) or not load.tried_before.issuperset(event.id for event in tried)
@@ -196,7 +203,7 @@ def _note_failure(subscriber: Subscriber, error: str, wallets: int, is_news: boo
     subscriber.failures += is_news
     if is_news and max(wallets, subscriber.failures) >= MIN_FAILED_WALLETS:
         times = subscriber.failures + 1 - MIN_FAILED_WALLETS
-        longest = min(LONGEST_FOR_ALL, longest_pause(subscriber))
+        longest = min(MAX_SUBSCRIBER_PAUSE_SECONDS, longest_pause(subscriber))
         subscriber.retry_at = now() + timedelta(seconds=pause(times, longest))
     if subscriber.kind == Subscriber.Kind.WEBHOOK and _is_given_up(subscriber.failing_since):
         subscriber.is_enabled = False
