@@ -123,7 +123,7 @@ def no_subscribers() -> Iterator[None]:
 @pytest.fixture
 def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its figures are there however busy the machine is."""
-    monkeypatch.setattr("wallets.report.PATIENCE", 60.0)
+    monkeypatch.setattr("wallets.report.STATEMENT_TIMEOUT_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -245,7 +245,7 @@ def test_the_length_of_the_inbox_is_counted_as_far_as_it_is_worth(
     wallet = new_wallet()
     for _ in range(3):
         accept(wallet, "1")
-    monkeypatch.setattr("wallets.admin.inbox.MAX_COUNTED", 2)
+    monkeypatch.setattr("wallets.admin.inbox.MAX_COUNTED_ENTRIES", 2)
     assert "<strong>more than 2</strong> waiting" in shown(client, INBOX)
 
 

@@ -37,7 +37,7 @@ def destination(url: str) -> Iterator[Kafka]:
 @contextmanager
 def impatience() -> Iterator[None]:
     """Allow a confirmation one second while none can come; to connect, a busy machine may need longer."""
-    with mock.patch("wallets.events.kafka.PATIENCE", 1.0):
+    with mock.patch("wallets.events.kafka.BROKER_TIMEOUT_SECONDS", 1.0):
         yield
 
 

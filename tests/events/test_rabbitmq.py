@@ -46,7 +46,7 @@ def destination(url: str) -> Iterator[RabbitMQ]:
 
 @pytest.fixture
 def contended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wallets.events.rabbitmq.PATIENCE", 3.0)
+    monkeypatch.setattr("wallets.events.rabbitmq.BROKER_TIMEOUT_SECONDS", 3.0)
 
 
 # --- Through the relay ------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def _alone(settings: LazySettings, no_subscribers: None) -> None:
 
 
 @pytest.fixture
-def contended(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0
     )  # for what hangs; what is taken may take longer
@@ -209,7 +209,7 @@ def test_nobody_there_is_a_failure(destination: Webhook) -> None:
     assert "refused" in delivery.error
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeout")
 def test_who_does_not_read_what_is_sent_is_cut_off(destination: Webhook) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:  # it accepts, and that is all
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
@@ -442,7 +442,7 @@ def test_who_cannot_prove_to_be_the_host_is_told_nothing(
         assert other.requests == []
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeout")
 def test_who_does_not_come_to_speak_tls_is_cut_off(authority: trustme.CA, destination: Webhook) -> None:
     with receiver(hanging) as plain, socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (plain.port, silent.getsockname()[1]):

@@ -42,7 +42,7 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "WalletStatement": {"GET": (READ,)},
     "WalletHolds": {"GET": (READ,), "POST": (HOLD,)},
     "WalletEvents": {"GET": (READ,)},
-    "Operations": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
+    "BulkOperations": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
     "OperationById": {"GET": (READ,)},
     "OperationReversal": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
     "Transfers": {"POST": (TRANSFER,)},
