@@ -45,7 +45,7 @@ def destination(url: str) -> Iterator[RabbitMQ]:
 
 
 @pytest.fixture
-def contended(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wallets.events.rabbitmq.BROKER_TIMEOUT_SECONDS", 3.0)
 
 
@@ -143,7 +143,7 @@ def test_a_broker_that_is_gone_and_back_is_connected_to_anew(queue: Queue) -> No
     assert first_ids(queue.received(), first.wallet_id) == [first.id, second.id, third.id]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeout")
 def test_a_frozen_broker_is_not_waited_for_for_ever(queue: Queue, rabbitmq: Server) -> None:
     sent = events(1, 3)
     with destination(queue.url) as broker:
@@ -157,7 +157,7 @@ def test_a_frozen_broker_is_not_waited_for_for_ever(queue: Queue, rabbitmq: Serv
     assert first_ids(queue.received(), sent[0].wallet_id) == [each.id for each in sent]
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_timeout")
 def test_a_broker_without_memory_is_not_waited_for_for_ever(queue: Queue, rabbitmq: Server) -> None:
     sent = events(1, 3)
     with destination(queue.url) as broker:
