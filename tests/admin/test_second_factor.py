@@ -67,7 +67,7 @@ def required(settings: LazySettings) -> None:
 
 
 @pytest.fixture
-def contended(settings: LazySettings) -> None:
+def short_deadline(settings: LazySettings) -> None:
     """A wrong code does not make the next one wait."""
     settings.OTP_TOTP_THROTTLE_FACTOR = settings.OTP_STATIC_THROTTLE_FACTOR = 0
 
@@ -324,7 +324,7 @@ def test_the_pages_between_are_for_operators_who_have_shown_a_password() -> None
                 assert send(address)["Location"].startswith(LOGIN)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize(
     "code",
     [
@@ -373,7 +373,7 @@ def test_a_session_does_not_count_as_verified_by_somebody_elses_device() -> None
     assert not may_enter(client)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 def test_a_code_counts_once() -> None:
     user = enrolled()
     code = right_code(user)
@@ -409,7 +409,7 @@ def waiting(database: psycopg.Connection[Any]) -> int:
     return int(count)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("short_deadline")
 @pytest.mark.parametrize(
     ("lock", "make"),
     [
@@ -582,7 +582,7 @@ def test_of_two_who_set_it_up_at_once_one_succeeds() -> None:
 
 
 # --- Looking after it -------------------------------------------------------------------------------
-@pytest.mark.usefixtures("either_way", "impatient")
+@pytest.mark.usefixtures("either_way", "short_deadline")
 def test_recovery_codes_are_renewed_and_the_old_ones_end() -> None:
     user = enrolled()
     client = verified(user)
@@ -597,7 +597,7 @@ def test_recovery_codes_are_renewed_and_the_old_ones_end() -> None:
     assert may_enter(client)
 
 
-@pytest.mark.usefixtures("either_way", "impatient")
+@pytest.mark.usefixtures("either_way", "short_deadline")
 def test_another_phone_ends_the_old_one_its_codes_and_its_sessions() -> None:
     user = enrolled()
     client, other = verified(user), with_password(user)
