@@ -16,9 +16,9 @@ from tests.support.cluster import cluster
 from wallets import database_retry
 from wallets.batching import Batcher
 from wallets.ledger import committer as module
-from wallets.ledger.batch import Outcome, Posted
 from wallets.ledger.commands import Command, Deposit, Withdraw
 from wallets.ledger.committer import LEDGER, Committer, PendingWork, commit
+from wallets.ledger.decisions import Outcome, Posted
 from wallets.ledger.execute import DEFERRED, Deferred, execute
 from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation

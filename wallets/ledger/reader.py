@@ -14,8 +14,8 @@ from django.db.models.expressions import RawSQL
 
 from wallets import database_retry
 from wallets.batching import Batcher, once
-from wallets.ledger.batch import Posted, as_visible_to_counterparty
 from wallets.ledger.commands import MakeTransfer
+from wallets.ledger.decisions import Posted, as_visible_to_counterparty
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet
 

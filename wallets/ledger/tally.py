@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, cast
 
-from wallets.ledger.batch import Outcome, Posted
 from wallets.ledger.commands import AtomicBulk, Work
+from wallets.ledger.decisions import Outcome, Posted
 from wallets.ledger.execute import Answer, Deferred
 from wallets.observability import metrics
 from wallets.observability.metrics import Kind
