@@ -14,9 +14,10 @@ from pydantic import BaseModel
 
 from tests.api.test_problems import every_problem
 from tests.support.client import Api
-from wallets.api import request_schemas, responses, urls
+from wallets.api import urls
 from wallets.api.document import YAML, build
-from wallets.api.parsing import check, parse_object
+from wallets.contract import request_schemas, responses
+from wallets.contract.parsing import check, parse_object
 from wallets.models import Operation, Wallet
 
 

@@ -15,7 +15,7 @@ from referencing import Registry, Resource
 from referencing.jsonschema import DRAFT7
 
 from tests.support.client import Api
-from wallets.api.responses import HoldBody, OperationBody
+from wallets.contract.responses import HoldBody, OperationBody
 from wallets.events import cloudevents, log
 from wallets.events.cloudevents import TYPES, events_of
 from wallets.ledger import expiry
