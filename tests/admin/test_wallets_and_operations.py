@@ -593,7 +593,7 @@ def test_a_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> N
     with unchanged(str(wallet.id)):
         for action in ("freeze", "thaw"):
             response = client.post(page(wallet, action), {"reason": "x"})
-            assert "A closed wallet stays as it is" in text_of(response)
+            assert "A closed wallet cannot be changed" in text_of(response)
 
 
 def test_a_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchanged) -> None:

@@ -64,7 +64,7 @@ def test_with_an_id_it_is_safe_to_repeat() -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (("add", "", URL), "more than spaces"),
+        (("add", "", URL), "other than spaces"),
         (("add", "x" * 101, URL), "at most 100"),
         (("add", "shop", "http://example.com/"), "https://"),
         (("add", "shop", "https://127.0.0.1/"), "not a public address"),
