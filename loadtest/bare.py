@@ -15,7 +15,7 @@ from walletsvc.wsgi import application
 # The import above has set Django up, which these need.
 from wallets import ledger  # isort: skip
 from wallets.api import wallets as views  # isort: skip
-from wallets.ledger.batch import Posted  # isort: skip
+from wallets.ledger.decisions import Posted  # isort: skip
 from wallets.ledger.tables import Record  # isort: skip
 from wallets.models import Operation, Wallet  # isort: skip
 

@@ -28,7 +28,7 @@ from wallets.access.rights import visible  # isort: skip
 from wallets.api.responses import wallet_body  # isort: skip
 from wallets.api.parsing import names_tag  # isort: skip
 from wallets.api.wallets import WalletById, etag  # isort: skip
-from wallets.ledger.batch import Posted  # isort: skip
+from wallets.ledger.decisions import Posted  # isort: skip
 from wallets.ledger.commands import Command  # isort: skip
 from wallets.ledger.reader import read_wallet  # isort: skip
 

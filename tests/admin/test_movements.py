@@ -20,8 +20,8 @@ from tests.conftest import Unchanged
 from tests.support.cluster import cluster
 from wallets import chart
 from wallets.ledger import inbox, submit
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import CaptureHold, Deposit, MakeTransfer, PlaceHold, Reverse, VoidHold, Withdraw
+from wallets.ledger.decisions import Posted
 from wallets.ledger.lookups import original
 from wallets.models import Hold, InboxEntry, Operation, Wallet
 from wallets.money import FRACTION_DIGITS

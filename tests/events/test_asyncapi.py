@@ -94,7 +94,7 @@ def told(api: Api) -> list[dict[str, Any]]:
     api.patch(f"/wallets/{wallet}", {"status": "FROZEN", "label": "closed", "metadata": {}})
     api.deposit(wallet, "1")
     while "wallet.hold.expired" not in types_of(found := told_since(begin, wallet, other)):
-        expiry.write_down(DEFAULT_DB_ALIAS)
+        expiry.record_expiries(DEFAULT_DB_ALIAS)
     return found
 
 

@@ -82,13 +82,13 @@ def test_a_hold_that_expires_is_in_the_log_though_nobody_touches_its_wallet(api:
     hold = api.hold(wallet, "5", expiresAt=soon).json["id"]
     begin = now()
     while not (found := all_from(begin, of={wallet})):
-        expiry.write_down(DEFAULT_DB_ALIAS)
+        expiry.record_expiries(DEFAULT_DB_ALIAS)
     (expired,) = found
     assert isinstance(expired, ChangeEntry)
     assert (expired.type, str(expired.expired_hold_id)) == ("HOLD_EXPIRED", hold)
     assert api.wallet(wallet)["available"] == "5.00"
     api.deposit(wallet, "1")
-    expiry.write_down(DEFAULT_DB_ALIAS)
+    expiry.record_expiries(DEFAULT_DB_ALIAS)
     assert [entry.type for entry in all_from(begin, of={wallet})] == ["HOLD_EXPIRED", "DEPOSIT"]
 
 

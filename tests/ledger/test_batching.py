@@ -27,7 +27,7 @@ def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- A ticket ---------------------------------------------------------------------------------------
 def test_a_ticket_brings_its_result() -> None:
     given = ticket()
-    given.settle("result")
+    given.resolve("result")
     assert given.wait() == "result"
 
 
@@ -47,7 +47,7 @@ def test_a_ticket_is_claimed_once() -> None:
 def test_a_parked_ticket_is_claimed_again() -> None:
     given = ticket()
     given.claim()
-    given.park()
+    given.defer()
     assert given.claim()
 
 
@@ -63,7 +63,7 @@ def test_who_was_not_served_in_time_gives_up() -> None:
 def test_who_waited_for_something_taken_is_told_that_nothing_was_done() -> None:
     given = ticket()
     given.claim()
-    given.park()
+    given.defer()
     given.deadline = 0
     with pytest.raises(TooManyRequests):
         given.wait()
@@ -73,7 +73,7 @@ def test_who_may_have_been_served_is_not_told_that_nothing_was_done() -> None:
     given = ticket()
     given.claim()
     given.is_in_doubt = True
-    given.park()
+    given.defer()
     given.deadline = 0
     with pytest.raises(Unavailable):
         given.wait()
@@ -85,7 +85,7 @@ def test_work_that_has_begun_gets_a_moment_past_the_deadline() -> None:
     given.deadline = 0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(given.wait)
-        given.settle("late")
+        given.resolve("late")
         assert waiting.result() == "late"
 
 
@@ -104,7 +104,7 @@ def test_work_that_came_to_nothing_past_the_deadline_is_not_begun_again() -> Non
     given.deadline = 0
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(given.wait)
-        given.park()
+        given.defer()
         with pytest.raises(TooManyRequests):
             waiting.result()
     assert not given.claim()
@@ -152,10 +152,10 @@ class Work:
         again = []
         for given in claimed:
             if given.item in self.busy:
-                given.park()
+                given.defer()
                 again.append(given)
             else:
-                given.settle(given.item.upper())
+                given.resolve(given.item.upper())
         return again
 
 
@@ -171,7 +171,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def gather(work: Work, most: int = 100, bound: int = 100, patience: float = LONG) -> Batcher[str, str]:
-    return Batcher("test", work.run, most=most, bound=bound, patience=patience)
+    return Batcher("test", work.run, max_batch_size=most, queue_limit=bound, timeout_seconds=patience)
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -185,17 +185,17 @@ def ask_while_busy(
     pool: ThreadPoolExecutor, gathered: Batcher[str, str], work: Work, *items: str
 ) -> list[Future[str]]:
     """Ask for "first", and for the items, in their order, while the call for it runs."""
-    answers = [pool.submit(gathered.ask, "first")]
+    answers = [pool.submit(gathered.call, "first")]
     work.has_begun.acquire()
     for count, item in enumerate(items, start=1):
-        answers.append(pool.submit(gathered.ask, item))
+        answers.append(pool.submit(gathered.call, item))
         wait_until(lambda count=count: gathered._queue.qsize() == count)  # type: ignore[misc]
     return answers
 
 
 def test_alone_a_request_goes_at_once(work: Work) -> None:
     work.may_end.release()
-    assert gather(work).ask("a") == "A"
+    assert gather(work).call("a") == "A"
     assert work.batches == [["a"]]
 
 
@@ -217,7 +217,7 @@ def test_a_full_queue_refuses_at_once(pool: ThreadPoolExecutor, work: Work) -> N
     gathered = gather(work, bound=2)
     answers = ask_while_busy(pool, gathered, work, "a", "b")
     with pytest.raises(TooManyRequests):
-        gathered.ask("one too many")
+        gathered.call("one too many")
     work.may_end.release(2)
     assert [answer.result() for answer in answers] == ["FIRST", "A", "B"]
     assert work.batches == [["first"], ["a", "b"]]
@@ -236,7 +236,7 @@ def test_what_comes_back_is_tried_again_before_what_is_new(pool: ThreadPoolExecu
 
 def test_what_comes_back_is_tried_again_where_nothing_is_new(pool: ThreadPoolExecutor, work: Work) -> None:
     work.busy = {"a"}
-    answer = pool.submit(gather(work).ask, "a")
+    answer = pool.submit(gather(work).call, "a")
     work.may_end.release()
     for _ in range(2):
         work.has_begun.acquire()
@@ -249,12 +249,12 @@ def test_what_comes_back_is_tried_again_where_nothing_is_new(pool: ThreadPoolExe
 def test_what_comes_back_counts_for_the_bound(pool: ThreadPoolExecutor, work: Work) -> None:
     work.busy = {"a"}
     gathered = gather(work, bound=1)
-    answer = pool.submit(gathered.ask, "a")
+    answer = pool.submit(gathered.call, "a")
     work.may_end.release()
     for _ in range(2):
         work.has_begun.acquire()
     with pytest.raises(TooManyRequests):
-        gathered.ask("b")
+        gathered.call("b")
     work.busy = set()
     work.may_end.release()
     assert answer.result() == "A"
@@ -272,15 +272,15 @@ def test_a_call_that_raises_leaves_nobody_waiting_and_the_next_is_made(
             answer.result()
     work.error = None
     work.may_end.release()
-    assert gathered.ask("c") == "C"
+    assert gathered.call("c") == "C"
 
 
 def test_nothing_is_done_for_who_has_given_up(pool: ThreadPoolExecutor, work: Work) -> None:
     gathered = gather(work)
     first = ask_while_busy(pool, gathered, work)[0]
-    gathered._patience = 0
+    gathered._timeout_seconds = 0
     with pytest.raises(Unavailable):
-        gathered.ask("gone")
+        gathered.call("gone")
     work.may_end.release(2)
     assert first.result() == "FIRST"
     work.has_begun.acquire()

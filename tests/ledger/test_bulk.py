@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import AtomicBulk, Deposit, Withdraw
+from wallets.ledger.decisions import Posted
 from wallets.ledger.execute import execute
 from wallets.problems import InsufficientFunds
 

@@ -16,9 +16,9 @@ from tests.support.cluster import cluster
 from wallets import database_retry
 from wallets.batching import Batcher
 from wallets.ledger import committer as module
-from wallets.ledger.batch import Outcome, Posted
 from wallets.ledger.commands import Command, Deposit, Withdraw
 from wallets.ledger.committer import LEDGER, Committer, PendingWork, commit
+from wallets.ledger.decisions import Outcome, Posted
 from wallets.ledger.execute import DEFERRED, Deferred, execute
 from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation
@@ -139,7 +139,7 @@ def test_what_was_given_up_is_not_carried_out(script: Script) -> None:
     gone, stays = ticket(patience=0), ticket()
     run(gone, stays)
     assert [call.commands for call in script.calls] == [[stays.item]]
-    assert not gone.is_settled
+    assert not gone.is_done
 
 
 def test_in_a_batch_that_fails_only_the_guilty_one_fails(script: Script) -> None:
@@ -161,7 +161,7 @@ def test_a_lock_that_is_not_to_be_had_is_waited_for_once_and_holds_up_nobody_els
     held, free = ticket(HELD), ticket(FREE)
     assert run(held, free) == [held]
     assert_told(free)
-    assert not held.is_settled
+    assert not held.is_done
     assert [call.contended for call in script.calls] == [set(), {HELD, FREE}]
 
 
@@ -311,7 +311,7 @@ def test_a_wallet_held_for_too_long_is_refused_with_nothing_applied(
 ) -> None:
     settings.GROUP_COMMIT = group_commit
     settings.OPERATION_DEADLINE = 1
-    batcher = Batcher("test", Committer(LEDGER).run, most=10, bound=10, patience=1)
+    batcher = Batcher("test", Committer(LEDGER).run, max_batch_size=10, queue_limit=10, timeout_seconds=1)
     monkeypatch.setattr(module, "batcher", lambda: batcher)
     with held_by_somebody_else(wallet_id), pytest.raises(TooManyRequests):
         commit(Deposit(wallet_id=wallet_id, amount=Decimal(1)))

@@ -21,8 +21,8 @@ from tests.support.events import relaying, subscribed, wait_until
 from tests.support.receivers import receiver
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger import inbox
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import CaptureHold, Deposit, VoidHold
+from wallets.ledger.decisions import Posted
 from wallets.ledger.execute import execute
 from wallets.ledger.tables import Tables
 from wallets.ledger.verify import verify

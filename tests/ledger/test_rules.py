@@ -27,7 +27,7 @@ from wallets.ledger.commands import (
     VoidHold,
     Withdraw,
 )
-from wallets.ledger.rules import Books, Entry, HoldState, WalletState
+from wallets.ledger.rules import Decision, Entry, HoldState, LedgerState, WalletState
 from wallets.operation_types import OPERATION_TYPES, REVERSED_BY
 from wallets.problems import (
     BalanceLimitExceeded,
@@ -95,8 +95,8 @@ class Case:
         return replace(self, **merged)
 
     @property
-    def books(self) -> Books:
-        return Books(
+    def books(self) -> LedgerState:
+        return LedgerState(
             wallets={OWN: replace(WALLET, **self.own), OTHER: replace(WALLET, id=OTHER, **self.other)},
             holds={HOLD: replace(HELD, **self.hold)},
             reversed={ORIGINAL: Decimal(self.reversed), COUNTERPART: Decimal(self.reversed)},
@@ -135,7 +135,7 @@ class Case:
         )
         return replace(known, **self.original)
 
-    def decide(self) -> rules.Verdict:
+    def decide(self) -> Decision | Problem:
         return rules.decide(self.books, self.command, NOW)
 
 
@@ -148,8 +148,9 @@ def test_entries_agree_with_the_table_of_types() -> None:
     met = set()
     for kind in KINDS:
         case = Case(kind)
-        entries = case.decide()
-        assert isinstance(entries, tuple)
+        decision = case.decide()
+        assert isinstance(decision, Decision)
+        entries = decision.entries
         for entry in entries:
             row, wallet = OPERATION_TYPES[entry.type], case.books.wallets[entry.wallet_id]
             assert entry.balance - wallet.balance == row.sign * entry.amount
@@ -223,7 +224,7 @@ def test_the_first_check_that_fails_is_the_verdict(kind: str, reads_all: bool) -
         for _, fault in reversed(checks[number:]):
             case = case.with_(fault)
         assert type(case.decide()) is problem, checks[number]
-    assert isinstance(Case(kind).decide(), tuple)
+    assert isinstance(Case(kind).decide(), Decision)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_each_check_is_enough_to_refuse(kind: str, problem: type[Problem], fault
     ],
 )
 def test_no_command_minds_what_does_not_concern_it(kind: str, fault: dict[str, Any]) -> None:
-    assert isinstance(Case(kind).with_(fault).decide(), tuple)
+    assert isinstance(Case(kind).with_(fault).decide(), Decision)
 
 
 @pytest.mark.parametrize("kind", PAYS_ANOTHER)
@@ -351,24 +352,25 @@ def test_past_its_boundary_a_command_is_refused(case: Case, problem: type[Proble
     ],
 )
 def test_up_to_its_boundary_a_command_is_carried_out(case: Case, entries: list[str]) -> None:
-    verdict = case.decide()
-    assert isinstance(verdict, tuple), verdict
-    assert [f"{entry.type} {entry.sequence} {entry.balance} {entry.held}" for entry in verdict] == entries
+    decision = case.decide()
+    assert isinstance(decision, Decision), decision
+    found = [f"{entry.type} {entry.sequence} {entry.balance} {entry.held}" for entry in decision.entries]
+    assert found == entries
 
 
 def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
     transfer = Case("TRANSFER")
     command = transfer.command
     assert isinstance(command, MakeTransfer)
-    sides = rules.decide(transfer.books, command, NOW)
-    assert isinstance(sides, tuple)
-    assert [(side.id, side.wallet_id) for side in sides] == [
+    decision = rules.decide(transfer.books, command, NOW)
+    assert isinstance(decision, Decision)
+    assert [(entry.id, entry.wallet_id) for entry in decision.entries] == [
         (command.id, OWN),
         (command.target_operation_id, OTHER),
     ]
     reversal = Case("REVERSAL TRANSFER_OUT").decide()
-    assert isinstance(reversal, tuple)
-    assert [(side.wallet_id, side.reverses_id) for side in reversal] == [
+    assert isinstance(reversal, Decision)
+    assert [(entry.wallet_id, entry.reverses_id) for entry in reversal.entries] == [
         (OWN, ORIGINAL),
         (OTHER, COUNTERPART),
     ]
@@ -376,7 +378,7 @@ def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
 
 def test_what_was_accepted_for_later_is_not_asked_again_for_its_form() -> None:
     command = Deposit(wallet_id=OWN, amount=Decimal("1.0000"), accepted_at=EARLIER)
-    assert isinstance(rules.decide(Case("DEPOSIT").books, command, NOW), tuple)
+    assert isinstance(rules.decide(Case("DEPOSIT").books, command, NOW), Decision)
 
 
 def test_a_command_without_a_rule_is_a_fault_not_a_verdict() -> None:
@@ -389,7 +391,7 @@ def test_a_command_without_a_rule_is_a_fault_not_a_verdict() -> None:
 class World:
     """Wallets of two currencies, and a ledger of our own to hold the books against."""
 
-    books: Books
+    books: LedgerState
     now: datetime = NOW
     ledger: list[Entry] = field(default_factory=list)
     ends: Counter[UUID] = field(default_factory=Counter)
@@ -397,19 +399,16 @@ class World:
 
     def carry_out(self, command: Command) -> None:
         before = deepcopy(self.books)
-        verdict = rules.decide(self.books, command, self.now)
-        assert self.books == before, "to decide changes nothing"
-        rules.enter(self.books, command, verdict, self.now)
-        if isinstance(verdict, Problem):
-            wallet = self.books.wallets[command.wallet_id]
-            assert wallet.updated_at == self.now
-            untouched = replace(wallet, updated_at=before.wallets[wallet.id].updated_at)
-            self.books.wallets[wallet.id] = untouched
-            assert self.books == before, "a refusal changes nothing but the time"
+        decision = rules.decide(self.books, command, self.now)
+        assert self.books == before, "a decision changes nothing until it is applied"
+        if isinstance(decision, Problem):
             return
-        assert sum(signed(entry) for entry in verdict) == outside(command, verdict[0])
-        self.ledger += verdict
-        self.originals += originals(command, verdict)
+        self.books.apply(decision)
+        entries = decision.entries
+        assert all(self.books.wallets[entry.wallet_id].updated_at == self.now for entry in entries)
+        assert sum(signed(entry) for entry in entries) == outside(command, entries[0])
+        self.ledger += entries
+        self.originals += originals(command, entries)
         if isinstance(command, CaptureHold | VoidHold):
             self.ends[command.hold_id] += 1
             expires_at = before.holds[command.hold_id].expires_at
@@ -562,7 +561,7 @@ def test_whatever_is_asked_the_books_add_up(limits: list[dict[str, Any]], asked:
         id: replace(empty, id=id, currency=currency, **limit)
         for id, currency, limit in zip(ids, currencies, limits, strict=True)
     }
-    world = World(Books(wallets, {}, {}))
+    world = World(LedgerState(wallets, {}, {}))
     for step in asked:
         world.now += timedelta(seconds=1)
         if command := command_of(step, world):
@@ -590,13 +589,14 @@ def test_parts_are_reversed_until_nothing_is_left(parts: list[Decimal], amount: 
     left = amount
     for part in parts:
         command = Reverse(wallet_id=OWN, original=original, amount=part)
-        verdict = rules.decide(books, command, NOW)
-        assert isinstance(verdict, Problem) is (part > left)
-        rules.enter(books, command, verdict, NOW)
-        left -= NOTHING if isinstance(verdict, Problem) else part
+        decision = rules.decide(books, command, NOW)
+        assert isinstance(decision, Problem) is (part > left)
+        if isinstance(decision, Decision):
+            books.apply(decision)
+            left -= part
     rest = rules.decide(books, Reverse(wallet_id=OWN, original=original), NOW)
     if left:
-        assert isinstance(rest, tuple)
-        assert rest[0].amount == left
+        assert isinstance(rest, Decision)
+        assert rest.entries[0].amount == left
     else:
         assert isinstance(rest, ReversalExceedsOriginal)

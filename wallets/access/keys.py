@@ -116,7 +116,7 @@ def principal_of(text: str) -> Principal | None:
     now = time.monotonic()
     known = _known.get(prefix)
     if known is None or known.stale_at <= now:
-        known = _gather().ask(prefix)
+        known = _gather().call(prefix)
     if not hmac.compare_digest(_digest(secret), known.digest):
         return None
     if known.expires_at <= time.time():
@@ -137,9 +137,9 @@ def _gather() -> Batcher[str, _CachedKey]:
     return Batcher(
         "keys",
         run_as_one_call(_known_now),
-        most=MAX_CACHED_PREFIXES,
-        bound=MAX_CACHED_PREFIXES,  # more than a process has connections
-        patience=settings.OPERATION_DEADLINE,
+        max_batch_size=MAX_CACHED_PREFIXES,
+        queue_limit=MAX_CACHED_PREFIXES,  # more than a process has connections
+        timeout_seconds=settings.OPERATION_DEADLINE,
     )
 
 

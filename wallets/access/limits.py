@@ -65,7 +65,7 @@ def require(name: str, subject: str) -> dict[str, str]:
     rate: Rate | None = settings.RATE_LIMITS[name]
     if rate is None:
         return {}
-    hits, reset = _gather().ask((f"{name}:{subject}", rate.seconds))
+    hits, reset = _gather().call((f"{name}:{subject}", rate.seconds))
     standing = RateLimitState(name, rate, hits, reset)
     if standing.is_over:
         raise too_many(f"More than {rate.hits} in {rate.seconds} seconds.", reset, standing.headers)
@@ -140,9 +140,9 @@ def _gather() -> Batcher[Asked, Counted]:
     return Batcher(
         "rate limits",
         run_as_one_call(_take),
-        most=settings.GROUP_COMMIT_BATCH,
-        bound=settings.GROUP_COMMIT_QUEUE,
-        patience=settings.OPERATION_DEADLINE,
+        max_batch_size=settings.GROUP_COMMIT_BATCH,
+        queue_limit=settings.GROUP_COMMIT_QUEUE,
+        timeout_seconds=settings.OPERATION_DEADLINE,
     )
 
 

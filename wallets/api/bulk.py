@@ -29,8 +29,8 @@ from wallets.apps import give_back_connection
 from wallets.database_retry import retry_until_deadline
 from wallets.error_mapping import to_problem
 from wallets.keyed_requests import record
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Command, MakeTransfer
+from wallets.ledger.decisions import Posted
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, IdempotencyKeyReused, ValidationError
 

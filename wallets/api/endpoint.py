@@ -19,8 +19,8 @@ from wallets.api.parsing import idempotency_key, prefers
 from wallets.api.renderers import JSONRenderer
 from wallets.database_retry import retry_until_deadline
 from wallets.keyed_requests import Keyed, digest_of, record
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import Command
+from wallets.ledger.decisions import Posted
 from wallets.ledger.tables import PENDING
 from wallets.problems import FieldError, ValidationError
 

@@ -16,8 +16,8 @@ from wallets.api.parsing import read, read_optional
 from wallets.api.request_schemas import HoldQuery, HoldToPlace, Nothing, PartToTake
 from wallets.api.responses import HoldBody, HoldPage, OperationBody, hold_body
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import CaptureHold, PlaceHold, VoidHold
+from wallets.ledger.decisions import Posted
 from wallets.ledger.lookups import owner_filter, wallet_of_hold
 from wallets.ledger.reader import read_wallet
 from wallets.models import Hold

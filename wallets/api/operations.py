@@ -14,8 +14,8 @@ from wallets.api.paging import Page
 from wallets.api.parsing import read, read_optional
 from wallets.api.request_schemas import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
 from wallets.api.responses import OperationBody, OperationPage, operation_body
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, Reverse
+from wallets.ledger.decisions import Posted
 from wallets.ledger.lookups import original
 from wallets.ledger.reader import read_operation, read_wallet
 from wallets.models import Operation

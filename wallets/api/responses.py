@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 
 from wallets.api.fields import EventType, Money, OperationType, Schema, Time, format_time
 from wallets.ledger import keys
-from wallets.ledger.batch import Posted
+from wallets.ledger.decisions import Posted
 from wallets.ledger.history import Balance
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Record

@@ -224,7 +224,7 @@ class Relay:
         if time.monotonic() >= self._next_round:
             self._next_round = time.monotonic() + ROUND_SECONDS
             self._take_over()
-            _try("expired holds are not written down", lambda: expiry.write_down_all(KEEPER))
+            _try("expired holds are not written down", lambda: expiry.record_all_expiries(KEEPER))
         if time.monotonic() >= self._next_tidying:
             self._next_tidying = time.monotonic() + CLEANUP_INTERVAL_SECONDS
             _try("old deliveries stay", lambda: delivery_state.forget_old_deliveries(KEEPER))

@@ -7,9 +7,9 @@ wallets; `reader` reads them; `inbox` carries out what was accepted for later; `
 from collections.abc import Sequence
 from typing import cast
 
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import AtomicBulk, Command
 from wallets.ledger.committer import commit, commit_all
+from wallets.ledger.decisions import Posted
 from wallets.problems import Problem
 
 

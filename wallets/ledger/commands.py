@@ -1,26 +1,26 @@
-"""What can be asked of the ledger. Plain values: no database, no HTTP."""
+"""The commands of the ledger, as plain values: no database, no HTTP."""
 
 from dataclasses import field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
 
 from uuid_utils.compat import uuid7
 
-from wallets.ledger.value import keyword_value
+from wallets.ledger.immutable import immutable_keywords
 from wallets.operation_types import REVERSED_BY
 
-PERSON: Final = "user:"  # begins a person's actor; people are restricted to their own wallets
+PERSON: Final = "user:"  # prefix of a user's actor; users are restricted to their own wallets
 
 
-@keyword_value
+@immutable_keywords
 class Command:
-    """Something to do on `wallet_id`.
+    """A change of the wallet `wallet_id`.
 
     `id` names the operation before it is written: a command that runs twice is applied once.
-    `key` is the client's idempotency key as it is stored (keys.py); where the client chose the id, the id is
-    the key too.
+    `key` is the client's idempotency key as the ledger stores it (keys.py). If the client chose the id, the
+    id is the key too.
     """
 
     type: ClassVar[str]
@@ -32,42 +32,42 @@ class Command:
     description: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
     actor: str = ""
-    owner_restriction: int | None = None  # whose wallet `wallet_id` has to be; anybody's where None
-    reads_all: bool = True  # whether its caller may read every wallet, and so learn why one takes no money
-    is_async: bool = False  # put it into the inbox, decide later
-    accepted_at: datetime | None = None  # when it was put there, for one that comes from there
+    owner_restriction: int | None = None  # the user who must own `wallet_id`; None: any wallet
+    reads_all: bool = True  # whether the client may read every wallet, and so learn why one takes no money
+    is_async: bool = False  # put the command into the inbox; an inbox worker decides it later
+    accepted_at: datetime | None = None  # when it was put into the inbox, for a command from there
 
     @property
     def operation_type(self) -> str:
-        """The type of the operation that this becomes."""
+        """The type of the operation that the command becomes."""
         return self.type
 
     @property
     def counterparty_id(self) -> UUID | None:
-        """The second wallet that it needs, if any."""
+        """The second wallet of the command, if it has one."""
         return None
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
-        """The wallets that have to be locked for it."""
+        """The wallets that must be locked for the command."""
         return (self.wallet_id,) if self.counterparty_id is None else (self.wallet_id, self.counterparty_id)
 
 
-@keyword_value
+@immutable_keywords
 class Deposit(Command):
     type = "DEPOSIT"
     amount: Decimal
 
 
-@keyword_value
+@immutable_keywords
 class Withdraw(Command):
     type = "WITHDRAW"
     amount: Decimal
 
 
-@keyword_value
+@immutable_keywords
 class MakeTransfer(Command):
-    """Move `amount` from `wallet_id` to `target_id`. Its id is that of the operation on the source too."""
+    """Move `amount` from `wallet_id` to `target_id`. `id` names the transfer and the source's operation."""
 
     type = "TRANSFER_OUT"
     target_id: UUID
@@ -79,48 +79,48 @@ class MakeTransfer(Command):
         return self.target_id
 
 
-@keyword_value
+@immutable_keywords
 class PlaceHold(Command):
-    """Set `amount` aside, until `expires_at` if that is given. Its id is the hold's."""
+    """Set `amount` aside, until `expires_at` if that is given. `id` names the hold too."""
 
     type = "HOLD"
     amount: Decimal
     expires_at: datetime | None = None
 
 
-@keyword_value
+@immutable_keywords
 class CaptureHold(Command):
-    """Take `amount` of what a hold has set aside, all of it where None; the rest is released."""
+    """Take `amount` of the held amount, all of it if None. The rest is released."""
 
     type = "CAPTURE"
     hold_id: UUID
     amount: Decimal | None = None
 
 
-@keyword_value
+@immutable_keywords
 class VoidHold(Command):
-    """Release all that a hold has set aside."""
+    """Release the held amount."""
 
     type = "VOID"
     hold_id: UUID
 
 
-@keyword_value
+@immutable_keywords
 class Original:
-    """What is known of an operation that is to be reversed; nothing of it ever changes."""
+    """The operation to reverse. None of these fields ever changes."""
 
     id: UUID
     type: str
     amount: Decimal
     is_completed: bool
-    # Of a transfer: the other wallet, and the operation there.
+    # For a transfer: the other wallet, and the operation on it.
     counterparty_id: UUID | None = None
     counterpart_id: UUID | None = None
 
 
-@keyword_value
+@immutable_keywords
 class Reverse(Command):
-    """Move `amount` of an operation back, all that is left of it where None; of a transfer on both sides."""
+    """Move `amount` of an operation back, the remaining amount if None; for a transfer in both wallets."""
 
     type = "REVERSAL"
     original: Original
@@ -136,11 +136,11 @@ class Reverse(Command):
         return self.original.counterparty_id
 
 
-@keyword_value
+@immutable_keywords
 class RejectAccepted(Command):
     """An operator's decision to refuse an operation that was accepted asynchronously.
 
-    It has the fields of the inbox entry. A hold, an operation or a second wallet that they refer to need not
+    It has the fields of the inbox entry. The hold, the operation or the second wallet that they name need not
     exist: only the entry's own wallet is locked.
     """
 
@@ -165,15 +165,49 @@ class RejectAccepted(Command):
         return (self.wallet_id,)
 
 
-@keyword_value
+@immutable_keywords
 class AtomicBulk:
-    """Commands of which all are carried out or none."""
+    """Commands that are applied all together or not at all."""
 
     commands: tuple[Command, ...]
 
     @property
     def wallet_ids(self) -> tuple[UUID, ...]:
         return tuple({wallet_id for command in self.commands for wallet_id in command.wallet_ids})
+
+
+class Links(NamedTuple):
+    """What a command refers to, as its operation records it."""
+
+    hold_id: UUID | None = None
+    reverses_id: UUID | None = None
+    expires_at: datetime | None = None
+
+
+def links_of(command: Command) -> Links:
+    """Return the hold that the command ends, the operation that it reverses, the time at which it expires."""
+    match command:
+        case CaptureHold() | VoidHold():
+            return Links(hold_id=command.hold_id)
+        case Reverse():
+            return Links(reverses_id=command.original.id)
+        case PlaceHold():
+            return Links(expires_at=command.expires_at)
+        case RejectAccepted():
+            return Links(hold_id=command.hold_id, reverses_id=command.reverses_id)
+    return Links()
+
+
+def requested_amount(command: Command) -> Decimal | None:
+    """Return the amount that the client named; None if it left the amount to the ledger."""
+    return getattr(command, "amount", None)
+
+
+def takes_rest(command: Command) -> bool | None:
+    """Whether the command takes the whole remaining amount; None for a type that always names an amount."""
+    if isinstance(command, CaptureHold | Reverse | VoidHold):
+        return requested_amount(command) is None
+    return command.takes_rest if isinstance(command, RejectAccepted) else None
 
 
 Work = Command | AtomicBulk

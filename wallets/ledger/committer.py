@@ -1,15 +1,16 @@
 """Group commit: all commands in flight share the next transaction.
 
-A wallet's lock is held until its commit is on disk, so one transaction a request would cap a busy wallet at
-1 / commit time. Here every process has one committer, with one database connection. It takes the commands of
-all wallets, so that thousands of cold wallets gain as much as one hot one.
+A transaction holds a wallet's lock until its commit is on disk, so one transaction for each request would
+limit a busy wallet to 1 / commit time. Here each process has one committer with one database connection. It
+takes the commands of all wallets, so that thousands of rarely used wallets gain as much as a busy one.
 """
 
 import logging
 import math
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
 from uuid import UUID
 
 from django import db
@@ -17,156 +18,193 @@ from django.conf import settings
 
 from wallets import database_retry
 from wallets.batching import RETRY_PAUSE_SECONDS, Batcher, PendingCall, once
-from wallets.ledger import tally
 from wallets.ledger.commands import AtomicBulk, Command, Work
+from wallets.ledger.decisions import Outcome, Posted
 from wallets.ledger.execute import Answer, Deferred, execute
-from wallets.observability import traces
+from wallets.ledger.tables import REJECTED
+from wallets.observability import metrics, traces
+from wallets.observability.metrics import Kind
 from wallets.problems import Unavailable
 
 logger = logging.getLogger(__name__)
 
 PendingWork = PendingCall[Work, Answer]
 
-PLAN_LIFETIME_SECONDS: Final = 1.0  # seconds; to plan the four statements takes a millisecond
+PLAN_LIFETIME_SECONDS: Final = 1.0  # planning the four statements takes a millisecond
 LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
 
 
 def commit(work: Work) -> Answer:
-    """Carry out the command: with all others in flight, or alone where GROUP_COMMIT is off.
+    """Commit the work with all other work in flight, or alone if GROUP_COMMIT is off; return its outcome.
 
-    Raises TooManyRequests (nothing was applied), Unavailable (the outcome is not known), or what the database
-    raised for this command alone.
+    Raises TooManyRequests if nothing was applied, Unavailable if the outcome is unknown, or what the database
+    raised for this work alone.
     """
     with traces.wait():
-        return batcher().ask(work) if settings.GROUP_COMMIT else _alone(work)
+        return batcher().call(work) if settings.GROUP_COMMIT else _commit_alone(work)
 
 
 def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
-    """Carry out the commands in their order, each by itself; of each its outcome, or what `commit` raises.
+    """Commit the commands in their order; return the outcome of each, or what `commit` would raise for it.
 
-    Raises TooManyRequests where there is not room for all of them: then none was applied.
+    Raises TooManyRequests if the queue cannot take all of them; then none was applied.
     """
     with traces.wait():
         if settings.GROUP_COMMIT:
-            return batcher().ask_all(commands)
-        return [_attempt(command) for command in commands]
+            return batcher().call_all(commands)
+        return [_outcome_alone(command) for command in commands]
 
 
 @once
 def batcher() -> Batcher[Work, Answer]:
-    """This process's one. It is made at the first command, and so after the server's fork."""
+    """Return the batcher of this process: created at the first command, so after the server's fork."""
     return Batcher(
         "committer",
         Committer(LEDGER).run,
-        most=settings.GROUP_COMMIT_BATCH,
-        bound=settings.GROUP_COMMIT_QUEUE,
-        patience=settings.OPERATION_DEADLINE,
+        max_batch_size=settings.GROUP_COMMIT_BATCH,
+        queue_limit=settings.GROUP_COMMIT_QUEUE,
+        timeout_seconds=settings.OPERATION_DEADLINE,
         weigh=lambda work: len(work.commands) if isinstance(work, AtomicBulk) else 1,
     )
 
 
-def _attempt(command: Command) -> Answer | Exception:
+def _outcome_alone(command: Command) -> Answer | Exception:
     try:
-        return _alone(command)
+        return _commit_alone(command)
     except Exception as error:
         return error
 
 
-def _alone(work: Work) -> Answer:
-    ticket: PendingWork = PendingCall(work, settings.OPERATION_DEADLINE)
-    # Each time a new one, which waits for its turn at the wallet: alone, it holds up nobody.
-    while Committer(db.DEFAULT_DB_ALIAS).run([ticket]) and ticket.is_in_time:
-        database_retry.reconnect(db.DEFAULT_DB_ALIAS)  # others may have the pool's connection meanwhile
+def _commit_alone(work: Work) -> Answer:
+    pending: PendingWork = PendingCall(work, settings.OPERATION_DEADLINE)
+    # A new committer for each attempt waits for the wallet's lock each time: no other work waits behind it.
+    while Committer(db.DEFAULT_DB_ALIAS).run([pending]) and pending.is_in_time:
+        database_retry.reconnect(
+            db.DEFAULT_DB_ALIAS
+        )  # other requests may use the pool's connection meanwhile
         time.sleep(RETRY_PAUSE_SECONDS)
-    return ticket.wait()
+    return pending.wait()
 
 
 class Committer:
-    """Carries out tickets on the connection `using`, each exactly once, whatever the database does."""
+    """Executes pending work on the connection `using`, each exactly once, whatever the database does."""
 
     def __init__(self, using: str) -> None:
         self._using = using
-        # A wallet that kept somebody waiting is not waited for again until its lock was to be had: else it
-        # would hold up the others each time that its requests have reached their deadline.
+        # After a lock timeout, later batches do not wait for the wallet's lock until it was available once.
+        # Otherwise the wallet would delay all others again each time that its requests reach their deadline.
         self._contended_wallets: set[UUID] = set()
-        self._plans_are_good_until = 0.0 if using == LEDGER else math.inf  # others do not keep any
+        self._plans_are_good_until = 0.0 if using == LEDGER else math.inf  # other connections keep no plans
 
-    def run(self, tickets: Sequence[PendingWork]) -> list[PendingWork]:
-        """Settle the tickets; return those whose wallet is locked by somebody else, to be tried again."""
-        return self._run_claimed([ticket for ticket in tickets if ticket.claim()])
+    def run(self, calls: Sequence[PendingWork]) -> list[PendingWork]:
+        """Resolve the calls; return those whose wallet another transaction has locked, to be tried again."""
+        return self._run_claimed([pending for pending in calls if pending.claim()])
 
-    def _run_claimed(self, tickets: list[PendingWork]) -> list[PendingWork]:
-        contended = self._contended_wallets.intersection(_wallets(tickets))
-        while tickets:
-            work = [ticket.item for ticket in tickets]
-            is_recovering = any(ticket.is_in_doubt for ticket in tickets)
+    def _run_claimed(self, calls: list[PendingWork]) -> list[PendingWork]:
+        contended = self._contended_wallets.intersection(_wallets(calls))
+        while calls:
+            work = [pending.item for pending in calls]
+            is_recovering = any(pending.is_in_doubt for pending in calls)
             try:
                 with (
                     database_retry.disconnected_when_slow(self._using),
-                    traces.batch([ticket.span for ticket in tickets]),
+                    traces.batch([pending.span for pending in calls]),
                 ):
-                    self._plan_anew_at_times()
+                    self._discard_old_plans()
                     outcomes = execute(
                         work, using=self._using, contended=contended, is_recovering=is_recovering
                     )
             except Exception as error:
                 if database_retry.is_lock_timeout(error):
-                    contended = _wallets(tickets)
+                    contended = _wallets(calls)
                 elif database_retry.is_connection_lost(error):
-                    tickets = self._wait_for_database(tickets, error)
+                    calls = self._wait_for_database(calls, error)
                 else:
-                    return self._one_by_one(tickets, error)
+                    return self._one_by_one(calls, error)
             else:
-                return self._hand_out(tickets, outcomes)
+                return self._resolve(calls, outcomes)
         return []
 
-    def _plan_anew_at_times(self) -> None:
-        """A plan that is kept from when a wallet was small reads all of its operations, for each batch."""
+    def _discard_old_plans(self) -> None:
+        """Discard plans after PLAN_LIFETIME_SECONDS.
+
+        A plan made while a wallet was small would read all of its operations for each batch.
+        """
         now = time.monotonic()
         if now >= self._plans_are_good_until:
             with db.connections[self._using].cursor() as cursor:
                 cursor.execute("DISCARD PLANS")
             self._plans_are_good_until = now + PLAN_LIFETIME_SECONDS
 
-    def _hand_out(self, tickets: list[PendingWork], outcomes: list[Answer | Deferred]) -> list[PendingWork]:
-        again = []
-        for ticket, outcome in zip(tickets, outcomes, strict=True):
+    def _resolve(self, calls: list[PendingWork], outcomes: list[Answer | Deferred]) -> list[PendingWork]:
+        deferred = []
+        for pending, outcome in zip(calls, outcomes, strict=True):
             if isinstance(outcome, Deferred):
-                ticket.park()
-                again.append(ticket)
+                pending.defer()
+                deferred.append(pending)
             else:
-                ticket.settle(outcome)
+                pending.resolve(outcome)
         if settings.METRICS:
-            tally.count(zip([ticket.item for ticket in tickets], outcomes, strict=True))
-        if again or self._contended_wallets:
-            self._contended_wallets.difference_update(_wallets(tickets))
-            self._contended_wallets.update(_wallets(again))
-        return again
+            count_outcomes(zip([pending.item for pending in calls], outcomes, strict=True))
+        if deferred or self._contended_wallets:
+            self._contended_wallets.difference_update(_wallets(calls))
+            self._contended_wallets.update(_wallets(deferred))
+        return deferred
 
-    def _wait_for_database(self, tickets: list[PendingWork], error: Exception) -> list[PendingWork]:
-        """Those that are still in time, to run again.
+    def _wait_for_database(self, calls: list[PendingWork], error: Exception) -> list[PendingWork]:
+        """Return the calls to execute again after a reconnect: those before their deadline.
 
-        The commit may have happened. The same commands run again under the same ids: the lock of a dying
-        backend holds until it has truly ended, then their ids are found, or not.
+        The commit may have happened. The same commands run again under the same ids. A dying backend keeps
+        its locks until it has ended; after that the ids are in the ledger or not.
         """
-        logger.warning("the database is away, %d operations wait for it: %s", len(tickets), error)
+        logger.warning("database unavailable; %d operations waiting for reconnect: %s", len(calls), error)
         database_retry.reconnect(self._using)
         time.sleep(database_retry.RECONNECT_PAUSE_SECONDS)
-        for ticket in tickets:
-            ticket.is_in_doubt |= database_retry.is_outcome_unknown(error)
-        late = [ticket for ticket in tickets if not ticket.is_in_time]
-        for ticket in late:
-            ticket.fail(Unavailable())
-        return [ticket for ticket in tickets if ticket not in late]
+        for pending in calls:
+            pending.is_in_doubt |= database_retry.is_outcome_unknown(error)
+        late = [pending for pending in calls if not pending.is_in_time]
+        for pending in late:
+            pending.fail(Unavailable())
+        return [pending for pending in calls if pending not in late]
 
-    def _one_by_one(self, tickets: list[PendingWork], error: Exception) -> list[PendingWork]:
-        """The batch failed and was rolled back as a whole: alone, only the guilty one fails."""
-        if len(tickets) == 1:
-            tickets[0].fail(error)
+    def _one_by_one(self, calls: list[PendingWork], error: Exception) -> list[PendingWork]:
+        """Execute a failed batch one by one, so that only the call that caused the error fails."""
+        if len(calls) == 1:
+            calls[0].fail(error)
             return []
-        logger.warning("a batch of %d failed and is run one by one: %s", len(tickets), error)
-        return [parked for ticket in tickets for parked in self._run_claimed([ticket])]
+        logger.warning("batch of %d operations failed; running them one by one: %s", len(calls), error)
+        return [deferred for pending in calls for deferred in self._run_claimed([pending])]
 
 
-def _wallets(tickets: Sequence[PendingWork]) -> set[UUID]:
-    return {wallet_id for ticket in tickets for wallet_id in ticket.item.wallet_ids}
+def _wallets(calls: Sequence[PendingWork]) -> set[UUID]:
+    return {wallet_id for pending in calls for wallet_id in pending.item.wallet_ids}
+
+
+# --- Metrics ----------------------------------------------------------------------------------------
+# Outcomes that are not the status of an operation.
+REPLAYED: Final = "REPLAYED"
+REFUSED: Final = "REFUSED"  # not recorded
+ATOMIC_BULK: Final = "TOGETHER"  # the type of an atomic bulk that was refused: it counts as one
+
+
+def count_outcomes(done: Iterable[tuple[Work, Answer | Deferred]]) -> None:
+    """Count what became of the commands of a batch, in one call for the whole batch."""
+    kinds: list[Kind] = []
+    for work, answer in done:
+        if isinstance(answer, Outcome):
+            kinds.append(_kind(ATOMIC_BULK if isinstance(work, AtomicBulk) else work.operation_type, answer))
+        elif isinstance(answer, list):
+            commands = cast(AtomicBulk, work).commands
+            kinds += [
+                _kind(command.operation_type, outcome)
+                for command, outcome in zip(commands, answer, strict=True)
+            ]
+    metrics.count_operations(Counter(kinds))
+
+
+def _kind(type: str, outcome: Outcome) -> Kind:
+    if outcome.replayed:
+        return type, REPLAYED, ""
+    if isinstance(outcome, Posted):
+        return type, outcome.operation.status, ""
+    return type, REJECTED if outcome.operation_id else REFUSED, outcome.code

@@ -1,4 +1,4 @@
-"""lock -> load -> decide -> write, in one transaction, for a list of commands."""
+"""Executes commands in one transaction: lock, load, decide, write."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
@@ -9,19 +9,20 @@ from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
 from psycopg.errors import UniqueViolation
 
 from wallets.ledger import chain
-from wallets.ledger.batch import Batch, Outcome, RecordedOperations
 from wallets.ledger.commands import AtomicBulk, CaptureHold, Command, Reverse, VoidHold, Work
-from wallets.ledger.rules import Books, WalletState
-from wallets.ledger.tables import Tables
+from wallets.ledger.decisions import Decisions, Outcome, RecordedOperations
+from wallets.ledger.rules import LedgerState, WalletState
+from wallets.ledger.tables import Tables, wallet_states
+from wallets.models import Wallet
 
 
 class Deferred:
-    """Nothing was done for the command: somebody else has a lock that it needs."""
+    """Nothing was done for the command: another transaction holds a lock that it needs."""
 
 
 DEFERRED: Final = Deferred()
-MAX_ID_CONFLICTS: Final = 3  # attempts of a transaction that meet one, before the last
-Answer = Outcome | list[Outcome]  # a list for commands that were carried out together
+MAX_ID_CONFLICTS: Final = 3  # further attempts of a transaction that meets an id conflict
+Answer = Outcome | list[Outcome]  # a list for an atomic bulk
 
 
 def execute(
@@ -31,14 +32,14 @@ def execute(
     contended: Collection[UUID] = (),
     is_recovering: bool = False,
 ) -> list[Answer | Deferred]:
-    """Carry out the commands in their order, in one transaction; return the outcome of each, committed.
+    """Execute the commands in their order in one transaction; return the outcome of each, committed.
 
-    A refusal concerns its own command alone, or those that belong together. The wallets in `impatient` are
-    not waited for: where one is locked by somebody else, its commands are BUSY. With `is_recovering` the
-    commands may have been committed before, under the same ids, and are not applied again.
+    A refusal concerns its own command alone, or its own atomic bulk. The transaction does not wait for the
+    locks of the wallets in `contended`: if another transaction has locked one, its commands are DEFERRED.
+    With `is_recovering` an earlier attempt may have committed the commands under the same ids; they are not
+    applied again.
 
-    Raises django.db.Error when the transaction as a whole failed or its end is unknown: nothing may be
-    answered then.
+    Raises django.db.Error if the transaction as a whole failed or its outcome is unknown.
     """
     for _ in range(MAX_ID_CONFLICTS):
         try:
@@ -49,79 +50,71 @@ def execute(
     return _execute(work, using, contended, is_recovering)
 
 
-def _is_id_conflict(error: IntegrityError) -> bool:
-    """Whether another transaction has just committed an operation under an id of this one.
-
-    The lock of the id prevents that, unless the other transaction does not take it: that of a worker of an
-    older version, for example. The next attempt finds the other operation and refuses the command.
-    """
-    cause = error.__cause__
-    return isinstance(cause, UniqueViolation) and cause.diag.constraint_name == "operation_id_pk"
-
-
 def _execute(
     work: Sequence[Work], using: str, contended: Collection[UUID], is_recovering: bool
 ) -> list[Answer | Deferred]:
+    wallet_ids = {wallet_id for item in work for wallet_id in item.wallet_ids}
+    chosen_ids = {command.id for command in _commands_of(work) if command.client_chose_id}
     with transaction.atomic(using=using):
         tables = Tables(using)
-        locked = _Locked(tables, work, contended)
-        ready = [item for item in work if locked.has_all_for(item)]
+        unavailable = tables.lock_ids(chosen_ids, wait=not contended)
+        # Without this lock, two workers that read a balance of 100 would both accept a withdrawal of 80. The
+        # second one waits here until the first has committed, and then reads 20. Rows are locked in ascending
+        # id, so that two transfers in opposite directions cannot deadlock.
+        locking = Wallet.objects.using(using).select_for_update(no_key=True)
+        wallets = wallet_states(locking, wallet_ids.difference(contended))
+        if not_waited_for := wallet_ids.intersection(contended):
+            locking = Wallet.objects.using(using).select_for_update(no_key=True, skip_locked=True)
+            wallets |= wallet_states(locking, not_waited_for)
+            unavailable |= tables.existing_wallets(not_waited_for.difference(wallets))
+        ready = [item for item in work if _is_ready(item, unavailable)]
         if not ready:
             return [DEFERRED for _ in work]
-        batch = _load(tables, locked.wallets, _flat(ready), is_recovering)
-        outcomes = [_carry_out(batch, item) if locked.has_all_for(item) else DEFERRED for item in work]
-        chain.extend(batch.written, batch.books.wallets)
-        tables.write(batch.written, batch.changed_wallets(), batch.changed_holds(), batch.accepted)
+        decisions = _load(tables, wallets, _commands_of(ready), is_recovering)
+        outcomes = [_decide(decisions, item) if _is_ready(item, unavailable) else DEFERRED for item in work]
+        chain.extend(decisions.new_rows, decisions.state.wallets)
+        tables.write(
+            decisions.new_rows, decisions.changed_wallets(), decisions.changed_holds(), decisions.accepted
+        )
     return outcomes
 
 
-class _Locked:
-    """The locks of one transaction: chosen ids first, then wallets, each in one order everywhere."""
-
-    def __init__(self, tables: Tables, work: Sequence[Work], contended: Collection[UUID]) -> None:
-        chosen = {command.id for command in _flat(work) if command.client_chose_id}
-        asked = {wallet_id for item in work for wallet_id in item.wallet_ids}
-        self._ids_taken = tables.lock_ids(chosen, wait=not contended)
-        self.wallets = tables.lock_wallets(asked.difference(contended), wait=True)
-        self._wallets_taken: set[UUID] = set()
-        if skipping := asked.intersection(contended):
-            self.wallets |= tables.lock_wallets(skipping, wait=False)
-            self._wallets_taken = tables.existing_wallets(skipping.difference(self.wallets))
-
-    def has_all_for(self, work: Work) -> bool:
-        if not self._wallets_taken and not self._ids_taken:
-            return True
-        return self._wallets_taken.isdisjoint(work.wallet_ids) and self._ids_taken.isdisjoint(
-            command.id for command in _flat([work])
-        )
+def _is_ready(work: Work, unavailable: Collection[UUID]) -> bool:
+    """Whether no other transaction holds a lock on a wallet or an id of the work."""
+    if not unavailable:
+        return True
+    needed = {*work.wallet_ids, *(command.id for command in _commands_of([work]))}
+    return needed.isdisjoint(unavailable)
 
 
-def _flat(work: Sequence[Work]) -> list[Command]:
+def _commands_of(work: Sequence[Work]) -> list[Command]:
     return [
         command for item in work for command in (item.commands if isinstance(item, AtomicBulk) else (item,))
     ]
 
 
-def _carry_out(batch: Batch, work: Work) -> Answer:
-    return batch.carry_out_together(work.commands) if isinstance(work, AtomicBulk) else batch.carry_out(work)
+def _decide(decisions: Decisions, work: Work) -> Answer:
+    return (
+        decisions.decide_atomically(work.commands) if isinstance(work, AtomicBulk) else decisions.decide(work)
+    )
 
 
 def _load(
     tables: Tables, wallets: dict[UUID, WalletState], commands: Sequence[Command], is_recovering: bool
-) -> Batch:
-    """Everything that the decisions may look at, as it stands under the locks."""
+) -> Decisions:
+    """Read everything that the decisions may look at, under the locks."""
     now = tables.clock()
     wallets = _with_expired_holds(tables, wallets, now)
     records = tables.operations_like(commands, is_recovering)
-    ends = {
+    hold_ids = {
         (command.wallet_id, command.hold_id)
         for command in commands
         if isinstance(command, CaptureHold | VoidHold)
     }
     reversals = [command for command in commands if isinstance(command, Reverse)]
-    return Batch(
-        books=Books(wallets, tables.holds(ends), tables.reversed(_originals(reversals))),
-        repeats=RecordedOperations(records),
+    return Decisions(
+        state=LedgerState(wallets, tables.holds(hold_ids), tables.reversed(_originals(reversals))),
+        recorded=RecordedOperations(records),
         counterparts=tables.counterparts({record.transfer_id for record in records if record.transfer_id}),
         now=now,
         inbox_room=tables.inbox_room(commands),
@@ -131,7 +124,7 @@ def _load(
 def _with_expired_holds(
     tables: Tables, wallets: dict[UUID, WalletState], now: datetime
 ) -> dict[UUID, WalletState]:
-    """An expired hold frees its money at its time: whoever has the wallet's lock next writes that down."""
+    """Release the held amounts of expired holds. The first transaction that locks the wallet records them."""
     due = [
         wallet.id
         for wallet in wallets.values()
@@ -140,11 +133,11 @@ def _with_expired_holds(
     if not due:
         return wallets
     tables.expire_holds(due, now)
-    return wallets | tables.lock_wallets(due, wait=True)
+    return wallets | wallet_states(Wallet.objects.using(tables.using), due)
 
 
 def _originals(reversals: Sequence[Reverse]) -> set[tuple[UUID, UUID]]:
-    """The operations that are to be reversed, on both sides of a transfer, each with its wallet."""
+    """Return wallet id and operation id of each operation to reverse, in both wallets of a transfer."""
     own = {(command.wallet_id, command.original.id) for command in reversals}
     others = {
         (original.counterparty_id, original.counterpart_id)
@@ -152,3 +145,13 @@ def _originals(reversals: Sequence[Reverse]) -> set[tuple[UUID, UUID]]:
         if original.counterparty_id and original.counterpart_id
     }
     return own | others
+
+
+def _is_id_conflict(error: IntegrityError) -> bool:
+    """Whether another transaction has just committed an operation under an id of this one.
+
+    The lock of the id prevents that, unless the other transaction does not take it, for example in a worker
+    of an older version. The next attempt finds the other operation and refuses the command.
+    """
+    cause = error.__cause__
+    return isinstance(cause, UniqueViolation) and cause.diag.constraint_name == "operation_id_pk"

@@ -1,12 +1,13 @@
-"""Holds that expire while nobody touches their wallet: written down, for those who follow the log."""
+"""Records the expiry of holds whose wallets have no operation meanwhile, so that subscribers hear of it."""
 
 from typing import Final
 
 from django.db import connections, transaction
 
-from wallets.ledger.tables import Tables
+from wallets.ledger.tables import Tables, wallet_states
+from wallets.models import Wallet
 
-MAX_WALLETS_PER_TRANSACTION: Final = 500  # wallets in one transaction
+MAX_WALLETS_PER_TRANSACTION: Final = 500
 
 _DUE: Final = """
     SELECT DISTINCT wallet_id FROM (
@@ -16,13 +17,14 @@ _DUE: Final = """
 """
 
 
-def write_down_all(using: str) -> None:
-    while write_down(using) == MAX_WALLETS_PER_TRANSACTION:
+def record_all_expiries(using: str) -> None:
+    """Release the amounts of all expired holds, in transactions of MAX_WALLETS_PER_TRANSACTION."""
+    while record_expiries(using) == MAX_WALLETS_PER_TRANSACTION:
         pass
 
 
-def write_down(using: str) -> int:
-    """Free what expired holds have held; return in how many wallets. Those that are locked are left out."""
+def record_expiries(using: str) -> int:
+    """Release the amounts of expired holds; return in how many wallets. Skips wallets that are locked."""
     with connections[using].cursor() as cursor:
         cursor.execute(_DUE, [MAX_WALLETS_PER_TRANSACTION])
         due = [row[0] for row in cursor.fetchall()]
@@ -30,6 +32,7 @@ def write_down(using: str) -> int:
         return 0
     tables = Tables(using)
     with transaction.atomic(using=using):
-        locked = tables.lock_wallets(due, wait=False)
+        free = Wallet.objects.using(using).select_for_update(no_key=True, skip_locked=True)
+        locked = wallet_states(free, due)
         tables.expire_holds(locked, tables.clock())
     return len(locked)

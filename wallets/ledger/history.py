@@ -16,7 +16,7 @@ from uuid import UUID
 from django.db import connection, transaction
 
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger.batch import CLOCK_TICK
+from wallets.ledger.decisions import CLOCK_TICK
 from wallets.ledger.reader import read_wallet
 from wallets.ledger.tables import Record, record
 from wallets.models import Wallet

@@ -16,16 +16,17 @@ from typing import Any, Final
 from uuid import UUID
 
 from django import db
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import transaction
 
 from wallets import database_retry
 from wallets.ledger import lookups
-from wallets.ledger.batch import Posted
 from wallets.ledger.commands import COMMANDS, CaptureHold, Command, MakeTransfer, Reverse
+from wallets.ledger.decisions import Posted
 from wallets.ledger.execute import execute
 from wallets.ledger.inbox_claim import ClaimedEntry, Turns, claim_again, rows
 from wallets.ledger.inbox_failures import record_attempt, record_failure, remove
-from wallets.ledger.tables import Tables
+from wallets.ledger.tables import wallet_states
+from wallets.models import Wallet
 
 logger = logging.getLogger(__name__)
 
@@ -182,15 +183,14 @@ def _locked(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     """Those whose wallets could be locked in time. All wallets are, at once, so that nothing deadlocks."""
     if not entries:
         return []
-    tables = Tables(DEFAULT_DB_ALIAS)
     wallets = _wallets(entries)
     try:
         with transaction.atomic():
-            tables.lock_wallets(wallets, wait=True)
+            wallet_states(Wallet.objects.select_for_update(no_key=True), wallets)
     except db.OperationalError as error:
         if not database_retry.is_lock_timeout(error):
             raise
-        got = tables.lock_wallets(wallets, wait=False)
+        got = wallet_states(Wallet.objects.select_for_update(no_key=True, skip_locked=True), wallets)
         return _in_order(entries, lambda entry: got.keys() >= set(entry.wallet_ids))
     return entries
 

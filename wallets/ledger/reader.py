@@ -14,8 +14,8 @@ from django.db.models.expressions import RawSQL
 
 from wallets import database_retry
 from wallets.batching import Batcher, once
-from wallets.ledger.batch import Posted, as_visible_to_counterparty
 from wallets.ledger.commands import MakeTransfer
+from wallets.ledger.decisions import Posted, as_visible_to_counterparty
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet
 
@@ -28,21 +28,21 @@ def read_wallet(wallet_id: UUID) -> Wallet | None:
     Raises TooManyRequests or Unavailable as the committer does.
     """
     if settings.GROUP_COMMIT:
-        return gather().ask(wallet_id)
+        return batcher().call(wallet_id)
     return database_retry.retry_until_deadline(
         lambda: Wallet.objects.with_expired().filter(id=wallet_id).first()
     )
 
 
 @once
-def gather() -> Batcher[UUID, Wallet | None]:
-    """This process's one. It is made at the first read, and so after the server's fork."""
+def batcher() -> Batcher[UUID, Wallet | None]:
+    """Return the batcher of this process: created at the first read, so after the server's fork."""
     return Batcher(
         "reader",
         database_retry.run_as_one_call(_wallets, READER),
-        most=settings.GROUP_COMMIT_BATCH,
-        bound=settings.GROUP_COMMIT_QUEUE,
-        patience=settings.OPERATION_DEADLINE,
+        max_batch_size=settings.GROUP_COMMIT_BATCH,
+        queue_limit=settings.GROUP_COMMIT_QUEUE,
+        timeout_seconds=settings.OPERATION_DEADLINE,
     )
 
 

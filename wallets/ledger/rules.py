@@ -1,7 +1,9 @@
-"""The rules of money, pure: (locked books, command) -> entries or refusal. No database, no clock.
+"""The rules of money, as pure functions: (locked state, command) -> decision or refusal.
 
-The checks run in this order, and the first that fails is the answer (tests/ledger/test_rules.py is the same
-table; before them execute.py has checked that the wallets exist and that the key is new):
+No database, no clock.
+
+The checks run in this order; the first that fails is the refusal (tests/ledger/test_rules.py has the same
+table). Before them, decisions.py has checked that the wallets exist and that the key is new.
 
  1. the amount has no more fraction digits than the currency   ValidationError (not recorded)
  2. a hold ends in the future                                   ValidationError (not recorded)
@@ -9,16 +11,16 @@ table; before them execute.py has checked that the wallets exist and that the ke
  4. no wallet is closed                                         WalletClosed
  5. no wallet is frozen (a hold may be voided all the same)     WalletFrozen
  6. the hold to capture or void is active                       HoldNotActive
- 7. no more is captured than is held                            HoldAmountExceeded
+ 7. the captured amount is at most the held amount              HoldAmountExceeded
  8. the operation to reverse moved money, and is no reversal    OperationNotReversible
- 9. no more is reversed than is left of it                      ReversalExceedsOriginal
-10. what leaves a wallet or is held stays within the available  InsufficientFunds
-11. what comes into a wallet stays within its maximum balance   BalanceLimitExceeded
+ 9. the reversed amount is at most the remaining amount         ReversalExceedsOriginal
+10. an amount that leaves a wallet or is held is available      InsufficientFunds
+11. a wallet that receives stays within its maximum balance     BalanceLimitExceeded
 12. a hidden wallet is active and stays within its maximum      TargetCannotReceive
 
-A hidden wallet is one on the other side that receives the money, and that the command's caller may not read:
-the caller learns that it cannot receive the amount, and not why. It meets 12 instead of 4, 5 and 11: an
-earlier refusal would tell a closed wallet from a full one.
+A hidden wallet is the second wallet if it receives the money and the client may not read it. The client
+learns that it cannot receive the amount, but not why. Check 12 replaces checks 4, 5 and 11 for it: an earlier
+refusal would tell a closed wallet from a full one.
 """
 
 from collections.abc import Iterator
@@ -39,7 +41,7 @@ from wallets.ledger.commands import (
     VoidHold,
     Withdraw,
 )
-from wallets.ledger.value import value
+from wallets.ledger.immutable import immutable
 from wallets.operation_types import INCOMING, OPERATION_TYPES, REVERSED_BY
 from wallets.problems import (
     BalanceLimitExceeded,
@@ -61,9 +63,9 @@ NOTHING: Final = Decimal(0)
 ACTIVE: Final = "ACTIVE"
 
 
-@value
+@immutable
 class WalletState:
-    """A wallet as it stands under its lock. Amounts are in the wallet's currency."""
+    """A locked wallet. Amounts are in the wallet's currency."""
 
     id: UUID
     currency: str
@@ -74,7 +76,7 @@ class WalletState:
     sequence: int
     status: str
     updated_at: datetime
-    next_expiry_at: datetime | None = None  # no active hold expires before
+    next_expiry_at: datetime | None = None  # no active hold expires before this time
     owner_id: int | None = None
     hash: bytes = b""  # of its last operation
 
@@ -83,9 +85,9 @@ class WalletState:
         return self.balance - self.held
 
 
-@value
+@immutable
 class HoldState:
-    """A hold as it stands under its wallet's lock."""
+    """A hold of a locked wallet."""
 
     id: UUID
     wallet_id: UUID
@@ -93,73 +95,93 @@ class HoldState:
     status: str
     expires_at: datetime | None
     captured_amount: Decimal | None
-    operation_id: UUID | None  # what captured it
+    operation_id: UUID | None  # the operation that captured it
     description: str
     created_at: datetime
     ended_at: datetime | None
 
     def is_active(self, at: datetime) -> bool:
-        """The commands of a batch have a time each: it may have expired since it was read."""
+        """Whether the hold is active at that time. It may have expired since the batch read it."""
         return self.status == ACTIVE and (self.expires_at is None or at < self.expires_at)
 
 
-@value
-class Books:
-    """All that a decision may look at: locked wallets, their holds, and what was reversed of operations."""
+@immutable
+class LedgerState:
+    """Everything that a decision may look at, each by its id."""
 
-    wallets: dict[UUID, WalletState]
+    wallets: dict[UUID, WalletState]  # locked
     holds: dict[UUID, HoldState]
-    reversed: dict[UUID, Decimal]
+    reversed: dict[UUID, Decimal]  # the reversed amount of an operation
+
+    def apply(self, decision: "Decision") -> None:
+        """Replace the wallets, the hold and the reversed amounts by those after the decision."""
+        for wallet in decision.wallets:
+            self.wallets[wallet.id] = wallet
+        for entry in decision.entries:
+            if entry.reverses_id:
+                self.reversed[entry.reverses_id] = (
+                    self.reversed.get(entry.reverses_id, NOTHING) + entry.amount
+                )
+        if decision.hold:
+            self.holds[decision.hold.id] = decision.hold
+
+    def copy(self) -> "LedgerState":
+        return LedgerState(self.wallets.copy(), self.holds.copy(), self.reversed.copy())
 
 
-@value
+@immutable
 class Entry:
-    """What an accepted command does to one wallet: an operation, and the wallet as it is left."""
+    """One operation of a command on one wallet, with the balance and the held amount after it."""
 
     id: UUID
     wallet_id: UUID
     type: str
     amount: Decimal
-    sequence: int | None  # None where no money moves: it is held or released
+    sequence: int | None  # None if no money moves: it is held or released
     balance: Decimal
     held: Decimal
     reverses_id: UUID | None = None
 
 
-Verdict = tuple[Entry, ...] | Problem
+@immutable
+class Decision:
+    """The entries of a command, the first on its own wallet, and the state after them."""
+
+    entries: tuple[Entry, ...]
+    wallets: tuple[WalletState, ...]  # one for each entry
+    hold: HoldState | None = None  # the hold that the command placed or ended
 
 
-def decide(books: Books, command: Command, at: datetime) -> Verdict:
-    """The verdict on one command: its entries, the first on its own wallet. A refusal changes nothing."""
-    refusals = _refusals(books, command, at)
-    return next(refusals, None) or _entries(books, command)
+def decide(state: LedgerState, command: Command, at: datetime) -> Decision | Problem:
+    """Decide one command at the time `at`. Changes nothing: `LedgerState.apply` does."""
+    return next(_refusals(state, command, at), None) or _decision(state, command, at)
 
 
-def amount_of(books: Books, command: Command) -> Decimal:
-    """The amount of the command; where it leaves that to us, all that there is to take."""
+def amount_of(state: LedgerState, command: Command) -> Decimal:
+    """Return the amount of the command; if the client left it open, the remaining amount."""
     match command:
         case Deposit() | Withdraw() | MakeTransfer() | PlaceHold():
             return command.amount
         case CaptureHold(amount=None) | VoidHold():
-            return books.holds[command.hold_id].amount
+            return state.holds[command.hold_id].amount
         case Reverse(amount=None):
-            # Where nothing is left the refusal names the whole.
-            return left_of(books, command) or command.original.amount
+            # If nothing remains, the refusal names the original amount.
+            return remaining_amount(state, command) or command.original.amount
         case CaptureHold(amount=amount) | Reverse(amount=amount) if amount is not None:
             return amount
     raise AssertionError(f"no amount for {command!r}")
 
 
-def left_of(books: Books, command: Reverse) -> Decimal:
-    """What has not been reversed yet of the operation."""
-    return command.original.amount - books.reversed.get(command.original.id, NOTHING)
+def remaining_amount(state: LedgerState, command: Reverse) -> Decimal:
+    """Return the amount of the original operation that is not reversed yet."""
+    return command.original.amount - state.reversed.get(command.original.id, NOTHING)
 
 
 # --- Refusals, in the documented order --------------------------------------------------------------
-def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]:
-    wallet = books.wallets[command.wallet_id]
-    other = books.wallets[command.counterparty_id] if command.counterparty_id else None
-    amount = amount_of(books, command)
+def _refusals(state: LedgerState, command: Command, at: datetime) -> Iterator[Problem]:
+    wallet = state.wallets[command.wallet_id]
+    other = state.wallets[command.counterparty_id] if command.counterparty_id else None
+    amount = amount_of(state, command)
     if refusal := form_refusal(command, wallet.currency):
         yield refusal
     if isinstance(command, PlaceHold) and command.expires_at is not None and command.expires_at <= at:
@@ -167,20 +189,20 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
         yield ValidationError(errors=(error,))
     if other and other.currency != wallet.currency:
         yield CurrencyMismatch()
-    hidden = _hidden(books, command)
+    hidden = _hidden(state, command)
     statuses = [side.status for side in (wallet, other) if side and side is not hidden]
     if "CLOSED" in statuses:
         yield WalletClosed()
     if "FROZEN" in statuses and not isinstance(command, VoidHold):
         yield WalletFrozen()
-    if isinstance(command, CaptureHold | VoidHold) and not books.holds[command.hold_id].is_active(at):
+    if isinstance(command, CaptureHold | VoidHold) and not state.holds[command.hold_id].is_active(at):
         yield HoldNotActive()
-    if isinstance(command, CaptureHold) and amount > books.holds[command.hold_id].amount:
+    if isinstance(command, CaptureHold) and amount > state.holds[command.hold_id].amount:
         yield HoldAmountExceeded()
     if isinstance(command, Reverse):
         if command.original.type not in REVERSED_BY or not command.original.is_completed:
             yield OperationNotReversible()
-        if amount > left_of(books, command):
+        if amount > remaining_amount(state, command):
             yield ReversalExceedsOriginal()
     yield from _limits(amount, _sides(command, wallet, other), hidden)
 
@@ -188,50 +210,50 @@ def _refusals(books: Books, command: Command, at: datetime) -> Iterator[Problem]
 def _limits(
     amount: Decimal, sides: tuple[WalletState | None, WalletState | None], hidden: WalletState | None
 ) -> Iterator[Problem]:
-    payer, taker = sides
+    payer, receiver = sides
     if payer and payer.available - amount < -payer.overdraft_limit:
         yield InsufficientFunds()
-    if taker is None:
+    if receiver is None:
         return
-    limit = money.MAX_BALANCE if taker.max_balance is None else taker.max_balance
-    is_full = taker.balance + amount > limit
-    if taker is not hidden and is_full:
+    limit = money.MAX_BALANCE if receiver.max_balance is None else receiver.max_balance
+    is_full = receiver.balance + amount > limit
+    if receiver is not hidden and is_full:
         yield BalanceLimitExceeded()
-    if taker is hidden and (is_full or taker.status != ACTIVE):
+    if receiver is hidden and (is_full or receiver.status != ACTIVE):
         yield TargetCannotReceive()
 
 
-def sees_other_side(books: Books, command: Command) -> bool:
-    """Whether the command's caller may read the wallet on the other side."""
+def sees_counterparty(state: LedgerState, command: Command) -> bool:
+    """Whether the client may read the second wallet of the command."""
     if command.reads_all or command.counterparty_id is None:
         return True
     return (
         command.owner_restriction is not None
-        and books.wallets[command.counterparty_id].owner_id == command.owner_restriction
+        and state.wallets[command.counterparty_id].owner_id == command.owner_restriction
     )
 
 
-def _hidden(books: Books, command: Command) -> WalletState | None:
-    """The wallet on the other side, if the money goes there and the command's caller may not read it."""
-    if command.operation_type in INCOMING or sees_other_side(books, command):
+def _hidden(state: LedgerState, command: Command) -> WalletState | None:
+    """Return the second wallet if it receives the money and the client may not read it."""
+    if command.operation_type in INCOMING or sees_counterparty(state, command):
         return None
-    return books.wallets[command.counterparty_id] if command.counterparty_id else None
+    return state.wallets[command.counterparty_id] if command.counterparty_id else None
 
 
 def _sides(
     command: Command, wallet: WalletState, other: WalletState | None
 ) -> tuple[WalletState | None, WalletState | None]:
-    """Whose available money goes, and whose balance grows. What is captured was set aside before."""
+    """Return the wallet that pays and the one that receives; neither for a capture of held money."""
     if isinstance(command, CaptureHold | VoidHold):
         return None, None
     return (other, wallet) if command.operation_type in INCOMING else (wallet, other)
 
 
 def form_refusal(command: Command, currency: str) -> ValidationError | None:
-    """What can be said of the amount that is asked for before its time has come."""
+    """Return the refusal of an amount with too many digits, which is known before the command is decided."""
     amount: Decimal | None = getattr(command, "amount", None)
     if command.accepted_at is not None:
-        return None  # it was asked when it was accepted; the amount has the table's digits now
+        return None  # checked when the inbox accepted it; the column has added zeros since
     return None if amount is None or money.fits(amount, currency) else amount_does_not_fit("amount", currency)
 
 
@@ -243,24 +265,24 @@ def amount_does_not_fit(field: str, currency: str) -> ValidationError:
     return ValidationError(errors=(error,))
 
 
-# --- Entries: nothing may refuse any more -----------------------------------------------------------
-def _entries(books: Books, command: Command) -> tuple[Entry, ...]:
-    wallet, type = books.wallets[command.wallet_id], command.operation_type
-    amount = amount_of(books, command)
+# --- Entries of a command that passed every check -----------------------------------------------------------
+def _entries(state: LedgerState, command: Command) -> tuple[Entry, ...]:
+    wallet, type = state.wallets[command.wallet_id], command.operation_type
+    amount = amount_of(state, command)
     match command:
         case MakeTransfer():
             own = _entry(wallet, command.id, type, amount)
-            return own, _opposite(own, books.wallets[command.target_id], command.target_operation_id)
+            return own, _opposite(own, state.wallets[command.target_id], command.target_operation_id)
         case Reverse(original=original):
             own = _entry(wallet, command.id, type, amount, reverses_id=original.id)
             if original.counterparty_id is None:
                 return (own,)
-            other = books.wallets[original.counterparty_id]
+            other = state.wallets[original.counterparty_id]
             return own, _opposite(own, other, command.counterpart_operation_id, original.counterpart_id)
         case PlaceHold():
             return (_entry(wallet, command.id, type, amount, held=amount),)
         case CaptureHold() | VoidHold():
-            return (_entry(wallet, command.id, type, amount, held=-books.holds[command.hold_id].amount),)
+            return (_entry(wallet, command.id, type, amount, held=-state.holds[command.hold_id].amount),)
     return (_entry(wallet, command.id, type, amount),)
 
 
@@ -286,48 +308,47 @@ def _entry(  # noqa: PLR0913, PLR0917
 
 
 def _opposite(own: Entry, wallet: WalletState, id: UUID, reverses_id: UUID | None = None) -> Entry:
-    """The entry on the second wallet of a transfer or its reversal."""
+    """Return the entry on the second wallet of a transfer or of its reversal."""
     type = OPERATION_TYPES[own.type].opposite
     assert type  # noqa: S101 - for the type checker
     return _entry(wallet, id, type, own.amount, reverses_id=reverses_id)
 
 
-# --- The books afterwards ---------------------------------------------------------------------------
-def enter(books: Books, command: Command, verdict: Verdict, at: datetime) -> None:
-    """Bring the books to where the verdict leaves them: a refusal moves nothing but the wallet's time."""
-    if isinstance(verdict, Problem):
-        wallet = books.wallets[command.wallet_id]
-        books.wallets[wallet.id] = replace(wallet, updated_at=at)
-        return
-    for entry in verdict:
-        wallet = books.wallets[entry.wallet_id]
-        books.wallets[wallet.id] = WalletState(
-            wallet.id,
-            wallet.currency,
-            entry.balance,
-            entry.held,
-            wallet.overdraft_limit,
-            wallet.max_balance,
-            wallet.sequence if entry.sequence is None else entry.sequence,
-            wallet.status,
-            at,
-            wallet.next_expiry_at,
-            wallet.owner_id,
-            wallet.hash,
-        )
-        if entry.reverses_id:
-            sofar = books.reversed.get(entry.reverses_id, NOTHING)
-            books.reversed[entry.reverses_id] = sofar + entry.amount
-    if isinstance(command, PlaceHold | CaptureHold | VoidHold):
-        _enter_hold(books, command, verdict[0], at)
+# --- The state after the entries --------------------------------------------------------------------
+def _decision(state: LedgerState, command: Command, at: datetime) -> Decision:
+    entries = _entries(state, command)
+    hold = _hold_after(state, command, entries[0], at)
+    expires_at = hold.expires_at if isinstance(command, PlaceHold) and hold else None
+    wallets = [_wallet_after(state.wallets[entry.wallet_id], entry, at, expires_at) for entry in entries]
+    return Decision(entries, tuple(wallets), hold)
 
 
-def _enter_hold(
-    books: Books, command: PlaceHold | CaptureHold | VoidHold, entry: Entry, at: datetime
-) -> None:
+def _wallet_after(
+    wallet: WalletState, entry: Entry, at: datetime, expires_at: datetime | None
+) -> WalletState:
+    next_expiry_at = wallet.next_expiry_at
+    if expires_at is not None:
+        next_expiry_at = min(expires_at, next_expiry_at or expires_at)
+    return WalletState(
+        wallet.id,
+        wallet.currency,
+        entry.balance,
+        entry.held,
+        wallet.overdraft_limit,
+        wallet.max_balance,
+        wallet.sequence if entry.sequence is None else entry.sequence,
+        wallet.status,
+        at,
+        next_expiry_at,
+        wallet.owner_id,
+        wallet.hash,
+    )
+
+
+def _hold_after(state: LedgerState, command: Command, entry: Entry, at: datetime) -> HoldState | None:
     match command:
         case PlaceHold():
-            hold = HoldState(
+            return HoldState(
                 id=command.id,
                 wallet_id=command.wallet_id,
                 amount=command.amount,
@@ -339,17 +360,14 @@ def _enter_hold(
                 created_at=at,
                 ended_at=None,
             )
-            wallet = books.wallets[command.wallet_id]
-            expiries = [time for time in (wallet.next_expiry_at, command.expires_at) if time is not None]
-            books.wallets[wallet.id] = replace(wallet, next_expiry_at=min(expiries, default=None))
         case CaptureHold():
-            hold = replace(
-                books.holds[command.hold_id],
+            return replace(
+                state.holds[command.hold_id],
                 status="CAPTURED",
                 captured_amount=entry.amount,
                 operation_id=entry.id,
                 ended_at=at,
             )
         case VoidHold():
-            hold = replace(books.holds[command.hold_id], status="VOIDED", ended_at=at)
-    books.holds[hold.id] = hold
+            return replace(state.holds[command.hold_id], status="VOIDED", ended_at=at)
+    return None

@@ -1,4 +1,7 @@
-"""The statements of one transaction. Their texts do not vary with the number of rows: they stay prepared."""
+"""The SQL statements of the ledger.
+
+The text of a statement does not depend on the number of rows, so that PostgreSQL keeps it prepared.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import fields
@@ -14,17 +17,20 @@ from django.db.models.expressions import RawSQL
 
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger import keys
-from wallets.ledger.commands import Command
-from wallets.ledger.rules import HoldState, WalletState
-from wallets.ledger.value import value
-from wallets.models import Wallet
+from wallets.ledger.commands import Command, links_of, takes_rest
+from wallets.ledger.immutable import immutable
+from wallets.ledger.rules import Entry, HoldState, WalletState
+from wallets.models import Wallet, WalletQuerySet
+from wallets.problems import Problem
 
 PENDING: Final = "PENDING"
+COMPLETED: Final = "COMPLETED"
+REJECTED: Final = "REJECTED"
 
 
-@value
+@immutable
 class Record:
-    """A row of `operation`, without what a model instance costs; PENDING, it is one of `inbox`."""
+    """A row of `operation`, cheaper than a model instance. With status PENDING it is a row of `inbox`."""
 
     id: UUID
     wallet_id: UUID
@@ -46,22 +52,22 @@ class Record:
     expires_at: datetime | None = None
     takes_rest: bool | None = None
     accepted_at: datetime | None = None
-    hash: bytes = b""  # of it and what came before it in the wallet; empty as long as it is not decided
+    hash: bytes = b""  # of the operation and the wallet's chain before it; empty until it is decided
 
 
-Acceptance = tuple[Record, bool]  # what goes into the inbox; whether its caller may read the other wallet
+Acceptance = tuple[Record, bool]  # a row for the inbox; whether its client may read the other wallet
 _STATE: Final = tuple(field.name for field in fields(WalletState))
 _NAMES: Final = tuple(field.name for field in fields(Record))
 _COLUMNS: Final = ", ".join(_NAMES)
 _HOLD: Final = ", ".join(field.name for field in fields(HoldState))
 
-# A row of the inbox in the form of an operation that has no verdict yet.
+# A row of the inbox with the columns of an operation.
 AS_OPERATION: Final = f"""
     id, wallet_id, type, amount, '{PENDING}', description, metadata, actor, created_at, NULL::bigint,
     NULL::numeric, NULL, idempotency_key, CASE WHEN counterparty_id IS NOT NULL THEN id END, counterparty_id,
     hold_id, reverses_id, NULL::timestamptz, takes_rest, NULL::timestamptz, ''::bytea
 """
-# Two statements, as almost every command has a key and almost none an id of the client's choice.
+# Two statements, because almost every command has a key and almost none has an id that the client chose.
 _WITH_KEYS: Final = f"""
     SELECT {_COLUMNS} FROM operation
     JOIN unnest(%s::uuid[], %s::text[]) AS asked (asked_wallet, asked_key)
@@ -76,7 +82,7 @@ _WITH_IDS: Final = f"""
     UNION ALL
     SELECT {AS_OPERATION} FROM inbox WHERE id IN (SELECT unnest(%s::uuid[]))
 """  # noqa: S608
-# One statement, so one snapshot: on its way from the inbox an operation is in one of the two.
+# One statement, so one snapshot: an operation that moves out of the inbox is in exactly one of the tables.
 _OPERATION: Final = f"""
     SELECT found.*, currency FROM (
         SELECT {_COLUMNS} FROM operation WHERE id = %s
@@ -98,7 +104,7 @@ _REVERSED: Final = """
       ON wallet_id = asked_wallet AND reverses_id = asked_id
     WHERE status = 'COMPLETED' GROUP BY reverses_id
 """
-# Counted up to the limit, so that a full inbox costs no more than that.
+# Counts up to the limit only, so that a full inbox costs no more.
 _INBOX_ROOM: Final = """
     SELECT asked, %(limit)s - (
         SELECT count(*) FROM (SELECT FROM inbox WHERE wallet_id = asked LIMIT %(limit)s) AS counted
@@ -118,7 +124,7 @@ _EXPIRE: Final = """
         SELECT gen_random_uuid(), wallet_id, 'HOLD_EXPIRED', json_build_object('hold_id', id), expires_at
         FROM expired
     )
-    -- updated_at moves as well: all that is older is known from now on, and this was.
+    -- Balances up to updated_at are final, so updated_at must not stay before an expiry that is recorded now.
     UPDATE wallet SET
         updated_at = greatest(
             updated_at, (SELECT max(expires_at) FROM expired WHERE expired.wallet_id = due.wallet_id)
@@ -169,18 +175,18 @@ _ACCEPT: Final = """
 
 
 class Tables:
-    """The ledger's tables, on the connection `using`, in the transaction that is open there."""
+    """The tables of the ledger in the open transaction of the connection `using`."""
 
     def __init__(self, using: str) -> None:
-        self._using = using
+        self.using = using
 
     # --- Locks --------------------------------------------------------------------------------------
     def lock_ids(self, ids: Collection[UUID], wait: bool) -> set[UUID]:
-        """Serialize transactions that name one id on different wallets: no wallet's lock covers both.
+        """Serialize transactions that use one id on different wallets: no wallet's lock covers both.
 
-        Returns the ids that another transaction has locked; none with `wait`. The order is the same
-        everywhere, so that two batches cannot wait for each other. The guarantee that an id is used once is
-        the table `operation_id`; with this lock the second transaction finds the operation of the first.
+        Return the ids that another transaction has locked; with `wait`, an empty set. All transactions lock
+        in the same order, so that two batches cannot deadlock. The table `operation_id` guarantees that an id
+        is used once; with this lock the second transaction finds the operation of the first.
         """
         if not ids:
             return set()
@@ -191,36 +197,28 @@ class Tables:
         taken = {key for key, is_locked in rows if is_locked == "false"}
         return {chosen for chosen, key in keys.items() if key in taken}
 
-    def lock_wallets(self, ids: Collection[UUID], wait: bool) -> dict[UUID, WalletState]:
-        """Lock those that exist (without `wait`: are free), in ascending id so that nothing deadlocks."""
-        if not ids:
-            return {}
-        rows = Wallet.objects.using(self._using).select_for_update(no_key=True, skip_locked=not wait)
-        found = rows.filter(id__in=_array(ids)).order_by("id").values_list(*_STATE)
-        return {row[0]: WalletState(*row) for row in found}
-
     def existing_wallets(self, ids: Collection[UUID]) -> set[UUID]:
         if not ids:
             return set()
-        return set(Wallet.objects.using(self._using).filter(id__in=_array(ids)).values_list("id", flat=True))
+        return set(Wallet.objects.using(self.using).filter(id__in=_array(ids)).values_list("id", flat=True))
 
     # --- Reading under the locks --------------------------------------------------------------------
     def clock(self) -> datetime:
-        """The database's time. A statement of its own: asked for with the lock it could precede the wait."""
-        return database_clock(self._using)
+        """Return the database's time: in a statement after the lock, because time passes while it waits."""
+        return database_clock(self.using)
 
     def expire_holds(self, wallet_ids: Collection[UUID], now: datetime) -> None:
-        """End the wallets' holds whose time has come, and free what they held."""
-        with connections[self._using].cursor() as cursor:
+        """End the wallets' holds that expire up to `now`, and release the amounts."""
+        with connections[self.using].cursor() as cursor:
             cursor.execute(_EXPIRE, [now, list(wallet_ids)])
 
     def operations_like(self, commands: Sequence[Command], is_recovering: bool) -> list[Record]:
-        """What the commands' keys and chosen ids (recovering: all ids) stand for already.
+        """Return the operations that exist under the commands' keys and chosen ids (recovering: all ids).
 
-        Under the locks of wallets and chosen ids the answer cannot change any more.
+        While the wallets and the chosen ids are locked, no other transaction can add one.
         """
         keyed = [(command.wallet_id, command.key) for command in commands if command.key is not None]
-        # Before restricted callers had a namespace, their keys were stored without it.
+        # Keys of restricted clients were stored without a namespace before version 0.7.
         keyed += [(wallet_id, keys.as_sent(key)) for wallet_id, key in keyed if keys.namespace_of(key)]
         ids = [command.id for command in commands if command.client_chose_id or is_recovering]
         asked = [[wallet_id for wallet_id, _ in keyed], [key for _, key in keyed]]
@@ -229,28 +227,28 @@ class Tables:
         return [record(row) for row in found]
 
     def operation(self, operation_id: UUID) -> tuple[Record, str] | None:
-        """The operation and its currency."""
+        """Return the operation and its currency, from the ledger or the inbox."""
         rows = self._rows(_OPERATION, [operation_id, operation_id])
         return (record(rows[0][:-1]), rows[0][-1]) if rows else None
 
     def counterparts(self, transfer_ids: Collection[UUID]) -> dict[UUID, Record]:
-        """By transfer, the operation on its second wallet."""
+        """Return the operation on the second wallet of each transfer, by transfer id."""
         rows = self._rows(_COUNTERPARTS, [list(transfer_ids)]) if transfer_ids else []
         return {found.transfer_id: found for found in map(record, rows) if found.transfer_id}
 
     def holds(self, holds: Collection[tuple[UUID, UUID]]) -> dict[UUID, HoldState]:
-        """By id, those that exist of these holds, each named by its wallet and its id."""
+        """Return the holds that exist among these pairs of wallet id and hold id, by hold id."""
         rows = self._rows(_HOLDS, _columns_of(holds)) if holds else []
         return {row[0]: HoldState(*row) for row in rows}
 
     def reversed(self, operations: Collection[tuple[UUID, UUID]]) -> dict[UUID, Decimal]:
-        """By operation, how much of it has been taken back. Each is asked for by its wallet and its id."""
+        """Return the reversed amount, by operation id, of these pairs of wallet id and operation id."""
         return dict(self._rows(_REVERSED, _columns_of(operations))) if operations else {}
 
     def inbox_room(self, commands: Sequence[Command]) -> dict[UUID, int]:
-        """By wallet of a command that is to be accepted asynchronously, how many more its inbox takes.
+        """Return how many more entries the inbox takes, by wallet of each asynchronous command.
 
-        Entries that are set aside count as well. Under the wallet's lock no other transaction can add one.
+        Entries that are set aside count too. While the wallet is locked no other transaction can add one.
         """
         wallets = {command.wallet_id for command in commands if command.is_async}
         if not wallets:
@@ -266,8 +264,8 @@ class Tables:
         holds: Sequence[HoldState],
         accepted: Sequence[Acceptance],
     ) -> None:
-        """Add the operations and bring wallets and holds to where they leave them."""
-        with connections[self._using].cursor() as cursor:
+        """Insert the operations and inbox entries; update the wallets and holds to the given states."""
+        with connections[self.using].cursor() as cursor:
             if operations:
                 cursor.execute(_WRITE, [_as_json(operations), _as_json(wallets)])
             if holds:
@@ -277,13 +275,74 @@ class Tables:
                 cursor.execute(_ACCEPT, [seeing, _as_json([record for record, _ in accepted])])
 
     def _rows(self, sql: str, parameters: list[Any] | dict[str, Any]) -> list[tuple[Any, ...]]:
-        with connections[self._using].cursor() as cursor:
+        with connections[self.using].cursor() as cursor:
             cursor.execute(sql, parameters)
             rows: list[tuple[Any, ...]] = cursor.fetchall()
             return rows
 
 
+def wallet_states(wallets: WalletQuerySet, ids: Collection[UUID]) -> dict[UUID, WalletState]:
+    """Return the states of these wallets, by id. A queryset that locks them does so in ascending id."""
+    if not ids:
+        return {}
+    found = wallets.filter(id__in=_array(ids)).order_by("id").values_list(*_STATE)
+    return {row[0]: WalletState(*row) for row in found}
+
+
+def completed_row(command: Command, entry: Entry, created_at: datetime) -> Record:
+    """Return the row of one entry of a command: on the command's own wallet, or on its second one."""
+    is_own = entry.id == command.id
+    links = links_of(command)
+    return Record(
+        id=entry.id,
+        wallet_id=entry.wallet_id,
+        sequence=entry.sequence,
+        type=entry.type,
+        amount=entry.amount,
+        balance_after=entry.balance if entry.sequence else None,
+        status=COMPLETED,
+        idempotency_key=command.key if is_own else None,  # unique in the own wallet; free in the other one
+        transfer_id=None if command.counterparty_id is None else command.id,
+        counterparty_id=command.counterparty_id if is_own else command.wallet_id,
+        hold_id=links.hold_id,
+        reverses_id=links.reverses_id if is_own else entry.reverses_id,
+        expires_at=links.expires_at,
+        takes_rest=takes_rest(command),
+        description=command.description,
+        metadata=command.metadata,
+        actor=command.actor,
+        accepted_at=command.accepted_at,
+        created_at=created_at,
+    )
+
+
+def rejected_row(command: Command, amount: Decimal, problem: Problem | None, created_at: datetime) -> Record:
+    """Return the row of a command that was refused; without a problem, of one that is not decided yet."""
+    links = links_of(command)
+    return Record(
+        id=command.id,
+        wallet_id=command.wallet_id,
+        type=command.operation_type,
+        amount=amount,
+        status=REJECTED if problem else PENDING,
+        reason=problem.code if problem else None,
+        idempotency_key=command.key,
+        transfer_id=None if command.counterparty_id is None else command.id,
+        counterparty_id=command.counterparty_id,
+        hold_id=links.hold_id,
+        reverses_id=links.reverses_id,
+        expires_at=links.expires_at,
+        takes_rest=takes_rest(command),
+        description=command.description,
+        metadata=command.metadata,
+        actor=command.actor,
+        accepted_at=command.accepted_at,
+        created_at=created_at,
+    )
+
+
 def database_clock(using: str) -> datetime:
+    """Return the time of the database of the connection `using`."""
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         now: datetime = cursor.fetchone()[0]
@@ -291,7 +350,7 @@ def database_clock(using: str) -> datetime:
 
 
 def _columns_of(pairs: Collection[tuple[UUID, UUID]]) -> list[list[UUID]]:
-    """The wallets of the pairs, and the ids."""
+    """Return the first values of the pairs, and the second ones."""
     return [[wallet_id for wallet_id, _ in pairs], [id for _, id in pairs]]
 
 
@@ -300,16 +359,16 @@ def _array(ids: Collection[UUID]) -> RawSQL:
 
 
 def record(row: tuple[Any, ...]) -> Record:
-    """A row of the columns of Record. Django leaves jsonb as text."""
+    """Return a row of the columns of Record as a Record. Django returns jsonb as text."""
     values = dict(zip(_NAMES, row, strict=True))
     return Record(**values | {"metadata": orjson.loads(values["metadata"])})
 
 
 def _as_json(rows: Sequence[Record] | Sequence[WalletState] | Sequence[HoldState]) -> str:
-    """One parameter for any number of rows, written ten times faster than arrays."""
+    """Return the rows as one parameter: ten times as fast as one array for each column."""
     return orjson.dumps(rows, default=_as_text).decode()
 
 
 def _as_text(value: Decimal | bytes) -> str:
-    """What JSON does not know, as PostgreSQL reads it: exact."""
+    """Return the value as the text that PostgreSQL reads back exactly."""
     return f"\\x{value.hex()}" if isinstance(value, bytes) else str(value)

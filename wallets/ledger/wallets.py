@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from wallets import money
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger import rules
-from wallets.ledger.batch import CLOCK_TICK, canonical_json
+from wallets.ledger.decisions import CLOCK_TICK, canonical_json
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
 from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
