@@ -66,7 +66,7 @@ alone: .venv/ready-dev ## run the tests of the ledger with GROUP_COMMIT=off, eac
 	@GROUP_COMMIT=off $(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK)" tests/ledger $(ARGS)
 
 docs: .venv/ready-dev ## serve the documentation as a site on http://127.0.0.1:8080; PORT=8081 chooses another port
-	@$(PYTHON) -m mkdocs serve --dev-addr 127.0.0.1:$(or $(PORT),8080)
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve --dev-addr 127.0.0.1:$(or $(PORT),8080)
 
 formatted: .venv/ready-dev
 	@$(PYTHON) -m ruff format --check .
