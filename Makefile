@@ -8,9 +8,13 @@ ARGS ?=
 # More processes than cores: many tests wait for a timeout, a server or a thread.
 PARALLEL := --numprocesses 4 --dist loadfile
 QUICK := not slow and not browser and not brokers
+# All tests of these folders have a mark that QUICK leaves out: no process has to import them.
+NOT_QUICK := --ignore=tests/browser --ignore=tests/fuzz
 
 # What the caller's shell set up for other Python projects is not for this one.
 unexport VIRTUAL_ENV PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONSTARTUP PYTHONWARNINGS
+# Without byte code, each process of the tests and each worker would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV
 
 help: ## list the commands
@@ -22,8 +26,8 @@ run: .venv/ready-run ## start everything in the foreground on 127.0.0.1, port $P
 
 test: .venv/ready-dev ## run every behaviour once, in minutes, on a PostgreSQL of their own; ARGS="-k name" goes to pytest
 ifeq ($(ARGS),)
-	@$(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK) and not faults"
-	@$(PYTHON) -m pytest -m "$(QUICK) and faults"
+	@$(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK)" $(NOT_QUICK) --ignore=tests/faults
+	@$(PYTHON) -m pytest -m "$(QUICK)" tests/faults
 	@echo "Left out: tests marked slow, browser or brokers. \`make test-all\` runs them too."
 else
 	@$(PYTHON) -m pytest $(ARGS)
@@ -32,8 +36,8 @@ endif
 # The tests that break things under load run last, by themselves: others would be in their way.
 test-all: .venv/ready-dev ## run all tests; needs the packages that make test-packages installs
 	@$(PYTHON) -m tests.support.programs check
-	@$(PYTHON) -m pytest $(PARALLEL) -m "not faults" $(COVERAGE)
-	@$(PYTHON) -m pytest -m faults $(COVERAGE_AT_END)
+	@$(PYTHON) -m pytest $(PARALLEL) --ignore=tests/faults $(COVERAGE)
+	@$(PYTHON) -m pytest tests/faults $(COVERAGE_AT_END)
 
 test-packages: .venv/ready-dev ## install the programs that make test-all needs, with apt-get
 	@$(PYTHON) -m tests.support.programs install

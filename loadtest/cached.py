@@ -25,9 +25,9 @@ from walletsvc.wsgi import application
 from wallets import ledger  # isort: skip
 from wallets.access.authentication import principal  # isort: skip
 from wallets.access.rights import visible  # isort: skip
-from wallets.api.responses import wallet_body  # isort: skip
-from wallets.api.parsing import names_tag  # isort: skip
-from wallets.api.wallets import WalletById, etag  # isort: skip
+from wallets.contract.responses import etag, wallet_body  # isort: skip
+from wallets.contract.parsing import names_tag  # isort: skip
+from wallets.api.wallets import WalletById  # isort: skip
 from wallets.ledger.decisions import Posted  # isort: skip
 from wallets.ledger.commands import Command  # isort: skip
 from wallets.ledger.reader import read_wallet  # isort: skip

@@ -1,4 +1,4 @@
-"""Where errors become HTTP: the one place that knows both Problem and response."""
+"""Maps exceptions to problems, and problems to HTTP responses."""
 
 import logging
 from typing import Any
@@ -39,21 +39,21 @@ _DRF: dict[type[Exception], type[Problem]] = {
     SuspiciousOperation: problems.BadRequest,
     DjangoBadRequest: problems.BadRequest,
     MultiPartParserError: problems.BadRequest,
-    UnreadablePostError: problems.BadRequest,  # the client went away in the middle of its body
+    UnreadablePostError: problems.BadRequest,  # the client disconnected before the end of its body
 }
 
 
 def to_problem(error: Exception) -> Problem:
-    """The problem that tells a client of this error. What is unknown is logged and is a 500."""
+    """Return the problem for an exception. Log an unexpected one and return InternalError."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, db.OperationalError | db.InterfaceError):
         if isinstance(error.__cause__, postgres.LockNotAvailable):
             return problems.TooManyRequests("The wallet was busy for too long; nothing was applied.")
         if is_query_timeout(error):
-            logger.warning("a query was cut off after STATEMENT_TIMEOUT_SECONDS")
+            logger.warning("query canceled after STATEMENT_TIMEOUT_SECONDS")
             return problems.QueryTimeout()
-        logger.warning("the database failed: %s", error)
+        logger.warning("database error: %s", error)
         return problems.Unavailable()
     for kind, problem in _DRF.items():
         if isinstance(error, kind):
@@ -63,11 +63,12 @@ def to_problem(error: Exception) -> Problem:
 
 
 def is_query_timeout(error: Exception) -> bool:
-    """Whether the database ended the statement: it took longer than STATEMENT_TIMEOUT_SECONDS."""
+    """Whether the database canceled a statement that took longer than STATEMENT_TIMEOUT_SECONDS."""
     return isinstance(error.__cause__, postgres.QueryCanceled)
 
 
 def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpResponse:
+    """Respond with the problem as application/problem+json."""
     response = HttpResponse(
         orjson.dumps(problem.as_json(request.id)),  # type: ignore[union-attr]
         status=problem.status,
@@ -82,7 +83,7 @@ def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpRe
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
-    """DRF's hook: whatever a view raises leaves here."""
+    """Respond to an exception that a view raised (EXCEPTION_HANDLER of REST framework)."""
     set_rollback()
     response = problem_response(context["request"], to_problem(error))
     if isinstance(error, drf.MethodNotAllowed):

@@ -1,8 +1,9 @@
-"""Which request an Idempotency-Key stands for: of a bulk, and of what opens, registers or rotates.
+"""Records the request of an Idempotency-Key: of a bulk, and of a request that creates or rotates something.
 
-The first request under a key is recorded with its digest before it is carried out, and gets an id. What it
-makes has this id, so the same request again finds it; a crash in between leaves a record from which the same
-request goes on. Another request under the key is refused. Records stay: a replay has no time limit.
+The first request under a key is recorded with its digest before it is executed, and gets an id. The object
+that it creates has this id, so a replay finds it. After a crash between the two, the same request continues
+from the record. A different request under the key is refused. Records are kept, so a replay has no time
+limit.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from wallets.problems import IdempotencyKeyReused
 
 @dataclass(frozen=True, slots=True)
 class Keyed:
-    """A request with its key, in the namespace of its caller (Principal.key_domain)."""
+    """A request with its key, in the key namespace of its client (Principal.key_domain)."""
 
     domain: str
     key: str
@@ -28,19 +29,18 @@ class Keyed:
 
 
 def digest_of(request_line: str, body: BaseModel) -> bytes:
-    """SHA-256 of a checked request: equal for equal requests, however their amounts are spelled.
+    """Return the SHA-256 of a checked request: equal for equal requests, however their amounts are written.
 
-    Defaults are left out, so that a field that a later version adds changes no digest. Names are those of the
-    API, which stay.
+    Defaults are left out, so that a field that a later version adds changes no digest.
     """
     fields = body.model_dump(by_alias=True, exclude_defaults=True)
     return sha256(orjson.dumps([request_line, fields], _plain, orjson.OPT_SORT_KEYS)).digest()
 
 
 def record(request: Keyed) -> tuple[UUID, bool]:
-    """Record the request, in the caller's transaction if there is one. Return its id and whether it is new.
+    """Record the request, in the open transaction if there is one. Return its id and whether it is new.
 
-    Raises IdempotencyKeyReused if the key stands for another request.
+    Raises IdempotencyKeyReused if a different request has the key.
     """
     first, is_new = KeyedRequest.objects.get_or_create(
         domain=request.domain, key=request.key, defaults={"id": uuid7(), "digest": request.digest}
@@ -51,7 +51,7 @@ def record(request: Keyed) -> tuple[UUID, bool]:
 
 
 def _plain(value: object) -> str:
-    """A Decimal without the zeros at the end of its fraction: 1.50 and 1.5 are one amount."""
+    """Return a Decimal without trailing zeros in its fraction: 1.50 and 1.5 are the same amount."""
     if not isinstance(value, Decimal):
         raise TypeError(type(value).__name__)
     text = f"{value:f}"

@@ -18,9 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transactio
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from wallets.events.delivery_state import DeliveryState, standings
-from wallets.ledger import inbox
-from wallets.ledger.tables import database_clock
-from wallets.ledger.verify import last_check
+from wallets.ledger import database_clock, inbox, last_check
 from wallets.models import LedgerCheck
 
 T = TypeVar("T")

@@ -6,13 +6,13 @@ from drf_spectacular.views import SpectacularRedocView, SpectacularSwaggerView
 from rest_framework.renderers import TemplateHTMLRenderer
 
 from wallets import health
-from wallets.api.document import Schema
+from wallets.api.document import DocumentView
 from wallets.observability import exposition
 from wallets.pages.error_pages import nothing_here
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),
-    path("api/schema", Schema.as_view(), name="schema"),
+    path("api/schema", DocumentView.as_view(), name="schema"),
     path(
         "api/docs",
         SpectacularSwaggerView.as_view(url_name="schema", renderer_classes=[TemplateHTMLRenderer]),

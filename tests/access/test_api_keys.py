@@ -374,7 +374,7 @@ def test_while_the_database_is_away_a_key_that_is_not_remembered_is_unavailable(
 
 @pytest.fixture
 def keyed_service() -> Iterator[str]:
-    with running_service(API_ACCESS="key") as address:
+    with running_service(API_ACCESS="key", WORKERS="1") as address:
         yield address
 
 

@@ -498,7 +498,7 @@ def test_a_refused_adjustment_says_why_and_its_corrected_form_is_a_new_request(c
     sent = adjustment(direction="WITHDRAW", amount="11")
     refused = client.post(page(wallet, "adjust"), sent)
     assert refused.status_code == 200
-    assert "The wallet has less available than the amount" in text_of(refused)
+    assert "The amount exceeds the available balance of the wallet" in text_of(refused)
     assert balance_of(wallet) == 10
     assert log_of(wallet) == []
     corrected = sent | {"amount": "9", "key": key_in(refused)}

@@ -400,4 +400,4 @@ def test_one_that_is_removed_meanwhile_leads_back(client: Client, monkeypatch: p
         return find(webhook_id)
 
     monkeypatch.setattr(webhook_registry, "find", removed)
-    assert "There is no such webhook" in text_of(client.post(page(row, "replay"), follow=True))
+    assert "No webhook with this id exists" in text_of(client.post(page(row, "replay"), follow=True))

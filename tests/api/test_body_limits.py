@@ -11,8 +11,8 @@ from tests.access.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a
 from tests.conftest import Unchanged
 from tests.support.client import Api, InProcess
 from tests.support.people import FORM, registration
-from wallets.api.parsing import MAX_NESTING, parse_object, require_bounded
-from wallets.api.request_schemas import BulkToPost, Credentials, OperationToPost
+from wallets.contract.parsing import MAX_NESTING, parse_object, require_bounded
+from wallets.contract.request_schemas import BulkToPost, Credentials, OperationToPost
 from wallets.problems import MalformedJson
 from walletsvc.middleware import MAX_FORM_BYTES
 

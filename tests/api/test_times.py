@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from wallets.api.fields import format_time
+from wallets.contract.fields import format_time
 
 
 @pytest.mark.parametrize("microsecond", [0, 1, 500_000, 999_999])

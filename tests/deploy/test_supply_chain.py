@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from cyclonedx.schema import SchemaVersion
-from cyclonedx.validation.json import JsonStrictValidator
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -225,6 +223,10 @@ def document(image: Path) -> str:
 
 
 def errors_in(document: str) -> object:
+    # They import jsonschema, which takes 3 s of CPU; every process of pytest-xdist imports this module.
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
     return JsonStrictValidator(SchemaVersion.V1_6).validate_str(document)
 
 

@@ -5,21 +5,21 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 from django.db import DEFAULT_DB_ALIAS
-from jsonschema import Draft7Validator
-from referencing import Registry, Resource
-from referencing.jsonschema import DRAFT7
 
 from tests.support.client import Api
-from wallets.api.responses import HoldBody, OperationBody
+from wallets.contract.responses import HoldBody, OperationBody
 from wallets.events import cloudevents, log
 from wallets.events.cloudevents import TYPES, events_of
 from wallets.ledger import expiry
 from wallets.operation_types import NAMES
+
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
 
 DOCUMENT = Path("docs/asyncapi.yaml")
 
@@ -30,8 +30,13 @@ def document() -> Any:
 
 
 @cache
-def validators() -> dict[str, Draft7Validator]:
+def validators() -> "dict[str, Draft7Validator]":
     """By type of event."""
+    # jsonschema takes 3 s of CPU to import; every process of pytest-xdist imports this module.
+    from jsonschema import Draft7Validator
+    from referencing import Registry, Resource
+    from referencing.jsonschema import DRAFT7
+
     resource = Resource.from_contents(document(), default_specification=DRAFT7)
     registry = Registry().with_resource("asyncapi.yaml", resource)
     return {

@@ -23,10 +23,10 @@ from tests.support.events import wait_until
 from tests.support.keys import new_key, prefix_of
 from tests.support.receivers import answering, fail, receiver
 from wallets.access.rights import ADMIN
-from wallets.api import responses
-from wallets.api.fields import EventType
-from wallets.api.request_schemas import WebhookToRegister
 from wallets.api.webhooks import with_standing
+from wallets.contract import responses
+from wallets.contract.fields import EventType
+from wallets.contract.request_schemas import WebhookToRegister
 from wallets.events import delivery_state, webhook_registry
 from wallets.events.cloudevents import TYPES
 from wallets.models import Delivery, ParkedEvent, Subscriber

@@ -15,10 +15,10 @@ from pydantic import BaseModel
 from tests.support.fuzz.budget import examples
 from tests.support.fuzz.strategies import bodies, json_texts, objects, texts
 from wallets import money
-from wallets.api import request_schemas
-from wallets.api.fields import Schema
-from wallets.api.paging import Cursor, Number, TimeCursor
-from wallets.api.parsing import JsonNumber, check, parse_object
+from wallets.contract import request_schemas
+from wallets.contract.fields import Schema
+from wallets.contract.paging import Cursor, Number, TimeCursor
+from wallets.contract.parsing import JsonNumber, check, parse_object
 from wallets.events.target_policy import NotAllowed, check_url
 from wallets.problems import MalformedJson, ValidationError
 

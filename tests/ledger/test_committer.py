@@ -17,7 +17,7 @@ from wallets import database_retry
 from wallets.batching import Batcher
 from wallets.ledger import committer as module
 from wallets.ledger.commands import Command, Deposit, Withdraw
-from wallets.ledger.committer import LEDGER, Committer, PendingWork, commit
+from wallets.ledger.committer import LEDGER, Committer, PendingWork, submit
 from wallets.ledger.decisions import Outcome, Posted
 from wallets.ledger.execute import DEFERRED, Deferred, execute
 from wallets.ledger.wallets import Opening, open_wallet
@@ -314,5 +314,5 @@ def test_a_wallet_held_for_too_long_is_refused_with_nothing_applied(
     batcher = Batcher("test", Committer(LEDGER).run, max_batch_size=10, queue_limit=10, timeout_seconds=1)
     monkeypatch.setattr(module, "batcher", lambda: batcher)
     with held_by_somebody_else(wallet_id), pytest.raises(TooManyRequests):
-        commit(Deposit(wallet_id=wallet_id, amount=Decimal(1)))
+        submit(Deposit(wallet_id=wallet_id, amount=Decimal(1)))
     assert not Operation.objects.filter(wallet_id=wallet_id).exists()

@@ -21,9 +21,9 @@ from django.db import connection, transaction
 
 from tests.conftest import Books
 from tests.support.client import UNKNOWN_ID, Answer, Api, OverHttp
-from wallets.api import statements
 from wallets.api.examples import STATEMENT_AS_CSV
-from wallets.api.fields import format_time
+from wallets.contract import statements
+from wallets.contract.fields import format_time
 from wallets.ledger import history
 from wallets.ledger.commands import Deposit
 from wallets.ledger.execute import execute

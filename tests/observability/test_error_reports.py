@@ -82,7 +82,8 @@ def reports() -> Iterator[Reports]:
 
 @pytest.fixture(scope="module")
 def api(reports: Reports) -> Iterator[Api]:
-    with running_service(SENTRY_DSN=reports.dsn, SENTRY_ENVIRONMENT="tests", API_ACCESS="key") as address:
+    given = {"SENTRY_DSN": reports.dsn, "SENTRY_ENVIRONMENT": "tests", "API_ACCESS": "key", "WORKERS": "1"}
+    with running_service(**given) as address:
         sender = OverHttp(address)
         with closing(sender.connection):
             yield Api(sender, new_key(ADMIN))
@@ -163,7 +164,10 @@ def test_a_refusal_is_an_answer(api: Api, reports: Reports) -> None:
 @pytest.mark.slow
 def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports) -> None:
     user = new_person()
-    with refusing_mail() as url, running_service(SENTRY_DSN=reports.dsn, EMAIL_URL=url) as address:
+    with (
+        refusing_mail() as url,
+        running_service(SENTRY_DSN=reports.dsn, EMAIL_URL=url, WORKERS="1") as address,
+    ):
         ask_for_link(address, user.email)
         [event] = reports.wait_for(lambda event: event["logger"] == "wallets.access.mails")
     error = event["exception"]["values"][-1]

@@ -26,7 +26,7 @@ from wallets.models import User
 from wallets.observability import logs
 from wallets.observability.logs import Json, Line
 
-ALL = {"LOG_LEVEL": "DEBUG", "ACCESS_LOG": "on", "LOG_FORMAT": "json", "API_ACCESS": "key"}
+ALL = {"LOG_LEVEL": "DEBUG", "ACCESS_LOG": "on", "LOG_FORMAT": "json", "API_ACCESS": "key", "WORKERS": "1"}
 
 
 @dataclass
@@ -84,7 +84,8 @@ def logged_service(folder: Path, **environment: str) -> Iterator[Logged]:
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
-    with logged_service(tmp_path_factory.mktemp("logged")) as service:
+    # Two workers write into one file.
+    with logged_service(tmp_path_factory.mktemp("logged"), WORKERS="2") as service:
         yield service
 
 

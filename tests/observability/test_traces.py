@@ -264,7 +264,7 @@ def test_a_batch_is_linked_to_the_requests_that_it_carries() -> None:
 
 @pytest.mark.slow
 def test_a_collector_that_is_away_holds_up_nothing() -> None:
-    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9"}
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "WORKERS": "1"}
     with running_service(**ON | away) as service, client_of(service) as api:
         wallet = api.open()
         for _ in range(20):

@@ -17,10 +17,7 @@ from uuid_utils.compat import uuid7
 from wallets.access import limits, verification
 from wallets.access.rights import Principal
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger import keys
-from wallets.ledger.commands import MakeTransfer
-from wallets.ledger.lookups import owner_filter
-from wallets.ledger.wallets import note_opening
+from wallets.ledger import MakeTransfer, keys, note_opening, owner_filter
 from wallets.models import InboxEntry, Operation, User, Wallet
 from wallets.problems import (
     EmailTaken,

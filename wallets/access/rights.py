@@ -10,9 +10,8 @@ Where money moves that is decided under the wallet's lock (wallets/ledger/batch.
 from dataclasses import dataclass
 from typing import Any, Final
 
-from wallets.ledger import keys
-from wallets.ledger.commands import PERSON as PERSON_ACTOR
-from wallets.ledger.commands import Command, Reverse
+from wallets.ledger import PERSON as PERSON_ACTOR
+from wallets.ledger import Command, Reverse, keys
 from wallets.models import User, Wallet
 from wallets.operation_types import INCOMING, OPERATION_TYPES, TRANSFERS
 from wallets.problems import Forbidden, WalletNotFound
@@ -143,8 +142,8 @@ def require(principal: Principal, command: Command) -> None:
         raise lacks(scope)
 
 
-def sent_by(principal: Principal) -> dict[str, Any]:
-    """What every command of the principal says of it."""
+def command_fields(principal: Principal) -> dict[str, Any]:
+    """Return the fields of a command that describe its client."""
     reads_all = principal.owner_restriction is None and READ in principal.scopes
     return {
         "actor": principal.actor,

@@ -19,11 +19,9 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from wallets.admin.lists import LookOnly, address, show_amount
-from wallets.api.fields import PositiveAmount
+from wallets.contract.fields import PositiveAmount
 from wallets.error_mapping import to_problem
-from wallets.ledger import submit
-from wallets.ledger.commands import COMMANDS
-from wallets.ledger.wallets import WalletUpdate, change_wallet
+from wallets.ledger import COMMANDS, WalletUpdate, change_wallet, submit
 from wallets.models import Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, Unavailable
 

@@ -27,8 +27,7 @@ from wallets.admin.lists import TimeFilter, address, link_to, parse_id, unbroken
 from wallets.admin.operations import present
 from wallets.admin.wallet_rows import OfWallet, operation_link, optional_time, wallet_link
 from wallets.error_mapping import to_problem
-from wallets.ledger import inbox_failures
-from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside
+from wallets.ledger import CannotBeRejected, NotSetAside, inbox_failures
 from wallets.models import Hold, InboxEntry, Operation
 from wallets.problems import Problem
 

@@ -35,7 +35,7 @@ from unfold.widgets import (
 from wallets.admin import confirm
 from wallets.admin.lists import LookOnly, Section, address, link_to, show_time, unbroken
 from wallets.admin.wallet_rows import NEWEST_ROWS, optional_time
-from wallets.api.request_schemas import (
+from wallets.contract.request_schemas import (
     DEFAULT_FORMER_SECRET_HOURS,
     MAX_EVENTS_PER_REQUEST,
     MAX_FORMER_SECRET_HOURS,

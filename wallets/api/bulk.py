@@ -13,25 +13,23 @@ from rest_framework.response import Response
 from wallets import ledger
 from wallets.access import rights
 from wallets.access.authentication import principal
-from wallets.api.endpoint import REPLAYED, Endpoint, is_async, keyed, movement_fields, named
+from wallets.api.endpoint import Endpoint, keyed
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, PREFER, TRANSFER_RULES, Declaration, first_refusal, key
-from wallets.api.parsing import check, idempotency_key, read_object
-from wallets.api.request_schemas import (
+from wallets.apps import give_back_connection
+from wallets.contract.parsing import check, context_of, idempotency_key, read_object, wants_async
+from wallets.contract.request_schemas import (
     MAX_BULK_ITEMS,
     MAX_BULK_KEY_LENGTH,
     BulkOperation,
     BulkToPost,
     BulkTransfer,
 )
-from wallets.api.responses import BulkBody, operation_body, transfer_body
-from wallets.apps import give_back_connection
+from wallets.contract.responses import REPLAYED, BulkBody, operation_body, transfer_body
 from wallets.database_retry import retry_until_deadline
 from wallets.error_mapping import to_problem
 from wallets.keyed_requests import record
-from wallets.ledger.commands import COMMANDS, Command, MakeTransfer
-from wallets.ledger.decisions import Posted
-from wallets.ledger.tables import PENDING
+from wallets.ledger import COMMANDS, PENDING, Command, MakeTransfer, Posted
 from wallets.problems import FieldError, IdempotencyKeyReused, ValidationError
 
 ITEMS_PER_TURN: Final = 100
@@ -126,36 +124,25 @@ def _giving_way(items: Iterable[T]) -> Iterator[T]:
         yield item
 
 
-def _commands(request: Request, asked: BulkToPost) -> Iterator[Command]:
-    key, later = idempotency_key(request), is_async(request)
+def _commands(request: Request, body: BulkToPost) -> Iterator[Command]:
+    key, is_async, caller = idempotency_key(request), wants_async(request), principal(request)
     if key and len(key) > MAX_BULK_KEY_LENGTH:
-        detail = f"at most {MAX_BULK_KEY_LENGTH} characters where it stands for many"
+        detail = f"at most {MAX_BULK_KEY_LENGTH} characters for a bulk"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "too_long", detail)])
-    caller = principal(request)
-    shared = {"is_async": later, **rights.sent_by(caller)}
-    return (_command(item, number, caller, key, shared) for number, item in enumerate(asked.operations))
+    for number, item in enumerate(body.operations):
+        # The header's key stands for the bulk: an item without a key gets one derived from it.
+        item_key = item.idempotency_key or (f"{key}/{number}" if key else None)
+        if item.id and item.idempotency_key:
+            detail = "give either an id or an idempotencyKey"
+            raise ValidationError(errors=[FieldError(f"operations.{number}.id", "conflict", detail)])
+        yield _command(item, context_of(caller, item_key, item.id, is_async))
 
 
-def _command(
-    item: BulkOperation | BulkTransfer,
-    number: int,
-    caller: rights.Principal,
-    key: str | None,
-    shared: dict[str, Any],
-) -> Command:
-    own_key = item.idempotency_key
-    if item.id and own_key:
-        detail = "give either an id or an idempotencyKey"
-        raise ValidationError(errors=[FieldError(f"operations.{number}.id", "conflict", detail)])
-    # The header's key stands for the whole: each command that has none of its own gets a part of it.
-    common = {
-        **movement_fields(item),
-        **shared,
-        **named(caller, own_key or (f"{key}/{number}" if key else None), item.id),
-    }
+def _command(item: BulkOperation | BulkTransfer, context: dict[str, Any]) -> Command:
+    context |= {"amount": item.amount, "description": item.description, "metadata": item.metadata}
     if isinstance(item, BulkTransfer):
-        return MakeTransfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **common)
-    return COMMANDS[item.operation_type](wallet_id=item.wallet_id, **common)
+        return MakeTransfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **context)
+    return COMMANDS[item.operation_type](wallet_id=item.wallet_id, **context)
 
 
 def _result(outcome: Posted | Exception, request: Request) -> dict[str, Any]:

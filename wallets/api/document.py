@@ -19,9 +19,9 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import Anybody
 from wallets.api.endpoint import Endpoint
-from wallets.api.parsing import names_tag
 from wallets.api.renderers import JSONRenderer
 from wallets.batching import once
+from wallets.contract.parsing import names_tag
 from wallets.problems import FieldError, NotAcceptable, ValidationError
 
 YAML: Final = "yaml"
@@ -64,7 +64,7 @@ def _document(content: bytes) -> Document:
 documents: Final = once(build)
 
 
-class Schema(Endpoint):
+class DocumentView(Endpoint):
     """/api/schema"""
 
     authentication_classes = [Anybody]

@@ -13,13 +13,13 @@ from wallets.access.rights import visible
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import EVENT_STREAM
 from wallets.api.openapi import Declaration, header, media
-from wallets.api.paging import single
-from wallets.api.parsing import check
 from wallets.api.renderers import EventStreamRenderer, JSONRenderer
-from wallets.api.request_schemas import EventsQuery
+from wallets.contract.paging import single
+from wallets.contract.parsing import check
+from wallets.contract.request_schemas import EventsQuery
 from wallets.events import live
 from wallets.events.live import StreamItem, Watch
-from wallets.ledger.reader import read_wallet
+from wallets.ledger import read_wallet
 from wallets.problems import FieldError, NotAcceptable, ValidationError, WalletNotFound
 
 KEEPALIVE_SECONDS: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent

@@ -5,7 +5,7 @@ from typing import Any, Final, get_args
 import orjson
 from pydantic import BaseModel
 
-from wallets.api import responses
+from wallets.contract import responses
 
 WALLET_ID: Final = "01930a5d-ac96-774b-8cce-b302099a8057"
 OTHER_WALLET_ID: Final = "01930a5d-ac97-7bcd-8cce-0123456789ab"

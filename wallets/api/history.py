@@ -10,17 +10,16 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api import statements
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import STATEMENT_AS_CSV
 from wallets.api.openapi import Declaration, media
-from wallets.api.paging import single
-from wallets.api.parsing import check
 from wallets.api.renderers import CSVRenderer, JSONRenderer
-from wallets.api.request_schemas import BalanceQuery, StatementQuery
-from wallets.api.responses import BalanceBody, StatementBody, balance_body
-from wallets.ledger.history import Statement, balance_at, balance_now, statement
-from wallets.ledger.reader import read_wallet
+from wallets.contract import statements
+from wallets.contract.paging import single
+from wallets.contract.parsing import check
+from wallets.contract.request_schemas import BalanceQuery, StatementQuery
+from wallets.contract.responses import BalanceBody, StatementBody, balance_body
+from wallets.ledger import Statement, balance_at, balance_now, read_wallet, statement
 from wallets.problems import NotAcceptable, WalletNotFound
 
 

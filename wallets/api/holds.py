@@ -5,21 +5,26 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from wallets import ledger
+from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api.endpoint import Endpoint, carry_out, deferrable_fields, naming, replay_header
+from wallets.api.endpoint import Endpoint
 from wallets.api.examples import HOLD_ID, TIME
 from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
-from wallets.api.operations import operation_answer
-from wallets.api.paging import Page
-from wallets.api.parsing import read, read_optional
-from wallets.api.request_schemas import HoldQuery, HoldToPlace, Nothing, PartToTake
-from wallets.api.responses import HoldBody, HoldPage, OperationBody, hold_body
+from wallets.contract.paging import Page
+from wallets.contract.parsing import command_context, read, read_optional
+from wallets.contract.request_schemas import HoldQuery, HoldToPlace, Nothing, PartToTake
+from wallets.contract.responses import (
+    HoldBody,
+    HoldPage,
+    OperationBody,
+    hold_body,
+    operation_created,
+    replay_header,
+)
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger.commands import CaptureHold, PlaceHold, VoidHold
-from wallets.ledger.decisions import Posted
-from wallets.ledger.lookups import owner_filter, wallet_of_hold
-from wallets.ledger.reader import read_wallet
+from wallets.ledger import CaptureHold, PlaceHold, Posted, VoidHold, owner_filter, read_wallet, wallet_of_hold
 from wallets.models import Hold
 from wallets.problems import (
     HoldAmountExceeded,
@@ -48,16 +53,17 @@ class WalletHolds(Endpoint):
 
         Moves nothing: `held` grows and `available` shrinks, until the hold is captured or voided, or expires.
         """
-        asked = read(request, HoldToPlace)
+        body = read(request, HoldToPlace)
         command = PlaceHold(
             wallet_id=wallet_id,
-            amount=asked.amount,
-            expires_at=asked.expires_at,
-            description=asked.description,
-            **naming(request, asked.id),
+            amount=body.amount,
+            expires_at=body.expires_at,
+            description=body.description,
+            **command_context(request, body.id, may_be_async=False),
         )
-        posted = carry_out(request, command)
-        return hold_answer(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
+        rights.require(principal(request), command)
+        posted = ledger.submit(command)
+        return hold_response(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
 
     @Declaration("holds_list", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
@@ -115,11 +121,12 @@ class HoldCapture(Endpoint):
 
         Once; the rest is released.
         """
-        asked = read_optional(request, PartToTake)
-        named = deferrable_fields(request, asked.id)
+        body = read_optional(request, PartToTake)
+        context = command_context(request, body.id)
         wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
-        command = CaptureHold(wallet_id=wallet_id, hold_id=hold_id, amount=asked.amount, **named)
-        return operation_answer(carry_out(request, command))
+        command = CaptureHold(wallet_id=wallet_id, hold_id=hold_id, amount=body.amount, **context)
+        rights.require(principal(request), command)
+        return operation_created(ledger.submit(command))
 
 
 class HoldVoid(Endpoint):
@@ -138,13 +145,14 @@ class HoldVoid(Endpoint):
 
         In a frozen wallet too: no money moves.
         """
-        asked = read_optional(request, Nothing)
-        named = naming(request, asked.id)
+        body = read_optional(request, Nothing)
+        context = command_context(request, body.id, may_be_async=False)
         wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
-        posted = carry_out(request, VoidHold(wallet_id=wallet_id, hold_id=hold_id, **named))
-        return hold_answer(posted, 200, {})
+        command = VoidHold(wallet_id=wallet_id, hold_id=hold_id, **context)
+        rights.require(principal(request), command)
+        return hold_response(ledger.submit(command), 200, {})
 
 
-def hold_answer(posted: Posted, status: int, headers: dict[str, str]) -> Response:
-    assert posted.hold  # noqa: S101 - every command on a hold leaves it in its outcome
+def hold_response(posted: Posted, status: int, headers: dict[str, str]) -> Response:
+    assert posted.hold  # noqa: S101 - the outcome of each command on a hold has it
     return Response(hold_body(posted.hold, posted.currency), status, headers=headers | replay_header(posted))

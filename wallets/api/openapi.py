@@ -13,8 +13,8 @@ from pydantic import BaseModel
 from wallets import problems
 from wallets.access.rights import NEEDED, PERSON
 from wallets.api.examples import example_of, pending
-from wallets.api.fields import MAX_KEY_LENGTH
-from wallets.api.responses import ProblemBody
+from wallets.contract.fields import MAX_KEY_LENGTH
+from wallets.contract.responses import ProblemBody
 from wallets.problems import FieldError, Problem
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -5,19 +5,23 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from wallets import ledger
+from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
-from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
+from wallets.api.endpoint import Endpoint
 from wallets.api.examples import OPERATION_ID, WALLET_ID
 from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
-from wallets.api.paging import Page
-from wallets.api.parsing import read, read_optional
-from wallets.api.request_schemas import OperationQuery, OperationToPost, PartToTake, WalletOperationToPost
-from wallets.api.responses import OperationBody, OperationPage, operation_body
-from wallets.ledger.commands import COMMANDS, Reverse
-from wallets.ledger.decisions import Posted
-from wallets.ledger.lookups import original
-from wallets.ledger.reader import read_operation, read_wallet
+from wallets.contract.paging import Page
+from wallets.contract.parsing import command_context, read, read_optional
+from wallets.contract.request_schemas import (
+    OperationQuery,
+    OperationToPost,
+    PartToTake,
+    WalletOperationToPost,
+)
+from wallets.contract.responses import OperationBody, OperationPage, operation_body, operation_created
+from wallets.ledger import COMMANDS, Reverse, original, read_operation, read_wallet
 from wallets.models import Operation
 from wallets.problems import (
     IdempotencyKeyReused,
@@ -29,15 +33,17 @@ from wallets.problems import (
 )
 
 
-def post_operation(request: Request, wallet_id: UUID, asked: OperationToPost) -> Response:
-    kind = COMMANDS[asked.operation_type]
-    command = kind(wallet_id=wallet_id, **movement_fields(asked), **deferrable_fields(request, asked.id))
-    return operation_answer(carry_out(request, command))
-
-
-def operation_answer(posted: Posted) -> Response:
-    body = operation_body(posted.operation, posted.currency)
-    return answer(posted, body, f"operations/{posted.operation.id}")
+def post_operation(request: Request, wallet_id: UUID, body: OperationToPost) -> Response:
+    command = COMMANDS[body.operation_type](
+        wallet_id=wallet_id,
+        amount=body.amount,
+        description=body.description,
+        metadata=body.metadata,
+        **command_context(request, body.id),
+    )
+    rights.require(principal(request), command)
+    # The wallet is locked in wallets/ledger/execute.py: select_for_update() in transaction.atomic().
+    return operation_created(ledger.submit(command))
 
 
 class WalletOperation(Endpoint):
@@ -58,7 +64,7 @@ class WalletOperation(Endpoint):
     def post(self, request: Request, wallet_id: UUID) -> Response:
         """Deposit or withdraw.
 
-        Answered when it is committed. A refusal by a rule is recorded, and moves nothing.
+        The response comes after the commit. A refusal by a rule is recorded and moves no money.
         """
         return post_operation(request, wallet_id, read(request, OperationToPost))
 
@@ -129,11 +135,12 @@ class OperationReversal(Endpoint):
         Moves money back, of a transfer on both sides. All reversals of an operation together never move more
         than it did.
         """
-        asked = read_optional(request, PartToTake)
-        named = deferrable_fields(request, asked.id)
+        body = read_optional(request, PartToTake)
+        context = command_context(request, body.id)
         wallet_id, to_reverse = original(operation_id, principal(request).owner_restriction)
-        command = Reverse(wallet_id=wallet_id, original=to_reverse, amount=asked.amount, **named)
-        return operation_answer(carry_out(request, command))
+        command = Reverse(wallet_id=wallet_id, original=to_reverse, amount=body.amount, **context)
+        rights.require(principal(request), command)
+        return operation_created(ledger.submit(command))
 
 
 class WalletOperations(Endpoint):

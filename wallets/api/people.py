@@ -11,9 +11,9 @@ from wallets.access.authentication import Anybody
 from wallets.access.throttles import AttemptThrottle, CallerThrottle
 from wallets.api.endpoint import Endpoint
 from wallets.api.openapi import Declaration
-from wallets.api.parsing import read
-from wallets.api.request_schemas import Credentials, PersonToSignUp
-from wallets.api.responses import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
+from wallets.contract.parsing import read
+from wallets.contract.request_schemas import Credentials, PersonToSignUp
+from wallets.contract.responses import OwnWalletBody, PersonBody, operation_body, person_body, wallet_body
 from wallets.database_retry import retry_until_deadline
 from wallets.models import Operation, User
 from wallets.problems import EmailTaken, InvalidCredentials, WalletNotFound

@@ -5,16 +5,17 @@ from uuid import UUID
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from wallets import ledger
+from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.people import wallet_of
-from wallets.api.endpoint import Endpoint, answer, carry_out, deferrable_fields, movement_fields
+from wallets.api.endpoint import Endpoint
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, TRANSFER_RULES, Declaration
-from wallets.api.parsing import read
-from wallets.api.request_schemas import SAME_WALLET, TransferToPost
-from wallets.api.responses import TransferBody, transfer_body
-from wallets.ledger.commands import MakeTransfer
-from wallets.ledger.reader import read_transfer
+from wallets.contract.parsing import command_context, read
+from wallets.contract.request_schemas import SAME_WALLET, TransferToPost
+from wallets.contract.responses import TransferBody, created, transfer_body
+from wallets.ledger import MakeTransfer, read_transfer
 from wallets.problems import FieldError, TransferNotFound, ValidationError
 
 
@@ -38,18 +39,24 @@ class Transfers(Endpoint):
         Both wallets or none; one currency. The Idempotency-Key is the source's. A restricted key pays from
         its owner's wallets alone, to any.
         """
-        asked = read(request, TransferToPost)
-        named = deferrable_fields(request, asked.id)
-        target_id = asked.target_wallet_id or wallet_of(
-            asked.target_email or "", asked.source_wallet_id, principal(request), named["key"]
+        body = read(request, TransferToPost)
+        context = command_context(request, body.id)
+        target_id = body.target_wallet_id or wallet_of(
+            body.target_email or "", body.source_wallet_id, principal(request), context["key"]
         )
-        if target_id == asked.source_wallet_id:
+        if target_id == body.source_wallet_id:
             raise ValidationError(errors=[FieldError("targetEmail", *SAME_WALLET)])
         command = MakeTransfer(
-            wallet_id=asked.source_wallet_id, target_id=target_id, **movement_fields(asked), **named
+            wallet_id=body.source_wallet_id,
+            target_id=target_id,
+            amount=body.amount,
+            description=body.description,
+            metadata=body.metadata,
+            **context,
         )
-        posted = carry_out(request, command)
-        return answer(posted, transfer_body(posted), f"transfers/{posted.operation.id}")
+        rights.require(principal(request), command)
+        posted = ledger.submit(command)
+        return created(posted, transfer_body(posted), f"transfers/{posted.operation.id}")
 
 
 class TransferById(Endpoint):

@@ -1,30 +1,11 @@
-"""Addresses below /api/v1."""
+"""URL paths below /api/v1."""
 
-import re
-from uuid import UUID
-
-from django.urls import path, register_converter
+from django.urls import path
 
 from wallets.api import bulk, events, history, holds, operations, people, transfers, wallets, webhooks
+from wallets.contract import url_converters  # noqa: F401 - registers `id`
 
-_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
-
-
-class IdConverter:
-    """A UUID. Anything else becomes the nil UUID, which names nothing: so it is a 404 of the right noun."""
-
-    regex = "[^/]+"
-
-    def to_python(self, value: str) -> UUID:
-        return UUID(value) if _UUID.fullmatch(value) else UUID(int=0)
-
-    def to_url(self, value: UUID) -> str:
-        return str(value)
-
-
-register_converter(IdConverter, "id")
-
-# They are tried from the top: what is asked for a thousand times a second comes first.
+# Django tries them from the top: the most frequent requests come first.
 urlpatterns = [
     path("wallets/<id:wallet_id>/operation", operations.WalletOperation.as_view()),
     path("wallets/<id:wallet_id>", wallets.WalletById.as_view()),

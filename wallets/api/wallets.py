@@ -9,14 +9,20 @@ from rest_framework.response import Response
 
 from wallets.access.authentication import principal
 from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
-from wallets.api.endpoint import Endpoint, id_of_new, replay_header
+from wallets.api.endpoint import Endpoint, id_of_new
 from wallets.api.openapi import Declaration, header
-from wallets.api.paging import Page
-from wallets.api.parsing import names_tag, read
-from wallets.api.request_schemas import PageQuery, WalletChanges, WalletToOpen
-from wallets.api.responses import WalletBody, WalletPage, wallet_body
-from wallets.ledger.reader import read_wallet
-from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet, require_fitting_limits
+from wallets.contract.paging import Page
+from wallets.contract.parsing import names_tag, read
+from wallets.contract.request_schemas import PageQuery, WalletChanges, WalletToOpen
+from wallets.contract.responses import WalletBody, WalletPage, etag, replay_header, wallet_body
+from wallets.ledger import (
+    Opening,
+    WalletUpdate,
+    change_wallet,
+    open_wallet,
+    read_wallet,
+    require_fitting_limits,
+)
 from wallets.models import Wallet
 from wallets.problems import (
     IdempotencyKeyReused,
@@ -122,8 +128,3 @@ class WalletById(Endpoint):
         change = WalletUpdate(actor=principal(request).actor, **asked.given())
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})
-
-
-def etag(wallet: Wallet) -> str:
-    """Changes with every operation and change, as no two of them share a time; and with a hold's expiry."""
-    return f'"{wallet.sequence}-{wallet.updated_at.timestamp():.6f}-{wallet.held_now:f}"'

@@ -11,13 +11,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
-from wallets.api import responses
-from wallets.api.endpoint import Endpoint, id_of_new, keyed, replay_header
+from wallets.api.endpoint import Endpoint, id_of_new, keyed
 from wallets.api.examples import WALLET_ID
 from wallets.api.openapi import Declaration
-from wallets.api.paging import Number, Page
-from wallets.api.parsing import read, read_optional
-from wallets.api.request_schemas import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
+from wallets.contract import responses
+from wallets.contract.paging import Number, Page
+from wallets.contract.parsing import read, read_optional
+from wallets.contract.request_schemas import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
 from wallets.database_retry import retry_until_deadline
 from wallets.events import cloudevents, parking, webhook_registry
 from wallets.events.delivery_state import DeliveryState, standings
@@ -62,7 +62,9 @@ class Webhooks(Endpoint):
             principal(request).actor,
         )
         body = responses.RegisteredWebhookBody.of(registered.webhook) | {"secret": registered.secret}
-        headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | replay_header(registered)
+        headers = {"Location": f"/api/v1/webhooks/{registered.webhook.id}"} | responses.replay_header(
+            registered
+        )
         return Response(body, status=201, headers=headers)
 
     @Declaration("webhooks_list", query=PageQuery, response=responses.WebhookPage)
@@ -137,7 +139,7 @@ class WebhookRotation(Endpoint):
             keyed=keyed(request, f"POST /webhooks/{webhook_id}/rotation", asked),
             former_valid=timedelta(hours=asked.former_valid_hours),
         )
-        return Response(responses.SecretBody.of(rotated), headers=replay_header(rotated))
+        return Response(responses.SecretBody.of(rotated), headers=responses.replay_header(rotated))
 
 
 class WebhookTest(Endpoint):

@@ -12,17 +12,15 @@ from uuid import UUID
 
 import orjson
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS
 from django.utils.timezone import now
 from uuid_utils.compat import uuid7
 
 from wallets import money
-from wallets.api.fields import format_time
-from wallets.api.responses import hold_body, operation_body
+from wallets.contract.fields import format_time
+from wallets.contract.responses import hold_body, operation_body
 from wallets.events import log
 from wallets.events.log import ChangeEntry, LogItem, Place
-from wallets.ledger.rules import HoldState
-from wallets.ledger.tables import Record, Tables
+from wallets.ledger import HoldState, Record, holds_by_id
 from wallets.models import Operation, Wallet, WalletChange
 from wallets.operation_types import WITHOUT_SEQUENCE, signed
 
@@ -65,7 +63,7 @@ def events_of(entries: Sequence[LogItem], types: Collection[str] = ()) -> list[E
     """The entries of the log as events, in their order; with `types`, only these."""
     currencies = _find_currencies({entry.wallet_id for entry in entries})
     ended = {(entry.wallet_id, hold_id) for entry in entries if (hold_id := _ended_hold(entry))}
-    holds = Tables(DEFAULT_DB_ALIAS).holds(ended)
+    holds = holds_by_id(ended)
     return [
         _told_of(entry, type, data)
         for entry in entries

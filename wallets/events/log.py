@@ -20,7 +20,7 @@ from uuid import UUID
 import orjson
 from django.db import DEFAULT_DB_ALIAS, connection, connections
 
-from wallets.ledger.tables import Record, record
+from wallets.ledger import Record, to_record
 from wallets.models import WalletChange
 
 Place = tuple[datetime, UUID]  # of an entry among those of its wallet, and within a window: created_at and id
@@ -202,7 +202,9 @@ def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list
         "id": id,
         "most": most,
     }
-    operations: list[LogItem] = [record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)]
+    operations: list[LogItem] = [
+        to_record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)
+    ]
     changes: list[LogItem] = [
         _change(row) for row in _query(_OF_WALLETS, _CHANGE, "wallet_change", parameters)
     ]
@@ -217,7 +219,7 @@ def place_of(entry: LogItem) -> Place:
 
 def find_operations(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
     """The operations with these wallets and ids."""
-    return [record(row) for row in _find(keys, _RECORD, "operation", "id = wanted_id")]
+    return [to_record(row) for row in _find(keys, _RECORD, "operation", "id = wanted_id")]
 
 
 def find_changes(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
@@ -239,7 +241,9 @@ def _find(
 
 def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[LogItem]:
     """Two queries that agree: what is below the horizon changes no more."""
-    operations: list[LogItem] = [record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)]
+    operations: list[LogItem] = [
+        to_record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)
+    ]
     changes: list[LogItem] = [
         _change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)
     ]

@@ -1,41 +1,90 @@
-"""The only place where money moves.
+"""The ledger: the only package that moves money. Other packages import from here alone.
 
-`submit` is how a command gets here; `origins` finds what a command refers to; `wallets` opens and changes
-wallets; `reader` reads them; `inbox` carries out what was accepted for later; `verify` proves the books.
+`submit` commits a command (committer.py); `inbox` decides accepted commands later; `verify` and `checkpoints`
+prove the books.
 """
 
-from collections.abc import Sequence
-from typing import cast
-
-from wallets.ledger.commands import AtomicBulk, Command
-from wallets.ledger.committer import commit, commit_all
+from wallets.ledger import checkpoints, expiry, inbox, inbox_failures, keys, verify
+from wallets.ledger.checkpoints import CheckpointError, Comparison
+from wallets.ledger.commands import (
+    COMMANDS,
+    PERSON,
+    CaptureHold,
+    Command,
+    Deposit,
+    MakeTransfer,
+    PlaceHold,
+    Reverse,
+    VoidHold,
+)
+from wallets.ledger.committer import submit, submit_all, submit_atomically
+from wallets.ledger.consistent_read import NOTHING, Snapshot
 from wallets.ledger.decisions import Posted
-from wallets.problems import Problem
+from wallets.ledger.history import Balance, Statement, balance_at, balance_now, statement
+from wallets.ledger.inbox_failures import CannotBeRejected, NotSetAside
+from wallets.ledger.lookups import holds_by_id, original, owner_filter, wallet_of_hold
+from wallets.ledger.reader import read_operation, read_transfer, read_wallet
+from wallets.ledger.rules import HoldState
+from wallets.ledger.tables import PENDING, Record, database_clock, to_record
+from wallets.ledger.verify import Verification, last_check
+from wallets.ledger.wallets import (
+    Opening,
+    WalletUpdate,
+    change_wallet,
+    note_opening,
+    open_wallet,
+    require_fitting_limits,
+)
 
-
-def submit(command: Command) -> Posted:
-    """Carry out one command; return when it is committed.
-
-    Raises Problem: the refusal, with nothing moved; TooManyRequests, with nothing applied; or Unavailable,
-    with the outcome unknown (a repeat with the same key finds it out).
-    """
-    outcome = commit(command)
-    if isinstance(outcome, Problem):
-        raise outcome
-    return cast(Posted, outcome)  # a list only for commands that belong together
-
-
-def submit_all(commands: Sequence[Command]) -> list[Posted | Exception]:
-    """Carry out the commands in their order, each by itself: what `submit` returns or raises for each.
-
-    Raises TooManyRequests where there is not room for all of them: then none was applied.
-    """
-    return cast(list[Posted | Exception], commit_all(commands))
-
-
-def submit_atomically(commands: Sequence[Command]) -> list[Posted]:
-    """Carry out all of the commands or none of them. Raises as `submit` does, for the first refusal."""
-    outcomes = commit(AtomicBulk(commands=tuple(commands)))
-    if isinstance(outcomes, Problem):
-        raise outcomes
-    return cast(list[Posted], outcomes)  # of those that were refused there is but the first refusal
+__all__ = [
+    "COMMANDS",
+    "NOTHING",
+    "PENDING",
+    "PERSON",
+    "Balance",
+    "CannotBeRejected",
+    "CaptureHold",
+    "CheckpointError",
+    "Command",
+    "Comparison",
+    "Deposit",
+    "HoldState",
+    "MakeTransfer",
+    "NotSetAside",
+    "Opening",
+    "PlaceHold",
+    "Posted",
+    "Record",
+    "Reverse",
+    "Snapshot",
+    "Statement",
+    "Verification",
+    "VoidHold",
+    "WalletUpdate",
+    "balance_at",
+    "balance_now",
+    "change_wallet",
+    "checkpoints",
+    "database_clock",
+    "expiry",
+    "holds_by_id",
+    "inbox",
+    "inbox_failures",
+    "keys",
+    "last_check",
+    "note_opening",
+    "open_wallet",
+    "original",
+    "owner_filter",
+    "read_operation",
+    "read_transfer",
+    "read_wallet",
+    "require_fitting_limits",
+    "statement",
+    "submit",
+    "submit_all",
+    "submit_atomically",
+    "to_record",
+    "verify",
+    "wallet_of_hold",
+]

@@ -24,7 +24,7 @@ from wallets.ledger.execute import Answer, Deferred, execute
 from wallets.ledger.tables import REJECTED
 from wallets.observability import metrics, traces
 from wallets.observability.metrics import Kind
-from wallets.problems import Unavailable
+from wallets.problems import Problem, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -34,25 +34,41 @@ PLAN_LIFETIME_SECONDS: Final = 1.0  # planning the four statements takes a milli
 LEDGER = "ledger"  # the committer's own connection (settings.DATABASES)
 
 
-def commit(work: Work) -> Answer:
-    """Commit the work with all other work in flight, or alone if GROUP_COMMIT is off; return its outcome.
+def submit(command: Command) -> Posted:
+    """Commit one command and return its outcome.
 
-    Raises TooManyRequests if nothing was applied, Unavailable if the outcome is unknown, or what the database
-    raised for this work alone.
+    Raises Problem, the refusal, with no money moved; TooManyRequests, with nothing applied; or Unavailable,
+    with the outcome unknown: a retry with the same key finds out.
     """
-    with traces.wait():
-        return batcher().call(work) if settings.GROUP_COMMIT else _commit_alone(work)
+    outcome = _commit(command)
+    if isinstance(outcome, Problem):
+        raise outcome
+    return cast(Posted, outcome)  # a list is the outcome of an atomic bulk only
 
 
-def commit_all(commands: Sequence[Command]) -> list[Answer | Exception]:
-    """Commit the commands in their order; return the outcome of each, or what `commit` would raise for it.
+def submit_all(commands: Sequence[Command]) -> list[Posted | Exception]:
+    """Commit the commands in their order; return what `submit` would return or raise for each.
 
     Raises TooManyRequests if the queue cannot take all of them; then none was applied.
     """
     with traces.wait():
         if settings.GROUP_COMMIT:
-            return batcher().call_all(commands)
-        return [_outcome_alone(command) for command in commands]
+            return cast(list[Posted | Exception], batcher().call_all(commands))
+        return cast(list[Posted | Exception], [_outcome_alone(command) for command in commands])
+
+
+def submit_atomically(commands: Sequence[Command]) -> list[Posted]:
+    """Commit all of the commands or none of them. Raises as `submit` does, for the first refusal."""
+    outcomes = _commit(AtomicBulk(commands=tuple(commands)))
+    if isinstance(outcomes, Problem):
+        raise outcomes
+    return cast(list[Posted], outcomes)  # if one were refused, the outcome would be its refusal
+
+
+def _commit(work: Work) -> Answer:
+    """Commit the work with all other work in flight, or alone if GROUP_COMMIT is off; return its outcome."""
+    with traces.wait():
+        return batcher().call(work) if settings.GROUP_COMMIT else _commit_alone(work)
 
 
 @once

@@ -123,7 +123,7 @@ class Decisions:
         if isinstance(command, RejectAccepted):
             return self._refuse(command, command.amount, RejectedByOperator(), self._time_for(command))
         if command.counterparty_id is not None and command.counterparty_id not in self.state.wallets:
-            return WalletNotFound("There is no such target wallet.")
+            return WalletNotFound("No target wallet with this id exists.")
         if isinstance(command, CaptureHold | VoidHold) and not self._is_hold_of_wallet(command):
             return HoldNotFound()
         return self._accept(command, wallet) if command.is_async else self._complete(command, wallet)

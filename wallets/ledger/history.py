@@ -18,7 +18,7 @@ from django.db import connection, transaction
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger.decisions import CLOCK_TICK
 from wallets.ledger.reader import read_wallet
-from wallets.ledger.tables import Record, record
+from wallets.ledger.tables import Record, to_record
 from wallets.models import Wallet
 from wallets.problems import FieldError, ValidationError, WalletNotFound
 
@@ -86,7 +86,7 @@ class Statement:
     def _page(self, after: int) -> list[Record]:
         upto = min(after + STATEMENT_PAGE_SIZE, self.closing.sequence)
         try:
-            return [record(row) for row in _rows(_ENTRIES, self.wallet_id, after, upto)]
+            return [to_record(row) for row in _rows(_ENTRIES, self.wallet_id, after, upto)]
         finally:
             connection.close()  # gives it back to the pool
 

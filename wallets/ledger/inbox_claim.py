@@ -14,7 +14,7 @@ from uuid import UUID
 
 from django.db import connection
 
-from wallets.ledger.tables import AS_OPERATION, Record, record
+from wallets.ledger.tables import AS_OPERATION, Record, to_record
 
 # So many entries, for each one that may be claimed, are looked at: the oldest may all be of wallets that are
 # passed over. The wallets behind them have their turn all the same.
@@ -81,7 +81,7 @@ class ClaimedEntry:
 
     def accepted(self) -> Record:
         """The operation as it was accepted. Read late: what cannot be read fails with its entry alone."""
-        return record(self.row)
+        return to_record(self.row)
 
 
 class Turns:

@@ -12,7 +12,7 @@ from django.db import IntegrityError, transaction
 from wallets.ledger.commands import RejectAccepted
 from wallets.ledger.execute import execute
 from wallets.ledger.inbox_claim import ClaimedEntry, rows
-from wallets.ledger.tables import AS_OPERATION, Record, record
+from wallets.ledger.tables import AS_OPERATION, Record, to_record
 from wallets.problems import RejectedByOperator
 
 # Between two attempts. Meanwhile the entry's wallets are held up, so together they are short: a failure that
@@ -112,7 +112,7 @@ def _lock(entry_id: UUID) -> Record:
     found = rows(_LOCK, [entry_id])
     if not found or found[0][0] is None:
         raise NotSetAside
-    return record(found[0][1:])
+    return to_record(found[0][1:])
 
 
 def _rejection(accepted: Record) -> RejectAccepted:

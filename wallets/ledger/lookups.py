@@ -1,14 +1,19 @@
-"""What a command refers to by its id: a hold, an operation. Nothing that is found here ever changes.
+"""Looks up the hold or the operation that a command names. The values found here never change.
 
-So it is looked up before anything is locked, and tells which wallets have to be. `within` names the user in
-whose wallet it has to be.
+So they are read before any lock is taken, and tell which wallets to lock. With an owner restriction, only the
+holds and operations in wallets of that user are found.
 """
 
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
+from django.db import DEFAULT_DB_ALIAS
+
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger.commands import Original
+from wallets.ledger.rules import HoldState
+from wallets.ledger.tables import Tables
 from wallets.models import Hold, Operation
 from wallets.problems import HoldNotFound, OperationNotFound
 
@@ -51,3 +56,8 @@ def find_original(operation_id: UUID, owner_restriction: int | None = None) -> t
 def owner_filter(owner_restriction: int | None) -> dict[str, Any]:
     """What belongs to a wallet, as a filter: to one of this user's, where that matters."""
     return {} if owner_restriction is None else {"wallet__owner_id": owner_restriction}
+
+
+def holds_by_id(pairs: Collection[tuple[UUID, UUID]]) -> dict[UUID, HoldState]:
+    """Return the holds that exist among these pairs of wallet id and hold id, by hold id."""
+    return Tables(DEFAULT_DB_ALIAS).holds(pairs)

@@ -224,17 +224,17 @@ class Tables:
         asked = [[wallet_id for wallet_id, _ in keyed], [key for _, key in keyed]]
         found = self._rows(_WITH_KEYS, asked * 2) if keyed else []
         found += self._rows(_WITH_IDS, [ids] * 2) if ids else []
-        return [record(row) for row in found]
+        return [to_record(row) for row in found]
 
     def operation(self, operation_id: UUID) -> tuple[Record, str] | None:
         """Return the operation and its currency, from the ledger or the inbox."""
         rows = self._rows(_OPERATION, [operation_id, operation_id])
-        return (record(rows[0][:-1]), rows[0][-1]) if rows else None
+        return (to_record(rows[0][:-1]), rows[0][-1]) if rows else None
 
     def counterparts(self, transfer_ids: Collection[UUID]) -> dict[UUID, Record]:
         """Return the operation on the second wallet of each transfer, by transfer id."""
         rows = self._rows(_COUNTERPARTS, [list(transfer_ids)]) if transfer_ids else []
-        return {found.transfer_id: found for found in map(record, rows) if found.transfer_id}
+        return {found.transfer_id: found for found in map(to_record, rows) if found.transfer_id}
 
     def holds(self, holds: Collection[tuple[UUID, UUID]]) -> dict[UUID, HoldState]:
         """Return the holds that exist among these pairs of wallet id and hold id, by hold id."""
@@ -358,7 +358,7 @@ def _array(ids: Collection[UUID]) -> RawSQL:
     return RawSQL("SELECT unnest(%s::uuid[])", [list(ids)])
 
 
-def record(row: tuple[Any, ...]) -> Record:
+def to_record(row: tuple[Any, ...]) -> Record:
     """Return a row of the columns of Record as a Record. Django returns jsonb as text."""
     values = dict(zip(_NAMES, row, strict=True))
     return Record(**values | {"metadata": orjson.loads(values["metadata"])})

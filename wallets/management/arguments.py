@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def argument(kind: Any) -> Callable[[str], Any]:
-    """An argparse type from one of the API's value types (wallets.api.fields)."""
+    """An argparse type from one of the API's value types (wallets.contract.fields)."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def parse(text: str) -> Any:

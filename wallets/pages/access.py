@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.shortcuts import redirect
 
 from wallets.access import devices, limits, rights
-from wallets.ledger.reader import read_wallet
+from wallets.ledger import read_wallet
 from wallets.models import User, Wallet
 
 View = Callable[..., HttpResponseBase]

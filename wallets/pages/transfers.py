@@ -12,9 +12,7 @@ from wallets import ledger
 from wallets.access import rights
 from wallets.access.people import wallet_of
 from wallets.error_mapping import to_problem
-from wallets.ledger.commands import MakeTransfer
-from wallets.ledger.reader import read_transfer
-from wallets.ledger.tables import PENDING
+from wallets.ledger import PENDING, MakeTransfer, read_transfer
 from wallets.models import Wallet
 from wallets.pages.access import for_people, own_wallet, user_of
 from wallets.pages.forms import TransferForm
@@ -79,7 +77,7 @@ def _send(
         amount=form.cleaned_data["amount"],
         description=form.cleaned_data["note"],
         key=sender.stored_key(str(form.cleaned_data["key"])),
-        **rights.sent_by(sender),
+        **rights.command_fields(sender),
     )
     rights.require(sender, command)
     try:

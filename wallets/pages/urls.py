@@ -4,7 +4,7 @@ from django.urls import path
 from django.views.decorators.http import require_POST
 from django.views.i18n import set_language
 
-import wallets.api.urls  # noqa: F401 - for its converter `id`
+import wallets.contract.url_converters  # noqa: F401 - registers `id`
 from wallets.pages import accounts, transfers, wallet
 
 urlpatterns = [

@@ -11,13 +11,13 @@ from django.utils import timezone
 from django.views.decorators.http import require_safe
 
 from wallets.access.people import main_wallet
-from wallets.api import statements
-from wallets.api.paging import Page
-from wallets.api.request_schemas import PageQuery
-from wallets.api.wallets import etag
 from wallets.chart import balance_chart
+from wallets.contract import statements
+from wallets.contract.paging import Page
+from wallets.contract.request_schemas import PageQuery
+from wallets.contract.responses import etag
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger.history import statement
+from wallets.ledger import statement
 from wallets.models import Operation, Wallet
 from wallets.pages.access import for_people, own_wallet, user_of
 from wallets.pages.forms import HistoryForm, TransferForm

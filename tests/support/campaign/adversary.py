@@ -2,11 +2,12 @@
 
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from local import LocalError
 from tests.support.campaign.faults import FAULTS, Fault
 from tests.support.campaign.system import System
 
@@ -14,6 +15,7 @@ FEWEST, MOST = 5, 10
 LEAD: Final = 1.0  # seconds before the first
 REST: Final = 2.0  # seconds between two of one lane: what comes back is up again, or just about
 LOOK: Final = 0.1  # seconds between two looks after what has ended by itself
+SHORT_SECONDS: Final = 2.0  # that a fault lasts at most in a round of each fault
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ def plan(seed: int, seconds: float, names: Collection[str] = ()) -> list[Planned
         for fault, at in zip(chosen, times, strict=True)
     ]
     return [each for each in planned if each.fault.is_possible()]
+
+
+def plan_each(seed: int) -> list[Planned]:
+    """Every possible fault once, in the order of `FAULTS`, each for two seconds or less."""
+    dice = random.Random(seed)  # noqa: S311
+    return [
+        Planned(fault, 0.0, min(fault.lasts[0], SHORT_SECONDS), dice.getrandbits(32))
+        for fault in FAULTS.values()
+        if fault.is_possible()
+    ]
 
 
 @dataclass
@@ -112,3 +124,33 @@ class Adversary:
     def _mend_all(self) -> None:
         for each in list(self._under_way):
             self._mend(each)
+
+
+class SequentialAdversary:
+    """Does one planned fault at a time; the next one begins when the system has recovered."""
+
+    def __init__(
+        self, system: System, planned: Sequence[Planned], check_recovery: Callable[[System], None]
+    ) -> None:
+        self.happened: list[Happened] = []
+        self._system = system
+        self._planned = planned
+        self._check_recovery = check_recovery
+
+    def run(self) -> None:
+        """Raises LocalError with the name of the first fault from which the system does not recover."""
+        began = time.monotonic()
+        for planned in self._planned:
+            offset = time.monotonic() - began
+            adversary = Adversary(self._system, [planned])
+            try:
+                adversary.run()
+                self._system.settle()
+                self._check_recovery(self._system)
+            except Exception as error:
+                raise LocalError(f"after {planned.fault.name}: {error!r}") from error
+            finally:
+                for happened in adversary.happened:
+                    happened.began += offset
+                    happened.mended += offset
+                self.happened += adversary.happened

@@ -5,7 +5,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from local import LocalError
 from local.files import write
 from local.postgres import SUPERUSER
 from tests.support.campaign import events
-from tests.support.campaign.adversary import Adversary, Happened, plan
+from tests.support.campaign.adversary import Adversary, Happened, SequentialAdversary, plan, plan_each
 from tests.support.campaign.nodes import wait_until
 from tests.support.campaign.system import System
 from tests.support.histories import ledger
@@ -28,6 +28,8 @@ from tests.support.histories.load import Load
 
 CARRIED_OUT: Final = (200, 201, 409)
 LIMIT: Final = 600  # seconds for everything but the load: then something hangs
+
+AdversaryOf = Callable[[System], Adversary | SequentialAdversary]
 
 
 @dataclass(frozen=True)
@@ -55,21 +57,35 @@ class Result:
 
 def run(seed: int, size: Size, names: Collection[str] = ()) -> Result:
     """A round with the choices of this seed; of the faults with these names, or of all."""
+    planned = plan(seed, size.seconds, names)
+    return _run(seed, size, lambda system: Adversary(system, planned))
+
+
+def run_each(seed: int, size: Size, check_recovery: Callable[[System], None]) -> Result:
+    """A round of every possible fault once, one after the other.
+
+    `check_recovery` is called after each fault, under load. If it raises, the round ends and the result names
+    the fault. `size.seconds` only bounds the round.
+    """
+    return _run(seed, size, lambda system: SequentialAdversary(system, plan_each(seed), check_recovery))
+
+
+def _run(seed: int, size: Size, adversary_of: AdversaryOf) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="walletsvc-campaign-"))
     folder.chmod(0o755)  # PostgreSQL runs as somebody else
     result = Result(seed)
     try:
         with _no_longer_than(size.seconds + LIMIT):
-            _run(folder, size, names, result)
+            _break_and_check(folder, size, adversary_of, result)
     finally:
         if not result.kept:
             shutil.rmtree(folder, ignore_errors=True)
     return result
 
 
-def _run(folder: Path, size: Size, names: Collection[str], result: Result) -> None:
+def _break_and_check(folder: Path, size: Size, adversary_of: AdversaryOf, result: Result) -> None:
     with System(folder) as system:
-        adversary = Adversary(system, plan(result.seed, size.seconds, names))
+        adversary = adversary_of(system)
         result.happened = adversary.happened
         try:
             with Load(system.address, result.seed, size.rate, size.clients) as load:

@@ -5,8 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from wallets.ledger import checkpoints
-from wallets.ledger.checkpoints import CheckpointError
+from wallets.ledger import CheckpointError, checkpoints
 from wallets.management.arguments import Command as Base
 
 

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from wallets.access import keys
 from wallets.access.rights import SCOPES
-from wallets.api.fields import Label, TimeParameter
+from wallets.contract.fields import Label, TimeParameter
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import User

@@ -6,9 +6,8 @@ from django.conf import settings
 from django.core.management.base import CommandParser
 
 from wallets import ledger, money
-from wallets.api.fields import CurrencyCode, Id, Label, PositiveAmount
-from wallets.ledger.commands import Deposit
-from wallets.ledger.wallets import Opening, open_wallet
+from wallets.contract.fields import CurrencyCode, Id, Label, PositiveAmount
+from wallets.ledger import Deposit, Opening, open_wallet
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.problems import Problem

@@ -10,7 +10,7 @@ import orjson
 from django.core.management.base import CommandParser
 
 from wallets import money, report
-from wallets.api.fields import format_time
+from wallets.contract.fields import format_time
 from wallets.management.arguments import Command as Base
 from wallets.report import BusyWallet, Report
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from wallets.api.fields import Id
-from wallets.api.responses import operation_body, wallet_body
+from wallets.contract.fields import Id
+from wallets.contract.responses import operation_body, wallet_body
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import Operation, Wallet

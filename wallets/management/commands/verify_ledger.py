@@ -10,11 +10,8 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import Error, connection
 from tqdm import tqdm
 
-from wallets.api.fields import Id
-from wallets.ledger import checkpoints, verify
-from wallets.ledger.checkpoints import CheckpointError, Comparison
-from wallets.ledger.consistent_read import NOTHING, Snapshot
-from wallets.ledger.verify import Verification
+from wallets.contract.fields import Id
+from wallets.ledger import NOTHING, CheckpointError, Comparison, Snapshot, Verification, checkpoints, verify
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import LedgerCheck, Wallet

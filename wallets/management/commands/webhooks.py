@@ -8,8 +8,8 @@ from uuid import UUID
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import Q
 
-from wallets.api.fields import Id, Limit
-from wallets.api.request_schemas import (
+from wallets.contract.fields import Id, Limit
+from wallets.contract.request_schemas import (
     DEFAULT_FORMER_SECRET_HOURS,
     MAX_FORMER_SECRET_HOURS,
     WebhookName,

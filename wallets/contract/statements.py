@@ -8,10 +8,9 @@ from typing import Final
 import orjson
 
 from wallets import money
-from wallets.api.fields import format_time
-from wallets.api.responses import operation_body
-from wallets.ledger.history import Statement
-from wallets.ledger.tables import Record
+from wallets.contract.fields import format_time
+from wallets.contract.responses import operation_body
+from wallets.ledger import Record, Statement
 from wallets.operation_types import signed
 
 COLUMNS: Final = (

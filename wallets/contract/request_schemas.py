@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from wallets.api.fields import (
+from wallets.contract.fields import (
     WHOLE_NUMBER,
     Amount,
     CurrencyCode,

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
 from rest_framework.response import Response
 
-from wallets.api.fields import Id, TimeParameter, format_time
-from wallets.api.parsing import check
-from wallets.api.request_schemas import PageQuery
+from wallets.contract.fields import Id, TimeParameter, format_time
+from wallets.contract.parsing import check
+from wallets.contract.request_schemas import PageQuery
 from wallets.database_retry import retry_until_deadline
 from wallets.problems import FieldError, ValidationError
 

@@ -6,18 +6,16 @@ from typing import Any, ClassVar, Final, Literal, get_args, get_type_hints
 from uuid import UUID
 
 from pydantic import Field, create_model
+from rest_framework.response import Response
 
-from wallets.api.fields import EventType, Money, OperationType, Schema, Time, format_time
-from wallets.ledger import keys
-from wallets.ledger.decisions import Posted
-from wallets.ledger.history import Balance
-from wallets.ledger.rules import HoldState
-from wallets.ledger.tables import Record
+from wallets.contract.fields import EventType, Money, OperationType, Schema, Time, format_time
+from wallets.ledger import PENDING, Balance, HoldState, Posted, Record, keys
 from wallets.models import Hold, Operation, User, Wallet
 from wallets.money import format_amount
 
 # Every object has this attribute and the JSON renderer refuses it: a forgotten value is an error.
 GIVEN: Final = "__class__"
+REPLAYED: Final = {"Idempotent-Replayed": "true"}
 OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
 
@@ -342,3 +340,30 @@ def hold_body(hold: Hold | HoldState, currency: str) -> dict[str, Any]:
 def balance_body(balance: Balance) -> dict[str, Any]:
     available = format_amount(balance.balance - balance.held, balance.currency)
     return BalanceBody.of(balance, balance.currency) | {"available": available}
+
+
+def etag(wallet: Wallet) -> str:
+    """Return the entity tag: it changes with every operation, every change and every expiry of a hold."""
+    return f'"{wallet.sequence}-{wallet.updated_at.timestamp():.6f}-{wallet.held_now:f}"'
+
+
+# --- Responses --------------------------------------------------------------------------------------
+def replay_header(outcome: Any) -> dict[str, str]:
+    """Return the header that marks a replay."""
+    return dict(REPLAYED) if outcome.replayed else {}
+
+
+def created(posted: Posted, body: dict[str, Any], path: str) -> Response:
+    """Respond with 201 and the path of the new object, or with 202 and the path of its pending operation."""
+    headers = replay_header(posted)
+    if posted.operation.status == PENDING:
+        headers["Location"] = f"/api/v1/operations/{posted.operation.id}"
+        headers["Preference-Applied"] = "respond-async"
+        return Response(body, status=202, headers=headers)
+    headers["Location"] = f"/api/v1/{path}"
+    return Response(body, status=201, headers=headers)
+
+
+def operation_created(posted: Posted) -> Response:
+    body = operation_body(posted.operation, posted.currency)
+    return created(posted, body, f"operations/{posted.operation.id}")

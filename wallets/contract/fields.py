@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 
 from wallets import money
 from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
-from wallets.api.parsing import JsonNumber
+from wallets.contract.parsing import JsonNumber
 from wallets.operation_types import NAMES
 
 MAX_METADATA_BYTES: Final = 4096

@@ -7,6 +7,7 @@ before an expensive one, so that a body costs little before it is refused.
 import json
 import re
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from django.conf import settings
 from gunicorn.http.errors import ParseException
@@ -14,6 +15,8 @@ from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from rest_framework.request import Request
 
+from wallets.access.authentication import principal
+from wallets.access.rights import Principal, command_fields
 from wallets.problems import (
     BadRequest,
     FieldError,
@@ -235,6 +238,42 @@ def idempotency_key(request: Request) -> str | None:
         detail = "send it once: 1 to 255 visible ASCII characters, in double quotes if one is a comma"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "invalid", detail)])
     return match[1] or match[2]
+
+
+def request_key(request: Request, chosen_id: UUID | None) -> str | None:
+    """Return the header's key. Raises ValidationError if the body has an id as well."""
+    key = idempotency_key(request)
+    if chosen_id and key:
+        raise ValidationError(
+            errors=[FieldError("id", "conflict", "give either an id or an Idempotency-Key")]
+        )
+    return key
+
+
+def command_context(request: Request, chosen_id: UUID | None, *, may_be_async: bool = True) -> dict[str, Any]:
+    """Return the fields of a command that come from its request, not from its body.
+
+    They are the actor, the owner restriction, the id or the key, and whether the client asked for an
+    asynchronous response. Raises ValidationError for a malformed key, or for a key beside an id.
+    """
+    key = request_key(request, chosen_id)
+    return context_of(principal(request), key, chosen_id, may_be_async and wants_async(request))
+
+
+def context_of(caller: Principal, key: str | None, chosen_id: UUID | None, is_async: bool) -> dict[str, Any]:
+    """Return the command context of one item of a bulk, as `command_context` does for a single command."""
+    fields = command_fields(caller) | {"is_async": is_async}
+    if chosen_id:
+        return fields | {
+            "id": chosen_id,
+            "key": caller.stored_key(str(chosen_id)),
+            "client_chose_id": True,
+        }
+    return fields | {"key": caller.stored_key(key)}
+
+
+def wants_async(request: Request) -> bool:
+    return prefers(request, "respond-async")
 
 
 def names_tag(header: str | None, tag: str) -> bool:
