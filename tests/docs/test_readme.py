@@ -83,3 +83,10 @@ def test_links_exist(page: Path) -> None:
     content = page.read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)", content):
         assert (page.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_path_that_a_page_names_exists(page: Path) -> None:
+    folders = "wallets|walletsvc|tests|local|loadtest|deploy|liquibase|docs|examples"
+    named = re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
