@@ -15,7 +15,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 SESSIONS = [ROOT / "README.md", ROOT / "docs" / "getting-started.md"]
 ADDRESS = "http://127.0.0.1:8000"
 
-# What differs from run to run.
+# Patterns of values that differ between runs.
 CHANGING = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", "TIME"),
     (r'"(id|requestId|operationId)":"(?!0193a5d0-ac96-774b-8cce-b302099a80)[0-9a-f-]{36}"', r'"\1":"ID"'),
@@ -29,7 +29,7 @@ def session(page: Path) -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in (step.partition("\n") for step in steps)]
 
 
-def without_what_changes(output: str) -> str:
+def without_changing_values(output: str) -> str:
     for pattern, name in CHANGING:
         output = re.sub(pattern, name, output)
     return output.strip()
@@ -43,7 +43,7 @@ def test_first_session_shows_real_output(service: str, page: Path) -> None:
         done = subprocess.run(
             ["bash", "-c", command.replace(ADDRESS, service)], capture_output=True, text=True, check=True
         )
-        assert without_what_changes(done.stdout) == without_what_changes(shown), command
+        assert without_changing_values(done.stdout) == without_changing_values(shown), command
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -65,7 +65,7 @@ def test_readme_is_short() -> None:
     assert README.count("\n") <= 200
 
 
-def test_every_address_of_the_api_is_in_the_readme() -> None:
+def test_readme_lists_every_url_of_the_api() -> None:
     for route in urls.urlpatterns:
         address = "/" + re.sub(r"<id:\w+>", "{id}", str(route.pattern))
         assert f"{address}`" in README, address
