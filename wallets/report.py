@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connection, transactio
 from psycopg.errors import LockNotAvailable, QueryCanceled
 
 from wallets.events.delivery_state import DeliveryState, standings
-from wallets.ledger import database_clock, inbox, last_check
+from wallets.ledger import database_clock, inbox, verify
 from wallets.models import LedgerCheck
 
 T = TypeVar("T")
@@ -183,7 +183,7 @@ class Report:
 
 def make(period: Period) -> Report:
     reader = _Reader()
-    newest_check = reader.ask(LAST_CHECK, last_check)
+    newest_check = reader.ask(LAST_CHECK, verify.last_check)
     waiting = reader.ask("inbox", inbox.waiting)
     subscribers = reader.ask("subscribers", standings)
     sample = reader.ask("operations", _sample, period, ALL)

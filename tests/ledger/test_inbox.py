@@ -23,7 +23,7 @@ from django.db import connection
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api, OverHttp
 from tests.support.cluster import cluster
-from wallets.ledger.inbox import DELAY_SECONDS, Drain, drain, waiting
+from wallets.ledger.inbox import SKIP_SECONDS, Drain, drain, waiting
 from wallets.models import Hold, InboxEntry, Operation
 
 ASYNC = {"Prefer": "respond-async"}
@@ -574,7 +574,7 @@ def test_what_cannot_be_carried_out_holds_up_its_wallet_alone(
     own = Drain()
     # Fewer at once than wait behind it: what is held up does not hide the rest.
     assert sum(own.run(4) for _ in range(4)) == 1
-    assert f"the inbox's {entry_id} cannot be carried out" in caplog.text
+    assert f"inbox entry {entry_id} failed" in caplog.text
     assert (api.balance(other), api.balance(stuck), api.balance(target)) == ("1.00", "0.00", "5.00")
     assert (left(stuck), left(target)) == (10, 2)
     InboxEntry.objects.filter(id=entry_id).delete()
@@ -596,11 +596,11 @@ def test_wallets_that_were_held_up_one_after_the_other_are_not_so_for_ever(
     with psycopg.connect(cluster.url("postgres")) as elsewhere:
         elsewhere.execute("SELECT FROM inbox WHERE id = %s FOR UPDATE", [first])
         assert own.run(1) == 0  # sees the deposit to the one wallet, behind the transfer
-        now += DELAY_SECONDS / 2
+        now += SKIP_SECONDS / 2
         assert own.run(1) == 0  # passes that wallet over, and so sees the other one's
     done = 0
     for _ in range(20):
-        now += DELAY_SECONDS / 4
+        now += SKIP_SECONDS / 4
         done += own.run(1)
     assert done == 3
     assert (api.balance(one), api.balance(other)) == ("5.00", "7.00")

@@ -27,7 +27,7 @@ from wallets.admin.lists import TimeFilter, address, link_to, parse_id, unbroken
 from wallets.admin.operations import present
 from wallets.admin.wallet_rows import OfWallet, operation_link, optional_time, wallet_link
 from wallets.error_mapping import to_problem
-from wallets.ledger import CannotBeRejected, NotSetAside, inbox_failures
+from wallets.ledger import inbox_failures
 from wallets.models import Hold, InboxEntry, Operation
 from wallets.problems import Problem
 
@@ -161,9 +161,9 @@ class InboxAdmin(OfWallet):
                 deed(entry.id)
                 self.log_change(request, entry, done)
             messages.success(request, f"{done}.")
-        except NotSetAside:
+        except inbox_failures.NotSetAside:
             messages.warning(request, NOT_SET_ASIDE)
-        except CannotBeRejected as error:
+        except inbox_failures.CannotBeRejected as error:
             messages.error(request, CANNOT_BE_REJECTED.format(error))
         except (Problem, OperationalError) as error:
             messages.error(request, to_problem(error).detail)

@@ -1,4 +1,4 @@
-"""Many commands in one request."""
+"""The view of a bulk: many operations and transfers in one request."""
 
 import re
 import sys
@@ -41,7 +41,7 @@ T = TypeVar("T")
 class BulkOperations(Endpoint):
     """/operations"""
 
-    max_body_bytes = sys.maxsize  # MAX_BODY_BYTES alone
+    max_body_bytes = sys.maxsize  # only MAX_BODY_BYTES limits it
     max_values = 30_000  # 30 for each of 1,000 operations
 
     @Declaration(
@@ -70,26 +70,26 @@ class BulkOperations(Endpoint):
     def post(self, request: Request) -> Response:
         """Post many operations and transfers at once.
 
-        Up to 1,000, in their order, each with its own verdict. With `atomic` all of them are carried out or
-        none: then the answer is the first refusal. A key in the header stands for the whole request, and for
-        all operations that have none.
+        Up to 1,000 items, in their order, each with its own result. With `atomic` all of them are executed or
+        none; if one is refused, the response is the first refusal. An Idempotency-Key in the header covers
+        the whole request, including the items without a key of their own.
         """
         asked = _read(request)
-        commands = list(_giving_way(_commands(request, asked)))
+        commands = list(_cooperatively(_commands(request, asked)))
         who = principal(request)
         for command in commands:
             rights.require(who, command)
         if first := keyed(request, "POST /operations", asked):
             retry_until_deadline(lambda: record(first))
-            give_back_connection()  # others need it, while the ledger takes its time
+            give_back_connection()  # other requests may use it while this one waits for the ledger
         outcomes = ledger.submit_atomically(commands) if asked.atomic else ledger.submit_all(commands)
-        results = list(_giving_way(_result(outcome, request) for outcome in outcomes))
+        results = list(_cooperatively(_result(outcome, request) for outcome in outcomes))
         is_replay = all(result["replayed"] for result in results)
         return Response({"results": results}, headers=REPLAYED if is_replay else {})
 
 
 def _read(request: Request) -> BulkToPost:
-    """The body, checked a few operations at a time, and refused with the first of these that are wrong."""
+    """Return the body, checked ITEMS_PER_CHECK items at a time. Raises for the first part with errors."""
     fields = read_object(request)
     items = fields.get("operations")
     if not isinstance(items, list) or not 0 < len(items) <= MAX_BULK_ITEMS:
@@ -103,8 +103,8 @@ def _read(request: Request) -> BulkToPost:
 
 
 def _checked(part: dict[str, Any], start: int) -> BulkToPost:
-    """Raises ValidationError with the places of operations in the whole body: the part begins at `start`."""
-    time.sleep(0)  # a thousand wrong operations would keep other requests waiting
+    """Check a part that begins at item `start`. Raises ValidationError with places in the whole body."""
+    time.sleep(0)  # let other requests run: a thousand invalid items take long
     try:
         return check(BulkToPost, part)
     except ValidationError as problem:
@@ -116,8 +116,8 @@ def _moved(error: FieldError, by: int) -> FieldError:
     return error if match is None else replace(error, field=f"operations.{int(match[1]) + by}{match[2]}")
 
 
-def _giving_way(items: Iterable[T]) -> Iterator[T]:
-    """A thousand take their time: whoever holds locks in this process meanwhile goes first."""
+def _cooperatively(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items, and let other threads run after every ITEMS_PER_TURN: they may hold locks."""
     for number, item in enumerate(items):
         if number % ITEMS_PER_TURN == 0:
             time.sleep(0)
@@ -146,7 +146,7 @@ def _command(item: BulkOperation | BulkTransfer, context: dict[str, Any]) -> Com
 
 
 def _result(outcome: Posted | Exception, request: Request) -> dict[str, Any]:
-    """What the request would have been answered by itself."""
+    """Return the result of an item: the response that it would get as a single request."""
     if isinstance(outcome, Exception):
         problem = to_problem(outcome)
         body = problem.as_json(request.id)  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from wallets.problems import FieldError, NotAcceptable, ValidationError
 
 YAML: Final = "yaml"
 JSON: Final = "json"
-FORMATS: Final = {  # by media type; the first is the answer to */*
+FORMATS: Final = {  # by media type; the first one for */*
     "application/vnd.oai.openapi": YAML,
     "application/yaml": YAML,
     "application/vnd.oai.openapi+json": JSON,
@@ -46,12 +46,12 @@ class Document:
     digest: str
 
     def tag(self, coding: str) -> str:
-        """A strong ETag: other bytes have another, and so has the same document compressed."""
+        """Return a strong ETag: it differs for the compressed bytes."""
         return f'"{self.digest}-{coding}"'
 
 
 def build() -> dict[str, Document]:
-    """The document by format. The bytes are the same in every process with the same settings."""
+    """Build the document in each format. The bytes are equal in all processes with the same settings."""
     schema = SchemaGenerator().get_schema(request=None, public=True)  # type: ignore[no-untyped-call]
     yaml = OpenApiYamlRenderer().render(schema, renderer_context={})  # type: ignore[no-untyped-call]
     return {YAML: _document(yaml), JSON: _document(orjson.dumps(schema))}
@@ -72,7 +72,7 @@ class DocumentView(Endpoint):
     schema = None  # the document does not describe itself
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """The media type: by `format`, or by Accept."""
+        """Choose the media type by `format`, or by Accept."""
         return JSONRenderer(), _media_type(request)  # the renderer is for problems
 
     def get(self, request: Request) -> HttpResponse:
@@ -90,12 +90,12 @@ class DocumentView(Endpoint):
 
 
 def _media_type(request: Request) -> str:
-    """Raises ValidationError for an unknown `format`, NotAcceptable if Accept allows none of ours."""
+    """Return the media type. Raises ValidationError for an unknown `format`, or NotAcceptable."""
     asked = request.query_params.get("format")
     if asked is None:
         preferred: str | None = request._request.get_preferred_type(list(FORMATS))
         if preferred is None:
-            raise NotAcceptable("The document can be given as YAML or JSON.")
+            raise NotAcceptable("The document is available as YAML or JSON.")
         return preferred
     try:
         return BY_FORMAT[asked]

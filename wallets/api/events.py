@@ -1,4 +1,4 @@
-"""What happens to a wallet, as server-sent events."""
+"""The event stream of a wallet, as server-sent events."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -22,18 +22,16 @@ from wallets.events.live import StreamItem, Watch
 from wallets.ledger import read_wallet
 from wallets.problems import FieldError, NotAcceptable, ValidationError, WalletNotFound
 
-KEEPALIVE_SECONDS: Final = 15.0  # seconds; then a comment, for proxies that would end what is silent
-CLIENT_READ_TIMEOUT_SECONDS: Final = (
-    10.0  # seconds for a client to take what it is sent; else it has to come again
-)
-SHUTDOWN_CHECK_SECONDS: Final = 1.0  # seconds between two looks whether the worker stops
+KEEPALIVE_SECONDS: Final = 15.0  # of silence; then a comment, because proxies close idle connections
+CLIENT_READ_TIMEOUT_SECONDS: Final = 10.0  # after which a client that does not read is disconnected
+SHUTDOWN_CHECK_SECONDS: Final = 1.0  # between two checks whether the worker stops
 MAX_EVENT_ID_DIGITS: Final = 19
 EVENT: Final = {  # of the stream, as a schema
     "type": "object",
     "properties": {
         "id": {"type": "string", "pattern": "^[0-9]{1,18}$"},
         "event": {"enum": ["message", "gap"]},
-        "data": {"type": "string", "description": "A CloudEvent as JSON; {} of a gap."},
+        "data": {"type": "string", "description": "A CloudEvent as JSON; {} for the event `gap`."},
     },
     "required": ["id", "data"],
 }
@@ -46,7 +44,7 @@ class WalletEvents(Endpoint):
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
         if request._request.get_preferred_type([EventStreamRenderer.media_type]) is None:
-            raise NotAcceptable("Events are given as text/event-stream.")
+            raise NotAcceptable("Send `Accept: text/event-stream`, or no Accept header.")
         return JSONRenderer(), JSONRenderer.media_type  # of a problem
 
     @Declaration(
@@ -57,7 +55,7 @@ class WalletEvents(Endpoint):
             header(
                 "Last-Event-ID",
                 {"type": "string", "pattern": "^[0-9]{0,18}$"},
-                "The id of the last event that was received: go on after it. Empty: there was none.",
+                "The id of the last event that the client received; the stream continues after it.",
             )
         ],
         further_responses=media(200, "text/event-stream", EVENT, "an event", EVENT_STREAM),
@@ -66,17 +64,17 @@ class WalletEvents(Endpoint):
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
         """Follow a wallet.
 
-        Server-sent events: what happens to the wallet, as it happens, each a CloudEvent (see
-        docs/asyncapi.yaml). Every event may come more than once, with the same id. The stream ends after
-        `seconds`; a browser's EventSource comes again by itself, with Last-Event-ID, and misses nothing. An
-        event `gap` says that it was away for too long, or too much was waiting: look at the wallet anew.
+        Server-sent events, each a CloudEvent (see docs/asyncapi.yaml). An event may arrive more than once,
+        with the same id. The stream ends after `seconds`; a browser's EventSource reconnects with Last-Event-
+        ID and misses no event. The event `gap` means that the client was disconnected for too long, or read
+        too slowly: read the wallet again.
         """
         seconds = check(EventsQuery, single(request.query_params)).seconds
         since = _last_event_id(request)
         visible(principal(request), read_wallet(wallet_id))
         headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         stream: Iterable[bytes] = ()
-        if request.method != "HEAD":  # it would wait for what nobody is sent
+        if request.method != "HEAD":  # a HEAD request must not wait for events
             watch = live.tail().watch(wallet_id, since, principal(request).actor)
             stream = Stream(watch, seconds, request.META.get("gunicorn.socket"))
         return StreamingHttpResponse(stream, content_type=EventStreamRenderer.media_type, headers=headers)
@@ -92,7 +90,7 @@ def _last_event_id(request: Request) -> int | None:
 
 
 class Stream:
-    """What is sent, piece by piece, and who is to be told when that is over, had it begun or not."""
+    """The chunks of a stream. Closing it calls `end` also if the iteration has not begun."""
 
     def __init__(self, watch: Watch, seconds: int, socket: Any) -> None:
         self._watch = watch
@@ -107,7 +105,7 @@ class Stream:
         silent_since = time.monotonic()
         while True:
             if self._socket is not None:
-                self._socket.flush()  # what was said so far; else it would wait for the end
+                self._socket.flush()  # otherwise the buffered response would wait for the end
             left = max(0.0, self._ends_at - time.monotonic())
             moment = self._watch.next(min(SHUTDOWN_CHECK_SECONDS, left))
             if moment is None and (not left or getattr(self._socket, "is_last", False)):
@@ -119,7 +117,7 @@ class Stream:
     def close(self) -> None:
         self._watch.close()
         if self._socket is not None:
-            self._socket.settimeout(self._former)  # the connection may be used on
+            self._socket.settimeout(self._former)  # the connection may serve further requests
 
 
 def _lines(moment: StreamItem) -> bytes:

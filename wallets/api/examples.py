@@ -81,7 +81,7 @@ VALUES: Final[dict[str, Any]] = {
 
 
 def example_of(body: type[BaseModel], **differing: Any) -> dict[str, Any]:
-    """The body with values by the names of its fields. A field without one is null."""
+    """Return the body with an example for each of its fields. A field without an example is null."""
     names = [str(field.alias) for field in body.model_fields.values()]
     if "items" in names:
         item = get_args(body.model_fields["items"].annotation)[0]
@@ -90,7 +90,7 @@ def example_of(body: type[BaseModel], **differing: Any) -> dict[str, Any]:
 
 
 def pending(answer: dict[str, Any]) -> dict[str, Any]:
-    """The example of an operation or a transfer as it is answered before it is carried out."""
+    """Return the example of a pending operation or transfer."""
     if "source" in answer:
         return answer | {"status": "PENDING", "source": pending(answer["source"]), "target": None}
     return answer | {"status": "PENDING", "sequence": None, "balance": None}

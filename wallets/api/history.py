@@ -1,4 +1,4 @@
-"""What was: a balance at a time, and statements."""
+"""Views of a wallet's history: its balance at a time, and its statement."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,10 +28,11 @@ class WalletBalance(Endpoint):
 
     @Declaration("balance_read", query=BalanceQuery, response=BalanceBody, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
-        """Read a balance, as it is or as it was.
+        """Read a balance, now or at a past time.
 
-        Exact for every moment, with all that happened up to it: whatever is in progress is waited for. Before
-        the wallet's first operation it is zero; before the wallet existed there is none.
+        Exact for every time, including all operations up to it: the response waits for transactions in
+        progress. Before the wallet's first operation the balance is zero; before the wallet was opened there
+        is none.
         """
         at = check(BalanceQuery, single(request.query_params)).at
         _require_visible(request, wallet_id)
@@ -49,7 +50,7 @@ class WalletStatement(Endpoint):
         return {"Vary": "Accept"}
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """By the weights that Accept gives, which DRF leaves out of account."""
+        """Choose by the weights in Accept, which REST framework ignores."""
         renderers = {kind.media_type: kind for kind in (JSONRenderer, CSVRenderer)}
         preferred = request._request.get_preferred_type(list(renderers))
         if preferred is None:
@@ -66,9 +67,9 @@ class WalletStatement(Endpoint):
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:
         """Read a statement.
 
-        What moved money at `from` or later and before `to`, oldest first, between the balances that it leads
-        from and to. As JSON or CSV, whichever Accept prefers, streamed at any length. In CSV what leaves the
-        wallet is negative, and a text that a spreadsheet would take for a formula begins with '.
+        The operations that moved money at `from` or later and before `to`, oldest first, with the opening and
+        the closing balance. JSON or CSV, by Accept; streamed, of any length. In CSV an amount that leaves the
+        wallet is negative, and a text that a spreadsheet would take for a formula starts with '.
         """
         query = check(StatementQuery, single(request.query_params))
         _require_visible(request, wallet_id)
@@ -81,7 +82,9 @@ class WalletStatement(Endpoint):
 
 
 def _require_visible(request: Request, wallet_id: UUID) -> None:
-    if principal(request).owner_restriction is not None:  # else it is seen when it is read
+    if (
+        principal(request).owner_restriction is not None
+    ):  # otherwise an error would appear in the middle of the stream
         visible(principal(request), read_wallet(wallet_id))
 
 
@@ -92,5 +95,7 @@ def _streamed(
     content_type: str,
     headers: dict[str, str],
 ) -> StreamingHttpResponse:
-    content = iter(()) if request.method == "HEAD" else write(found)  # a million rows for nobody
+    content = (
+        iter(()) if request.method == "HEAD" else write(found)
+    )  # a HEAD request must not read a million rows
     return StreamingHttpResponse(content, content_type=content_type, headers=headers)

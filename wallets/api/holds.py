@@ -74,7 +74,7 @@ class WalletHolds(Endpoint):
         page = Page(request.query_params, HoldQuery, f"holds of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         rows = Hold.objects.of_wallet(wallet_id).as_of_now(page.query.status)
-        return page.answer(rows, lambda found: (hold_body(hold, wallet.currency) for hold in found))
+        return page.respond(rows, lambda found: (hold_body(hold, wallet.currency) for hold in found))
 
 
 class HoldById(Endpoint):

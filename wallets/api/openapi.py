@@ -1,4 +1,4 @@
-"""The OpenAPI document: what an endpoint declares beside its view, and what holds for all of them."""
+"""Builds the OpenAPI document from the declaration beside each view, and from what all endpoints share."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
@@ -21,7 +21,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 Refusals = Sequence[type[Problem]]
 Responses = Mapping[Any, OpenApiResponse]
 
-# Any request can be refused with these, in the order of the checks; one with a body also with the next ones.
+# Every endpoint can refuse with these, in the order of the checks; one with a body also with ANY_BODY.
 ANY_REQUEST: Final = (
     problems.NotAcceptable,
     problems.Unauthorized,
@@ -49,33 +49,33 @@ def header(
 
 
 def key(max_length: int) -> OpenApiParameter:
-    """The header Idempotency-Key, with a key of up to `max_length` characters."""
+    """Return the header Idempotency-Key, with a key of up to `max_length` characters."""
     pattern = rf'^("[\x21\x23-\x7e]{{1,{max_length}}}"|[\x21\x23-\x2b\x2d-\x7e]{{1,{max_length}}})$'
     return header(
         "Idempotency-Key",
         {"type": "string", "pattern": pattern},
-        "A repeat with the same key gets the first answer. Instead, the body may name the id."
-        " A key with a comma is in double quotes.",
+        "A retry with the same key gets the first response. Alternatively, send an `id` in the body."
+        " Put a key that contains a comma in double quotes.",
     )
 
 
 PREFER: Final = header(
     "Prefer",
     {"type": "string", "examples": ["respond-async"]},
-    "respond-async: answer 202 when it is accepted, durably, and carry it out later.",
+    "respond-async: respond 202 when the operation is stored durably, and execute it later.",
 )
 RESPONSE_HEADERS: Final = (
-    header("X-Request-ID", str, "Names the request in every answer.", response=True),
+    header("X-Request-ID", str, "The id of the request, in every response.", response=True),
     header(
         "RateLimit",
         {"type": "string", "examples": ['"user";r=298;t=41']},
-        "Where a rate limit is set: how many more requests, and for how many seconds.",
+        "The remaining requests of the rate limit, and the seconds until it resets, if one is set.",
         response=True,
     ),
     header(
         "RateLimit-Policy",
         {"type": "string", "examples": ['"user";q=300;w=60']},
-        "How many requests in how many seconds.",
+        "The requests of the rate limit, and its window in seconds.",
         response=True,
     ),
 )
@@ -83,7 +83,7 @@ RESPONSE_HEADERS: Final = (
 
 @dataclass(frozen=True)
 class Declaration:
-    """What the OpenAPI document says of an endpoint: it decorates the method of the endpoint's view.
+    """Describes an endpoint in the OpenAPI document; decorates the method of its view.
 
     The method's docstring is the summary and the description.
     """
@@ -93,16 +93,16 @@ class Declaration:
     tag: str = ""  # the name of the view's module, if it is not given
     is_public: bool = False
     query: type[BaseModel] | None = None
-    parameters: Sequence[OpenApiParameter] = ()  # beside those of the query and those of any request
+    parameters: Sequence[OpenApiParameter] = ()  # besides those of the query and of every request
     request: type[BaseModel] | None = None
     examples: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # of the request, by name
     status: int = 200
     response: type[BaseModel] | None = None
-    example: Mapping[str, Any] = field(default_factory=dict)  # what differs from the one in examples.py
+    example: Mapping[str, Any] = field(default_factory=dict)  # the members that differ from examples.py
     no_content: str = ""  # describes the response 204
     further_responses: Responses = field(default_factory=dict)
     can_be_async: bool = False
-    # In the order of their checks, without those of any request, any body and any query.
+    # In the order of their checks, without those that every request, body or query can meet.
     refusals: Refusals = ()
 
     def __call__(self, method: Method) -> Method:
@@ -136,7 +136,7 @@ class Declaration:
         answer = {(self.status, "application/json"): _response(self.response, "answer", example)}
         if not self.can_be_async:
             return answer
-        description = "Accepted: Prefer asked for that. Location tells where it will be."
+        description = "Accepted, as the request prefers. Location is the URL of the pending operation."
         accepted = _response(self.response, "accepted", pending(example), description)
         return {(202, "application/json"): accepted} | answer
 
@@ -159,7 +159,7 @@ def _parameters_of(query: type[BaseModel]) -> list[OpenApiParameter]:
 
 
 def _parameter_schema(field: dict[str, Any]) -> dict[str, Any]:
-    """Without null: a query has no way to write it, a parameter is there or it is not."""
+    """Remove null from the schema: a query parameter is present or absent."""
     options = [option for option in field.get("anyOf", [field]) if option != {"type": "null"}]
     default = {"default": field["default"]} if field.get("default") is not None else {}
     return {
@@ -172,7 +172,7 @@ def _response(body: Any, name: str, example: Any, description: str = "") -> Open
 
 
 def media(status: int, media_type: str, body: Any, name: str, example: str) -> Responses:
-    """A response of another media type than JSON."""
+    """Describe a response of another media type than JSON."""
     return {(status, media_type): _response(body, name, example)}
 
 
@@ -189,11 +189,11 @@ def _refusals(refusals: Refusals) -> dict[Any, OpenApiResponse]:
 
 
 def first_refusal(refusals: Refusals) -> Responses:
-    """The response to an atomic bulk of which one operation was refused."""
+    """Describe the response to an atomic bulk with a refused item."""
     examples = {}
     for kind in refusals:
         problem = kind(errors=[FieldError("operations.3", kind.code, kind.title)])
-        problem.status = 409  # type: ignore[misc]  # of all of them together, whatever it would be alone
+        problem.status = 409  # type: ignore[misc]  # the status of the bulk, whatever the item alone would get
         examples[kind] = _problem_example(f"{kind.code} of one", problem)
     return {(409, problems.CONTENT_TYPE): _problem_response(examples)}
 
@@ -212,7 +212,7 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
     name = ["bearer", "session"]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
-        """Any one of them; {} stands for none at all."""
+        """Return the security requirement: any one of the schemes; {} means none."""
         needed = NEEDED[type(auto_schema.view).__name__][auto_schema.method]
         if needed == (PERSON,):
             return [{"session": []}]
@@ -223,23 +223,23 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
         bearer = {
             "type": "http",
             "scheme": "bearer",
-            "description": "An API key, wk_…, with the scope that the request needs. Not asked for where"
+            "description": "An API key, wk_…, with the scope that the request needs. Not needed if"
             " API_ACCESS=open.",
         }
         session = {
             "type": "apiKey",
             "in": "cookie",
             "name": settings.SESSION_COOKIE_NAME,
-            "description": "The session of a user who is logged in. A request that changes something repeats"
+            "description": "The session of a user. A request that changes something must repeat"
             " the cookie csrftoken in X-CSRFToken.",
         }
         return [bearer, session]
 
 
 # --- The document as a whole ------------------------------------------------------------------------
-# The shapes of what need not be sent at all.
+# The schemas of bodies that may be absent.
 OPTIONAL = {"Nothing", "PartToTake", "SecretToRotate"}
-# What has an id in an answer, by the answer's shape and the parameter of the addresses that take it.
+# Response schemas with an id, and the path parameter that takes this id.
 LINKED = {
     "WalletBody": "wallet_id",
     "OperationBody": "operation_id",
@@ -251,7 +251,7 @@ LINKED = {
 
 
 def with_required_bodies(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """The document with which bodies have to be sent: to drf-spectacular, those with a field that has to."""
+    """Mark the request bodies that are required. drf-spectacular requires those with a required field."""
     for item in result["paths"].values():
         for operation in item.values():
             if "requestBody" in operation:
@@ -260,7 +260,7 @@ def with_required_bodies(result: dict[str, Any], **_: Any) -> dict[str, Any]:
 
 
 def with_links(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """The document with what can be asked next about what an answer names."""
+    """Add links from the responses to the requests that take their id."""
     operations = [(path, operation) for path, item in result["paths"].items() for operation in item.values()]
     links = result["components"]["links"] = {
         name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}

@@ -161,4 +161,4 @@ class WalletOperations(Endpoint):
         history = Operation.objects.of_wallet(wallet_id).filter(**filters)
         if query.type is None:
             history = history.that_move_money()
-        return page.answer(history, lambda found: (operation_body(each, wallet.currency) for each in found))
+        return page.respond(history, lambda found: (operation_body(each, wallet.currency) for each in found))

@@ -1,4 +1,4 @@
-"""Signing up, logging in, and what is one's own."""
+"""Views for users: sign-up, login, and their own account and wallet."""
 
 from typing import ClassVar, Final, cast
 
@@ -18,11 +18,11 @@ from wallets.database_retry import retry_until_deadline
 from wallets.models import Operation, User
 from wallets.problems import EmailTaken, InvalidCredentials, WalletNotFound
 
-NEWEST_OPERATIONS: Final = 20  # operations that come with one's wallet
+NEWEST_OPERATIONS: Final = 20  # in the response of /me/wallet
 
 
 class SignInEndpoint(Endpoint):
-    """What a client sends to become known. It is counted before its body is read."""
+    """A sign-up or a login. The attempt is counted before the body is read."""
 
     authentication_classes = [Anybody]
     max_body_bytes = 16_384  # a password of 1,024 characters, each escaped, is 12 KiB
@@ -50,8 +50,9 @@ class SignUp(SignInEndpoint):
     def post(self, request: Request) -> Response:
         """Sign up.
 
-        Opens a wallet in the service's default currency and begins a session: the cookies `sessionid` and
-        `csrftoken`, whose value every further request that changes something repeats in `X-CSRFToken`.
+        Opens a wallet in the service's default currency and starts a session with the cookies `sessionid` and
+        `csrftoken`. Every later request that changes something must repeat the value of `csrftoken` in
+        `X-CSRFToken`.
         """
         asked = read(request, PersonToSignUp)
         user = people.sign_up(asked.name, asked.email, asked.password)
@@ -75,7 +76,7 @@ class LogIn(SignInEndpoint):
     def post(self, request: Request) -> Response:
         """Log in.
 
-        Begins a session, as signing up does. An operator's name may stand for the e-mail address.
+        Starts a session, as sign-up does. An operator may send the user name instead of an e-mail address.
         """
         asked = read(request, Credentials)
         return Response(_person(people.log_in(request._request, asked.email, asked.password)))
@@ -99,9 +100,9 @@ class Me(Endpoint):
 
     @Declaration("me_retrieve", response=PersonBody)
     def get(self, request: Request) -> Response:
-        """Who is logged in.
+        """Read the account of the session.
 
-        The person or operator whose session this is.
+        The user or operator who is logged in.
         """
         return Response(_person(_user(request)))
 
@@ -111,14 +112,14 @@ class MyWallet(Endpoint):
 
     @Declaration("me_wallet_retrieve", response=OwnWalletBody, refusals=[WalletNotFound])
     def get(self, request: Request) -> Response:
-        """One's own wallet with its newest operations.
+        """Read the user's wallet with its newest operations.
 
-        The first wallet that one had. The operations are those that the wallet's balance knows of.
+        The first wallet of the user. The balance includes exactly these operations and the earlier ones.
         """
         wallet = people.main_wallet(_user(request))
         if wallet is None:
             raise WalletNotFound
-        # None that the wallet, read before, does not know of: each moves its updated_at.
+        # Only operations that the wallet, which was read before, includes: each one advances updated_at.
         history = Operation.objects.of_wallet(wallet.id).filter(created_at__lte=wallet.updated_at)
         newest = history.that_move_money().order_by("-created_at", "-id")[:NEWEST_OPERATIONS]
         operations = retry_until_deadline(lambda: list(newest))
@@ -127,7 +128,7 @@ class MyWallet(Endpoint):
 
 
 def _user(request: Request) -> User:
-    """Who is logged in: the scope `person` has seen to it that somebody is."""
+    """Return the user of the session. The scope `person` guarantees that there is one."""
     return cast(User, request.user)
 
 

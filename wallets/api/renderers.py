@@ -1,4 +1,4 @@
-"""How answers become bytes."""
+"""Renderers of responses."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from rest_framework.renderers import BaseRenderer
 
 
 class JSONRenderer(BaseRenderer):
-    """JSON in UTF-8, straight from what the view returns."""
+    """Render the value that the view returns as JSON in UTF-8."""
 
     media_type = "application/json"
     format = "json"
@@ -18,14 +18,14 @@ class JSONRenderer(BaseRenderer):
 
 
 class CSVRenderer(BaseRenderer):
-    """Names the media type; what is sent as CSV is streamed past the renderers."""
+    """Declares the media type. CSV responses are streamed without a renderer."""
 
     media_type = "text/csv"
     format = "csv"
 
 
 class EventStreamRenderer(BaseRenderer):
-    """The same for server-sent events."""
+    """Declares the media type of server-sent events, which are streamed without a renderer."""
 
     media_type = "text/event-stream"
     format = "events"

@@ -1,4 +1,4 @@
-"""Opening, reading and changing wallets."""
+"""Views that open, read and change wallets."""
 
 from dataclasses import replace
 from uuid import UUID
@@ -47,9 +47,9 @@ class OpenWallet(Endpoint):
     def post(self, request: Request) -> Response:
         """Open a wallet.
 
-        With an `id` of your choice or an Idempotency-Key it is safe to repeat: the same request is answered
-        again. What a restricted key opens is its owner's. An `overdraftLimit` of more than zero takes the
-        scope limits:write as well.
+        With an `id` of your choice or an Idempotency-Key a retry is safe: the same request gets the first
+        response. A wallet that a restricted key opens belongs to its owner. An `overdraftLimit` of more than
+        zero needs the scope limits:write too.
         """
         asked = read(request, WalletToOpen)
         if asked.overdraft_limit:
@@ -69,13 +69,13 @@ class Wallets(OpenWallet):
     def get(self, request: Request) -> Response:
         """List wallets, newest first.
 
-        Those that the key may see. Pages by cursor: stable while wallets are opened.
+        Only wallets that the credentials may read. Paged by cursor: stable while wallets are opened.
         """
         page = Page(request.query_params, PageQuery, "wallets")
         wallets = Wallet.objects.with_expired()
         if (owner_id := principal(request).owner_restriction) is not None:
             wallets = wallets.filter(owner_id=owner_id)
-        return page.answer(wallets, lambda found: map(wallet_body, found))
+        return page.respond(wallets, lambda found: map(wallet_body, found))
 
 
 class WalletById(Endpoint):
@@ -86,14 +86,14 @@ class WalletById(Endpoint):
         parameters=[header("If-None-Match")],
         response=WalletBody,
         further_responses={
-            304: OpenApiResponse(description="Nothing has changed since If-None-Match's ETag.")
+            304: OpenApiResponse(description="The wallet has not changed since the ETag in If-None-Match.")
         },
         refusals=[WalletNotFound],
     )
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """Read a wallet.
 
-        Never older than the request.
+        The state is never older than the request.
         """
         wallet = visible(principal(request), read_wallet(wallet_id))
         tag = etag(wallet)
@@ -111,9 +111,9 @@ class WalletById(Endpoint):
         refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty],
     )
     def patch(self, request: Request, wallet_id: UUID) -> Response:
-        """Rename, freeze, thaw or close a wallet.
+        """Change the label, the metadata or the status of a wallet.
 
-        A wallet can be closed only with a balance of zero, and stays closed.
+        Only an empty wallet can be closed, and it stays closed.
         """
         asked = read(request, WalletChanges)
         if "status" in asked.model_fields_set:

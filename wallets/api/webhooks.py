@@ -1,4 +1,4 @@
-"""Webhooks: who is told what happens."""
+"""Views that manage webhooks."""
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
@@ -15,7 +15,7 @@ from wallets.api.endpoint import Endpoint, id_of_new, keyed
 from wallets.api.examples import WALLET_ID
 from wallets.api.openapi import Declaration
 from wallets.contract import responses
-from wallets.contract.paging import Number, Page
+from wallets.contract.paging import NumberCursor, Page
 from wallets.contract.parsing import read, read_optional
 from wallets.contract.request_schemas import PageQuery, SecretToRotate, WebhookChanges, WebhookToRegister
 from wallets.database_retry import retry_until_deadline
@@ -46,8 +46,8 @@ class Webhooks(Endpoint):
     def post(self, request: Request) -> Response:
         """Register a webhook.
 
-        What happens is posted to its `url`, signed by the rules of Standard Webhooks with the `secret` of the
-        answer, which is shown once. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
+        The service posts events to its `url`, signed as Standard Webhooks defines with the `secret` of the
+        response, which is shown once. With an `id` of your choice or an Idempotency-Key a retry is safe.
         """
         asked = read(request, WebhookToRegister)
         registered = webhook_registry.register(
@@ -71,10 +71,10 @@ class Webhooks(Endpoint):
     def get(self, request: Request) -> Response:
         """List webhooks, newest first.
 
-        With how they fare, and without their secrets.
+        With their delivery state, without their secrets.
         """
         page = Page(request.query_params, PageQuery, "webhooks")
-        return page.answer(webhook_registry.webhooks(), with_standing)
+        return page.respond(webhook_registry.webhooks(), with_standing)
 
 
 class WebhookById(Endpoint):
@@ -84,7 +84,7 @@ class WebhookById(Endpoint):
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """Read a webhook.
 
-        With how it fares, and without its secret.
+        With its delivery state, without its secret.
         """
         return webhook_answer(webhook_registry.find(webhook_id))
 
@@ -109,7 +109,7 @@ class WebhookById(Endpoint):
     def delete(self, request: Request, webhook_id: UUID) -> Response:
         """Remove a webhook.
 
-        With what waits for it, its dead letters and its deliveries.
+        With its pending events, its dead letters and its deliveries.
         """
         webhook_registry.remove(webhook_id, principal(request).actor)
         return Response(status=204)
@@ -126,10 +126,10 @@ class WebhookRotation(Endpoint):
         refusals=[WebhookNotFound, IdempotencyKeyReused],
     )
     def post(self, request: Request, webhook_id: UUID) -> Response:
-        """Give a webhook a new secret.
+        """Rotate a webhook's secret.
 
-        It is shown once. For `formerValidHours` the former one signs as well: a request then has two
-        signatures. With an `id` of your choice or an Idempotency-Key it is safe to repeat.
+        The new secret is shown once. For `formerValidHours` the former secret signs too, so that a request
+        has two signatures. With an `id` of your choice or an Idempotency-Key a retry is safe.
         """
         asked = read_optional(request, SecretToRotate)
         rotated = webhook_registry.rotate(
@@ -152,10 +152,9 @@ class WebhookTest(Endpoint):
         refusals=[WebhookNotFound],
     )
     def post(self, request: Request, webhook_id: UUID) -> Response:
-        """Send a webhook a test.
+        """Send a test event to a webhook.
 
-        An event of the type `webhook.test`, at once; a disabled webhook too. The answer tells what became of
-        it.
+        An event of the type `webhook.test`, also to a disabled webhook. The response describes the delivery.
         """
         return Response(delivery_body(webhook_registry.try_out(webhook_id)))
 
@@ -169,7 +168,7 @@ class WebhookDeliveries(Endpoint):
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """List a webhook's deliveries, newest first.
 
-        Every request that was sent to it, failed ones too. The newest 1,000 are kept.
+        All requests to it, including failed ones. The newest 1,000 are kept.
         """
         return _listed(
             request,
@@ -192,15 +191,15 @@ class WebhookDeadLetters(Endpoint):
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """List a webhook's dead letters, newest first.
 
-        Events that it did not take, however often they were tried.
+        Events whose delivery failed in every attempt.
         """
         return _listed(request, webhook_id, "dead_letters", parking.dead, dead_letter_bodies)
 
     @Declaration("webhooks_forget_dead_letters", no_content="They are gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
-        """Forget a webhook's dead letters.
+        """Delete a webhook's dead letters.
 
-        All of them, for good.
+        All of them; this cannot be undone.
         """
         webhook_registry.forget(webhook_id, principal(request).actor)
         return Response(status=204)
@@ -211,9 +210,9 @@ class WebhookReplay(Endpoint):
 
     @Declaration("webhooks_replay", response=responses.ReplayBody, refusals=[WebhookNotFound])
     def post(self, request: Request, webhook_id: UUID) -> Response:
-        """Try a webhook's dead letters again.
+        """Replay a webhook's dead letters.
 
-        All of them, with the patience of new ones; those of a wallet in their order.
+        All of them, with as many attempts as new events; the events of a wallet in their order.
         """
         return Response({"replayed": webhook_registry.replay(webhook_id, principal(request).actor)})
 
@@ -225,13 +224,13 @@ def _listed(
     kept: Callable[[Subscriber], QuerySet[Any]],
     render: Callable[[list[Any]], Iterable[Any]],
 ) -> Response:
-    """What is kept of the webhook."""
-    page = Page(request.query_params, PageQuery, f"{list_name} of {webhook_id}", Number)
-    return page.answer(kept(webhook_registry.find(webhook_id)), render)
+    """Respond with a page of the webhook's rows."""
+    page = Page(request.query_params, PageQuery, f"{list_name} of {webhook_id}", NumberCursor)
+    return page.respond(kept(webhook_registry.find(webhook_id)), render)
 
 
 def with_standing(webhooks: Sequence[Subscriber]) -> list[dict[str, Any]]:
-    """Each with how it fares; without those that were removed or renamed in this moment."""
+    """Return each webhook with its delivery state, without those that were removed or renamed meanwhile."""
     names = [webhook.name for webhook in webhooks]
     by_name = {standing.name: standing for standing in retry_until_deadline(lambda: standings(names))}
     return [_webhook_body(webhook, by_name[webhook.name]) for webhook in webhooks if webhook.name in by_name]
@@ -255,7 +254,7 @@ def delivery_body(delivery: Delivery) -> dict[str, Any]:
 
 
 def dead_letter_bodies(letters: Sequence[ParkedEvent]) -> list[dict[str, Any]]:
-    """With the events, which are made anew from the log."""
+    """Return the dead letters with their events, which are built again from the log."""
     wallets = {letter.event_id: letter.wallet_id for letter in letters}
     events = retry_until_deadline(lambda: cloudevents.find(wallets))
     return [

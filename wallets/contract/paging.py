@@ -1,7 +1,7 @@
 """Cursor paging: newest first, no count, stable while rows are added.
 
-A cursor carries its list and its filters. It is checked, not signed: it grants nothing that the request
-without it would not, and no change of a key invalidates it.
+A cursor contains its list and its filters. It is validated, not signed: it permits nothing that the request
+without it would not, and a change of a key does not invalidate it.
 """
 
 import base64
@@ -24,14 +24,14 @@ from wallets.database_retry import retry_until_deadline
 from wallets.problems import FieldError, ValidationError
 
 LONG_TEXTS: Final = frozenset(("metadata", "description"))  # 4,096 bytes, and 500 characters
-MAX_PAGE_TEXT_BYTES: Final = 262_144  # of them, in a page
-UNMEASURED_ROWS: Final = 50  # are not measured
+MAX_PAGE_TEXT_BYTES: Final = 262_144  # of LONG_TEXTS in a page
+UNMEASURED_ROWS: Final = 50  # a page of so many rows is not measured
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
 
 
 class Cursor(BaseModel):
-    """The last row of the page before, the list that it is of, and its filters as they were written."""
+    """The last row of the previous page, the list, and its filters as the client wrote them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,7 +45,7 @@ class Cursor(BaseModel):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Raises ValidationError for what encode() did not make."""
+        """Parse a cursor. Raises ValidationError for a text that encode() did not make."""
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
             return cls.model_validate_json(base64.b64decode(padded, b"-_", validate=True))
@@ -53,12 +53,12 @@ class Cursor(BaseModel):
             raise _not_of_this_list() from None
 
     def after(self) -> Q:
-        """The rows after the cursor, newest first."""
+        """Return the filter for the rows after the cursor, newest first."""
         raise NotImplementedError
 
 
 class TimeCursor(Cursor):
-    """A cursor of a list that is ordered by time."""
+    """A cursor of a list in the order of time."""
 
     ORDER = ("created_at", "id")
 
@@ -66,13 +66,13 @@ class TimeCursor(Cursor):
     id: Id
 
     def after(self) -> Q:
-        # Written so that the index on created_at bounds the scan.
+        # In this form the index on created_at limits the scan.
         bound = Q(created_at__lte=self.created_at)
         return bound & (Q(created_at__lt=self.created_at) | Q(id__lt=self.id))
 
 
-class Number(Cursor):
-    """A cursor of a list that is ordered by ids that are numbers."""
+class NumberCursor(Cursor):
+    """A cursor of a list in the order of numeric ids."""
 
     ORDER = ("id",)
 
@@ -83,47 +83,51 @@ class Number(Cursor):
 
 
 class Page(Generic[QueryT]):
-    """One page of a list: what was asked for, and the answer to it.
+    """One page of a list: the request and the response.
 
-    `list_name` tells the list from all others, those of other wallets and webhooks included.
+    `list_name` identifies the list among all lists, including those of other wallets and webhooks.
     """
 
     def __init__(
-        self, parameters: QueryDict, shape: type[QueryT], list_name: str, kind: type[Cursor] = TimeCursor
+        self,
+        parameters: QueryDict,
+        schema: type[QueryT],
+        list_name: str,
+        cursor_class: type[Cursor] = TimeCursor,
     ) -> None:
-        self._kind = kind
+        self._cursor_class = cursor_class
         given = single(parameters)
         self._list_name = list_name
         self._filters = {name: value for name, value in given.items() if name not in ("limit", "cursor")}
-        self._cursor = kind.decode(given["cursor"]) if given.get("cursor") else None
+        self._cursor = cursor_class.decode(given["cursor"]) if given.get("cursor") else None
         if self._cursor:
             if self._cursor.list_name != list_name:
                 raise _not_of_this_list()
             if self._filters and self._filters != self._cursor.filters:
-                raise _invalid("cursor", "was made with other filters")
+                raise _invalid("cursor", "belongs to other filters")
             self._filters = self._cursor.filters
-        self.query = check(shape, self._filters | given)
+        self.query = check(schema, self._filters | given)
 
     def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
-        """The rows of this page, newest first, and the cursor of the next one."""
+        """Return the rows of this page, newest first, and the cursor of the next page."""
         after = self._cursor.after() if self._cursor else Q()
-        wanted = rows.filter(after).order_by(*(f"-{name}" for name in self._kind.ORDER))
-        most = self._fitting(wanted)
-        page = list(wanted[: most + 1])
-        if len(page) <= most:
+        wanted = rows.filter(after).order_by(*(f"-{name}" for name in self._cursor_class.ORDER))
+        size = self._page_size(wanted)
+        page = list(wanted[: size + 1])
+        if len(page) <= size:
             return page, None
         page.pop()
         return page, self._cursor_after(page[-1])
 
-    def answer(self, rows: QuerySet[ModelT], render: Callable[[list[ModelT]], Iterable[Any]]) -> Response:
-        """This page of the rows as a response."""
+    def respond(self, rows: QuerySet[ModelT], render: Callable[[list[ModelT]], Iterable[Any]]) -> Response:
+        """Respond with this page of the rows."""
         found, next_cursor = retry_until_deadline(lambda: self.of(rows))
         return Response({"items": list(render(found)), "nextCursor": next_cursor})
 
-    def _fitting(self, rows: QuerySet[ModelT]) -> int:
-        """How many rows the page has at most: fewer than asked for if their texts are long.
+    def _page_size(self, rows: QuerySet[ModelT]) -> int:
+        """Return the maximum number of rows: fewer than the limit if their texts are long.
 
-        The database measures them: to read the metadata of 500 rows takes longer than a page may.
+        The database measures the texts, because reading the metadata of 500 rows would take too long.
         """
         names = {field.name for field in rows.model._meta.get_fields()} & LONG_TEXTS
         if self.query.limit <= UNMEASURED_ROWS or not names:
@@ -134,8 +138,8 @@ class Page(Generic[QueryT]):
         return max(1, fitting)
 
     def _cursor_after(self, row: ModelT) -> str:
-        position = {name: getattr(row, name) for name in self._kind.ORDER}
-        return self._kind.model_construct(
+        position = {name: getattr(row, name) for name in self._cursor_class.ORDER}
+        return self._cursor_class.model_construct(
             list_name=self._list_name, filters=self._filters, **position
         ).encode()
 
@@ -145,10 +149,10 @@ def _octets(name: str) -> Func:
 
 
 def single(parameters: QueryDict) -> dict[str, str]:
-    """Raises ValidationError for a parameter that stands twice."""
+    """Return the parameters. Raises ValidationError for a repeated one."""
     for name, values in parameters.lists():
         if len(values) > 1:
-            raise _invalid(name, "stands twice")
+            raise _invalid(name, "is given twice")
     return parameters.dict()  # type: ignore[return-value]
 
 

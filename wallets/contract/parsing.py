@@ -1,7 +1,7 @@
-"""From the bytes of a request to a checked shape. Everything that can be wrong with the form ends here.
+"""Parses a request into a checked schema and the context of its command. Malformed requests are refused here.
 
-The checks are in this order: media type, length, number of values, nesting, JSON, shape. A cheap check comes
-before an expensive one, so that a body costs little before it is refused.
+The checks, in this order: media type, length, number of values, nesting, JSON, schema. Cheap checks precede
+expensive ones, so that refusing a body costs little.
 """
 
 import json
@@ -26,40 +26,40 @@ from wallets.problems import (
     ValidationError,
 )
 
-ShapeT = TypeVar("ShapeT", bound=BaseModel)
+SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
 _CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?', re.IGNORECASE)
-# Bare, it has no comma: the server joins the values of a header that was sent twice with one.
+# Without quotes no comma is allowed: the server joins the values of a repeated header with a comma.
 _KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
 _TAGS: Final = re.compile(r'(?:W/)?("[^"]*")|([^\s,]+)')
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 
-MAX_NESTING: Final = 32  # levels; metadata has 16 of its own, some levels down in a bulk
+MAX_NESTING: Final = 32  # levels: 16 for metadata, and those around it in a bulk
 MAX_FIELD_ERRORS: Final = 20
-QUOTES_PER_VALUE: Final = 4  # around its name and around itself
-_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # or as much of it as there is
+QUOTES_PER_VALUE: Final = 4  # two around the name, two around the value
+_STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # or an unterminated string
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class JsonNumber(str):
-    """A number as the body wrote it: nothing is lost to a binary float on the way to Decimal."""
+    """A number as the text of the body, so that no binary float loses digits before Decimal."""
 
     __slots__ = ()
 
 
-def read(request: Request, shape: type[ShapeT]) -> ShapeT:
-    """The body as `shape`.
+def read(request: Request, schema: type[SchemaT]) -> SchemaT:
+    """Return the body as an instance of `schema`.
 
-    Raises UnsupportedMediaType, PayloadTooLarge, MalformedJson or ValidationError, naming what is wrong.
+    Raises UnsupportedMediaType, PayloadTooLarge, MalformedJson or ValidationError.
     """
-    return check(shape, read_object(request))
+    return check(schema, read_object(request))
 
 
 def read_object(request: Request) -> dict[str, Any]:
-    """The JSON object that the body is. Raises as `read` does, but for ValidationError."""
+    """Return the JSON object of the body. Raises as `read` does, except ValidationError."""
     if not _CONTENT_TYPE.fullmatch(request.META.get("CONTENT_TYPE") or ""):
-        raise UnsupportedMediaType("Send Content-Type: application/json, in UTF-8.")
+        raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
     body = _body(request)
     require_bounded(body, _view(request).max_values)
     return parse_object(body)
@@ -69,17 +69,17 @@ def _view(request: Request) -> Any:
     return request.parser_context["view"]
 
 
-def read_optional(request: Request, shape: type[ShapeT]) -> ShapeT:
-    """The same, where no body at all stands for an empty one. Raises as `read` does."""
+def read_optional(request: Request, schema: type[SchemaT]) -> SchemaT:
+    """Return the body as `read` does; a missing body counts as an empty object. Raises as `read` does."""
     has_none = request.META.get("CONTENT_LENGTH") in (None, "", "0")
     if has_none and not request.META.get("HTTP_TRANSFER_ENCODING"):
-        return check(shape, {})
-    return read(request, shape)
+        return check(schema, {})
+    return read(request, schema)
 
 
-def check(shape: type[ShapeT], fields: dict[str, Any]) -> ShapeT:
+def check(schema: type[SchemaT], fields: dict[str, Any]) -> SchemaT:
     try:
-        return shape.model_validate(fields)
+        return schema.model_validate(fields)
     except PydanticError as error:
         raise ValidationError(errors=_field_errors(error)) from None
 
@@ -88,7 +88,7 @@ def _body(request: Request) -> bytes:
     limit: int = min(settings.MAX_BODY_BYTES, _view(request).max_body_bytes)
     too_large = PayloadTooLarge(f"A body has at most {limit} bytes.")
     if request.META.get("HTTP_TRANSFER_ENCODING"):
-        # Django takes a body without Content-Length for an empty one; the server has taken the chunks apart.
+        # Django treats a body without Content-Length as empty, but the server has decoded the chunks.
         body = _chunked_body(request, limit + 1)
     elif int(request.META.get("CONTENT_LENGTH") or 0) > limit:
         raise too_large
@@ -103,17 +103,15 @@ def _chunked_body(request: Request, most: int) -> bytes:
     try:
         body: bytes = request.META["wsgi.input"].read(most)
     except (OSError, ParseException):
-        raise BadRequest("The body did not arrive whole, or its chunks are malformed.") from None
+        raise BadRequest("The body is incomplete, or its chunks are malformed.") from None
     return body
 
 
 def require_bounded(body: bytes, max_values: int) -> None:
     """Refuse a body that would take long to parse and check.
 
-    Every value but the first comes after a comma or an opening bracket, in an object as in a list. Commas and
-    brackets in strings do not count: strings are removed first, unless there are too few of both to matter.
-
-    Raises: MalformedJson.
+    Every value except the first follows a comma or an opening bracket. Commas and brackets in strings do not
+    count: strings are removed first, unless there are few of both. Raises MalformedJson.
     """
     if _separators(body) <= min(max_values, MAX_NESTING):
         return
@@ -130,7 +128,7 @@ def require_bounded(body: bytes, max_values: int) -> None:
 def _without_strings(body: bytes) -> bytes:
     if b"\\" in body:
         return _STRING.sub(b"", body)
-    return b"".join(body.split(b'"')[::2])  # ten times as fast
+    return b"".join(body.split(b'"')[::2])  # ten times as fast as a regular expression
 
 
 def _separators(text: bytes) -> int:
@@ -138,7 +136,7 @@ def _separators(text: bytes) -> int:
 
 
 def _is_nested_deeper(brackets: bytes, levels: int) -> bool:
-    """Whether brackets remain after the innermost pairs were removed as often as there may be levels."""
+    """Whether brackets remain after removing the innermost pairs MAX_NESTING times."""
     for _ in range(levels):
         if not brackets:
             return False
@@ -147,7 +145,7 @@ def _is_nested_deeper(brackets: bytes, levels: int) -> bool:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """One JSON object. Raises MalformedJson for anything else, duplicate keys and NaN included."""
+    """Parse one JSON object. Raises MalformedJson for anything else, including duplicate keys and NaN."""
     try:
         value = _DECODER.decode(body.decode())
     except UnicodeDecodeError:
@@ -164,7 +162,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("A key stands twice in one object.")
+        raise ValueError("An object contains a key twice.")
     return fields
 
 
@@ -172,7 +170,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON.")
 
 
-_DECODER: Final = json.JSONDecoder(  # json.loads would make one for each body
+_DECODER: Final = json.JSONDecoder(  # json.loads would create one for each body
     object_pairs_hook=_without_duplicates,
     parse_int=JsonNumber,
     parse_float=JsonNumber,
@@ -180,7 +178,7 @@ _DECODER: Final = json.JSONDecoder(  # json.loads would make one for each body
 )
 
 
-# pydantic's own error types by the code that the contract has for them; ours are codes already.
+# The API's code of each error type of pydantic. Our own error types are codes already.
 _CODES: Final = {
     "missing": "required",
     "extra_forbidden": "unknown_field",
@@ -196,18 +194,18 @@ _CODES: Final = {
 }
 
 
-# Where its own words name our classes.
+# Replaces messages of pydantic that name our classes.
 _DETAILS: Final = {
     "model_type": "must be an object",
     "list_type": "must be an array",
     "bool_type": "must be true or false",
 }
 BULK_ITEM_KINDS: Final = ("operation", "transfer")
-BULK_ITEM_KIND_INDEX: Final = 2  # their place: operations.3.transfer.amount
+BULK_ITEM_KIND_INDEX: Final = 2  # as in operations.3.transfer.amount
 
 
 def _field_errors(error: PydanticError) -> list[FieldError]:
-    """The first MAX_FIELD_ERRORS, and how many more there are."""
+    """Return the first MAX_FIELD_ERRORS errors, and one that counts the others."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     told = [_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
     if more := len(found) - len(told):
@@ -216,7 +214,7 @@ def _field_errors(error: PydanticError) -> list[FieldError]:
 
 
 def _field_error(error: Any) -> FieldError:
-    # "operation" and "transfer" are the kinds in a bulk, not names of anything that was sent.
+    # "operation" and "transfer" are the kinds of bulk items, not names of fields.
     place = [str(part) for part in error["loc"]]
     field = ".".join(
         part for at, part in enumerate(place) if at != BULK_ITEM_KIND_INDEX or part not in BULK_ITEM_KINDS
@@ -226,16 +224,16 @@ def _field_error(error: Any) -> FieldError:
 
 
 def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key header, bare or quoted.
+    """Return the Idempotency-Key header, with or without quotes.
 
-    Raises ValidationError for anything else, a header that was sent twice included.
+    Raises ValidationError for any other value, and for a repeated header.
     """
     header: str | None = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if header is None:
         return None
     match = _KEY.fullmatch(header)
     if match is None:
-        detail = "send it once: 1 to 255 visible ASCII characters, in double quotes if one is a comma"
+        detail = "send one key of 1 to 255 visible ASCII characters; a key with a comma in double quotes"
         raise ValidationError(errors=[FieldError("Idempotency-Key", "invalid", detail)])
     return match[1] or match[2]
 
@@ -279,7 +277,7 @@ def wants_async(request: Request) -> bool:
 def names_tag(header: str | None, tag: str) -> bool:
     """Whether an If-Match or If-None-Match header names the entity tag (RFC 9110, 13.1.1 and 13.1.2).
 
-    A weak tag counts for If-Match as well: a proxy that compresses answers makes ours weak.
+    A weak tag matches If-Match too, because a proxy that compresses responses weakens ours.
     """
     if header is None:
         return False
@@ -295,5 +293,5 @@ def prefers(request: Request, preference: str) -> bool:
     header: str | None = request.META.get("HTTP_PREFER")
     if header is None:
         return False
-    parts = _QUOTED.sub('""', header).split(",")  # a comma in quotes separates nothing
+    parts = _QUOTED.sub('""', header).split(",")  # a comma in quotes is no separator
     return any(part.split(";")[0].strip().lower() == preference for part in parts)

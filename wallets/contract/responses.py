@@ -1,4 +1,4 @@
-"""The bodies of responses: a class is both the schema in the OpenAPI document and what renders an object."""
+"""Response schemas. A class is the schema in the OpenAPI document, and renders objects."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -13,17 +13,17 @@ from wallets.ledger import PENDING, Balance, HoldState, Posted, Record, keys
 from wallets.models import Hold, Operation, User, Wallet
 from wallets.money import format_amount
 
-# Every object has this attribute and the JSON renderer refuses it: a forgotten value is an error.
+# Every object has this attribute, and the JSON renderer cannot serialize it: a missing value is an error.
 GIVEN: Final = "__class__"
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
 OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
 
 class ResponseSchema(Schema):
-    """A response body: the schema in the OpenAPI document, and `of`, which renders an object by it.
+    """A response schema. Its `of` renders an object.
 
-    A field is read from the attribute of its own name or the one in `attributes`; if that is GIVEN, the
-    caller of `of` adds its value.
+    The value of a field is the object's attribute with the same name, or the one in `attributes`. If that is
+    GIVEN, the caller of `of` adds the value.
     """
 
     attributes: ClassVar[dict[str, str]] = {}
@@ -35,9 +35,9 @@ class ResponseSchema(Schema):
 
 
 def _renderer(body: type[ResponseSchema]) -> Callable[..., dict[str, Any]]:
-    """Make the function that renders an object as the body, with its amounts in a currency.
+    """Make the function that renders an object, with its amounts in a currency.
 
-    UUIDs stay as they are: the JSON renderer writes them ten times as fast as str() does.
+    UUIDs are not converted: the JSON renderer writes them ten times as fast as str().
     """
     aliases = {name: str(field.alias) for name, field in body.model_fields.items()}
     sources = {"currency": GIVEN, **body.attributes}
@@ -90,8 +90,10 @@ class PersonBody(ResponseSchema):
 
     name: str
     email: str
-    email_verified: bool = Field(description="Whether money can be sent to the account by its address.")
-    wallet_id: UUID | None = Field(description="Their first wallet; null for who has none.")
+    email_verified: bool = Field(
+        description="Whether others can send money to the account by its e-mail address."
+    )
+    wallet_id: UUID | None = Field(description="The user's first wallet; null if there is none.")
     created_at: Time
 
 
@@ -111,7 +113,7 @@ class OperationBody(ResponseSchema):
     status: OperationStatus
     reason: str | None
     balance: Money | None = Field(
-        description="Right after the operation; null where no money has moved, or it is not for you to know."
+        description="After the operation; null if no money moved, or if the balance is another owner's."
     )
     transfer_id: UUID | None
     counterparty_wallet_id: UUID | None
@@ -158,12 +160,12 @@ class BalanceBody(ResponseSchema):
     balance: Money
     held: Money
     available: Money
-    sequence: int = Field(description="How many operations had moved money by then.")
-    at: Time = Field(description="The moment that was asked for; without one, when the balance last changed.")
+    sequence: int = Field(description="The number of operations that had moved money at that time.")
+    at: Time = Field(description="The requested time; without one, the time of the last change.")
 
 
 class StatementBody(Schema):
-    """`openingBalance`, and all that moved money at `from` or later and before `to`, is `closingBalance`."""
+    """`openingBalance` plus the entries at `from` or later and before `to` equals `closingBalance`."""
 
     wallet_id: UUID
     currency: str
@@ -190,13 +192,15 @@ class ProblemBody(Schema):
     code: str
     request_id: str
     errors: list[FieldProblem] = Field(
-        default=[], description="Which fields are wrong; of an atomic bulk, what was refused."
+        default=[], description="The invalid fields; for an atomic bulk, the refused item."
     )
-    operation_id: UUID | None = Field(None, description="The recorded rejection, where there is one.")
+    operation_id: UUID | None = Field(
+        None, description="The operation that records the rejection, if there is one."
+    )
 
 
 class BulkResult(Schema):
-    """What the request would have been answered by itself."""
+    """The response that the item would get as a single request."""
 
     status: int = Field(description="201, 202, or the problem's status.")
     replayed: bool
@@ -211,23 +215,26 @@ class BulkBody(Schema):
 
 class OwnWalletBody(Schema):
     wallet: WalletBody
-    operations: list[OperationBody] = Field(description="The newest that move money, refused ones too.")
+    operations: list[OperationBody] = Field(
+        description="The newest operations that move money, including refused ones."
+    )
 
 
 class _WebhookBody(ResponseSchema):
     id: UUID
     name: str
     url: str
-    types: list[EventType] = Field(description="Which events; none: all of them.")
-    batch: int = Field(description="Up to so many events in one request.")
+    types: list[EventType] = Field(
+        description="The types of events to deliver; an empty list means all types."
+    )
+    batch: int = Field(description="The maximum number of events in one request.")
 
 
 class RegisteredWebhookBody(_WebhookBody):
     attributes = {"secret": GIVEN}
 
     secret: str | None = Field(
-        description="What it signs with: keep it now. null in the answer to a repeat that comes later than an"
-        " hour, or after a rotation."
+        description="The signing secret. Store it: a replay shows it for one hour, unless it was rotated."
     )
     created_at: Time
 
@@ -239,38 +246,36 @@ class WebhookBody(_WebhookBody):
     disabled_because: str
     failing_since: Time | None
     last_error: str
-    retry_at: Time | None = Field(description="When it is tried again, where it fails.")
-    delivered_at: Time | None = Field(description="When it took something for the last time.")
-    former_secret_until: Time | None = Field(description="How long the secret before signs as well.")
+    retry_at: Time | None = Field(description="The time of the next attempt while deliveries fail.")
+    delivered_at: Time | None = Field(description="The time of the last successful delivery.")
+    former_secret_until: Time | None = Field(description="Until when the former secret signs too.")
     lag: float = Field(
-        description="Seconds since what it is told next was committed; 0 where there is nothing."
+        description="Seconds since the commit of the next event to deliver; 0 if there is none."
     )
     parked: int = Field(
-        description="Wallets with an event that waits for another attempt, and later events behind it."
+        description="Wallets whose next event waits for another attempt; their later events wait behind it."
     )
-    dead: int = Field(description="Events that were given up: its dead letters.")
+    dead: int = Field(description="The number of dead letters.")
     created_at: Time
 
 
 class SecretBody(ResponseSchema):
     attributes = {"former_secret_until": "webhook.former_secret_until"}
 
-    secret: str | None = Field(
-        description="Keep it now. null in the answer to a repeat that comes later than an hour."
-    )
-    former_secret_until: Time | None = Field(description="How long the secret before signs as well.")
+    secret: str | None = Field(description="Store it: a replay shows it for one hour; then it is null.")
+    former_secret_until: Time | None = Field(description="Until when the former secret signs too.")
 
 
 class DeliveryBody(ResponseSchema):
     attributes = {"duration_ms": GIVEN}
 
-    event_id: str = Field(description="Of the first event in the request.")
+    event_id: str = Field(description="The id of the first event in the request.")
     events: int
     at: Time
     duration_ms: int
-    status_code: int | None = Field(description="null where there was no answer.")
-    error: str = Field(description="Why it counts as not delivered; empty where it was.")
-    response: str = Field(description="The first 500 bytes of the answer's body.")
+    status_code: int | None = Field(description="null if there was no response.")
+    error: str = Field(description="Why the delivery failed; empty if it succeeded.")
+    response: str = Field(description="The first 500 bytes of the response body.")
 
 
 class DeadLetterBody(ResponseSchema):
@@ -282,11 +287,11 @@ class DeadLetterBody(ResponseSchema):
     attempts: int
     last_error: str
     created_at: Time
-    event: dict[str, Any] = Field(description="As it was sent.")
+    event: dict[str, Any] = Field(description="The event as it was sent.")
 
 
 class ReplayBody(Schema):
-    replayed: int = Field(description="Dead letters that are tried again.")
+    replayed: int = Field(description="The number of dead letters that are sent again.")
 
 
 def _page_of(body: type[ResponseSchema]) -> type[Schema]:
@@ -302,7 +307,7 @@ DeliveryPage = _page_of(DeliveryBody)
 DeadLetterPage = _page_of(DeadLetterBody)
 
 
-# --- Bodies with values from more than one object ---------------------------------------------------
+# --- Responses with values from more than one object ---------------------------------------------------
 def wallet_body(wallet: Wallet) -> dict[str, Any]:
     return WalletBody.of(wallet, wallet.currency)
 
@@ -329,7 +334,7 @@ def transfer_body(posted: Posted) -> dict[str, Any]:
 
 
 def hold_body(hold: Hold | HoldState, currency: str) -> dict[str, Any]:
-    """Of a Hold as a query `as_of_now` has it."""
+    """Render a hold. A model instance must come from a queryset with `as_of_now`."""
     body = HoldBody.of(hold, currency)
     body["status"] = getattr(hold, "status_now", hold.status)
     if body["status"] == "EXPIRED":

@@ -1,9 +1,10 @@
-"""Each operation carries a hash over itself and its predecessor in the wallet; the wallet carries the last.
+"""The hash chain: each operation has a hash over itself and its predecessor; the wallet has the last one.
 
-hash = SHA-256(the predecessor's hash, nothing for the first | the operation as COPY writes it)
+hash = SHA-256(hash of the predecessor, empty for the first | the operation in COPY format)
 
-What is hashed is the operation's line in PostgreSQL's COPY text format, in UTC: COLUMNS in their order, tabs
-between them. So anybody can check it with psql and a few lines in any language (docs/reliability.md).
+The hashed bytes are the operation's line in PostgreSQL's COPY text format, in UTC: COLUMNS in this order,
+separated by tabs. So an auditor can verify it with psql and a few lines in any language
+(docs/reliability.md).
 """
 
 import json
@@ -51,23 +52,23 @@ _ESCAPED: Final = str.maketrans(
 
 
 def link(previous: bytes, canonical: bytes) -> bytes:
-    """The hash of an operation in its canonical form, which follows on the one with the hash `previous`."""
+    """Return the hash of an operation in canonical form whose predecessor has the hash `previous`."""
     return sha256(previous + canonical).digest()
 
 
 def extend(records: Sequence[Record], wallets: dict[UUID, WalletState]) -> None:
-    """Chain the records, which are in their order, and bring the wallets to where they leave them."""
+    """Set the hashes of the records, which are in execution order, and of their wallets."""
     heads: dict[UUID, bytes] = {}
     for record in records:
         previous = heads.get(record.wallet_id) or wallets[record.wallet_id].hash
         heads[record.wallet_id] = link(previous, canonical(record))
-        record.hash = heads[record.wallet_id]  # type: ignore[misc]  # nobody has seen it yet
+        record.hash = heads[record.wallet_id]  # type: ignore[misc]  # not shared yet
     for wallet_id, head in heads.items():
         wallets[wallet_id] = replace(wallets[wallet_id], hash=head)
 
 
 def canonical(it: Record) -> bytes:
-    """The operation as PostgreSQL will write it."""
+    """Return the operation as PostgreSQL's COPY writes it."""
     return (
         f"{it.id}\t{it.wallet_id}\t{_or_null(it.sequence)}\t{it.type}\t{it.amount:.4f}\t"
         f"{_NULL if it.balance_after is None else _money(it.balance_after)}\t{it.status}\t"
@@ -104,13 +105,13 @@ def _time_or_null(value: datetime | None) -> str:
 
 
 def _time(value: datetime) -> str:
-    """Such as 2026-11-26 09:30:00.25+00: PostgreSQL leaves out the zeros at the end of the fraction."""
+    """Return a time such as 2026-11-26 09:30:00.25+00. PostgreSQL omits trailing zeros of the fraction."""
     text = str(value.astimezone(UTC))[:-6]
     return (text.rstrip("0") if value.microsecond else text) + "+00"
 
 
 def jsonb(value: Any) -> str:
-    """The JSON value as PostgreSQL writes its jsonb: shorter keys first, then by their bytes."""
+    """Return the JSON value as PostgreSQL writes jsonb: shorter keys first, then by their bytes."""
     match value:
         case dict():
             items = sorted((len(key := name.encode()), key, name, item) for name, item in value.items())

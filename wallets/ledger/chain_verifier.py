@@ -1,7 +1,8 @@
-"""Along the chain of one wallet: every hash, sequence and balance worked out again from what came before it.
+"""Verifies the hash chain of a wallet: computes each hash, sequence and balance from its predecessor.
 
-An operation comes as a line of COPY: whether it is from before the checkpoint, its hash, its wallet, and what
-was hashed. What was changed by hand may be anything, and no number at all: it is named, and the walk goes on.
+An operation comes as a line of COPY: whether it precedes the checkpoint, its hash, its wallet, and the hashed
+bytes. A column that was changed by hand may contain anything, even no number: the verifier reports it and
+continues.
 """
 
 from binascii import unhexlify
@@ -14,35 +15,35 @@ from uuid import UUID
 from wallets.ledger import chain
 from wallets.operation_types import INCOMING
 
-OWNER: Final = itemgetter(slice(67, 103))  # the wallet's id in a line
+OWNER: Final = itemgetter(slice(67, 103))  # the wallet id in a line
 _HASH: Final = slice(2, 66)
-_CANONICAL: Final = slice(104, -1)  # without the line's end
+_CANONICAL: Final = slice(104, -1)  # without the newline
 _IS_BEFORE: Final = b"t"
 
 _INCOMING: Final = frozenset(name.encode() for name in INCOMING)
 _NOTHING: Final = b"\\N"
-_UNIT: Final = Decimal("0.0001")  # amounts are whole numbers of it here
+_UNIT: Final = Decimal("0.0001")  # amounts are integers of this unit in this module
 
 
-class Walk:
-    """A wallet as its row says it is, and where its operations have brought it so far."""
+class ChainVerifier:
+    """The state that a wallet's row has, and the state after the operations that were verified so far."""
 
     def __init__(self, wallet_id: UUID, balance: Decimal, sequence: int, hash: bytes) -> None:
         self.wallet_id, self._balance, self._sequence, self._hash = wallet_id, balance, sequence, hash
-        self.head_then = b""  # the hash of the last operation from before the checkpoint
-        self._last = b""  # the operation that came last, its hash, and the hash of the one before it
+        self.head_then = b""  # the hash of the last operation before the checkpoint
+        self._last = b""  # the id of the last operation; its hash and its predecessor's are in the next line
         self._head = self._before = chain.BEGINNING
-        self._counted = 0  # the sequence of the last one that moved money
-        self._summed = 0  # the balance after it, as it says
-        self._total = 0  # the balance after it, by all amounts
+        self._counted = 0  # the sequence of the last operation that moved money
+        self._summed = 0  # the balance that this operation records
+        self._total = 0  # the sum of all amounts up to it
 
     def start(self, last: UUID, head: bytes, sequence: int, balance: Decimal) -> None:
-        """Go on from there: what came before is taken for right."""
+        """Continue from an operation that an earlier verification has reached."""
         self._last, self._head, self._counted = str(last).encode(), head, sequence
         self._summed = self._total = int(balance / _UNIT)
 
     def follow(self, lines: Sequence[bytes]) -> list[str]:
-        """What is wrong with the wallet's next operations. Nearly always nothing: that is asked first."""
+        """Return the differences in the wallet's next operations; nearly always there are none."""
         hashes = [unhexlify(line[_HASH]) for line in lines]
         canonical = [line[_CANONICAL] for line in lines]
         found = [] if self._all_follow(hashes, canonical) else self._one_by_one(hashes, canonical)
@@ -52,17 +53,17 @@ class Walk:
         return found
 
     def end(self) -> Iterator[str]:
-        """What the wallet's row says, and its operations contradict."""
+        """Yield the differences between the wallet's row and its operations."""
         if self._hash != self._head:
-            yield f"hash not of its last operation, {self._named_last}: some were added or removed at the end"
+            yield f"hash is not that of {self._named_last}: operations were added or removed at the end"
         if self._balance != self._total * _UNIT:
             yield f"balance {self._balance}, the ledger says {_money(self._total)}"
         if self._sequence != self._counted:
             yield f"sequence {self._sequence}, the ledger says {self._counted}"
 
-    # --- All at once --------------------------------------------------------------------------------
+    # --- All operations at once -------------------------------------------------------------------
     def _all_follow(self, hashes: list[bytes], canonical: list[bytes]) -> bool:
-        """Whether each agrees with the one before it; then the wallet is where they bring it."""
+        """Whether each operation agrees with its predecessor. If so, take over the state after them."""
         predecessors = [self._head, *hashes[:-1]]
         if list(map(chain.link, predecessors, canonical)) != hashes:
             return False
@@ -87,7 +88,7 @@ class Walk:
         self._total += sum(amounts)
         return True
 
-    # --- One by one, to name what is wrong ----------------------------------------------------------
+    # --- One by one, to report the differences ----------------------------------------------------------
     def _one_by_one(self, hashes: list[bytes], canonical: list[bytes]) -> list[str]:
         return [
             what
@@ -128,7 +129,7 @@ class Walk:
 
 
 def _units(amount: bytes) -> int:
-    """Of a numeric with four digits."""
+    """Return an amount with four fraction digits in units of 0.0001."""
     return int(amount.replace(b".", b""))
 
 

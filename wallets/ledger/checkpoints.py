@@ -1,8 +1,8 @@
-"""The state of all chains at a moment, signed: what came before cannot be changed without its key.
+"""Checkpoints: the signed state of all chains at a time. A change of an earlier operation is found.
 
-Whoever may write to the database can compute a chain anew from where they changed it. A checkpoint that lies
-elsewhere still knows how it was. It is a file of two lines, the state as JSON and its signature (Ed25519,
-base64), so that openssl can verify it as well.
+A person with write access to the database can change an operation and compute the rest of its chain again. A
+checkpoint that is stored elsewhere proves the earlier state. It is a file of two lines, the state as JSON and
+its signature (Ed25519, base64), so that openssl can verify it too.
 """
 
 import base64
@@ -23,7 +23,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from wallets.ledger.consistent_read import Snapshot, reading
 
 FORMAT: Final = "walletsvc checkpoint 1"
-MAX_RANGES: Final = 1024  # at most: the file has some hundred kilobytes then, however many wallets there are
+MAX_RANGES: Final = 1024  # keeps the file at some hundred kilobytes for any number of wallets
 
 _MOMENT: Final = "SELECT pg_current_snapshot()::text, clock_timestamp(), pg_is_in_recovery()"
 _TOTALS: Final = "SELECT count(*), coalesce(sum(sequence), 0) FROM wallet WHERE hash <> ''"
@@ -31,11 +31,11 @@ _HEADS: Final = "COPY (SELECT id, encode(hash, 'hex') FROM wallet WHERE hash <> 
 
 
 class CheckpointError(Exception):
-    """A file or a key cannot be used; says why."""
+    """A checkpoint file or a key is unusable, with the reason."""
 
 
 class Range(BaseModel):
-    """Wallets by id, up to `until`: how many of them have operations, and the hash of all their chains."""
+    """The wallets up to the id `until`: how many of them have operations, and the digest of their chains."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Range(BaseModel):
 
 
 def _in_order(snapshot: str) -> str:
-    """As PostgreSQL wants it."""
+    """Return the snapshot if its ids are in order, as PostgreSQL requires. Raises ValueError."""
     it = Snapshot(snapshot)
     between = [int(id) for id in snapshot.split(":")[2].split(",") if id]
     if not 0 < it.begin <= it.end or between != sorted(id for id in between if it.begin <= id < it.end):
@@ -58,20 +58,20 @@ class Checkpoint(BaseModel):
 
     format: str = FORMAT
     made_at: datetime  # by the database's clock
-    # Which transactions it is about, as PostgreSQL's pg_snapshot.
+    # The transactions that the checkpoint covers, as PostgreSQL's pg_snapshot.
     snapshot: Annotated[
         str,
         Field(pattern=r"^[0-9]{1,18}:[0-9]{1,18}:([0-9]{1,18}(,[0-9]{1,18})*)?$"),
         AfterValidator(_in_order),
     ]
-    wallets: int  # that have operations
-    entries: int  # of all wallets: operations that moved money
+    wallets: int  # with operations
+    entries: int  # operations that moved money, in all wallets
     ranges: list[Range]
 
 
 @dataclass(slots=True)
 class _Digest:
-    """Of the chains in a range: SHA-256 of each wallet's id and the hash of its last operation."""
+    """The digest of a range: SHA-256 over each wallet's id and the hash of its last operation."""
 
     wallets: int = 0
     _hash: Any = field(default_factory=sha256)
@@ -84,16 +84,16 @@ class _Digest:
         return Range(until=until, wallets=self.wallets, digest=self._hash.hexdigest())
 
 
-# --- Making one -------------------------------------------------------------------------------------
+# --- Creating a checkpoint ------------------------------------------------------------------------
 def make() -> Checkpoint:
-    """The state of all chains as it is committed now.
+    """Return the committed state of all chains.
 
-    Raises CheckpointError on a standby: its snapshot does not say which transactions are at work.
+    Raises CheckpointError on a standby, whose snapshot does not list the transactions in progress.
     """
     with reading() as cursor:
         snapshot, made_at, is_standby = cursor.execute(_MOMENT).fetchone()
         if is_standby:
-            raise CheckpointError("a checkpoint is made on the primary, and this is a standby")
+            raise CheckpointError("create the checkpoint on the primary; this is a standby")
         wallets, entries = cursor.execute(_TOTALS).fetchone()
         with cursor.copy(_HEADS) as lines:
             ranges = list(_ranges(map(_head, lines), size=-(-wallets // MAX_RANGES)))
@@ -117,56 +117,56 @@ def _ranges(heads: Iterable[tuple[UUID, bytes]], size: int) -> Iterator[Range]:
 
 
 def signed(checkpoint: Checkpoint, key: Ed25519PrivateKey) -> bytes:
-    """The file."""
+    """Return the content of the checkpoint file."""
     state = checkpoint.model_dump_json().encode()
     return state + b"\n" + base64.b64encode(key.sign(state)) + b"\n"
 
 
 def private_key(pem: bytes) -> Ed25519PrivateKey:
-    """Raises CheckpointError where that is none."""
+    """Load the key. Raises CheckpointError for any other content."""
     try:
         key = load_pem_private_key(pem, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError):
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise CheckpointError("the key is no Ed25519 private key in PEM without a passphrase")
+        raise CheckpointError("the key is not an Ed25519 private key in PEM format without a passphrase")
     return key
 
 
-# --- Reading one ------------------------------------------------------------------------------------
+# --- Reading a checkpoint -------------------------------------------------------------------------
 def read(content: bytes, key: Ed25519PublicKey) -> Checkpoint:
-    """The checkpoint in a file.
+    """Return the checkpoint in a file.
 
-    Raises CheckpointError where the file is none, or was not signed with that key.
+    Raises CheckpointError if the content is not a checkpoint, or was not signed with this key.
     """
     state, _, signature = content.partition(b"\n")
     try:
         key.verify(base64.b64decode(signature.strip(), validate=True), state)
     except (InvalidSignature, binascii.Error):
-        raise CheckpointError("this is no checkpoint that was signed with that key") from None
+        raise CheckpointError("the file is not a checkpoint signed with this key") from None
     try:
         checkpoint = Checkpoint.model_validate(orjson.loads(state))
     except (ValidationError, ValueError):
-        raise CheckpointError("this is no checkpoint") from None
+        raise CheckpointError("the file is not a checkpoint") from None
     if checkpoint.format != FORMAT:
-        raise CheckpointError(f"this is a {checkpoint.format!r}, not a {FORMAT}")
+        raise CheckpointError(f"the file is a {checkpoint.format!r}, not a {FORMAT}")
     return checkpoint
 
 
 def public_key(pem: bytes) -> Ed25519PublicKey:
-    """Raises CheckpointError where that is none."""
+    """Load the key. Raises CheckpointError for any other content."""
     try:
         key = load_pem_public_key(pem)
     except (ValueError, UnsupportedAlgorithm, InternalError):
         key = None
     if not isinstance(key, Ed25519PublicKey):
-        raise CheckpointError("the key is no Ed25519 public key in PEM")
+        raise CheckpointError("the key is not an Ed25519 public key in PEM format")
     return key
 
 
-# --- Comparing with one -----------------------------------------------------------------------------
+# --- Comparing with a checkpoint ------------------------------------------------------------------
 class Comparison:
-    """The chains as they are, up to the checkpoint's moment, wallet by wallet in ascending id."""
+    """Compares the current chains, up to the time of the checkpoint, in ascending wallet id."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.snapshot = Snapshot(checkpoint.snapshot)
@@ -177,11 +177,11 @@ class Comparison:
         self._beyond = UUID(int=0)
 
     def add(self, wallet_id: UUID, head: bytes) -> Iterator[tuple[UUID, str]]:
-        """Yields what differs of the wallets before this one."""
+        """Add the next wallet; yield the differences of the ranges that end before it."""
         while self._expected and self._expected.until < wallet_id:
             yield from self._close(self._expected)
         if self._expected is None:
-            yield wallet_id, "has operations from before the checkpoint, which knows of none"
+            yield wallet_id, "has operations before the checkpoint, which contains none"
         else:
             self._found.add(wallet_id, head)
 
@@ -197,10 +197,9 @@ class Comparison:
 
 
 def _difference(beyond: UUID, expected: Range, found: int) -> str:
-    what = "differs from the checkpoint: what came before it was changed, removed or added"
+    what = "differs from the checkpoint: earlier operations were changed, removed or added"
     if expected.wallets == found == 1:
         return what
     return (
-        f"and those after {beyond}: one of {expected.wallets} {what}"
-        f"; {found} have operations from before it now"
+        f"and those after {beyond}: one of {expected.wallets} {what}; now {found} have operations before it"
     )

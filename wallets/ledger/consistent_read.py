@@ -1,4 +1,4 @@
-"""One moment of the whole ledger: all statements of a transaction see the same."""
+"""Reads the whole ledger in one consistent snapshot."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,10 @@ from django.db import connection
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """PostgreSQL's pg_snapshot, such as 10:20:10,14: below the first number all transactions are in it; from
-    the second on, none; between them, all but those that are listed.
+    """PostgreSQL's pg_snapshot, such as 10:20:10,14.
+
+    It contains all transactions below the first number, none from the second number on, and all between them
+    except those in the list.
     """
 
     text: str
@@ -33,11 +35,11 @@ NOTHING = Snapshot("1:1:")
 
 @contextmanager
 def reading() -> Iterator[Any]:
-    """A cursor in a transaction of its own, whose statements all see one moment."""
+    """Open a read-only transaction whose statements all see the same snapshot, and yield its cursor."""
     with connection.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         try:
-            # It locks nothing that others wait for, and who reads what it finds may take their time.
+            # It takes no locks that block other transactions, so it may be slow.
             for limit in ("idle_in_transaction_session", "statement", "lock"):
                 cursor.execute(f"SET LOCAL {limit}_timeout = 0")
             yield cursor.cursor

@@ -1,9 +1,9 @@
-"""What was: a wallet's balance at any moment, and its statement. Only read, and exact for every instant.
+"""A wallet's balance at any past time, and its statement: read-only, and exact for every microsecond.
 
-What is written to a wallet is written under its lock, with the database's time under that lock, and later
-than all that was there. So up to the wallet's `updated_at` everything is known. For a later moment that is
-over, whoever has the lock may still add something older; whoever gets it afterwards cannot. (Should the
-database's clock be set back, that holds only up to `updated_at`.)
+Every write to a wallet has the database's time under the wallet's lock, and is later than all earlier writes.
+So the history up to the wallet's `updated_at` is final. For a later time in the past, a transaction that
+holds the lock now may still add an earlier operation; a transaction that locks the wallet afterwards cannot.
+(If the database's clock was set back, only the history up to `updated_at` is final.)
 """
 
 from collections.abc import Iterator
@@ -22,15 +22,15 @@ from wallets.ledger.tables import Record, to_record
 from wallets.models import Wallet
 from wallets.problems import FieldError, ValidationError, WalletNotFound
 
-STATEMENT_PAGE_SIZE: Final = 500  # entries of a statement that are in memory at once
+STATEMENT_PAGE_SIZE: Final = 500  # entries in memory at a time
 
 _WALLET: Final = """
     SELECT currency, created_at, updated_at, greatest(clock_timestamp(), updated_at) FROM wallet WHERE id = %s
 """
-# Conflicts with the writers' FOR NO KEY UPDATE, and with no other reader's.
+# FOR SHARE conflicts with the FOR NO KEY UPDATE of writers, and not with other readers.
 _WAIT: Final = "SELECT FROM wallet WHERE id = %s FOR SHARE"
-# From operation_created_at_unique alone. The wallet as a subquery, here and below: PostgreSQL shall plan as
-# for any wallet, not walk the newest of all because this one has much of the table.
+# Uses only the index operation_created_at_unique. The wallet id is a subquery, here and below, so that
+# PostgreSQL plans for any wallet, and does not scan the newest rows of all wallets because this one has many.
 _NEWEST: Final = """
     SELECT sequence, balance_after FROM operation
     WHERE wallet_id = (SELECT %s::uuid) AND created_at < %s AND sequence IS NOT NULL
@@ -49,7 +49,7 @@ _ENTRIES: Final = f"""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
-    """What a wallet had at a moment. `sequence` counts the operations that had moved money by then."""
+    """The balance of a wallet at a time. `sequence` counts the operations that had moved money by then."""
 
     wallet_id: UUID
     currency: str
@@ -61,7 +61,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class BalancePoint:
-    """Where a wallet stood: after how many entries, and with what."""
+    """The number of entries of a wallet at a time, and its balance."""
 
     sequence: int
     balance: Decimal
@@ -69,7 +69,7 @@ class BalancePoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """What moved money from `begin` on and before `end`. The entries are known, if not read yet."""
+    """The operations that moved money at `begin` or later and before `end`; `pages` reads them."""
 
     wallet_id: UUID
     currency: str
@@ -79,7 +79,7 @@ class Statement:
     closing: BalancePoint
 
     def pages(self) -> Iterator[list[Record]]:
-        """The entries, oldest first. Between two pages no connection is held."""
+        """Yield the entries, oldest first. Holds no database connection between two pages."""
         for after in range(self.opening.sequence, self.closing.sequence, STATEMENT_PAGE_SIZE):
             yield retry_until_deadline(lambda after=after: self._page(after))  # type: ignore[misc]
 
@@ -88,11 +88,11 @@ class Statement:
         try:
             return [to_record(row) for row in _rows(_ENTRIES, self.wallet_id, after, upto)]
         finally:
-            connection.close()  # gives it back to the pool
+            connection.close()  # return it to the pool
 
 
 def balance_now(wallet_id: UUID) -> Balance:
-    """The balance as it is, and `at` when it was last changed: by then `balance_at` says the same.
+    """Return the current balance; `at` is the time of its last change.
 
     Raises WalletNotFound.
     """
@@ -112,51 +112,51 @@ def balance_now(wallet_id: UUID) -> Balance:
 
 
 def balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
-    """The balance as it was at that moment, what happened in it included; None stands for the present one.
+    """Return the balance at a time, including an operation at exactly that time; None means now.
 
-    Raises WalletNotFound, also where there was no such wallet yet, or ValidationError for the future.
+    Raises WalletNotFound, also for a time before the wallet was opened, or ValidationError for a future time.
     """
     return retry_until_deadline(lambda: _balance_at(wallet_id, at))
 
 
 def statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
-    """From the wallet's first moment and up to the present one, where nothing else is said.
+    """Return the statement, by default from the wallet's opening until now.
 
-    Raises WalletNotFound, or ValidationError for the future and for an end before the beginning.
+    Raises WalletNotFound, or ValidationError for a future time and for an end before the beginning.
     """
     return retry_until_deadline(lambda: _statement(wallet_id, begin, end))
 
 
 def _has_expired_since(wallet: Wallet) -> bool:
-    """Whether a hold may have expired that is not written down, so that `updated_at` was before it."""
+    """Whether a hold may have expired after `updated_at` that no transaction has recorded yet."""
     return wallet.held_now != wallet.held or (
         wallet.next_expiry_at is not None and wallet.next_expiry_at <= wallet.updated_at
     )
 
 
 def _balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
-    wallet = _known(wallet_id)
-    moment = wallet.latest if at is None else at
-    if moment < wallet.created_at:
-        raise WalletNotFound("There was no such wallet at that time.")
-    if moment > wallet.latest:
+    wallet = _span_of(wallet_id)
+    time = wallet.latest if at is None else at
+    if time < wallet.created_at:
+        raise WalletNotFound("The wallet was opened after that time.")
+    if time > wallet.latest:
         raise _refused("at", "must not be in the future")
-    wallet.complete_up_to(moment)
-    newest = _newest_before(wallet_id, moment + CLOCK_TICK)
-    [(held,)] = _rows(_HELD, wallet_id, moment, moment)
+    wallet.complete_up_to(time)
+    newest = _newest_before(wallet_id, time + CLOCK_TICK)
+    [(held,)] = _rows(_HELD, wallet_id, time, time)
     return Balance(
         wallet_id=wallet_id,
         currency=wallet.currency,
         balance=newest.balance,
         held=held,
         sequence=newest.sequence,
-        at=moment,
+        at=time,
     )
 
 
 def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
-    wallet = _known(wallet_id)
-    last = wallet.latest + CLOCK_TICK  # the end is not part of it, and the latest moment is
+    wallet = _span_of(wallet_id)
+    last = wallet.latest + CLOCK_TICK  # a statement excludes its end, and must include the latest time
     end = last if end is None else end
     begin = min(wallet.created_at, end) if begin is None else begin
     for field, border in (("from", begin), ("to", end)):
@@ -178,7 +178,7 @@ def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) ->
 
 @dataclass(frozen=True, slots=True)
 class _WalletSpan:
-    """A wallet, and how far it can be asked about: up to the present, or to what is known already."""
+    """A wallet, and the latest time for which its history can be read."""
 
     id: UUID
     currency: str
@@ -186,24 +186,24 @@ class _WalletSpan:
     updated_at: datetime
     latest: datetime
 
-    def complete_up_to(self, moment: datetime) -> None:
-        """Return when nothing can be added any more at that moment or before."""
-        if moment <= self.updated_at:
+    def complete_up_to(self, time: datetime) -> None:
+        """Wait until no transaction can add an operation at that time or before."""
+        if time <= self.updated_at:
             return
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_WAIT, [self.id])
-            transaction.set_rollback(True)  # there is nothing to commit, and a commit waits for the disk
+            transaction.set_rollback(True)  # nothing to commit; a commit would wait for the disk
 
 
-def _known(wallet_id: UUID) -> _WalletSpan:
+def _span_of(wallet_id: UUID) -> _WalletSpan:
     found = _rows(_WALLET, wallet_id)
     if not found:
         raise WalletNotFound
     return _WalletSpan(wallet_id, *found[0])
 
 
-def _newest_before(wallet_id: UUID, moment: datetime) -> BalancePoint:
-    found = _rows(_NEWEST, wallet_id, moment)
+def _newest_before(wallet_id: UUID, time: datetime) -> BalancePoint:
+    found = _rows(_NEWEST, wallet_id, time)
     return BalancePoint(*found[0]) if found else BalancePoint(0, Decimal(0))
 
 

@@ -1,10 +1,10 @@
-"""Operations that were accepted for later: carried out in their order, by any number of processes at once.
+"""Executes operations that were accepted asynchronously, in any number of worker processes.
 
-An entry leaves the inbox in the transaction that writes its operation: a crash loses and doubles nothing.
-Wallet by wallet the order in which they were accepted is kept, over both wallets of a transfer.
+An entry leaves the inbox in the transaction that writes its operation, so a crash neither loses nor doubles
+it. The entries of a wallet are executed in the order of their acceptance, in both wallets of a transfer.
 
-inbox_claim.py chooses the entries, so that no wallet waits for another's queue; inbox_failures.py retries an
-entry that cannot be carried out, and sets it aside.
+inbox_claim.py chooses the entries, so that no wallet waits for the queue of another; inbox_failures.py
+retries an entry that fails, and sets it aside after its last attempt.
 """
 
 import logging
@@ -30,10 +30,8 @@ from wallets.models import Wallet
 
 logger = logging.getLogger(__name__)
 
-DELAY_SECONDS: Final = 1.0  # seconds for which wallets are passed over whose entries could not be carried out
-MAX_DRAIN_ENTRIES: Final = (
-    1 << 20
-)  # entries that a drain carries out together while all is well: all that it claims
+SKIP_SECONDS: Final = 1.0  # for which wallets are skipped after one of their entries could not be executed
+MAX_DRAIN_ENTRIES: Final = 1 << 20  # executed in one transaction after a success: more than a claim has
 
 _WAITING: Final = """
     SELECT count(*) FILTER (WHERE set_aside_at IS NULL),
@@ -41,7 +39,7 @@ _WAITING: Final = """
         count(set_aside_at)
     FROM inbox
 """
-# Of each wallet, the first waiting entry that this worker has not claimed: its entries after that one wait.
+# For each wallet, its first waiting entry that this worker has not claimed. The entries after it must wait.
 _FIRST_OF_OTHERS: Final = """
     SELECT asked, (
         SELECT min(position) FROM (
@@ -58,103 +56,108 @@ _FIRST_OF_OTHERS: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """How much lies in the inbox."""
+    """The number of entries in the inbox, and the age of the oldest."""
 
     entries: int
-    oldest: timedelta | None  # how long the first of them has been there
-    set_aside: int  # further entries, which wait for an operator
+    oldest: timedelta | None  # the age of the first entry
+    set_aside: int  # further entries, which wait for an operator's decision
 
 
 def waiting() -> Waiting:
+    """Count the entries of the inbox."""
     return Waiting(*rows(_WAITING, [])[0])
 
 
-def drain(most: int) -> int:
-    """Carry out up to `most` of the entries that come first; return how many. Raises as Drain.run does."""
-    return Drain().run(most)
+def drain(limit: int) -> int:
+    """Execute up to `limit` of the oldest entries; return how many. Raises as Drain.run does."""
+    return Drain().run(limit)
 
 
 class Drain:
-    """One process at work on the inbox.
+    """Drains the inbox in one worker process.
 
-    It remembers which wallets are held up, by others at work on them, by a lock, by an entry that cannot be
-    carried out: else a long queue of one of them would be all that it ever sees. All are forgotten at once.
-    One by one, the first of two wallets would be looked at while the second is passed over, with the transfer
-    between them that comes before everything else of both, and so on for ever.
+    It skips blocked wallets for SKIP_SECONDS: wallets that another worker or transaction has locked, or whose
+    next entry fails. Otherwise the long queue of one such wallet would fill every claim. It stops skipping
+    all of them at the same time: if it did so one by one, a transfer between two blocked wallets could wait
+    without end, because one of the two would be skipped at any time.
 
-    An entry may end the database connection, or the process, each time that it is carried out. So a `careful`
-    drain, as that of a new process, and every drain after a lost connection begins with one entry, whose
-    attempt is committed before: it counts as failed unless it succeeds. Then the drain doubles the number of
-    entries with each run.
+    An entry may end the database connection, or the process, each time that it is executed. So a `careful`
+    drain (the first of a process, or the next after a lost connection) starts with one entry and commits its
+    attempt first: the attempt counts as failed unless it succeeds. After each success it doubles the number
+    of entries.
     """
 
     def __init__(self, *, careful: bool = False) -> None:
         self._turns = Turns()
-        self._held_up: set[UUID] = set()
-        self._forget_at = 0.0
-        self._trial = 1 if careful else MAX_DRAIN_ENTRIES  # entries that are carried out together at most
+        self._blocked: set[UUID] = set()
+        self._skip_until = 0.0
+        self._max_entries = 1 if careful else MAX_DRAIN_ENTRIES  # in the next transaction
 
-    def run(self, most: int) -> int:
-        """Carry out up to `most` of the entries that come first, and return how many.
+    def run(self, limit: int) -> int:
+        """Execute up to `limit` of the oldest entries, and return how many.
 
-        None if the inbox is empty or all that is left is held up. Raises django.db.Error if the database is
-        away: then the transaction happened as a whole or not at all.
+        Return 0 if the inbox is empty or all of its entries wait. Raises django.db.Error if the database is
+        unavailable: then the transaction was committed as a whole or not at all.
         """
         try:
-            return self._run(most)
+            return self._run(limit)
         except Exception:
-            self._trial = 1
+            self._max_entries = 1
             raise
 
-    def _run(self, most: int) -> int:
+    def _run(self, limit: int) -> int:
         done: list[ClaimedEntry] = []
         with transaction.atomic():
-            claimed = self._turns.claim(most, self._passed_over())
-            turn = _whose_turn_it_is(claimed)
-            # Locked here, a single entry's wallets are most likely free in the next transaction too: a wallet
-            # that another transaction has locked for long costs no attempt.
-            tried = _locked(turn[: self._trial])
-            if self._trial > 1:
-                done = _carried_out(tried)
+            claimed = self._turns.claim(limit, self._skipped())
+            turn = _executable(claimed)
+            # An entry whose wallets can be locked here can most likely lock them in the next transaction too:
+            # a wallet that another transaction has locked for long costs no attempt.
+            tried = _locked(turn[: self._max_entries])
+            if self._max_entries > 1:
+                done = _execute_or_one_by_one(tried)
             else:
                 for entry in tried:
                     record_attempt(entry)
-        if tried and self._trial == 1:
+        if tried and self._max_entries == 1:
             with transaction.atomic():
-                done = _in_order(_locked(_again(tried)), _is_carried_out)
-        postponed = turn[self._trial :]
+                done = _in_order(_locked(_claim_again(tried)), _succeeds)
+        postponed = turn[self._max_entries :]
         if tried:
-            self._trial = min(self._trial * 2, MAX_DRAIN_ENTRIES)
-        self._pass_over(claimed, turn, {entry.id for entry in [*done, *postponed]})
+            self._max_entries = min(self._max_entries * 2, MAX_DRAIN_ENTRIES)
+        self._skip(claimed, turn, {entry.id for entry in [*done, *postponed]})
         return len(done)
 
-    def _passed_over(self) -> list[UUID]:
-        if time.monotonic() >= self._forget_at:
-            self._held_up = set()
-        return list(self._held_up)
+    def _skipped(self) -> list[UUID]:
+        if time.monotonic() >= self._skip_until:
+            self._blocked = set()
+        return list(self._blocked)
 
-    def _pass_over(
+    def _skip(
         self, claimed: Sequence[ClaimedEntry], turn: Sequence[ClaimedEntry], settled: Collection[UUID]
     ) -> None:
-        """An entry that was claimed in its wallet's turn alone, too early, says nothing of its wallets."""
+        """Skip the wallets of entries that could not be executed.
+
+        An entry that was claimed early, for the turn of its wallet only, does not show that a wallet is
+        blocked.
+        """
         tried = {entry.id for entry in turn}
-        held_up = {
+        blocked = {
             wallet_id
             for entry in claimed
             if entry.id not in settled and (entry.is_oldest or entry.id in tried)
             for wallet_id in entry.wallet_ids
         }
-        if held_up and not self._held_up:
-            self._forget_at = time.monotonic() + DELAY_SECONDS
-        self._held_up |= held_up
+        if blocked and not self._blocked:
+            self._skip_until = time.monotonic() + SKIP_SECONDS
+        self._blocked |= blocked
 
 
-class _NoTrace(Exception):
-    """An entry that would leave the inbox without an operation."""
+class _NotRecorded(Exception):
+    """The outcome of an entry is not an operation, so the entry must not leave the inbox."""
 
 
 def _in_order(entries: Sequence[ClaimedEntry], is_free: Callable[[ClaimedEntry], bool]) -> list[ClaimedEntry]:
-    """Those that are free, and come after none of the same wallet that is not."""
+    """Return the entries that are free and do not follow an entry of the same wallet that is not."""
     free, waits = [], set[UUID]()
     for entry in entries:
         if waits.isdisjoint(entry.wallet_ids) and is_free(entry):
@@ -164,8 +167,8 @@ def _in_order(entries: Sequence[ClaimedEntry], is_free: Callable[[ClaimedEntry],
     return free
 
 
-def _whose_turn_it_is(claimed: list[ClaimedEntry]) -> list[ClaimedEntry]:
-    """The due entries before which no entry of their wallets waits, except others of these."""
+def _executable(claimed: list[ClaimedEntry]) -> list[ClaimedEntry]:
+    """Return the due entries that no entry outside of this result must precede."""
     if not claimed:
         return []
     ids = [entry.id for entry in claimed]
@@ -180,7 +183,7 @@ def _whose_turn_it_is(claimed: list[ClaimedEntry]) -> list[ClaimedEntry]:
 
 
 def _locked(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
-    """Those whose wallets could be locked in time. All wallets are, at once, so that nothing deadlocks."""
+    """Return the entries whose wallets could be locked in time; all in one statement, against deadlocks."""
     if not entries:
         return []
     wallets = _wallets(entries)
@@ -195,45 +198,47 @@ def _locked(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     return entries
 
 
-def _again(tried: Sequence[ClaimedEntry]) -> list[ClaimedEntry]:
-    """Lock the entries in a new transaction, as they were claimed: their attempt is counted already."""
+def _claim_again(tried: Sequence[ClaimedEntry]) -> list[ClaimedEntry]:
+    """Lock the entries again, with the values of the claim: their attempt is counted already."""
     locked = {entry.id for entry in claim_again([entry.id for entry in tried])}
     return [entry for entry in tried if entry.id in locked]
 
 
-def _carried_out(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
-    """Carry out the entries together, or if that fails one by one; return those that were carried out."""
+def _execute_or_one_by_one(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
+    """Execute the entries in one transaction, or one by one if that fails; return those that succeeded."""
     try:
-        return _carry_out(entries)
+        return _execute(entries)
     except Exception as error:
         if database_retry.is_connection_lost(error):
             raise
-        logger.warning("%d of the inbox failed together, now one by one: %r", len(entries), error)
-        return _in_order(entries, _is_carried_out)
+        logger.warning(
+            "%d inbox entries failed in one transaction; executing them one by one: %r", len(entries), error
+        )
+        return _in_order(entries, _succeeds)
 
 
-def _carry_out(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
+def _execute(entries: list[ClaimedEntry]) -> list[ClaimedEntry]:
     if not entries:
         return []
     with transaction.atomic():
         outcomes = execute([_command(entry) for entry in entries])
         for outcome in outcomes:
-            # All that leaves no trace was asked before it was accepted; without one it must not leave.
+            # What is refused without a record was checked before the inbox accepted the command.
             if not isinstance(outcome, Posted) and not getattr(outcome, "operation_id", None):
-                raise _NoTrace(f"it came to {outcome!r}")
+                raise _NotRecorded(f"the outcome was {outcome!r}")
         remove([entry.id for entry in entries])
     return entries
 
 
-def _is_carried_out(entry: ClaimedEntry) -> bool:
-    """Carry out this one. If it cannot be, its wallets wait for the next attempt, until it is set aside."""
+def _succeeds(entry: ClaimedEntry) -> bool:
+    """Execute one entry. If it fails, its wallets wait for its next attempt, until it is set aside."""
     try:
-        _carry_out([entry])
+        _execute([entry])
     except Exception as error:
         if database_retry.is_connection_lost(error):
             raise
-        then = "is set aside" if record_failure(entry, error) else "is tried again"
-        logger.error("the inbox's %s cannot be carried out and %s: %r", entry.id, then, error)
+        then = "set aside" if record_failure(entry, error) else "will be retried"
+        logger.error("inbox entry %s failed and %s: %r", entry.id, then, error)
         return False
     return True
 
@@ -243,7 +248,7 @@ def _wallets(entries: Sequence[ClaimedEntry]) -> set[UUID]:
 
 
 def _command(entry: ClaimedEntry) -> Command:
-    """What was accepted, as it was asked for. Its id needs no lock: it has been taken since then."""
+    """Return the command of an entry. Its id needs no lock: the entry has reserved it."""
     accepted = entry.accepted()
     common: dict[str, Any] = {
         "wallet_id": accepted.wallet_id,

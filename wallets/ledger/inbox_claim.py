@@ -1,10 +1,9 @@
-"""Which entries of the inbox a worker takes next: the oldest, and of many wallets the first ones.
+"""Chooses the inbox entries that a worker claims next: the oldest ones, and the first ones of many wallets.
 
-Half of a claim is shared by the wallets in turn, in the order of their ids: a claim takes at least the first
-entry of each of `size // 2` wallets, and the next claim continues after them. So an entry that is the first
-of its wallet is claimed after at most `wallets with waiting entries / (size // 2)` claims, however many
-entries another wallet has. The other half goes to the oldest entries: few of those depend on an entry that is
-not claimed with them.
+Half of a claim goes to the wallets in turn, by ascending id: it takes at least the first entry of `size // 2`
+wallets, and the next claim continues after them. So the first entry of a wallet is claimed after at most
+`wallets with waiting entries / (size // 2)` claims, however many entries another wallet has. The other half
+goes to the oldest entries: few of them must wait for an entry that is not in the same claim.
 """
 
 from collections.abc import Collection
@@ -16,8 +15,8 @@ from django.db import connection
 
 from wallets.ledger.tables import AS_OPERATION, Record, to_record
 
-# So many entries, for each one that may be claimed, are looked at: the oldest may all be of wallets that are
-# passed over. The wallets behind them have their turn all the same.
+# Entries to read for each one to claim: the oldest may all belong to wallets that are skipped. The wallets of
+# later entries still get their turn.
 OLDEST_ENTRIES_PER_WALLET: Final = 4
 
 _COLUMNS: Final = f"""
@@ -25,7 +24,7 @@ _COLUMNS: Final = f"""
     coalesce(sees_target, false),
     {AS_OPERATION}
 """
-# One probe of an index for each wallet, however many entries it has.
+# One index lookup for each wallet, however many entries it has.
 _NEXT_WALLETS: Final = """
     WITH RECURSIVE next (wallet_id, number) AS (
         (SELECT wallet_id, 1 FROM inbox WHERE set_aside_at IS NULL AND wallet_id > %(after)s
@@ -48,14 +47,14 @@ _FIRST_OF_EACH: Final = f"""
 _OLDEST: Final = f"""
     SELECT {_COLUMNS} FROM inbox
     WHERE set_aside_at IS NULL AND NOT id = ANY(%(claimed)s::uuid[])
-        AND NOT wallet_id = ANY(%(held_up)s::uuid[])
-        AND (counterparty_id IS NULL OR NOT counterparty_id = ANY(%(held_up)s::uuid[]))
+        AND NOT wallet_id = ANY(%(blocked)s::uuid[])
+        AND (counterparty_id IS NULL OR NOT counterparty_id = ANY(%(blocked)s::uuid[]))
         AND position <= (SELECT max(position) FROM (
             SELECT position FROM inbox WHERE set_aside_at IS NULL ORDER BY position LIMIT %(looked_at)s
         ) AS first)
     ORDER BY position LIMIT %(most)s FOR UPDATE SKIP LOCKED
 """  # noqa: S608
-# Entries that a worker may carry out once no other entry of their wallets waits before them.
+# Entries to execute after their attempts were recorded.
 _AGAIN: Final = f"""
     SELECT {_COLUMNS} FROM inbox WHERE id = ANY(%(ids)s::uuid[]) ORDER BY position FOR UPDATE SKIP LOCKED
 """  # noqa: S608
@@ -71,38 +70,38 @@ class ClaimedEntry:
     counterparty_id: UUID | None
     attempts: int
     is_due: bool
-    sees_target: bool  # whether its caller may read the other wallet
+    sees_target: bool  # whether the client may read the second wallet
     row: tuple[Any, ...]
-    is_oldest: bool  # claimed as one of the oldest, not in its wallet's turn
+    is_oldest: bool  # claimed as one of the oldest entries, not for the turn of its wallet
 
     @property
     def wallet_ids(self) -> list[UUID]:
         return [wallet_id for wallet_id in (self.wallet_id, self.counterparty_id) if wallet_id]
 
     def accepted(self) -> Record:
-        """The operation as it was accepted. Read late: what cannot be read fails with its entry alone."""
+        """Return the operation. Parsed late, so that an unreadable row fails only its own entry."""
         return to_record(self.row)
 
 
 class Turns:
-    """Whose turn it is. Each process has its own place among the wallets."""
+    """The wallet after which the next claim of this process continues."""
 
     _BEGINNING: Final = UUID(int=0)
 
     def __init__(self) -> None:
         self._after = self._BEGINNING
 
-    def claim(self, size: int, held_up: Collection[UUID]) -> list[ClaimedEntry]:
+    def claim(self, size: int, blocked: Collection[UUID]) -> list[ClaimedEntry]:
         """Lock up to `size` waiting entries that no other worker has, in the order of their acceptance.
 
-        Wallets in `held_up` are passed over.
+        Skips the wallets in `blocked`.
         """
-        in_turn = self._in_turn(size // 2, held_up)
+        in_turn = self._in_turn(size // 2, blocked)
         oldest = _entries(
             _OLDEST,
             {
                 "claimed": [entry.id for entry in in_turn],
-                "held_up": list(held_up),
+                "blocked": list(blocked),
                 "looked_at": size * OLDEST_ENTRIES_PER_WALLET,
                 "most": size - len(in_turn),
             },
@@ -110,15 +109,15 @@ class Turns:
         )
         return sorted([*in_turn, *oldest], key=lambda entry: entry.position)
 
-    def _in_turn(self, size: int, held_up: Collection[UUID]) -> list[ClaimedEntry]:
+    def _in_turn(self, size: int, blocked: Collection[UUID]) -> list[ClaimedEntry]:
         wallets = _next_wallets(self._after, size)
         self._after = wallets[-1] if wallets and len(wallets) == size else self._BEGINNING
-        free = [wallet_id for wallet_id in wallets if wallet_id not in held_up]
+        free = [wallet_id for wallet_id in wallets if wallet_id not in blocked]
         return _entries(_FIRST_OF_EACH, {"wallets": free, "each": size // len(free)}) if free else []
 
 
 def claim_again(ids: Collection[UUID]) -> list[ClaimedEntry]:
-    """Lock these entries, those that still exist and that no other transaction has."""
+    """Lock the entries that still exist and that no other transaction has locked."""
     return _entries(_AGAIN, {"ids": list(ids)})
 
 
@@ -138,6 +137,7 @@ def _entries(sql: str, parameters: dict[str, Any], is_oldest: bool = False) -> l
 
 
 def rows(sql: str, parameters: Any) -> list[tuple[Any, ...]]:
+    """Execute the statement and return its rows."""
     with connection.cursor() as cursor:
         cursor.execute(sql, parameters)
         found: list[tuple[Any, ...]] = cursor.fetchall()

@@ -1,7 +1,7 @@
-"""Entries of the inbox that cannot be carried out: tried again, then set aside, then decided by an operator.
+"""Inbox entries that fail: retried, then set aside, then decided by an operator.
 
-While an entry is tried again, the later entries of its wallets wait for it. Once it is set aside, they do
-not: the order of acceptance is given up for this entry alone.
+While an entry is retried, the later entries of its wallets wait for it. After it is set aside they do not
+wait: the order of acceptance is given up for this entry only.
 """
 
 from typing import Final
@@ -15,8 +15,8 @@ from wallets.ledger.inbox_claim import ClaimedEntry, rows
 from wallets.ledger.tables import AS_OPERATION, Record, to_record
 from wallets.problems import RejectedByOperator
 
-# Between two attempts. Meanwhile the entry's wallets are held up, so together they are short: a failure that
-# lasts longer, such as that of a full disk, leaves entries for an operator to retry.
+# Between two attempts. The entry's wallets are blocked meanwhile, so the sum is short: a failure that lasts
+# longer, such as a full disk, leaves entries for an operator to retry.
 RETRY_PAUSES_SECONDS: Final = (1, 2, 4, 8)
 MAX_ATTEMPTS: Final = len(RETRY_PAUSES_SECONDS) + 1
 MAX_ERROR_LENGTH: Final = 500
@@ -39,7 +39,7 @@ _REMOVE: Final = "DELETE FROM inbox WHERE id = ANY(%s::uuid[]) RETURNING id"
 
 
 class NotSetAside(Exception):
-    """The entry was decided or is to be tried again: another operator or a worker was faster."""
+    """The entry is not set aside any more: another operator or a worker has changed it."""
 
 
 class CannotBeRejected(Exception):
@@ -50,8 +50,8 @@ class CannotBeRejected(Exception):
 def record_failure(entry: ClaimedEntry, error: Exception) -> bool:
     """Record that an attempt failed. Return whether that was the last: then the entry is set aside.
 
-    If another entry of the wallet is set aside already, the first failure is the last: otherwise a wallet
-    with a thousand such entries would hold up the wallets that it pays for hours.
+    If another entry of the wallet is set aside already, the first failure is the last. Otherwise a wallet
+    with a thousand failing entries would block the wallets that it pays for hours.
     """
     rows(_COUNT_FAILURE, [])
     is_last = _is_last(entry) or rows(_HAS_SET_ASIDE, [entry.wallet_id])[0][0]
@@ -81,19 +81,20 @@ def _record(entry: ClaimedEntry, error: str, is_last: bool) -> None:
 
 
 def remove(ids: list[UUID]) -> None:
+    """Delete the entries whose operations the transaction has written."""
     rows(_REMOVE, [ids])
 
 
 # --- By operators -----------------------------------------------------------------------------------
 def retry(entry_id: UUID) -> None:
-    """Have workers try the entry again, in its old place. Raises NotSetAside."""
+    """Let the workers retry the entry at its old position. Raises NotSetAside."""
     with transaction.atomic():
         _lock(entry_id)
         rows(_RETRY, [entry_id])
 
 
 def reject(entry_id: UUID) -> None:
-    """Decide the operation: it becomes REJECTED in the ledger. Raises NotSetAside or CannotBeRejected.
+    """Record the operation as REJECTED in the ledger. Raises NotSetAside or CannotBeRejected.
 
     The entry is locked before its wallet, in the order of the workers, so that they cannot deadlock.
     """
@@ -102,7 +103,7 @@ def reject(entry_id: UUID) -> None:
             accepted = _lock(entry_id)
             (outcome,) = execute([_rejection(accepted)])
             if not isinstance(outcome, RejectedByOperator) or outcome.operation_id != entry_id:
-                raise CannotBeRejected(f"The ledger answered {outcome!r}.")
+                raise CannotBeRejected(f"The outcome was {outcome!r}.")
             remove([entry_id])
     except IntegrityError as error:
         raise CannotBeRejected(str(error.__cause__).partition("\n")[0]) from error

@@ -19,7 +19,7 @@ from wallets.problems import HoldNotFound, OperationNotFound
 
 
 def wallet_of_hold(hold_id: UUID, owner_restriction: int | None = None) -> UUID:
-    """Raises HoldNotFound."""
+    """Return the wallet of a hold. Raises HoldNotFound."""
     holds = Hold.objects.filter(id=hold_id, **owner_filter(owner_restriction)).values_list(
         "wallet_id", flat=True
     )
@@ -30,12 +30,12 @@ def wallet_of_hold(hold_id: UUID, owner_restriction: int | None = None) -> UUID:
 
 
 def original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
-    """The operation that is to be reversed, and its wallet. Raises OperationNotFound."""
+    """Return the wallet and the operation to reverse. Raises OperationNotFound."""
     return retry_until_deadline(lambda: find_original(operation_id, owner_restriction))
 
 
 def find_original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
-    """The same, in a transaction: without trying again."""
+    """Return what `original` returns, inside an open transaction, so without retries."""
     operations = Operation.objects.defer("metadata", "description")
     operation = operations.filter(id=operation_id, **owner_filter(owner_restriction)).first()
     if operation is None:
@@ -54,7 +54,7 @@ def find_original(operation_id: UUID, owner_restriction: int | None = None) -> t
 
 
 def owner_filter(owner_restriction: int | None) -> dict[str, Any]:
-    """What belongs to a wallet, as a filter: to one of this user's, where that matters."""
+    """Return the queryset filter of an owner restriction, for rows that belong to a wallet."""
     return {} if owner_restriction is None else {"wallet__owner_id": owner_restriction}
 
 

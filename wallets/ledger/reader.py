@@ -1,7 +1,7 @@
-"""Group read: the wallets asked for by the requests in flight come from one SELECT.
+"""Group read: one SELECT reads the wallets of all requests in flight.
 
-The query starts after the requests have arrived, so what it returns is as fresh as a query of each one's own,
-and there is no cache to go stale.
+The query starts after the requests have arrived, so its result is as fresh as with one query for each
+request, and no cache can be stale.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ READER = "reader"  # the reader's own connection (settings.DATABASES)
 
 
 def read_wallet(wallet_id: UUID) -> Wallet | None:
-    """The wallet as it is now; None where there is none.
+    """Return the current wallet, or None.
 
     Raises TooManyRequests or Unavailable as the committer does.
     """
@@ -47,19 +47,20 @@ def batcher() -> Batcher[UUID, Wallet | None]:
 
 
 def read_operation(operation_id: UUID, owner_restriction: int | None = None) -> Posted | None:
-    """The operation as it is now, in the ledger or still in the inbox.
+    """Return the operation from the ledger or the inbox, or None.
 
-    With `within`, only one in a wallet of this user. Raises Unavailable where the database stays away.
+    With an owner restriction, only an operation of a wallet of this user. Raises django.db.Error if the
+    database stays unavailable.
     """
     found, own = database_retry.retry_until_deadline(lambda: _operation(operation_id, owner_restriction))
     return found if found and found.operation.wallet_id in own else None
 
 
 def read_transfer(transfer_id: UUID, owner_restriction: int | None = None) -> Posted | None:
-    """The transfer by its operation on the source, with the one on the target.
+    """Return the transfer with the id of its operation on the source, or None.
 
-    With `within`, only one with a side in a wallet of this user; what the other side alone may know is left
-    out. Raises Unavailable where the database stays away.
+    With an owner restriction, only a transfer from or to a wallet of this user; what only the other owner may
+    see is left out. Raises django.db.Error if the database stays unavailable.
     """
     found, own = database_retry.retry_until_deadline(lambda: _operation(transfer_id, owner_restriction))
     if found is None or found.operation.type != MakeTransfer.type or not own:
@@ -75,7 +76,7 @@ def read_transfer(transfer_id: UUID, owner_restriction: int | None = None) -> Po
 
 
 def _wallets(ids: Sequence[UUID]) -> list[Wallet | None]:
-    # An array, not a list of parameters: one text for every number of wallets, so that it stays prepared.
+    # An array: the text of the statement does not depend on the number of wallets, so it stays prepared.
     asked = RawSQL("SELECT unnest(%s::uuid[])", [list(set(ids))])
     wallets = Wallet.objects.using(READER).with_expired().filter(id__in=asked)
     found = {wallet.id: wallet for wallet in wallets}
@@ -83,7 +84,7 @@ def _wallets(ids: Sequence[UUID]) -> list[Wallet | None]:
 
 
 def _operation(operation_id: UUID, owner_restriction: int | None) -> tuple[Posted | None, set[UUID]]:
-    """The operation with its transfer's other side, and which of their wallets are this user's."""
+    """Return the operation with its counterpart, and the ids of their wallets that belong to this user."""
     tables = Tables(db.DEFAULT_DB_ALIAS)
     if (found := tables.operation(operation_id)) is None:
         return None, set()

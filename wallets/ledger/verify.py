@@ -1,4 +1,4 @@
-"""Proof of the books: hashes, balances, sequences, pairs, holds and reversals, from the ledger alone."""
+"""Verifies hashes, balances, sequences, transfers, holds and reversals, from the ledger alone."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from uuid import UUID
 from django.db import connection
 
 from wallets.ledger import chain
-from wallets.ledger.chain_verifier import OWNER, Walk
+from wallets.ledger.chain_verifier import OWNER, ChainVerifier
 from wallets.ledger.consistent_read import NOTHING, Snapshot, reading
 from wallets.models import LedgerCheck
 from wallets.operation_types import HOLD_TYPES, OPERATION_TYPES
@@ -18,10 +18,10 @@ from wallets.operation_types import HOLD_TYPES, OPERATION_TYPES
 if TYPE_CHECKING:  # cryptography takes 6 MB of each worker
     from wallets.ledger.checkpoints import Comparison
 
-OPERATIONS_PER_BLOCK: Final = 2000  # operations that are looked at together
+OPERATIONS_PER_BLOCK: Final = 2000
 
 _WALLETS: Final = "SELECT id, balance, sequence, hash FROM wallet WHERE id = ANY(%s::uuid[]) ORDER BY id"
-# What came since the last check, along each chain (chain_verifier.py reads it).
+# The operations since the last check, in the order of each chain, for chain_verifier.py.
 _LINES: Final = """
     COPY (
         SELECT {is_before}, {hash}, wallet_id, {columns} FROM operation
@@ -32,9 +32,9 @@ _LINES: Final = """
 _IS_NEW: Final = (
     "transaction_id >= '{since.begin}'::xid8 AND NOT pg_visible_in_snapshot(transaction_id, '{since}')"
 )
-# Always as long: what is none is that of no operation.
+# Of constant length: a malformed hash becomes zeros, which no operation has.
 _HASH: Final = "CASE WHEN octet_length(hash) = 32 THEN encode(hash, 'hex') ELSE repeat('0', 64) END"
-# Where the last check has left the wallets.
+# The state of each wallet at the last check.
 _STARTS: Final = """
     SELECT wallet.id, last.id, coalesce(last.hash, ''), coalesce(moved.sequence, 0),
         coalesce(nullif(moved.balance_after, 'NaN'), 0)
@@ -50,7 +50,7 @@ _STARTS: Final = """
     ) AS moved ON true
     WHERE wallet.id = ANY(%(wallets)s::uuid[])
 """
-# What the rows say of each other. Each check names what it expects, in the order in which they are reported.
+# Contradictions between rows. Each check is one SELECT; they are reported in this order.
 _DIFFERENCES: Final = """
 SELECT id, format('held %%s, active holds say %%s', held, coalesce(active.amount, 0))
 FROM wallet LEFT JOIN (
@@ -65,7 +65,7 @@ FROM hold JOIN wallet ON wallet.id = wallet_id
 WHERE hold.status = 'ACTIVE' AND wallet_id = ANY(%(wallets)s::uuid[])
     AND expires_at < coalesce(next_expiry_at, 'infinity')
 UNION ALL
--- The two sides of a transfer, or of its reversal: each has its counterpart, alike but for the direction.
+-- Each operation of a transfer or its reversal has one counterpart, equal except for the direction.
 SELECT one.wallet_id, format('operation %%s of transfer %%s has no counterpart', one.id, one.transfer_id)
 FROM operation AS one LEFT JOIN operation AS other
     ON other.transfer_id = one.transfer_id AND other.id <> one.id AND other.status = 'COMPLETED'
@@ -76,7 +76,7 @@ WHERE one.status = 'COMPLETED' AND one.transfer_id IS NOT NULL AND one.wallet_id
     AND one.transaction_id >= %(begin)s::xid8
 GROUP BY one.wallet_id, one.id, one.transfer_id HAVING count(other.id) <> 1
 UNION ALL
--- A hold and what the ledger says of it: placed once, and ended as it stands.
+-- A hold agrees with its operations: placed once, and ended as its status says.
 SELECT hold.wallet_id,
     format('hold %%s is %%s, the ledger says %%s', hold.id, hold.status, coalesce(ends.what, 'nothing'))
 FROM hold LEFT JOIN LATERAL (
@@ -114,7 +114,7 @@ FROM hold
 WHERE wallet_id = ANY(%(wallets)s::uuid[])
     AND (hold.status IN ('ACTIVE', 'CAPTURED', 'VOIDED')) IS NOT TRUE
     AND (hold.status = 'EXPIRED' AND (
-        -- The clock may have been ahead once: then something else that was written is from that time.
+        -- The clock may have been ahead once. Then another row of the wallet has a later time, too.
         expires_at <= clock_timestamp()
         OR expires_at <= (SELECT max(created_at) FROM operation WHERE wallet_id = hold.wallet_id)
         OR expires_at <= (SELECT max(created_at) FROM wallet_change WHERE wallet_id = hold.wallet_id)
@@ -168,16 +168,16 @@ UNION ALL
 SELECT id, format('is there %%s times', count(*)) FROM wallet
 WHERE id = ANY(%(wallets)s::uuid[]) GROUP BY id HAVING count(*) > 1
 UNION ALL
--- The checks above would leave it out.
+-- The checks above select by transaction_id and would miss such a row.
 SELECT wallet_id, format('operation %%s is of no transaction', id) FROM operation
 WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND (transaction_id <= '0'::xid8 OR transaction_id IS NULL)
 """
-# In SQL, a tuple of texts is written as in Python.
+# SQL writes a tuple of texts as Python does.
 _TYPES: Final = {
     "of_holds": HOLD_TYPES,
     "opposites": tuple((row.name, row.opposite) for row in OPERATION_TYPES.values() if row.opposite),
 }
-# Written later, and dated back. The clock of a standby that took over may be behind a little.
+# Written after the checkpoint with a time before it. The clock of a promoted standby may be a little behind.
 _ANTEDATED: Final = """
 SELECT wallet_id,
     format('operation %%s is of %%s, before the checkpoint, and was written after it', id, created_at)
@@ -185,8 +185,8 @@ FROM operation
 WHERE wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(end)s::xid8
     AND created_at < %(made_at)s - interval '1 minute'
 """
-# An id names one operation over all wallets: the register has it once, for the wallet that uses it. Two rows
-# of one id in two wallets cannot both agree with the register, whatever has become of its own key.
+# The table operation_id has each id once, with the wallet that uses it. Two rows with the same id in two
+# wallets cannot both agree with it, even if its primary key was dropped.
 _UNREGISTERED: Final = """
 SELECT used.wallet_id, format('%%s %%s: its id is registered for %%s', kind, used.id,
     coalesce('wallet ' || registered.wallet_id, 'no wallet'))
@@ -200,7 +200,7 @@ FROM (
 ) AS used LEFT JOIN operation_id AS registered ON registered.id = used.id
 WHERE registered.wallet_id IS DISTINCT FROM used.wallet_id
 """
-_DECEPTIVE: Final = """
+_INCONSISTENT_TABLES: Final = """
 SELECT string_agg(oid::regclass::text, ', ' ORDER BY relname) FROM pg_class
 WHERE oid = ANY('{wallet,operation,hold,inbox,wallet_change,operation_id}'::regclass[])
     AND (
@@ -213,23 +213,24 @@ WHERE oid = ANY('{wallet,operation,hold,inbox,wallet_change,operation_id}'::regc
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Something that a wallet or one of its operations says and the rest of the ledger contradicts."""
+    """A contradiction between a wallet or one of its operations and the rest of the ledger."""
 
     wallet_id: UUID
     what: str
 
 
 def verify(wallet_ids: Sequence[UUID]) -> list[Difference]:
-    """What is wrong with the books of these wallets: nothing, one hopes."""
+    """Verify these wallets and return the differences found."""
     return list(Verification().check(wallet_ids))
 
 
 class Verification:
-    """Wallets that are checked batch by batch, each as of one moment, whatever is being posted meanwhile.
+    """Verifies wallets batch by batch, each batch in one consistent snapshot.
 
-    What came up to the snapshot `since` is taken for right. Each chain is compared, up to where it was then,
-    with a checkpoint: then the batches are in ascending id, and `comparison.finish` has the last word. With
-    `is_whole` the batches are those of all wallets, and `finish` checks all ids by one statement.
+    `since`: operations up to this snapshot are taken as verified.
+    `comparison`: compare each chain with a checkpoint; then the batches must come in ascending wallet id.
+    `notice`: called with the number of operations after each block.
+    `is_whole`: the batches contain all wallets, and `finish` checks all ids in one statement.
     """
 
     def __init__(
@@ -246,15 +247,16 @@ class Verification:
         self._is_whole = is_whole
 
     def check(self, wallet_ids: Sequence[UUID]) -> Iterator[Difference]:
+        """Verify one batch of wallets and yield the differences."""
         ids = list(wallet_ids)
         with reading() as cursor:
-            walks = {str(row[0]).encode(): Walk(*row) for row in cursor.execute(_WALLETS, [ids])}
+            chains = {str(row[0]).encode(): ChainVerifier(*row) for row in cursor.execute(_WALLETS, [ids])}
             if self._since != NOTHING:
                 for wallet_id, *start in cursor.execute(_STARTS, {"wallets": ids, "since": f"{self._since}"}):
-                    walks[str(wallet_id).encode()].start(*start)
-            gone = (wallet_id for wallet_id in ids if str(wallet_id).encode() not in walks)
-            yield from (Difference(wallet_id, "is gone, and something of it is left") for wallet_id in gone)
-            yield from self._walk(cursor, walks)
+                    chains[str(wallet_id).encode()].start(*start)
+            gone = (wallet_id for wallet_id in ids if str(wallet_id).encode() not in chains)
+            yield from (Difference(wallet_id, "is missing, but rows of it exist") for wallet_id in gone)
+            yield from self._verify_chains(cursor, chains)
             parameters = {"wallets": ids, "begin": f"{self._since.begin}", "nothing": f"{NOTHING.begin}"}
             for row in cursor.execute(_DIFFERENCES.format(**_TYPES), parameters):
                 yield Difference(*row)
@@ -265,21 +267,23 @@ class Verification:
             if not self._is_whole:
                 yield from _unregistered(cursor, "wallet_id = ANY(%(wallets)s::uuid[])", parameters)
 
-    def _walk(self, cursor: Any, walks: dict[bytes, Walk]) -> Iterator[Difference]:
-        with cursor.copy(self._lines(walks)) as lines:
+    def _verify_chains(self, cursor: Any, chains: dict[bytes, ChainVerifier]) -> Iterator[Difference]:
+        with cursor.copy(self._lines(chains)) as lines:
             for block in _blocks(map(bytes, lines)):
                 for owner, of_wallet in groupby(block, OWNER):
-                    walk = walks[owner]
-                    yield from (Difference(walk.wallet_id, what) for what in walk.follow(list(of_wallet)))
+                    verifier = chains[owner]
+                    yield from (
+                        Difference(verifier.wallet_id, what) for what in verifier.follow(list(of_wallet))
+                    )
                 self.operations += len(block)
                 self._notice(len(block))
-        for walk in walks.values():
-            yield from (Difference(walk.wallet_id, what) for what in walk.end())
-            if self._comparison and walk.head_then:
-                found = self._comparison.add(walk.wallet_id, walk.head_then)
+        for verifier in chains.values():
+            yield from (Difference(verifier.wallet_id, what) for what in verifier.end())
+            if self._comparison and verifier.head_then:
+                found = self._comparison.add(verifier.wallet_id, verifier.head_then)
                 yield from (Difference(*difference) for difference in found)
 
-    def _lines(self, walks: Iterable[bytes]) -> str:
+    def _lines(self, chains: Iterable[bytes]) -> str:
         then = self._comparison.snapshot if self._comparison else NOTHING
         return _LINES.format(
             is_before="false"
@@ -288,11 +292,11 @@ class Verification:
             is_new="true" if self._since == NOTHING else _IS_NEW.format(since=self._since),
             hash=_HASH,
             columns=", ".join(chain.COLUMNS),
-            wallets=b",".join(walks).decode(),
+            wallets=b",".join(chains).decode(),
         )
 
     def finish(self) -> Iterator[Difference]:
-        """When all wallets have been checked."""
+        """Yield the differences that can be found only after the last batch."""
         if self._comparison:
             yield from (Difference(*difference) for difference in self._comparison.finish())
         if self._is_whole:
@@ -316,7 +320,7 @@ _IDS: Final = "SELECT DISTINCT id FROM wallet WHERE id {beyond} %s ORDER BY id L
 
 
 def wallet_batches(size: int) -> Iterator[list[UUID]]:
-    """The ids of all wallets, in batches by id; at last of those that there should be."""
+    """Yield the ids of all wallets in batches by id, and at the end those of missing wallets with rows."""
     last, beyond = UUID(int=0), ">="
     while True:
         with connection.cursor() as cursor:
@@ -350,7 +354,7 @@ _CHANGED: Final = """
 
 
 def changed_batches(since: Snapshot, size: int) -> Iterator[list[UUID]]:
-    """The ids of the wallets to which something has happened since then, in batches by id."""
+    """Yield the ids of the wallets that have changed since the snapshot, in batches by id."""
     with connection.cursor() as cursor:
         cursor.execute(_CHANGED, {"begin": f"{since.begin}", "since": f"{since}"})
         changed = [row[0] for row in cursor.fetchall()]
@@ -359,7 +363,7 @@ def changed_batches(since: Snapshot, size: int) -> Iterator[list[UUID]]:
 
 
 def now() -> tuple[datetime, Snapshot]:
-    """The database's time, and what is committed: what is checked from now on has at least that."""
+    """Return the database's time and its snapshot. Every later check sees at least this snapshot."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp(), pg_current_snapshot()::text")
         at, snapshot = cursor.fetchone()
@@ -367,12 +371,13 @@ def now() -> tuple[datetime, Snapshot]:
 
 
 def last_check() -> LedgerCheck | None:
+    """Return the last recorded verification."""
     return LedgerCheck.objects.only("snapshot", "differences").order_by("-id").first()
 
 
-def deceptive_tables() -> str | None:
-    """The tables of the ledger that do not show everybody the same rows."""
+def inconsistent_tables() -> str | None:
+    """Name the tables of the ledger that may show different rows to different roles, or None."""
     with connection.cursor() as cursor:
-        cursor.execute(_DECEPTIVE)
+        cursor.execute(_INCONSISTENT_TABLES)
         found: str | None = cursor.fetchone()[0]
         return found

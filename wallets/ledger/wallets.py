@@ -1,4 +1,4 @@
-"""Opening a wallet, and the changes of a wallet that move no money. Each is one transaction."""
+"""Opens wallets and changes their label, metadata and status. Each is one transaction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, Wallet
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """A wallet to open. With an `id` of the caller's choice, opening it again is a replay."""
+    """A wallet to open. With an `id` that the client chose, a second request is a replay."""
 
     currency: str
     id: UUID | None = None
@@ -32,7 +32,7 @@ class Opening:
     owner_id: int | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What a repeat is compared with: equal for equal requests, however the amounts were spelled."""
+        """Return the value that a replay is compared with: equal for equal requests and amounts."""
         return {
             "currency": self.currency,
             "label": self.label,
@@ -51,10 +51,10 @@ class Opened:
 
 
 def open_wallet(opening: Opening) -> Opened:
-    """Open a wallet with nothing in it.
+    """Open an empty wallet.
 
-    Raises ValidationError where a limit does not fit the currency, IdempotencyKeyReused where the id
-    belongs to a wallet that was opened differently.
+    Raises ValidationError if a limit has too many fraction digits for the currency, or IdempotencyKeyReused
+    if the id belongs to a wallet that a different request opened.
     """
     require_fitting_limits(opening)
     fields = {
@@ -66,14 +66,14 @@ def open_wallet(opening: Opening) -> Opened:
         "owner_id": opening.owner_id,
     }
     if (chosen := opening.id) is None:
-        # The id is made before the first attempt: one that was cut off after its commit is found again.
+        # The id is made before the first attempt, so that a retry finds the wallet of a commit in doubt.
         new = uuid7()
         return Opened(retry_until_deadline(lambda: _get_or_open(new, fields)[0]), False)
     asked = opening.as_json()
     wallet, is_new = retry_until_deadline(lambda: _get_or_open(chosen, fields | {"opened_with": asked}))
     if is_new:
         return Opened(wallet, replayed=False)
-    is_foreign = wallet.owner_id != opening.owner_id  # opened by a caller who is restricted to other wallets
+    is_foreign = wallet.owner_id != opening.owner_id  # opened by a client with another owner restriction
     if (
         is_foreign
         or wallet.opened_with is None
@@ -92,7 +92,7 @@ def _get_or_open(wallet_id: UUID, fields: dict[str, Any]) -> tuple[Wallet, bool]
 
 
 def note_opening(wallet: Wallet) -> None:
-    """For who follows the log. In the transaction that opens the wallet."""
+    """Record the opening for subscribers, in the transaction that opens the wallet."""
     opened_with = Opening(
         currency=wallet.currency,
         label=wallet.label,
@@ -110,14 +110,14 @@ def note_opening(wallet: Wallet) -> None:
 
 
 def require_fitting_limits(opening: Opening) -> None:
-    """Raises ValidationError where a limit has more fraction digits than the currency."""
+    """Raise ValidationError if a limit has more fraction digits than the currency."""
     for name, amount in (("overdraftLimit", opening.overdraft_limit), ("maxBalance", opening.max_balance)):
         if amount is not None and not money.fits(amount, opening.currency):
             raise rules.amount_does_not_fit(name, opening.currency)
 
 
 def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
-    """The wallet as the first answer showed it, whatever has happened to it since."""
+    """Return the wallet as the first response showed it, whatever has happened to it since."""
     first = Wallet(id=wallet.id, created_at=wallet.created_at, updated_at=wallet.created_at, **fields)
     first.balance = first.held = Decimal(0)
     first.sequence, first.status = 0, Wallet.Status.ACTIVE
@@ -126,7 +126,7 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletUpdate:
-    """What to change of a wallet; None leaves a thing as it is."""
+    """A change of a wallet; a field with None stays as it is."""
 
     label: str | None = None
     metadata: dict[str, Any] | None = None
@@ -138,15 +138,15 @@ class WalletUpdate:
 def change_wallet(
     wallet_id: UUID, change: WalletUpdate, precondition: Callable[[Wallet], None] = lambda _: None
 ) -> Wallet:
-    """Change what the wallet is called or whether it moves money, and record who did and why.
+    """Change the wallet and record the actor and the reason.
 
-    `precondition` is asked under the lock and raises to refuse. Raises WalletNotFound, WalletClosed (a closed
-    wallet stays as it is) or WalletNotEmpty (only an empty one can be closed).
+    `precondition` is called with the locked wallet and raises to refuse the change. Raises WalletNotFound,
+    WalletClosed (a closed wallet cannot change) or WalletNotEmpty (only an empty wallet can be closed).
     """
-    change_id = uuid7()  # as with opening: an attempt that was cut off after its commit is found again
+    change_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
     attempts = count()
     return retry_until_deadline(
-        lambda: _change(wallet_id, change, precondition, change_id, is_repeat=next(attempts) > 0)
+        lambda: _change(wallet_id, change, precondition, change_id, is_retry=next(attempts) > 0)
     )
 
 
@@ -155,16 +155,16 @@ def _change(
     change: WalletUpdate,
     precondition: Callable[[Wallet], None],
     change_id: UUID,
-    is_repeat: bool,
+    is_retry: bool,
 ) -> Wallet:
     with transaction.atomic():
         locked = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id)
         wallet = locked.with_expired().first()
         if wallet is None:
             raise WalletNotFound
-        if is_repeat and WalletChange.objects.filter(wallet_id=wallet_id, id=change_id).exists():
+        if is_retry and WalletChange.objects.filter(wallet_id=wallet_id, id=change_id).exists():
             return wallet
-        precondition(wallet)  # as a reader sees it, before what has expired is written down
+        precondition(wallet)  # the wallet as a reader sees it, before expired holds are recorded
         tables = Tables(DEFAULT_DB_ALIAS)
         now = tables.clock()
         if wallet.next_expiry_at is not None and wallet.next_expiry_at <= now:
@@ -202,7 +202,7 @@ def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, A
 
 def _refusal(wallet: Wallet, change: WalletUpdate) -> Problem | None:
     if wallet.status == Wallet.Status.CLOSED:
-        return WalletClosed("A closed wallet stays as it is.")
+        return WalletClosed("A closed wallet cannot be changed.")
     if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
         return WalletNotEmpty()
     return None

@@ -5,7 +5,7 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from wallets.ledger import CheckpointError, checkpoints
+from wallets.ledger import checkpoints
 from wallets.management.arguments import Command as Base
 
 
@@ -24,7 +24,7 @@ class Command(Base):
             checkpoint = checkpoints.make()
             with options["file"].open("xb") as file:
                 file.write(checkpoints.signed(checkpoint, key))
-        except (OSError, CheckpointError) as error:
+        except (OSError, checkpoints.CheckpointError) as error:
             self.refuse(str(error))
         self.stdout.write(
             f"{checkpoint.wallets} chains with {checkpoint.entries} entries signed at"

@@ -11,7 +11,7 @@ from django.db import Error, connection
 from tqdm import tqdm
 
 from wallets.contract.fields import Id
-from wallets.ledger import NOTHING, CheckpointError, Comparison, Snapshot, Verification, checkpoints, verify
+from wallets.ledger import checkpoints, consistent_read, verify
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import LedgerCheck, Wallet
@@ -46,19 +46,19 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         self._refuse_what_contradicts(options)
         comparison = self._comparison(options["checkpoint"], options["public_key"])
-        if deceptive := verify.deceptive_tables():
+        if deceptive := verify.inconsistent_tables():
             self.refuse(
                 f"{deceptive}: no plain tables; rules or policies may show the service something else"
             )
         began_at, snapshot = verify.now()
-        since = self._last_check(snapshot) if options["incremental"] else NOTHING
+        since = self._last_check(snapshot) if options["incremental"] else consistent_read.NOTHING
         total = None if options["wallet"] or options["incremental"] else _estimate()
         checked = wrong = 0
         with tqdm(
             total=total, unit=" operations", unit_scale=True, file=sys.stderr, disable=None
         ) as progress:
-            is_whole = not options["wallet"] and since == NOTHING
-            verification = Verification(since, comparison, progress.update, is_whole)
+            is_whole = not options["wallet"] and since == consistent_read.NOTHING
+            verification = verify.Verification(since, comparison, progress.update, is_whole)
             for batch in self._batches(options, since):
                 wrong += self._tell(verification.check(batch))
                 checked += len(batch)
@@ -72,7 +72,7 @@ class Command(Base):
                     operations=operations,
                     differences=wrong,
                     snapshot=str(snapshot),
-                    is_incremental=since != NOTHING,
+                    is_incremental=since != consistent_read.NOTHING,
                 )
             )
         what = f"{operations} operations of {checked} wallets"
@@ -92,29 +92,31 @@ class Command(Base):
         if bool(options["checkpoint"]) != bool(options["public_key"]):
             self.refuse("--checkpoint needs --public-key, and the other way round")
 
-    def _comparison(self, file: Path | None, key: Path | None) -> Comparison | None:
+    def _comparison(self, file: Path | None, key: Path | None) -> checkpoints.Comparison | None:
         if not file or not key:
             return None
         try:
-            return Comparison(checkpoints.read(file.read_bytes(), checkpoints.public_key(key.read_bytes())))
-        except (OSError, CheckpointError) as error:
+            return checkpoints.Comparison(
+                checkpoints.read(file.read_bytes(), checkpoints.public_key(key.read_bytes()))
+            )
+        except (OSError, checkpoints.CheckpointError) as error:
             self.refuse(str(error))
 
-    def _last_check(self, now: Snapshot) -> Snapshot:
+    def _last_check(self, now: consistent_read.Snapshot) -> consistent_read.Snapshot:
         last = verify.last_check()
         if last is None or last.snapshot is None:
-            return NOTHING
+            return consistent_read.NOTHING
         if last.differences:
             self.refuse("the last check found differences: verify all of the ledger")
-        since = Snapshot(last.snapshot)
+        since = consistent_read.Snapshot(last.snapshot)
         if since.end > now.end:  # nothing would ever come after it
             self.refuse("the last check was of another database: verify all of the ledger")
         return since
 
-    def _batches(self, options: dict[str, Any], since: Snapshot) -> Iterator[list[UUID]]:
+    def _batches(self, options: dict[str, Any], since: consistent_read.Snapshot) -> Iterator[list[UUID]]:
         if options["wallet"]:
             return iter([self._existing(sorted(set(options["wallet"])))])
-        if since != NOTHING:
+        if since != consistent_read.NOTHING:
             return verify.changed_batches(since, options["batch"])
         return verify.wallet_batches(options["batch"])
 
