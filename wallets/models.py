@@ -1,4 +1,4 @@
-"""The tables as Python sees them. Liquibase makes them (liquibase/changes); nothing here moves money."""
+"""The models of the tables that Liquibase creates (liquibase/changes). Nothing here moves money."""
 
 from decimal import Decimal
 from typing import Any
@@ -30,7 +30,7 @@ class TransactionId(models.Field):  # type: ignore[type-arg]
 
 
 class SnapshotField(models.Field):  # type: ignore[type-arg]
-    """pg_snapshot: which transactions were done at a moment."""
+    """pg_snapshot: the transactions that had committed at a time."""
 
     def db_type(self, connection: Any) -> str:
         return "pg_snapshot"
@@ -44,28 +44,25 @@ class CurrentTransactionId(models.Func):
 
 class Users(UserManager["User"]):
     def get_by_natural_key(self, username: str | None) -> "User":
-        """Who logs in with this name, however it is capitalised."""
+        """Return the user with this name in any case."""
         return self.get(username__iexact=username)
 
     def by_email(self, email: str) -> models.QuerySet["User"]:
-        """At most one; in the words of the index."""
+        """Filter by the name, in the form of the unique index."""
         return self.exclude(email="").filter(email__iexact=email)
 
     def by_verified_email(self, email: str) -> models.QuerySet["User"]:
-        """At most one: the active account whose owner has shown that they receive mail at this address."""
+        """Filter for the active account with this verified e-mail address: at most one."""
         return self.by_email(email).filter(verified_email=F("email"), is_active=True)
 
 
 class User(AbstractUser):
-    """Who logs in: a person who signed up, by e-mail address, or an operator (`is_staff`), by name.
+    """A user who logs in with an e-mail address, or an operator (`is_staff`) who logs in with a name.
 
-    A person's username is their e-mail address, in lower case. No two names differ by case alone, nor do two
-    addresses.
+    A user's username is the e-mail address in lower case. Names and addresses are unique regardless of case.
     """
 
-    username = models.CharField(
-        max_length=254, unique=True, error_messages={"unique": "Somebody has this name already."}
-    )
+    username = models.CharField(max_length=254, unique=True, error_messages={"unique": "This name is taken."})
     # The address that was verified. It counts while it equals `email`: a changed address is unverified.
     verified_email = models.CharField(max_length=254, blank=True, default="", db_default="")
 
@@ -76,36 +73,36 @@ class User(AbstractUser):
 
     @property
     def has_verified_email(self) -> bool:
-        """Whether money can be sent to this account by its e-mail address."""
+        """Whether others can send money to this account by its e-mail address."""
         return bool(self.email) and self.verified_email == self.email
 
     @property
     def name(self) -> str:
-        """What they are called, where they said; who signs up does."""
+        """The name of the user, or the username if there is none."""
         return self.get_full_name()
 
 
 def subquery_of(wallet_id: UUID) -> models.QuerySet[Any, Any]:
-    """The wallet's id as a subquery, so that PostgreSQL plans as for any wallet.
+    """Return the wallet id as a subquery, so that PostgreSQL plans for any wallet.
 
-    Knowing that this one has much of a table, it walks the newest rows of all wallets instead, and far: the
-    wallet may have slept since.
+    If it knows that this wallet has many rows, it scans the newest rows of all wallets instead, and may scan
+    far if the wallet was not used recently.
     """
     return Wallet.objects.filter(id=wallet_id).values("id")[:1]
 
 
 class WalletQuerySet(models.QuerySet["Wallet"]):
-    """Every query for wallets knows what has expired of their holds and is still counted in `held`."""
+    """Wallets, with the amounts of expired holds that `held` still includes."""
 
     def with_expired(self) -> "WalletQuerySet":
-        """Adds `expired`: held for holds whose time has come, until somebody has the lock to write it down.
+        """Add `expired`: the amounts of expired holds that no transaction has recorded yet.
 
-        In one statement with the wallet, so that both are of one moment.
+        One statement reads both, so they are consistent.
         """
         due = Hold.objects.filter(wallet=OuterRef("id"), status=Hold.Status.ACTIVE, expires_at__lte=Now())
         amounts = due.values("wallet").annotate(sum=Sum("amount")).values("sum")
         nothing = Value(0, output_field=Money())
-        # The subquery runs for those wallets alone that may have something due.
+        # The subquery runs only for wallets with a hold that may have expired.
         expired = Case(When(next_expiry_at__lte=Now(), then=Coalesce(amounts, nothing)), default=nothing)
         return self.annotate(expired=expired)
 
@@ -115,8 +112,8 @@ class Wallet(models.Model):
 
     class Status(models.TextChoices):
         ACTIVE = "ACTIVE"
-        FROZEN = "FROZEN"  # moves no money until thawed
-        CLOSED = "CLOSED"  # for ever, and empty
+        FROZEN = "FROZEN"  # moves no money until it is ACTIVE again
+        CLOSED = "CLOSED"  # final, and empty
 
     id = models.UUIDField(primary_key=True)
     currency = models.CharField(max_length=3)
@@ -124,19 +121,19 @@ class Wallet(models.Model):
     held = Money(db_default=0)
     overdraft_limit = Money(db_default=0)
     max_balance = Money(null=True)
-    sequence = models.BigIntegerField(db_default=0)  # entries so far
+    sequence = models.BigIntegerField(db_default=0)  # the number of entries
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.ACTIVE)
     label = models.CharField(max_length=200, db_default="")
     metadata = models.JSONField(db_default={})
     owner = models.ForeignKey(User, null=True, on_delete=models.PROTECT, db_index=False)
-    # What the client asked for when it chose the id itself: a repeat is held to it.
+    # The request, if the client chose the id: a replay must be equal to it.
     opened_with = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
-    # The time of the newest operation (a refused one too), change or expiry that was written down; the next
-    # operation comes after it.
+    # The time of the last recorded operation (also a refused one), change or expiry. The next operation has a
+    # later time.
     updated_at = models.DateTimeField(db_default=Now())
-    next_expiry_at = models.DateTimeField(null=True)  # no active hold expires before
-    hash = models.BinaryField(db_default=b"")  # of the last operation; empty before the first
+    next_expiry_at = models.DateTimeField(null=True)  # no active hold expires before this time
+    hash = models.BinaryField(db_default=b"")  # of the last operation; empty before the first one
 
     objects = WalletQuerySet.as_manager()
 
@@ -149,7 +146,7 @@ class Wallet(models.Model):
 
     @property
     def held_now(self) -> Decimal:
-        """What active holds set aside, at the time of a query `with_expired`."""
+        """The amount of active holds at the time of the query, which must use `with_expired`."""
         expired: Decimal = getattr(self, "expired", Decimal(0))
         held: Decimal = self.held
         return held - expired
@@ -165,18 +162,18 @@ class OperationQuerySet(models.QuerySet["Operation"]):
         return self.filter(wallet_id=subquery_of(wallet_id))
 
     def that_move_money(self) -> "OperationQuerySet":
-        """What a statement would have. Holding and voiding only set money aside and free it."""
+        """Filter for operations that move money, as a statement lists them: without holds and voids."""
         return self.exclude(type__in=WITHOUT_SEQUENCE)
 
 
 class Operation(models.Model):
-    """One line of the ledger. Append-only: the application's role may not change or delete it."""
+    """One operation in the ledger. Append-only: the application's role may not update or delete it."""
 
     class Status(models.TextChoices):
         COMPLETED = "COMPLETED"
-        REJECTED = "REJECTED"  # history too: no sequence, no balance, but a reason
+        REJECTED = "REJECTED"  # recorded with a reason, without sequence and balance
 
-    id = models.UUIDField(primary_key=True)  # in the table (id, wallet_id): it can be distributed by wallet
+    id = models.UUIDField(primary_key=True)  # in the table (id, wallet_id), for sharding
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
     sequence = models.BigIntegerField(null=True)  # 1, 2, 3, … in the wallet, without gaps
     type = models.CharField(max_length=16, choices=OPERATION_CHOICES)
@@ -185,22 +182,22 @@ class Operation(models.Model):
     status = models.CharField(max_length=16, choices=Status.choices)
     reason = models.CharField(max_length=64, null=True)  # the code of the problem that refused it
     idempotency_key = models.CharField(max_length=300, null=True)  # as wallets/ledger/keys.py stores it
-    transfer_id = models.UUIDField(null=True)  # on both sides; the id of the operation that was asked for
-    counterparty = models.ForeignKey(  # the other side's wallet
+    transfer_id = models.UUIDField(null=True)  # on both wallets; the id of the operation on the source
+    counterparty = models.ForeignKey(  # the second wallet
         Wallet, null=True, on_delete=models.PROTECT, db_index=False, db_constraint=False, related_name="+"
     )
-    hold_id = models.UUIDField(null=True)  # what a CAPTURE or VOID ends
+    hold_id = models.UUIDField(null=True)  # the hold that a CAPTURE or VOID ends
     reverses_id = models.UUIDField(null=True)
     expires_at = models.DateTimeField(null=True)  # of a HOLD
-    takes_rest = models.BooleanField(null=True)  # whether it was left to us how much to capture or reverse
+    takes_rest = models.BooleanField(null=True)  # the client left the amount of a capture or reversal open
     description = models.CharField(max_length=500, db_default="")
     metadata = models.JSONField(db_default={})
-    # Who asked: "operator:anna"; empty for an open API.
+    # The actor, such as "operator:anna"; empty for an open API.
     actor = models.CharField(max_length=200, db_default="")
-    accepted_at = models.DateTimeField(null=True)  # where it was accepted for later
-    created_at = models.DateTimeField()  # taken under the wallet's lock, strictly rising within the wallet
+    accepted_at = models.DateTimeField(null=True)  # set if it was accepted asynchronously
+    created_at = models.DateTimeField()  # read under the wallet's lock, strictly increasing in the wallet
     transaction_id = TransactionId(db_default=CurrentTransactionId(), editable=False)
-    hash = models.BinaryField()  # SHA-256 of the one before it and of this one (wallets/ledger/chain.py)
+    hash = models.BinaryField()  # wallets/ledger/chain.py
 
     objects = OperationQuerySet.as_manager()
 
@@ -212,23 +209,23 @@ class Operation(models.Model):
 
 
 class Transfer(Operation):
-    """A transfer as its operation on the source, whose id it shares. For the operators' pages."""
+    """A transfer: its operation on the source, with the same id. For the admin."""
 
     class Meta:
         proxy = True
-        default_permissions = ()  # who may view operations may view transfers
+        default_permissions = ()  # the permission to view operations includes transfers
 
     def __str__(self) -> str:
         return f"transfer {self.id}"
 
 
 class WalletChange(models.Model):
-    """What happened to a wallet without an operation: what, by whom and why. Append-only."""
+    """A change of a wallet that is no operation, with its actor and reason. Append-only."""
 
     class Type(models.TextChoices):
-        OPENED = "OPENED"  # the wallet itself, by its id
+        OPENED = "OPENED"  # of the wallet
         CHANGED = "CHANGED"
-        HOLD_EXPIRED = "HOLD_EXPIRED"  # written down; nobody did it
+        HOLD_EXPIRED = "HOLD_EXPIRED"  # recorded by the service, without an actor
 
     id = models.UUIDField(primary_key=True)
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
@@ -251,14 +248,14 @@ class Holds(models.QuerySet["Hold"]):
         return self.filter(wallet_id=subquery_of(wallet_id))
 
     def as_of_now(self, status: str | None = None) -> "Holds":
-        """Adds `status_now`, and filters by it: a hold expires at its time, not when somebody notes it."""
+        """Add `status_now` and filter by it: a hold expires at its time, before a transaction records it."""
         is_due = When(status=Hold.Status.ACTIVE, expires_at__lte=Now(), then=Value(Hold.Status.EXPIRED))
         holds = self.annotate(status_now=Case(is_due, default=F("status")))
         return holds if status is None else holds.filter(Q(("status_now", status)))
 
 
 class Hold(models.Model):
-    """Money set aside in a wallet. It ends once: captured, voided, or at `expires_at`."""
+    """A held amount of a wallet. A hold ends once: captured, voided, or expired at `expires_at`."""
 
     class Status(models.TextChoices):
         ACTIVE = "ACTIVE"
@@ -266,13 +263,13 @@ class Hold(models.Model):
         VOIDED = "VOIDED"
         EXPIRED = "EXPIRED"
 
-    id = models.UUIDField(primary_key=True)  # in the table (id, wallet_id), as in operation
+    id = models.UUIDField(primary_key=True)  # the table's key is (id, wallet_id), as in operation
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
     amount = Money()
     status = models.CharField(max_length=16, choices=Status.choices)
     expires_at = models.DateTimeField(null=True)
     captured_amount = Money(null=True)
-    operation_id = models.UUIDField(null=True)  # what captured it
+    operation_id = models.UUIDField(null=True)  # the operation that captured it
     description = models.CharField(max_length=500, db_default="")
     created_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
@@ -287,10 +284,10 @@ class Hold(models.Model):
 
 
 class InboxEntry(models.Model):
-    """An operation that was accepted for later. Decided, it leaves for the ledger."""
+    """An operation that was accepted asynchronously. When it is decided, it moves to the ledger."""
 
-    id = models.UUIDField(primary_key=True)  # the operation's
-    position = models.BigIntegerField(editable=False)  # the order in which they came
+    id = models.UUIDField(primary_key=True)  # of the operation
+    position = models.BigIntegerField(editable=False)  # the order of acceptance
     wallet = models.ForeignKey(Wallet, on_delete=models.PROTECT, db_index=False)
     type = models.CharField(max_length=16, choices=OPERATION_CHOICES)
     amount = Money()
@@ -305,11 +302,11 @@ class InboxEntry(models.Model):
     metadata = models.JSONField(db_default={})
     actor = models.CharField(max_length=200, db_default="")
     created_at = models.DateTimeField()
-    sees_target = models.BooleanField(null=True)  # whether its caller may read the other wallet
-    attempts = models.IntegerField(db_default=0)  # that failed
+    sees_target = models.BooleanField(null=True)  # whether the client may read the second wallet
+    attempts = models.IntegerField(db_default=0)  # failed attempts
     last_error = models.CharField(max_length=500, db_default="")
-    next_attempt_at = models.DateTimeField(null=True)  # not before; null: at once
-    set_aside_at = models.DateTimeField(null=True)  # the last attempt failed: an operator decides
+    next_attempt_at = models.DateTimeField(null=True)  # null: now
+    set_aside_at = models.DateTimeField(null=True)  # after the last attempt; an operator decides
 
     class Meta:
         db_table = "inbox"
@@ -320,7 +317,7 @@ class InboxEntry(models.Model):
 
 
 class OperationId(models.Model):
-    """An id that names an operation or inbox entry, and its wallet. A trigger of these tables writes it."""
+    """The id of an operation or inbox entry, with its wallet. A trigger of these tables writes it."""
 
     id = models.UUIDField(primary_key=True)
     wallet_id = models.UUIDField()
@@ -334,10 +331,10 @@ class OperationId(models.Model):
 
 
 class KeyedRequest(models.Model):
-    """The first request under an Idempotency-Key, where no wallet's ledger remembers it. Append-only."""
+    """The first request under an Idempotency-Key that no operation records. Append-only."""
 
-    id = models.UUIDField(primary_key=True)  # also of what the request makes
-    domain = models.CharField(max_length=64)  # whose key it is: Principal.key_domain
+    id = models.UUIDField(primary_key=True)  # also the id of the object that the request creates
+    domain = models.CharField(max_length=64)  # the key namespace (Principal.key_domain)
     key = models.CharField(max_length=255)
     digest = models.BinaryField()  # SHA-256 of the checked request (wallets/keyed_requests.py)
     created_at = models.DateTimeField(db_default=Now())
@@ -351,18 +348,18 @@ class KeyedRequest(models.Model):
 
 
 class ApiKey(models.Model):
-    """What a program calls the API with. Its secret is not here: only what it hashes to."""
+    """An API key. The table has the hash of its secret, not the secret."""
 
     prefix = models.CharField(primary_key=True, max_length=8)
     digest = models.BinaryField()  # SHA-256 of the secret
     name = models.CharField(max_length=200)
     owner = models.ForeignKey(User, null=True, on_delete=models.PROTECT, db_index=False)
-    is_restricted_to_owner = models.BooleanField(db_default=False)  # to the wallets that the owner owns
+    is_restricted_to_owner = models.BooleanField(db_default=False)  # to the wallets of the owner
     scopes = ArrayField(models.TextField())
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True)
     revoked_at = models.DateTimeField(null=True)
-    last_used_at = models.DateTimeField(null=True)  # at most a minute ago, where it is in use
+    last_used_at = models.DateTimeField(null=True)  # at most a minute late
 
     class Meta:
         db_table = "api_key"
@@ -373,7 +370,7 @@ class ApiKey(models.Model):
 
 
 class Subscriber(models.Model):
-    """Who is told what happens: where, of what, and how far they are in the log."""
+    """A subscriber to events: its destination, its event types, and its position in the log."""
 
     class Kind(models.TextChoices):
         WEBHOOK = "WEBHOOK"
@@ -383,21 +380,21 @@ class Subscriber(models.Model):
     kind = models.CharField(max_length=16, choices=Kind.choices)
     name = models.CharField(max_length=100, unique=True)
     url = models.CharField(max_length=2000, db_default="")
-    types = ArrayField(models.CharField(max_length=64), db_default=[])  # none: all
+    types = ArrayField(models.CharField(max_length=64), db_default=[])  # empty: all types
     batch = models.IntegerField(db_default=1)  # events in one request
     is_enabled = models.BooleanField(db_default=True)
     disabled_because = models.CharField(max_length=500, db_default="")
     secret = models.CharField(max_length=100, db_default="")
-    secret_at = models.DateTimeField(db_default=Now())  # when it was made: it is shown for an hour
-    former_secret = models.CharField(max_length=100, db_default="")  # signs as well, after a rotation
+    secret_at = models.DateTimeField(db_default=Now())  # when it was created: it is shown for an hour
+    former_secret = models.CharField(max_length=100, db_default="")  # still signs after a rotation
     former_secret_until = models.DateTimeField(null=True)
-    rotation_id = models.UUIDField(null=True)  # the request for the newest secret: its repeat is a replay
-    registered_with = models.JSONField(null=True)  # what was asked for: a repeat is held to it
+    rotation_id = models.UUIDField(null=True)  # of the last rotation: a retry is a replay
+    registered_with = models.JSONField(null=True)  # the request; a replay must be equal to it
     begin_xid = TransactionId()
     end_xid = TransactionId(null=True)
     after_at = models.DateTimeField(null=True)
     after_id = models.UUIDField(null=True)
-    failures = models.IntegerField(db_default=0)  # one after the other, up to now
+    failures = models.IntegerField(db_default=0)  # consecutive failures
     failing_since = models.DateTimeField(null=True)
     retry_at = models.DateTimeField(null=True)
     last_error = models.CharField(max_length=500, db_default="")
@@ -412,11 +409,11 @@ class Subscriber(models.Model):
 
 
 class ParkedEvent(models.Model):
-    """An event that a subscriber has not taken.
+    """An event that was not delivered to a subscriber.
 
-    With a position (entry_at, entry_id) it stands for all later events of its wallet as well, up to the
-    subscriber's position in the log: one row for each wallet that waits. Without one it stands for itself:
-    DEAD, or replayed, or parked by code before version 7.
+    With a position (entry_at, entry_id) it represents all later events of its wallet too, up to the
+    subscriber's position in the log: one row for each waiting wallet. Without a position it represents only
+    itself: a dead letter, a replayed one, or an event that code before version 7 parked.
     """
 
     class Status(models.TextChoices):
@@ -427,9 +424,9 @@ class ParkedEvent(models.Model):
     event_id = models.CharField(max_length=64)
     type = models.CharField(max_length=64)
     wallet_id = models.UUIDField()
-    entry_at = models.DateTimeField(null=True)  # the position: the log's entry that has the event
+    entry_at = models.DateTimeField(null=True)  # the position: the log entry of the event
     entry_id = models.UUIDField(null=True)
-    event = models.TextField(null=True)  # not used: only code before version 7 stored the event's text
+    event = models.TextField(null=True)  # unused: only code before version 7 stored the event here
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.WAITING)
     attempts = models.IntegerField(db_default=0)
     next_attempt_at = models.DateTimeField(db_default=Now())
@@ -438,21 +435,21 @@ class ParkedEvent(models.Model):
 
     class Meta:
         db_table = "parked_event"
-        default_permissions = ()  # they are looked at with their subscriber
+        default_permissions = ()  # the permission to view the subscriber includes them
 
     def __str__(self) -> str:
         return self.event_id
 
 
 class Delivery(models.Model):
-    """One attempt to deliver to a webhook. The newest are kept."""
+    """One attempt to deliver to a webhook. Only the newest are kept."""
 
     subscriber = models.ForeignKey(Subscriber, on_delete=models.CASCADE, db_index=False)
-    event_id = models.CharField(max_length=64)  # the first of them
+    event_id = models.CharField(max_length=64)  # of the first event
     events = models.IntegerField()
     at = models.DateTimeField()
     duration = models.DurationField()
-    status_code = models.IntegerField(null=True)  # none: there was no answer
+    status_code = models.IntegerField(null=True)  # null: no response
     error = models.CharField(max_length=500, db_default="")
     response = models.CharField(max_length=500, db_default="")
 
@@ -466,15 +463,15 @@ class Delivery(models.Model):
 
 
 class LedgerCheck(models.Model):
-    """Once the whole ledger was verified. Append-only: nobody takes back what was found."""
+    """The result of one verification of the whole ledger. Append-only."""
 
     began_at = models.DateTimeField()
     ended_at = models.DateTimeField(db_default=Now())
     wallets = models.BigIntegerField()
     differences = models.BigIntegerField()
     operations = models.BigIntegerField(db_default=0)
-    snapshot = SnapshotField(null=True)  # what it has seen of the ledger at least
-    is_incremental = models.BooleanField(db_default=False)  # it has seen only what came after the one before
+    snapshot = SnapshotField(null=True)  # the verification covered at least this snapshot
+    is_incremental = models.BooleanField(db_default=False)  # only what followed the previous one
 
     class Meta:
         db_table = "ledger_check"
@@ -485,11 +482,11 @@ class LedgerCheck(models.Model):
 
 
 class RateLimit(models.Model):
-    """How often somebody has asked in the window that began then (wallets/access/limits.py)."""
+    """The number of requests of a caller in a window of a rate limit (wallets/access/limits.py)."""
 
     subject = models.CharField(
         primary_key=True, max_length=300
-    )  # the limit and whom it is for: "login:127.0.0.1"
+    )  # the limit and its subject: "login:127.0.0.1"
     began_at = models.DateTimeField()
     hits = models.BigIntegerField()
 

@@ -1,4 +1,4 @@
-"""The types of operations, a row each: the one place that says what the code has to know of a type.
+"""The table of operation types: everything that the code needs to know of a type.
 
 For a new type add a row here, a changeset for the check constraints of the table `operation`, a command with
 its rule, and its row in tests/ledger/test_rules.py.
@@ -15,12 +15,12 @@ from django.utils.translation import pgettext_lazy
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationType:
     name: str
-    label: Promise  # for the owner of the wallet
-    sign: Literal[1, 0, -1]  # of the change of the balance; 0: no money moves
-    scope: str  # that a caller needs for an operation of this type
+    label: Promise  # shown to the owner of the wallet
+    sign: Literal[1, 0, -1]  # of the change of the balance; 0 if no money moves
+    scope: str  # that a client needs for an operation of this type
     opposite: str | None = None  # the type of the operation on the second wallet
     reversed_by: str | None = None  # None: it cannot be reversed
-    # The column that refers to what it belongs to; each operation of this type has it.
+    # The column that refers to the hold or original operation; set for each operation of this type.
     link: Literal["transfer_id", "hold_id", "reverses_id"] | None = None
 
     @property
@@ -114,5 +114,5 @@ LABELS: Final = {name: row.label for name, row in OPERATION_TYPES.items()}
 
 
 def signed(type: str, amount: Decimal) -> Decimal:
-    """The amount of an operation that moved money, negative if the money left the wallet."""
+    """Return the amount of an operation, negative if the money left the wallet."""
     return amount if type in INCOMING else -amount

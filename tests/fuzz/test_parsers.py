@@ -17,7 +17,7 @@ from tests.support.fuzz.strategies import bodies, json_texts, objects, texts
 from wallets import money
 from wallets.contract import request_schemas
 from wallets.contract.fields import Schema
-from wallets.contract.paging import Cursor, Number, TimeCursor
+from wallets.contract.paging import Cursor, NumberCursor, TimeCursor
 from wallets.contract.parsing import JsonNumber, check, parse_object
 from wallets.events.target_policy import NotAllowed, check_url
 from wallets.problems import MalformedJson, ValidationError
@@ -157,7 +157,7 @@ def test_an_amount_of_any_currency_is_read_back_as_it_was_written(currency: str,
 @examples(200)
 @given(texts)
 def test_a_cursor_that_was_not_made_here_is_refused(text: str) -> None:
-    for kind in (Cursor, TimeCursor, Number):
+    for kind in (Cursor, TimeCursor, NumberCursor):
         with pytest.raises(ValidationError):
             kind.decode(text)
 

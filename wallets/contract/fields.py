@@ -1,4 +1,4 @@
-"""The values of requests and answers: checked on the way in, exact on the way out."""
+"""The types of fields: how requests are validated, and how responses write values."""
 
 import re
 from datetime import UTC, datetime
@@ -25,9 +25,9 @@ from wallets.contract.parsing import JsonNumber
 from wallets.operation_types import NAMES
 
 MAX_METADATA_BYTES: Final = 4096
-MAX_KEY_LENGTH: Final = 255  # as the table has it
+MAX_KEY_LENGTH: Final = 255  # of the column
 MAX_METADATA_DEPTH: Final = 16
-MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # characters of a number in a refusal
+MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # in an error
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
@@ -36,7 +36,7 @@ _RFC_3339: Final = re.compile(
 
 
 def _amount(value: object) -> Decimal:
-    """An integer, number or string of the body, as the decimal that it writes."""
+    """Return the amount that a number or string of the body writes, as a Decimal."""
     if not isinstance(value, str):
         raise PydanticCustomError("invalid_amount", "an amount is a number or a string of digits")
     try:
@@ -88,7 +88,7 @@ def _email(value: object) -> str:
 def _name(value: object) -> str:
     text = text_of(value).strip()
     if not text or not text.isprintable():
-        raise PydanticCustomError("invalid_text", "must be printable, and more than spaces")
+        raise PydanticCustomError("invalid_text", "must contain printable characters other than spaces")
     return text
 
 
@@ -98,17 +98,17 @@ def _id(value: object) -> UUID:
         parsed = UUID(text)
     except ValueError:
         parsed = UUID(int=0)
-    # UUID() also takes braces, urn: and no hyphens; the nil UUID names nothing (RFC 9562).
+    # UUID() also accepts braces, urn: and no hyphens; the nil UUID names nothing (RFC 9562).
     if str(parsed) != text.lower() or not parsed.int:
         raise PydanticCustomError("invalid_id", "must be a UUID such as 01890a5d-ac96-774b-bcce-b302099a8057")
     return parsed
 
 
 def _currency(value: object) -> str:
-    """A currency to open a wallet in."""
+    """Return the code of a currency in which wallets can be opened."""
     code = text_of(value)
     if code in money.WITHDRAWN:
-        raise PydanticCustomError("unknown_currency", "was withdrawn; no wallet is opened in it any more")
+        raise PydanticCustomError("unknown_currency", "is a withdrawn currency; choose a current one")
     if code not in money.FRACTION_DIGITS:
         raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
     return code
@@ -124,7 +124,7 @@ def _metadata(value: object) -> dict[str, Any]:
 
 
 def _json(value: object, depth: int) -> Any:
-    """The value with its numbers as numbers, if PostgreSQL and every client can hold it exactly."""
+    """Return the value with parsed numbers, if PostgreSQL and all clients represent it exactly."""
     if not depth:
         raise PydanticCustomError(
             "too_deep", "nested more than {limit} levels", {"limit": MAX_METADATA_DEPTH}
@@ -142,7 +142,7 @@ def _json(value: object, depth: int) -> Any:
 
 
 def _json_number(text: JsonNumber) -> int | float:
-    """The number, if a double holds just what is written: then every client reads what was sent."""
+    """Return the number if a double represents it exactly, so that every client reads the same value."""
     number = float(text)
     if abs(number) > MAX_SAFE_NUMBER:
         raise PydanticCustomError(
@@ -156,20 +156,20 @@ def _json_number(text: JsonNumber) -> int | float:
         )
     if text.lstrip("-").isdecimal():
         return int(text)
-    return number or 0.0  # jsonb's zero has no sign
+    return number or 0.0  # zero in jsonb has no sign
 
 
 def _is_exactly(number: float, text: str) -> bool:
-    """Whether the shortest decimal that means this double has the value of the text."""
+    """Whether the shortest decimal of this double equals the text."""
     try:
         return Decimal(repr(number)) == Decimal(text)
-    except ArithmeticError:  # an exponent past those of Decimal
+    except ArithmeticError:  # an exponent out of the range of Decimal
         return False
 
 
 def _whole_number(kind: type[str], pattern: str) -> BeforeValidator:
     def checked(value: object) -> int:
-        # int() would also take "1_000", " 5" and the digits of other scripts.
+        # int() also accepts "1_000", " 5" and digits of other scripts.
         if not isinstance(value, kind) or not re.fullmatch(pattern, value):
             raise PydanticCustomError("invalid_type", "must be a whole number")
         return int(value.partition(".")[0])
@@ -190,10 +190,10 @@ def _time(value: object) -> datetime:
 
 
 def format_time(time: datetime) -> str:
-    """RFC 3339 with microseconds, always all six. The time must be in UTC, as all that we store is."""
-    if not time.microsecond:  # orjson would leave them out
+    """Return the time in RFC 3339 with six fraction digits. It must be in UTC."""
+    if not time.microsecond:  # orjson omits zero microseconds
         return time.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-    return orjson.dumps(time, option=orjson.OPT_UTC_Z)[1:-1].decode()  # in a quarter of the time
+    return orjson.dumps(time, option=orjson.OPT_UTC_Z)[1:-1].decode()  # four times as fast as isoformat
 
 
 def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
@@ -201,14 +201,14 @@ def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
     return WithJsonSchema(
         {
             "oneOf": [text, {"type": "number"} | number],
-            "description": "Digits with at most one point, at most the currency's fraction digits. Read from"
-            " the text itself, never through a binary float.",
+            "description": "A decimal with at most the fraction digits of the currency. A JSON number is"
+            " read from its text, never through a binary float.",
             "examples": ["115.60"],
         }
     )
 
 
-# What the checks above say, as far as a pattern can; pydantic itself need not look again.
+# The checks above as JSON Schema, for the document only.
 _TEXT: Final = {"pattern": r"^[^\u0000]*$"}
 _NAME: Final = {"pattern": r"\S"}
 _EMAIL: Final = {"format": "email"}
@@ -237,8 +237,8 @@ Metadata = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "description": f"Yours; at most {MAX_METADATA_BYTES} bytes as JSON. A number that an IEEE 754"
-            " double does not hold exactly, or beyond 2^53 - 1, is refused: write it as a string.",
+            "description": f"Your own data; at most {MAX_METADATA_BYTES} bytes of JSON. A number that an IEEE"
+            " 754 double does not represent exactly, or beyond 2^53 - 1, is refused: send it as a string.",
         },
     ),
 ]
@@ -267,8 +267,8 @@ Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["1000.0
 Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 
-# After their bounds: before these, the OpenAPI document would not tell of them.
-WHOLE_NUMBER: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is one, as JSON Schema has it
+# They follow the bounds: a validator before the bounds would hide these from the OpenAPI document.
+WHOLE_NUMBER: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is an integer in JSON Schema
 _WHOLE_NUMBER_IN_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
 Limit = Annotated[int, Field(ge=1, le=500), _WHOLE_NUMBER_IN_QUERY]
 Seconds = Annotated[int, Field(ge=0, le=300), _WHOLE_NUMBER_IN_QUERY]

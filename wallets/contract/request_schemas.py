@@ -1,6 +1,6 @@
-"""The shapes of requests, as the contract has them. The OpenAPI document comes from these.
+"""Request schemas. The OpenAPI document is built from them.
 
-pydantic rather than DRF serializers: the same checks and schema for half the time of a request.
+pydantic instead of REST framework's serializers: the same checks and schemas take half the time of a request.
 """
 
 from decimal import Decimal
@@ -43,15 +43,12 @@ from wallets.contract.fields import (
     TimeParameter,
     text_of,
 )
-from wallets.events.target_policy import MAX_URL_LENGTH as MOST_IN_URL
-from wallets.events.target_policy import NotAllowed, check_url
+from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
 
-MAX_BULK_ITEMS: Final = 1000  # commands in one request
-MAX_BULK_KEY_LENGTH: Final = (
-    251  # with the number of its operation, such as "/999", it has the 255 of any key
-)
-MAX_EVENTS_PER_REQUEST: Final = 500  # events in one request to a webhook
-DEFAULT_FORMER_SECRET_HOURS: Final = 24  # for which the former secret of a webhook signs as well
+MAX_BULK_ITEMS: Final = 1000
+MAX_BULK_KEY_LENGTH: Final = 251  # with the number of an item, such as "/999", it has 255 characters
+MAX_EVENTS_PER_REQUEST: Final = 500  # in one request to a webhook
+DEFAULT_FORMER_SECRET_HOURS: Final = 24  # for which the former secret of a webhook signs too
 MAX_FORMER_SECRET_HOURS: Final = 168
 SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
@@ -67,14 +64,14 @@ class WalletToOpen(Schema):
 
 
 def _of_changes(schema: JsonDict) -> None:
-    """At least one; and what is not named stays as it is, whatever stands for it here."""
+    """Require at least one field, and remove the defaults: an absent field stays as it is."""
     schema["minProperties"] = 1
     for field in cast(dict[str, JsonDict], schema["properties"]).values():
         field.pop("default", None)
 
 
 class _Changes(Schema):
-    """A request to change one field or more: a field that is not sent stays as it is."""
+    """A request to change at least one field; an absent field stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_of_changes)
 
@@ -106,7 +103,7 @@ class OperationToPost(Schema):
 
 
 class WalletOperationToPost(OperationToPost):
-    """The same with the wallet in the body."""
+    """A deposit or withdrawal with the wallet in the body."""
 
     wallet_id: Id = Field(
         validation_alias=AliasChoices("walletId", "valletId"), serialization_alias="walletId"
@@ -128,12 +125,12 @@ class _Transfer(Schema):
 
 
 def _given(name: str) -> JsonDict:
-    """Says that a field is there, and not null."""
+    """Return a schema that requires the field and excludes null."""
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
 class TransferToPost(_Transfer):
-    """To a wallet, or to the first of its currency that somebody has."""
+    """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency."""
 
     model_config = ConfigDict(json_schema_extra={"oneOf": [_given("targetWalletId"), _given("targetEmail")]})
 
@@ -148,7 +145,7 @@ class TransferToPost(_Transfer):
 
 
 class BulkOperation(WalletOperationToPost):
-    """One of many: with a key of its own, which a request of one has in a header."""
+    """A deposit or withdrawal of a bulk, with its own idempotency key in the body."""
 
     idempotency_key: Key | None = None
 
@@ -164,7 +161,7 @@ def _kind_in_bulk(item: object) -> str:
 
 
 class BulkToPost(Schema):
-    """Up to 1,000 commands. With `atomic` all of them are carried out or none."""
+    """Up to 1,000 items. With `atomic` all of them are executed or none."""
 
     operations: Annotated[
         list[
@@ -180,22 +177,20 @@ class BulkToPost(Schema):
 
 class HoldToPlace(Schema):
     amount: PositiveAmount
-    expires_at: TimeParameter | None = Field(
-        None, description="Without it, the hold stays until it is ended."
-    )
+    expires_at: TimeParameter | None = Field(None, description="Without it, the hold does not expire.")
     description: Description = ""
     id: Id | None = None
 
 
 class PartToTake(Schema):
-    """How much to capture of a hold or to reverse of an operation."""
+    """The amount to capture of a hold or to reverse of an operation."""
 
-    amount: PositiveAmount | None = Field(None, description="All that is left, where it is not given.")
+    amount: PositiveAmount | None = Field(None, description="By default the whole remaining amount.")
     id: Id | None = None
 
 
 class Nothing(Schema):
-    """There is nothing to say."""
+    """A request without fields, except an id."""
 
     id: Id | None = None
 
@@ -221,15 +216,19 @@ WebhookUrl = Annotated[
     str,
     BeforeValidator(_webhook_url),
     Field(
-        max_length=MOST_IN_URL, examples=["https://example.com/events"], json_schema_extra={"format": "uri"}
+        max_length=MAX_URL_LENGTH,
+        examples=["https://example.com/events"],
+        json_schema_extra={"format": "uri"},
     ),
 ]
 WebhookTypes = Annotated[
-    list[EventType], AfterValidator(_each_once), Field(description="Which events; none: all of them.")
+    list[EventType],
+    AfterValidator(_each_once),
+    Field(description="The types of events to deliver; an empty list means all types."),
 ]
 Batch = Annotated[
     int,
-    Field(ge=1, le=MAX_EVENTS_PER_REQUEST, description="Up to so many events in one request."),
+    Field(ge=1, le=MAX_EVENTS_PER_REQUEST, description="The maximum number of events in one request."),
     WHOLE_NUMBER,
 ]
 
@@ -240,7 +239,7 @@ class WebhookToRegister(Schema):
     types: WebhookTypes = Field(default_factory=list)
     batch: Batch = 1
     from_: Literal["now", "beginning"] = Field(
-        "now", alias="from", description="What happens from now on, or all that has ever happened first."
+        "now", alias="from", description="Deliver only new events, or all events since the first one."
     )
     id: Id | None = None
 
@@ -255,24 +254,24 @@ class WebhookChanges(_Changes):
 
 class SecretToRotate(Schema):
     former_valid_hours: Annotated[int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), WHOLE_NUMBER] = Field(
-        DEFAULT_FORMER_SECRET_HOURS, description="For how long the former secret signs as well."
+        DEFAULT_FORMER_SECRET_HOURS, description="The hours for which the former secret signs too."
     )
     id: Id | None = None
 
 
 # --- Queries ----------------------------------------------------------------------------------------
 class PageQuery(Schema):
-    """Where to go on in a list, and how far."""
+    """The size of a page, and where it starts."""
 
     limit: Limit = 50
-    cursor: str | None = Field(None, description="nextCursor of the page before; it carries its filters.")
+    cursor: str | None = Field(None, description="nextCursor of the previous page; it includes the filters.")
 
 
 class OperationQuery(PageQuery):
     type: OperationType | None = None
     status: Literal["COMPLETED", "REJECTED"] | None = None
-    from_: TimeParameter | None = Field(None, alias="from", description="From this time on.")
-    to: TimeParameter | None = Field(None, description="Before this time.")
+    from_: TimeParameter | None = Field(None, alias="from", description="Operations at this time or later.")
+    to: TimeParameter | None = Field(None, description="Operations before this time.")
 
 
 class HoldQuery(PageQuery):
@@ -280,21 +279,21 @@ class HoldQuery(PageQuery):
 
 
 class BalanceQuery(Schema):
-    at: TimeParameter | None = Field(None, description="A moment that is over; without it, the present one.")
+    at: TimeParameter | None = Field(None, description="A past time; by default now.")
 
 
 class EventsQuery(Schema):
     seconds: Seconds = Field(
         300,
-        description="How long to wait for what happens; 0 asks for what has happened since Last-Event-ID.",
+        description="How long to keep the stream open; 0 returns the events since Last-Event-ID.",
     )
 
 
 class StatementQuery(Schema):
     from_: TimeParameter | None = Field(
-        None, alias="from", description="From this time on; without it, from the wallet's first moment."
+        None, alias="from", description="From this time on; by default from the opening of the wallet."
     )
-    to: TimeParameter | None = Field(None, description="Before this time; without it, up to the present one.")
+    to: TimeParameter | None = Field(None, description="Before this time; by default until now.")
 
 
 # --- People -----------------------------------------------------------------------------------------
@@ -305,7 +304,7 @@ class PersonToSignUp(Schema):
 
 
 class Credentials(Schema):
-    """What somebody logs in with; an operator's name stands for an e-mail address."""
+    """The credentials of a user; an operator sends the user name as `email`."""
 
     email: Login
     password: Password

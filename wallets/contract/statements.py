@@ -1,4 +1,4 @@
-"""A statement as bytes, page by page: however long it is, a page is all that is in memory."""
+"""Renders a statement as JSON or CSV, page by page: only one page is in memory."""
 
 import re
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ COLUMNS: Final = (
     *("time", "sequence", "operationType", "amount", "balance", "currency", "description", "operationId"),
     *("transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
 )
-# A spreadsheet computes a cell that begins with one of = + - @ or their wide forms; some do after white
-# space. One of another locale splits lines at ; or tab and takes our quotes for text: there a cell begins
-# after any of these. Spaces and quotes before the formula do not stop it.
+# A spreadsheet evaluates a cell that starts with = + - @ or their wide forms, some also after white space. In
+# another locale it splits lines at ; or tab and treats our quotes as text, so a cell starts after any of
+# these. Spaces and quotes before the formula do not prevent this.
 _FORMULA: Final = re.compile(
     r"""^(?=[\t\r\n]) | (?:^|(?<=[,;\t\r\n])) (?= (?:[^\S\t\r\n]|")* [=+\-@＝＋－＠])""", re.VERBOSE
 )
@@ -27,6 +27,7 @@ _NEEDS_QUOTES: Final = re.compile(r'[",;\t\r\n]')
 
 
 def as_json(statement: Statement) -> Iterator[bytes]:
+    """Yield the statement as one JSON object."""
     currency = statement.currency
     head = {
         "walletId": str(statement.wallet_id),
@@ -45,7 +46,7 @@ def as_json(statement: Statement) -> Iterator[bytes]:
 
 
 def as_csv(statement: Statement) -> Iterator[bytes]:
-    """RFC 4180, with the balances as first and last row: the amounts between lead from one to the other."""
+    """Yield CSV (RFC 4180). The first row has the opening balance, the last row the closing balance."""
     opening, closing = (
         money.format_amount(mark.balance, statement.currency)
         for mark in (statement.opening, statement.closing)
@@ -61,7 +62,7 @@ def _lines(*rows: tuple[object, ...]) -> bytes:
 
 
 def _cell(value: object) -> str:
-    """Quoted also for the separators of other locales, for which the csv module leaves text as it is."""
+    """Quote a text also for the separators of other locales, which the csv module does not quote."""
     text = "" if value is None else str(value)
     if not _NEEDS_QUOTES.search(text):
         return text
@@ -83,5 +84,5 @@ def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
 
 
 def _plain(text: str) -> str:
-    """The client's text with `'` before whatever a spreadsheet would take for a formula."""
+    """Return the text with `'` before everything that a spreadsheet would evaluate as a formula."""
     return _FORMULA.sub("'", text)
