@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 class LockClass(StrEnum):
-    """What a lock is for. At most 16 bytes, which BLAKE2b takes to separate the classes."""
+    """The use of a lock. At most 16 bytes, which BLAKE2b takes to separate the classes."""
 
     OPERATION_ID = "operation-id"  # a transaction with a command under an id of the client's choice
     SUBSCRIBER = "subscriber"  # the relay that delivers to this subscriber

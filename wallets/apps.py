@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, close_old_connections, connections, rese
 
 
 class Unfold(unfold.apps.BasicAppConfig):  # type: ignore[misc]
-    """The looks of the admin. Its site is ours, so unfold does not put its own in Django's place."""
+    """The theme of the admin. The admin site is our own, so unfold must not replace Django's."""
 
     default = False  # the app of this package is the next one
 
@@ -21,7 +21,7 @@ class WalletsConfig(AppConfig):
     name = "wallets"
 
     def ready(self) -> None:
-        # What Django does at both ends of every request for all connections and caches that there could be
+        # Django closes all possible connections and caches at the start and the end of each request, which
         # took a sixth of a request's time. A request can have one connection, and gives it back at its end.
         request_started.disconnect(close_old_connections)
         request_started.disconnect(reset_queries)
@@ -35,7 +35,7 @@ class WalletsConfig(AppConfig):
 
 
 def give_back_connection(**_: Any) -> None:
-    """To the pool, unless in the middle of a transaction. Committer's and reader's are no request's."""
+    """Return the request's connection to the pool, unless it is in a transaction."""
     if not hasattr(connections._connections, DEFAULT_DB_ALIAS):  # type: ignore[attr-defined]
         return
     if not connections[DEFAULT_DB_ALIAS].in_atomic_block:

@@ -1,4 +1,4 @@
-"""What probes ask: is the process alive, and may it have traffic."""
+"""Probes: whether the process is alive, and whether it can serve requests."""
 
 from django.db import connection
 from django.http import HttpRequest, HttpResponse, JsonResponse
@@ -10,12 +10,12 @@ from walletsvc.version import VERSION
 
 
 def livez(request: HttpRequest) -> HttpResponse:
-    """200 as long as the process answers."""
+    """Respond 200 while the process runs."""
     return JsonResponse({"status": "ok", "version": VERSION})
 
 
 def readyz(request: HttpRequest) -> HttpResponse:
-    """200 when the database is reachable with the schema that this code needs, or a newer one; else 503."""
+    """Respond 200 if the database is reachable and has this code's schema or a newer one, otherwise 503."""
     try:
         missing = missing_schema()
     except Exception as error:
@@ -26,7 +26,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
 
 
 def missing_schema() -> str | None:
-    """What is wrong with the schema. A newer one is not: it comes before the old processes have gone."""
+    """Return the problem with the schema. A newer one is fine: a deployment migrates before it restarts."""
     tags = schema_tags()
     if EXPECTED_TAG in tags:
         return None
@@ -34,7 +34,7 @@ def missing_schema() -> str | None:
 
 
 def schema_tags() -> list[str]:
-    """The tags that Liquibase has set, the newest last; none for an empty database."""
+    """Return the tags that Liquibase has set, the newest last; none for an empty database."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('databasechangelog') IS NOT NULL")
         if not cursor.fetchone()[0]:

@@ -1,16 +1,16 @@
 """Currencies and amounts: parse, check, format. Decimal only, never float.
 
 The currencies are listed here and not read from a library: an update that drops a withdrawn currency would
-make the wallets in it unreadable. Source: ISO 4217, list one of 2026-01-01 and list three (withdrawn), as
-published by SIX. A currency that leaves list one moves to _WITHDRAWN and stays;
-tests/ledger/test_money.py compares.
+make its wallets unreadable. Source: ISO 4217, list one of 2026-01-01 and list three (withdrawn), as published
+by SIX. A currency that leaves list one moves to _WITHDRAWN and stays; tests/ledger/test_money.py compares.
 """
 
 import re
 from decimal import Decimal
 from typing import Final
 
-# By number of fraction digits. Codes that have none in the standard (gold, the test code) are not money.
+# By number of fraction digits. Codes without fraction digits in the standard (gold, the test code) are
+# excluded.
 _IN_USE: Final = {
     0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
     2: "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF"
@@ -22,7 +22,7 @@ _IN_USE: Final = {
     3: "BHD IQD JOD KWD LYD OMR TND",
     4: "CLF UYW",
 }
-# No wallet is opened in these; wallets that exist stay readable, move money and close. Those since 2014.
+# Withdrawn since 2014. No new wallet can use them; existing wallets still work.
 _WITHDRAWN: Final = {
     0: "BYR",
     2: "ANG BGN CUC HRK LTL LVL MRO SLL STD USS VEF ZWL",
@@ -39,16 +39,16 @@ FRACTION_DIGITS: Final[dict[str, int]] = _by_code(_IN_USE) | _by_code(_WITHDRAWN
 
 _UNITS: Final = {code: Decimal(1).scaleb(-digits) for code, digits in FRACTION_DIGITS.items()}
 
-# A sum that numeric(28,4) holds with room to spare; no balance may leave it.
+# The limit of every balance: numeric(28,4) can store more.
 MAX_BALANCE: Final = Decimal(10) ** 21
 
-# JSON's number grammar without sign and exponent; \d would take other scripts' digits.
+# JSON's number grammar without sign and exponent; \d would match digits of other scripts.
 _AMOUNT: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 _MAX_LENGTH: Final = 40
 
 
 def parse(text: str) -> Decimal:
-    """The amount that `text` writes, exactly.
+    """Return the exact amount that `text` writes.
 
     Raises ValueError for anything but plain ASCII digits with at most one point between digits.
     """
@@ -64,5 +64,5 @@ def fits(amount: Decimal, currency: str) -> bool:
 
 
 def format_amount(amount: Decimal, currency: str) -> str:
-    """The amount with exactly the currency's fraction digits: "1000.00"."""
+    """Return the amount with exactly the currency's fraction digits: "1000.00"."""
     return str(amount.quantize(_UNITS[currency]))

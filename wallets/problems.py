@@ -212,7 +212,7 @@ class TooManyWebhooks(Problem):
 
 class WebhookNameTaken(Problem):
     code, status, title = "webhook_name_taken", 409, "Webhook name taken"
-    default_detail = "Choose another name."
+    default_detail = "Another webhook has this name. Choose a different one."
 
 
 # --- 412 to 429 -------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ class PreconditionFailed(Problem):
 
 class PayloadTooLarge(Problem):
     code, status, title = "payload_too_large", 413, "Payload too large"
-    default_detail = "Send a smaller body."
+    default_detail = "The body is too large. Send a smaller one."
 
 
 class UnsupportedMediaType(Problem):

@@ -1,4 +1,4 @@
-"""Which schema this code was written for."""
+"""The schema that this code needs."""
 
-# The newest tag in liquibase/changelog.yaml; a test holds the two together.
+# The newest tag in liquibase/changelog.yaml; a test compares the two.
 EXPECTED_TAG = "v7"

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-CHECK_SECONDS: Final = 0.25  # between two looks at the calls in progress
+CHECK_SECONDS: Final = 0.25  # between two checks of the calls in progress
 
 
 @dataclass(frozen=True, eq=False, slots=True)

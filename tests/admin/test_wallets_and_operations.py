@@ -521,7 +521,7 @@ def test_a_wallet_that_moves_no_money_is_not_adjusted(client: Client, status: st
     wallet = new_wallet()
     change_wallet(wallet.id, WalletUpdate(status=status))
     response = client.post(page(wallet, "adjust"), adjustment())
-    assert f"The wallet is {status.lower()}" in text_of(response)
+    assert f"A {status.lower()} wallet moves no money" in text_of(response)
     assert balance_of(wallet) == 0
     assert Operation.objects.get(wallet=wallet).status == "REJECTED"
 
@@ -583,7 +583,7 @@ def test_a_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged)
     wallet = new_wallet("0.01")
     with unchanged(str(wallet.id)):
         response = client.post(page(wallet, "close"), {"reason": "x"})
-    assert "Only an empty wallet can be closed" in text_of(response)
+    assert "Only a wallet with no balance and no held amount can be closed" in text_of(response)
     assert log_of(wallet) == []
 
 

@@ -1,1 +1,1 @@
-"""Who asks, and what they may: `keys` tells one program from another, `rights` says what it may do."""
+"""Authentication and permissions: API keys, sessions, second factors, scopes and rate limits."""

@@ -1,4 +1,4 @@
-"""Forms to guess with. How often one may be sent is limited, for the address that it comes from."""
+"""Forms with which a password or code can be guessed: attempts are limited for each network address."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -16,13 +16,13 @@ from wallets.problems import PayloadTooLarge, Problem, TooManyRequests
 
 View = Callable[..., HttpResponseBase]
 
-MAX_FORM_BYTES: Final = 16_384  # a password of 1,024 characters, each in twelve bytes, and a token
+MAX_FORM_BYTES: Final = 16_384  # fits a password of 1,024 characters of twelve bytes each, and a token
 
 
 def counted(limit: str) -> Callable[[View], View]:
-    """Decorate the view of a form to guess with: count what is sent before its body is read.
+    """Decorate the view of such a form: count an attempt before its body is read.
 
-    The check against forms of other sites reads the body, so it comes after the count.
+    The CSRF check reads the body, so it comes after the count.
     """
 
     def decorate(view: View) -> View:
@@ -42,7 +42,7 @@ def counted(limit: str) -> Callable[[View], View]:
 
 
 def _read_form(request: HttpRequest) -> None:
-    """Raises a Problem if the form is too long or cannot be read."""
+    """Check the form. Raises a Problem if it is too long or malformed."""
     if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_FORM_BYTES:
         raise PayloadTooLarge(f"A form has at most {MAX_FORM_BYTES} bytes.")
     try:
@@ -53,7 +53,7 @@ def _read_form(request: HttpRequest) -> None:
 
 class CountedForm(forms.Form):
     request: HttpRequest
-    problem: Problem | None = None  # what it met, if what was filled in was not even looked at
+    problem: Problem | None = None  # set if the attempt was refused before the fields were checked
 
     def clean(self) -> dict[str, Any] | None:
         try:
@@ -85,7 +85,7 @@ class CountedLogInForm(CountedForm, AuthenticationForm):  # type: ignore[misc]
 
 
 def as_told(page: HttpResponse, problem: Problem | None) -> HttpResponse:
-    """The page with the status and the fields of the problem that it tells of."""
+    """Respond with the page, and the status and headers of the problem."""
     if problem is not None:
         page.status_code = problem.status
         page.problem = problem.code  # type: ignore[attr-defined]

@@ -1,6 +1,7 @@
-"""Who asks: a program with an API key, a person or operator with a session, or anybody where API_ACCESS=open.
+"""Authenticates a request by an API key or a session; by neither if API_ACCESS=open.
 
-What is sent to an open API counts all the same: what a key or session may do is what it may do everywhere.
+In an open API the credentials of a request still count: a key or a session has the same permissions
+everywhere.
 """
 
 import re
@@ -20,27 +21,27 @@ from wallets.database_retry import retry_until_deadline
 from wallets.models import User
 from wallets.problems import Forbidden, Unauthorized
 
-# Neither kind of credentials has a comma: the server has joined the values of a header that was sent twice.
+# No credentials contain a comma: a comma means that the server joined the values of a repeated header.
 _REPEATED: Final = re.compile(r"\s*(?:basic|bearer)\b[^,]*,|.*,\s*(?:basic|bearer)\b", re.IGNORECASE)
 
 
 def principal(request: Request) -> Principal:
-    """Who asks."""
+    """Return the principal of the request."""
     return cast(Principal, request.auth)
 
 
 class ApiAccess(BaseAuthentication):
-    """Makes `request.auth` the Principal who asks, and `request.user` who is logged in, if anybody is."""
+    """Sets `request.auth` to the Principal, and `request.user` to the user of a session, if there is one."""
 
     def authenticate(self, request: Request) -> tuple[User | None, Principal]:
         header = request.META.get("HTTP_AUTHORIZATION", "")
         if _REPEATED.match(header):
-            raise Unauthorized("Send Authorization once.")
+            raise Unauthorized("Send one Authorization header.")
         scheme, _, credentials = header.partition(" ")
         is_key = scheme.lower() == "bearer" and credentials.startswith(keys.START)
         if not header and request.META.get("HTTP_COOKIE"):
             of_session = retry_until_deadline(lambda: _of_session(request._request))
-            give_back_connection()  # the body may be long in coming, and others need it meanwhile
+            give_back_connection()  # for other requests: the body may arrive slowly
             if of_session is not None:
                 return of_session
         if not is_key and settings.API_ACCESS == "open":
@@ -55,7 +56,7 @@ class ApiAccess(BaseAuthentication):
 
 
 class Anybody(BaseAuthentication):
-    """For what is there to become somebody."""
+    """Authentication of the views for sign-up and login: none."""
 
     def authenticate(self, request: Request) -> tuple[None, Principal]:
         return None, NOBODY
@@ -68,7 +69,7 @@ class MayUseApi(BasePermission):
 
 
 def _of_session(request: HttpRequest) -> tuple[User, Principal] | None:
-    """Raises Forbidden where another site's page may have sent the request."""
+    """Raise Forbidden if a page of another site may have sent the request."""
     user = request.user
     if not isinstance(user, User):
         return None
@@ -76,8 +77,8 @@ def _of_session(request: HttpRequest) -> tuple[User, Principal] | None:
         SessionAuthentication().enforce_csrf(request)  # type: ignore[arg-type]
     except PermissionDenied:
         raise Forbidden(
-            "With a session, X-CSRFToken has to be what the cookie csrftoken says; and over HTTPS, Origin or"
-            " Referer has to name this service."
+            "With a session, send the value of the cookie csrftoken in X-CSRFToken. Over HTTPS, Origin or"
+            " Referer must name this service."
         ) from None
     if not user.is_staff:
         return user, rights.person(user)

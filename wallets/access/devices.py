@@ -1,7 +1,7 @@
-"""What an operator has beside a password: an app on the phone that makes codes, and recovery codes on paper.
+"""The second factor of an operator: an authenticator app together with recovery codes on paper.
 
-Both or neither. A code counts once, and is checked under the device's lock: of two requests with the same
-one, the second fails.
+A code is valid once. It is checked under the device's lock, so that the second of two requests with the same
+code fails.
 """
 
 import math
@@ -25,7 +25,7 @@ _OF_APP: Final = re.compile(r"[0-9]{6}")  # a recovery code has eight characters
 
 
 class CodeRefused(Exception):
-    """Why."""
+    """The code was refused; the text says why."""
 
 
 # --- Whether it is there ----------------------------------------------------------------------------
@@ -34,7 +34,7 @@ def is_enrolled(user: User) -> bool:
 
 
 def suffices(request: HttpRequest) -> bool:
-    """Whether this session has shown all that there is to show."""
+    """Whether this session has passed the second factor, if the operator has one."""
     user: Any = request.user
     return bool(user.is_verified()) or not (settings.ADMIN_OTP or is_enrolled(user))
 
@@ -45,10 +45,10 @@ def recovery_codes_left(user: User) -> int:
 
 # --- Showing it -------------------------------------------------------------------------------------
 def verify(user: User, code: str) -> Any:
-    """The device that made the code. Raises CodeRefused.
+    """Return the device that made the code. Raises CodeRefused.
 
-    Only the one that can have made it is asked: each counts its wrong codes, and makes everybody wait longer
-    after every one.
+    Only the device that can have made the code checks it: each device counts wrong codes, and its delay grows
+    with every one.
     """
     kind = TOTPDevice if _OF_APP.fullmatch(code) else StaticDevice
     with transaction.atomic():
@@ -57,7 +57,7 @@ def verify(user: User, code: str) -> Any:
             raise CodeRefused(WRONG)
         may_try, why_not = device.verify_is_allowed()
         is_right = device.verify_token(code)
-    # Raised after the commit: a wrong code has to count.
+    # Raised after the commit, so that a wrong code counts.
     if not may_try:
         wait = math.ceil((why_not["locked_until"] - timezone.now()).total_seconds())
         raise CodeRefused(f"Too many wrong codes. Try again in {max(1, wait)} s.")
@@ -68,10 +68,10 @@ def verify(user: User, code: str) -> Any:
 
 # --- Setting it up, and taking it away --------------------------------------------------------------
 def enrol(request: HttpRequest, key: str, code: str) -> tuple[TOTPDevice, list[str]]:
-    """A new device in place of those there are, and its recovery codes. Raises CodeRefused.
+    """Replace the operator's devices by a new one; return its recovery codes. Raises CodeRefused.
 
-    The code proves that the app has the key. Whoever has a device already must have shown it in this session:
-    a password alone is not enough to replace it.
+    The code proves that the app has the key. An operator with a device must have used it in this session: a
+    password alone does not replace it.
     """
     user: Any = request.user
     with transaction.atomic():
@@ -90,7 +90,7 @@ def enrol(request: HttpRequest, key: str, code: str) -> tuple[TOTPDevice, list[s
 
 
 def renew_codes(user: User) -> list[str]:
-    """New recovery codes; the old ones end."""
+    """Create new recovery codes; the old ones become invalid."""
     with transaction.atomic():
         device = StaticDevice.objects.select_for_update().get(user=user, confirmed=True)
         device.token_set.all().delete()
@@ -106,7 +106,7 @@ def remove_own(user: User) -> None:
 
 
 def remove(user: User) -> bool:
-    """Whether there was one. Sessions that have shown it count as not having done so."""
+    """Remove the second factor; return whether there was one. Existing sessions lose their verification."""
     with transaction.atomic():
         _lock(user)
         old = list(devices_for_user(user, confirmed=None))
@@ -116,7 +116,7 @@ def remove(user: User) -> bool:
 
 
 def _lock(user: User) -> None:
-    """One change of an operator's devices at a time: the first has no device yet whose lock would do."""
+    """Serialize changes of an operator's devices by a lock on the user: there may be no device to lock."""
     User.objects.select_for_update(no_key=True).get(pk=user.pk)
 
 

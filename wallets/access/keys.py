@@ -1,7 +1,7 @@
-"""API keys: made, revoked, and told apart at the cost of a hash.
+"""API keys: create, revoke and verify.
 
-A key is `wk_<prefix>_<secret>`: the prefix names it; of the secret, which has 256 bits, the table has the
-SHA-256 alone. What the table says is remembered for FRESH seconds: a revoked key works for less than five.
+A key is `wk_<prefix>_<secret>`. The prefix identifies it; the table has only the SHA-256 of the secret of 256
+bits. Each process caches a key for CACHE_SECONDS: a revoked key works for less than five seconds.
 """
 
 import hmac
@@ -34,10 +34,10 @@ from wallets.models import ApiKey, User
 logger = logging.getLogger(__name__)
 
 START: Final = "wk_"
-PREFIX_LENGTH: Final = 8  # characters
-CACHE_SECONDS: Final = 4.0  # seconds
-MAX_CACHED_PREFIXES: Final = 10_000  # prefixes to remember: whoever makes them up fills no memory
-USE_NOTE_INTERVAL_SECONDS: Final = 60.0  # seconds between two notes of a key's use
+PREFIX_LENGTH: Final = 8
+CACHE_SECONDS: Final = 4.0
+MAX_CACHED_PREFIXES: Final = 10_000  # bounds the memory that invented prefixes can take
+LAST_USE_INTERVAL_SECONDS: Final = 60.0  # between two records of a key's last use
 _TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
 _ALPHABET: Final = string.ascii_lowercase + string.digits
 
@@ -57,9 +57,9 @@ def make(  # noqa: PLR0913
     is_restricted: bool = False,
     expires_at: datetime | None = None,
 ) -> tuple[ApiKey, bool]:
-    """Store the key; and whether it is new. One that is there stays as it is: revoked, it stays revoked.
+    """Store the key; return it and whether it is new. An existing key stays unchanged, also if revoked.
 
-    Raises ValueError where the text is no key, or its prefix is that of another.
+    Raises ValueError if the text is not a key, or if another key has its prefix.
     """
     match = _TEXT.fullmatch(text)
     if match is None:
@@ -77,37 +77,38 @@ def make(  # noqa: PLR0913
         },
     )
     if not hmac.compare_digest(bytes(key.digest), digest):
-        raise ValueError("there is another key with this prefix")
+        raise ValueError("another key has this prefix")
     _known.pop(key.prefix, None)
     return key, is_new
 
 
 def revoke(prefix: str) -> bool:
-    """End the key, for ever. False where there is none that has not been revoked."""
+    """Revoke the key permanently. Return False if no unrevoked key has this prefix."""
     revoked = ApiKey.objects.filter(prefix=prefix, revoked_at=None).update(revoked_at=Now())
-    _known.pop(prefix, None)  # here at once; in other processes when they look again
+    _known.pop(prefix, None)  # other processes notice when their cache expires
     return bool(revoked)
 
 
 # --- Who sends one ----------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """What the table said of a prefix."""
+    """The row of a prefix, or the fact that there is none."""
 
-    digest: bytes  # empty where there is no key that works: nothing has that digest
+    digest: bytes  # empty for a prefix without a valid key: no secret has this digest
     principal: Principal
-    expires_at: float  # by the clock
-    stale_at: float  # by time.monotonic()
+    expires_at: float  # wall-clock time
+    stale_at: float  # time.monotonic()
 
 
 _known: Final[dict[str, _CachedKey]] = {}
-_noted: Final[dict[str, float]] = {}  # when a key's use was noted last
+_noted: Final[dict[str, float]] = {}  # time of the last record of a key's use
 
 
 def principal_of(text: str) -> Principal | None:
-    """Who sends this key; None where it is no key, unknown, revoked, expired, or its owner is inactive.
+    """Return the principal of the key; None if it is invalid, revoked, expired, or its owner inactive.
 
-    Raises Unavailable or db.Error where the database stays away, TooManyRequests where too many ask.
+    Raises Unavailable or db.Error if the database stays unavailable, TooManyRequests if too many requests
+    wait.
     """
     match = _TEXT.fullmatch(text)
     if match is None:
@@ -121,7 +122,7 @@ def principal_of(text: str) -> Principal | None:
         return None
     if known.expires_at <= time.time():
         return None
-    if _noted.get(prefix, -math.inf) + USE_NOTE_INTERVAL_SECONDS <= now:
+    if _noted.get(prefix, -math.inf) + LAST_USE_INTERVAL_SECONDS <= now:
         _noted[prefix] = now
         _uses().put(prefix)
     return known.principal
@@ -133,12 +134,12 @@ def _digest(secret: str) -> bytes:
 
 @once
 def _gather() -> Batcher[str, _CachedKey]:
-    """The prefixes asked for by the requests in flight share a look: made up ones cost no query each."""
+    """Return the batcher of this process: one query for the prefixes of all requests in flight."""
     return Batcher(
         "keys",
         run_as_one_call(_known_now),
         max_batch_size=MAX_CACHED_PREFIXES,
-        queue_limit=MAX_CACHED_PREFIXES,  # more than a process has connections
+        queue_limit=MAX_CACHED_PREFIXES,  # more than the connections of a process
         timeout_seconds=settings.OPERATION_DEADLINE,
     )
 
@@ -152,9 +153,7 @@ def _known_now(prefixes: Sequence[str]) -> list[_CachedKey]:
 
 
 def _look(prefixes: Collection[str]) -> dict[str, _CachedKey]:
-    stale_at = (
-        time.monotonic() + CACHE_SECONDS
-    )  # from before the look: what it cannot see is not older than that
+    stale_at = time.monotonic() + CACHE_SECONDS  # from before the query, which may miss a later change
     keys = ApiKey.objects.filter(Q(owner=None) | Q(owner__is_active=True), revoked_at=None)
     found = {key.prefix: _as_known(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
     return dict.fromkeys(prefixes, _CachedKey(b"", NOBODY, 0, stale_at)) | found
@@ -171,7 +170,7 @@ def _as_known(key: ApiKey, stale_at: float) -> _CachedKey:
 
 
 # --- When they were used ----------------------------------------------------------------------------
-# Two processes that note the same keys pass over each other's, instead of waiting.
+# SKIP LOCKED: processes that record the same keys do not wait for each other.
 _NOTE: Final = """
     UPDATE api_key SET last_used_at = statement_timestamp() WHERE prefix IN (
         SELECT prefix FROM api_key WHERE prefix = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED
@@ -181,7 +180,7 @@ _NOTE: Final = """
 
 @once
 def _uses() -> "SimpleQueue[str]":
-    """What was used and is to be noted, by a thread of its own: no request waits for it."""
+    """Records the last use of keys in a thread of its own, so that no request waits for it."""
     queue: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_note, args=[queue], name="uses of keys", daemon=True).start()
     return queue
@@ -197,6 +196,6 @@ def _note(queue: "SimpleQueue[str]") -> None:
             with connection.cursor() as cursor:
                 cursor.execute(_NOTE, [prefixes])
         except db.Error as error:
-            logger.warning("the use of %d keys was not noted: %s", len(prefixes), error)
+            logger.warning("the last use of %d API keys was not recorded: %s", len(prefixes), error)
         finally:
             connection.close()

@@ -1,7 +1,7 @@
-"""How often somebody may ask. All processes count together, in the database; no limit costs nothing.
+"""Rate limits. All processes share the counters in the database; a limit that is not set costs nothing.
 
-The count is of fixed windows: one row for each subject, one statement for all requests in flight.
-Source of the fields: draft-ietf-httpapi-ratelimit-headers.
+Fixed windows: one row for each subject, one statement for all requests in flight.
+Source of the headers: draft-ietf-httpapi-ratelimit-headers.
 """
 
 import math
@@ -22,27 +22,27 @@ from wallets.database_retry import run_as_one_call
 from wallets.problems import TooManyRequests
 from walletsvc.environment import Rate
 
-# Requests, by who sends them.
+# Requests of a caller.
 KEY: Final = "key"
 USER: Final = "user"
 ADDRESS: Final = "address"
-# Attempts, by the address they come from.
+# Attempts from a network.
 LOGIN: Final = "login"
 SIGNUP: Final = "signup"
-RESET: Final = "reset"  # mails with a link, by kind and the address they go to
+RESET: Final = "reset"  # mails with a link, by kind and recipient
 
-IPV6_PREFIX_BITS: Final = 64  # bits: what one customer of a network has
-SWEEP_INTERVAL_SECONDS: Final = 600.0  # seconds between two looks for windows that are over
+IPV6_PREFIX_BITS: Final = 64  # one customer of a network
+SWEEP_INTERVAL_SECONDS: Final = 600.0  # between two deletions of ended windows
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitState:
-    """What is left of a limit."""
+    """The remaining requests of a limit."""
 
     name: str
     rate: Rate
     hits: int
-    reset: int  # seconds until the window is over
+    reset: int  # seconds until the window ends
 
     @property
     def is_over(self) -> bool:
@@ -58,9 +58,9 @@ class RateLimitState:
 
 
 def require(name: str, subject: str) -> dict[str, str]:
-    """Count a request, and return the RateLimit fields for its answer; none where there is no such limit.
+    """Count a request; return the RateLimit headers of its response, none if the limit is not set.
 
-    Raises TooManyRequests where it is one too many, Unavailable or db.Error where the database stays away.
+    Raises TooManyRequests beyond the limit, Unavailable or db.Error if the database stays unavailable.
     """
     rate: Rate | None = settings.RATE_LIMITS[name]
     if rate is None:
@@ -68,7 +68,7 @@ def require(name: str, subject: str) -> dict[str, str]:
     hits, reset = _gather().call((f"{name}:{subject}", rate.seconds))
     standing = RateLimitState(name, rate, hits, reset)
     if standing.is_over:
-        raise too_many(f"More than {rate.hits} in {rate.seconds} seconds.", reset, standing.headers)
+        raise too_many(f"More than {rate.hits} requests in {rate.seconds} seconds.", reset, standing.headers)
     return standing.headers
 
 
@@ -79,7 +79,7 @@ def too_many(detail: str, seconds: int, headers: dict[str, str] | None = None) -
 
 
 def require_of(principal: Principal, request: HttpRequest) -> dict[str, str]:
-    """The same for a request to the API, by who sends it."""
+    """Count a request to the API for its caller. Returns and raises as `count` does."""
     kind, _, name = principal.actor.partition(":")
     if kind == "key":
         return require(KEY, name)
@@ -90,7 +90,7 @@ def require_of(principal: Principal, request: HttpRequest) -> dict[str, str]:
 
 # --- Where a request comes from ---------------------------------------------------------------------
 def address_of(request: HttpRequest) -> str | None:
-    """The client's address: what the proxy says if it is trusted. None for a socket of this machine."""
+    """Return the client's IP address, from a trusted proxy if configured; None for a Unix socket."""
     given = [request.META.get("REMOTE_ADDR", "")]
     if settings.TRUST_PROXY:
         given.insert(0, request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip())
@@ -99,23 +99,25 @@ def address_of(request: HttpRequest) -> str | None:
             address = ip_address(text)
         except ValueError:
             continue
-        return str(getattr(address, "ipv4_mapped", None) or address)  # to a socket for both, IPv4 is ::ffff:…
+        return str(
+            getattr(address, "ipv4_mapped", None) or address
+        )  # a dual-stack socket shows IPv4 as ::ffff:…
     return None
 
 
 def network_of(request: HttpRequest) -> str:
-    """What a limit is for: an address, or all of those that one customer has."""
+    """Return the network that a limit counts: an IPv4 address, or an IPv6 prefix of one customer."""
     address = ip_address(address_of(request) or "127.0.0.1")
     return str(address if address.version == 4 else ip_network((address, IPV6_PREFIX_BITS), strict=False))  # noqa: PLR2004
 
 
 def customer_of(request: HttpRequest) -> str:
-    """The same as an address: the first that the customer has (AXES_CLIENT_IP_CALLABLE)."""
+    """Return the first address of the network (AXES_CLIENT_IP_CALLABLE)."""
     return network_of(request).partition("/")[0]
 
 
 # --- The count --------------------------------------------------------------------------------------
-# In one order everywhere, so that no two processes wait for each other.
+# All processes lock in one order, so that they cannot deadlock.
 _TAKE: Final = """
     INSERT INTO rate_limit AS kept (subject, began_at, hits)
     SELECT subject, to_timestamp(floor(extract(epoch FROM statement_timestamp()) / seconds) * seconds), hits
@@ -131,8 +133,8 @@ _SWEEP: Final = """
         FOR UPDATE SKIP LOCKED
     )
 """
-Asked = tuple[str, int]  # the subject, and its window in seconds
-Counted = tuple[int, int]  # its hits, this one included, and the seconds until the window is over
+Asked = tuple[str, int]  # the subject, and the window in seconds
+Counted = tuple[int, int]  # the hits including this one, and the seconds until the window ends
 
 
 @once
@@ -156,7 +158,7 @@ def _take(asked: Sequence[Asked]) -> list[Counted]:
     counted = []
     for item in asked:
         hits, age = found[item[0]]
-        counts[item] -= 1  # of those that came together each has its place
+        counts[item] -= 1  # concurrent requests get consecutive numbers
         counted.append((hits - counts[item], max(1, math.ceil(item[1] - age))))
     return counted
 

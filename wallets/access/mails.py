@@ -1,6 +1,6 @@
-"""Mails with a link. It leads to PUBLIC_URL, whatever host a request named.
+"""Sends mails with a link below PUBLIC_URL, whatever host the request named.
 
-Nothing in a mail was typed by a user: it would reach others with the sender of this service.
+A mail contains no text of a user: it would reach other people with this service as the sender.
 """
 
 import logging
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def in_background(task: Callable[[], None]) -> None:
-    """Run the task in a thread: the client sees neither how long it takes nor that the mail server is down.
+    """Run the task in a thread, so that the response shows neither its duration nor its failure.
 
-    The task speaks the language of the request. Its failure is logged.
+    The task uses the language of the request. Its failure is logged.
     """
     Thread(target=_run, args=[task, translation.get_language()], name="mail").start()
 
@@ -33,15 +33,15 @@ def _run(task: Callable[[], None], language: str | None) -> None:
     except db.Error as error:
         logger.warning("a mail was not sent: %s", error)
     finally:
-        db.connection.close()  # gives it back to the pool
+        db.connection.close()  # return it to the pool
 
 
 def send(user: User, kind: str, path: str) -> None:
     """Send the mail `pages/mail/{kind}` with a link to the path. A failure is logged."""
-    db.connection.close()  # gives it back to the pool: the mail server may be slow
+    db.connection.close()  # return it to the pool: the mail server may be slow
     subject = render_to_string(f"pages/mail/{kind}_subject.txt").strip()
     text = render_to_string(f"pages/mail/{kind}.txt", {"link": settings.PUBLIC_URL + path})
     try:
         EmailMessage(subject, text, to=[user.email]).send()
-    except Exception:  # of the mail server, of the network, of an address that is none
+    except Exception:  # errors of the mail server, the network or the address
         logger.exception("the mail %r to user %s was not sent", kind, user.pk)

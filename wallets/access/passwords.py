@@ -1,7 +1,7 @@
-"""Passwords are hashed at a cost that guesses cannot pay: a third of a second of a core each.
+"""Hashes passwords, at a third of a second of CPU each, which makes guessing expensive.
 
-So it is done one at a time in a process, by a thread beside the one that serves requests (OpenSSL lets go of
-Python's lock), and few may wait for it. Logging in cannot take the service's time.
+Each process hashes one password at a time, in a thread beside the event loop (OpenSSL releases Python's
+lock), and only a few may wait. So logins cannot take the time of other requests.
 """
 
 import threading
@@ -18,14 +18,14 @@ from wallets.problems import TooManyRequests
 
 T = TypeVar("T")
 
-MAX_PENDING_HASHES: Final = 8  # hashed or waiting, in a process: three seconds for the last of them
+MAX_PENDING_HASHES: Final = 8  # in a process: the last one waits three seconds
 
 
 class Hasher(PBKDF2PasswordHasher):
-    """Django's own, in its turn."""
+    """Django's PBKDF2 hasher, one call at a time."""
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
-        """Raises TooManyRequests where too many wait already."""
+        """Hash the password. Raises TooManyRequests if MAX_PENDING_HASHES are pending."""
         return _in_turn(partial(super().encode, password, salt, iterations))
 
 
@@ -35,9 +35,9 @@ _turn = threading.Lock()
 
 def _in_turn(work: Callable[[], T]) -> T:
     if not _room.acquire(blocking=False):
-        raise TooManyRequests("Too many are logging in.")
+        raise TooManyRequests("Too many logins at the same time.")
     try:
-        give_back_connection()  # others need it meanwhile
+        give_back_connection()  # other requests may use the connection meanwhile
         with _turn:
             return _beside(work)
     finally:
@@ -45,7 +45,7 @@ def _in_turn(work: Callable[[], T]) -> T:
 
 
 def _beside(work: Callable[[], T]) -> T:
-    """In a real thread, where the others are greenlets of this one; else we are in one already."""
+    """Run in a real thread if the caller is a greenlet; otherwise the caller has a thread already."""
     if not monkey.is_module_patched("threading"):
         return work()
     done: Any = gevent.get_hub().threadpool.apply(work)

@@ -1,4 +1,4 @@
-"""People: they sign up with a name, an e-mail address and a password, and have a wallet."""
+"""Users: sign-up with a name, an e-mail address and a password, login, and their wallets."""
 
 from typing import Any, Final
 from uuid import UUID
@@ -28,13 +28,13 @@ from wallets.problems import (
     WalletNotFound,
 )
 
-MAX_NAME: Final = 150  # characters, as the table has it
+MAX_NAME: Final = 150  # characters, of the column
 MAX_EMAIL: Final = 254
 MAX_PASSWORD: Final = 1024
 
 
 def is_email(text: str) -> bool:
-    """Printable ASCII alone: other letters that look alike are other people's."""
+    """Whether the text is an e-mail address in printable ASCII: other scripts have look-alike letters."""
     try:
         validate_email(text)
     except DjangoValidationError:
@@ -44,10 +44,10 @@ def is_email(text: str) -> bool:
 
 # --- Signing up -------------------------------------------------------------------------------------
 def sign_up(name: str, email: str, password: str) -> User:
-    """A new person, with an empty wallet in the default currency; a link to verify the address is mailed.
+    """Create a user with an empty wallet in the default currency, and mail a link that verifies the address.
 
-    Raises ValidationError where the password is one that others would guess, EmailTaken where somebody has
-    the address, as an e-mail address or as a name to log in with, however it is capitalised.
+    Raises ValidationError for a weak password, or EmailTaken if another account has the address as its e-mail
+    address or as its username, in any case.
     """
     email = email.lower()
     user = User(username=email, email=email, first_name=name)
@@ -55,14 +55,14 @@ def sign_up(name: str, email: str, password: str) -> User:
     if retry_until_deadline(lambda: is_taken(email)):
         raise EmailTaken
     user.set_password(password)
-    wallet_id = uuid7()  # made before the first attempt: one that was cut off after its commit is found again
+    wallet_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
     retry_until_deadline(lambda: _create(user, wallet_id))
     verification.send_link(user)
     return user
 
 
 def check_password(password: str, user: User) -> None:
-    """Raises ValidationError."""
+    """Check the password. Raises ValidationError."""
     try:
         validate_password(password, user)
     except DjangoValidationError as error:
@@ -81,23 +81,23 @@ def _create(user: User, wallet_id: UUID) -> None:
         with transaction.atomic():
             user.save(force_insert=True)
             note_opening(Wallet.objects.create(id=wallet_id, currency=settings.DEFAULT_CURRENCY, owner=user))
-    except IntegrityError:  # somebody was quicker; or we were, and had not heard of it
+    except IntegrityError:  # another request was faster, or an earlier attempt of this one committed
         if not _was_created(user, wallet_id):
             raise EmailTaken from None
 
 
 def _was_created(user: User, wallet_id: UUID) -> bool:
-    """Whether an earlier attempt did it after all; then the user gets the number that it has."""
+    """Whether an earlier attempt has committed; then set the id of the user."""
     user.pk = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
     return user.pk is not None
 
 
 # --- Logging in -------------------------------------------------------------------------------------
 def log_in(request: HttpRequest, login: str, password: str) -> User:
-    """Begin a session.
+    """Start a session.
 
-    Raises InvalidCredentials, as slowly for a login that nobody has; TooManyRequests where the account was
-    locked for the address by wrong passwords.
+    Raises InvalidCredentials, after the same time for an unknown login; TooManyRequests if wrong passwords
+    have locked the account for the client's address.
     """
     user = auth.authenticate(request, username=login, password=password)
     if user is None or is_locked(request, login):
@@ -107,7 +107,7 @@ def log_in(request: HttpRequest, login: str, password: str) -> User:
 
 
 def is_locked(request: HttpRequest, login: str) -> bool:
-    """Asked again after a right password: guesses that came together have all been counted by then."""
+    """Check the lock again after a correct password: concurrent guesses have been counted by then."""
     if settings.LOGIN_LOCKOUT is None:
         return False
     request.axes_locked_out = not AxesProxyHandler.is_allowed(request, {"username": login})  # type: ignore[attr-defined]
@@ -115,21 +115,21 @@ def is_locked(request: HttpRequest, login: str) -> bool:
 
 
 def begin_session(request: HttpRequest, user: Any) -> None:
-    """Under a new key: what was known of the old one is worth nothing."""
+    """Log the user in with a new session key, so that a known old key is useless."""
     auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
 
 
 def refusal(request: HttpRequest) -> Problem:
-    """Why `authenticate` knew nobody."""
+    """Return the reason why `authenticate` found no user."""
     if getattr(request, "axes_locked_out", False) and settings.LOGIN_LOCKOUT:
         return limits.too_many("Too many wrong passwords for this account.", settings.LOGIN_LOCKOUT.seconds)
     return InvalidCredentials()
 
 
 def account_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
-    """What wrong passwords are counted for: the login without regard to case (AXES_USERNAME_CALLABLE).
+    """Return the login in upper case, for which wrong passwords are counted (AXES_USERNAME_CALLABLE).
 
-    Those that have one upper case are one, as in the index of names: a long s or dotless i is no new guess.
+    The unique index of names compares upper case too: a long s or a dotless i gives no further guesses.
     """
     login = (credentials or {}).get("username")
     return login.upper().lower()[:MAX_EMAIL] if isinstance(login, str) else None
@@ -137,21 +137,21 @@ def account_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str 
 
 # --- Their wallets ----------------------------------------------------------------------------------
 def main_wallet(user: User) -> Wallet | None:
-    """The first that they had."""
+    """Return the first wallet of the user."""
     assert user.pk is not None  # noqa: S101 - a filter by None would find what nobody owns
     wallets = Wallet.objects.with_expired().filter(owner=user).order_by("created_at", "id")
     return retry_until_deadline(wallets.first)
 
 
 def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = None) -> UUID:
-    """Where a transfer from the source to the account with this verified address goes.
+    """Return the target of a transfer from the source to the account with this verified address.
 
-    That is the first of its wallets in the source's currency that is not closed. But a repeat under this key,
-    as the ledger stores it, goes where the first went, whatever has become of wallets and addresses since. A
-    restricted caller's source has to be the owner's.
+    It is the account's first wallet in the currency of the source that is not closed. A replay under this
+    stored key goes to the target of the first request, even if wallets or addresses have changed since. The
+    source of a restricted client must belong to its owner.
 
-    Raises WalletNotFound, alike and after the same queries, if there is no such account, its address is not
-    verified, it is inactive, or it has no such wallet: a sender needs no more, and a guesser learns no more.
+    Raises WalletNotFound, with the same text and after the same queries, if the account does not exist, is
+    inactive, has no verified address or has no such wallet: a guesser learns nothing more.
     """
     sent_to = retry_until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
     own = {} if caller.owner_restriction is None else {"owner": caller.owner_restriction}
@@ -167,9 +167,9 @@ def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = 
 
 
 def _sent_to(source_id: UUID, caller: Principal, key: str) -> UUID | None:
-    """Where a transfer under this key went, or will go: it may still wait in the inbox."""
+    """Return the target of the transfer under this key, which may still be in the inbox."""
     sent = {"type": MakeTransfer.type, "wallet_id": source_id, **owner_filter(caller.owner_restriction)}
-    # Before restricted callers had a namespace, their keys were stored without it.
+    # Keys of restricted clients were stored without a namespace before version 0.7.
     keyed = Q(idempotency_key=key) | Q(idempotency_key=keys.as_sent(key), actor=caller.actor)
     places = (Operation.objects, InboxEntry.objects)
     found = (

@@ -1,10 +1,10 @@
-"""Who may do what: the one place that decides.
+"""Permissions: the one place that decides who may do what.
 
-A request needs a scope: by its view and method (NEEDED) and, if it moves money, the scope of the operation
-type that its command becomes (wallets/operation_types.py); a reversal of a transfer needs the scope of
-transfers. Besides, a person sees and moves their own wallets alone, as a restricted key does its owner's:
-others do not exist for them.
-Where money moves that is decided under the wallet's lock (wallets/ledger/batch.py), by `Command.within`.
+A request needs a scope for its view and method (NEEDED). If it moves money, it also needs the scope of the
+operation type of its command (wallets/operation_types.py); a reversal of a transfer needs the scope of
+transfers. A user may read and move only the own wallets, and a restricted key only those of its owner: for
+them other wallets do not exist. For a command this is checked under the wallet's lock
+(wallets/ledger/decisions.py), by its `owner_restriction`.
 """
 
 from dataclasses import dataclass
@@ -18,18 +18,18 @@ from wallets.problems import Forbidden, WalletNotFound
 
 READ: Final = "wallets:read"
 WRITE: Final = "wallets:write"
-LIMITS: Final = "limits:write"  # an overdraft limit lends money, as a deposit makes it
+LIMITS: Final = "limits:write"  # an overdraft limit lends money
 DEPOSIT: Final = OPERATION_TYPES["DEPOSIT"].scope
 WITHDRAW: Final = OPERATION_TYPES["WITHDRAW"].scope
 TRANSFER: Final = OPERATION_TYPES["TRANSFER_OUT"].scope
 HOLD: Final = OPERATION_TYPES["HOLD"].scope
-ADMIN: Final = "admin"  # all of them
+ADMIN: Final = "admin"  # all scopes
 SCOPES: Final = (READ, WRITE, LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
-# What no key has: to be somebody who is logged in.
+# The scope of a session, which no key has.
 PERSON: Final = "person"
-NO_SCOPE: Final = ()  # in NEEDED: no scope
+NO_SCOPE: Final = ()  # in NEEDED: anyone may send the request
 
-# By view and method. Any one of the scopes opens the door; what is not here is for nobody.
+# By view and method: any one of the scopes permits the request. A method without an entry is forbidden.
 NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "WalletOperation": {"POST": (DEPOSIT, WITHDRAW)},
     "WalletOperationInBody": {"POST": (DEPOSIT, WITHDRAW)},
@@ -62,9 +62,9 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "Me": {"GET": (PERSON,)},
     "MyWallet": {"GET": (PERSON,)},
 }
-# What a person may do with their own wallets: money comes in and goes out through the bank.
+# The scopes of a user for the own wallets: deposits and withdrawals go through the operator.
 OWN: Final = frozenset((PERSON, READ, TRANSFER))
-# What an operator may do with all wallets, by all of these permissions of theirs.
+# The scopes of an operator for all wallets, by the permissions that they need.
 OF_OPERATORS: Final = {
     ("wallets.view_wallet", "wallets.view_operation", "wallets.view_hold"): (READ,),
     ("wallets.change_wallet",): (WRITE,),
@@ -74,38 +74,38 @@ OF_OPERATORS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks, and what that entitles to."""
+    """The authenticated caller of a request, and its permissions."""
 
-    actor: str  # what the ledger remembers
+    actor: str  # as the ledger records it
     scopes: frozenset[str]
-    owner_restriction: int | None = None  # whose wallets it is restricted to, if it is
+    owner_restriction: int | None = None  # the user whose wallets it may use; None: all wallets
 
     @property
     def key_domain(self) -> str:
-        """The namespace of this caller's idempotency keys: one for each owner restriction, else ""."""
+        """Return the namespace of the caller's idempotency keys; "" without an owner restriction."""
         return keys.namespace_of_owner(self.owner_restriction)
 
     def stored_key(self, key: str | None) -> str | None:
-        """The idempotency key in this caller's namespace, as the ledger stores it."""
+        """Return the idempotency key in the caller's namespace, as the ledger stores it."""
         return None if key is None else keys.stored(self.key_domain, key)
 
 
 NOBODY: Final = Principal("", frozenset())
-EVERYBODY: Final = Principal("", frozenset(SCOPES))  # where the API is open
+EVERYBODY: Final = Principal("", frozenset(SCOPES))  # if the API is open
 
 
 def person(user: User) -> Principal:
-    """Whoever is logged in, as the owner of their wallets."""
+    """Return the principal of a user, restricted to the own wallets."""
     return Principal(f"{PERSON_ACTOR}{user.pk}", OWN, user.pk)
 
 
 def unproven(user: User) -> Principal:
-    """An operator of whom a second factor is yet to be shown: they may know who they are, and log out."""
+    """Return the principal of an operator before the second factor, who may only read /me and log out."""
     return Principal(f"operator:{user.get_username()}", frozenset((PERSON,)), user.pk)
 
 
 def operator(user: User) -> Principal:
-    """The same as an operator, by their permissions."""
+    """Return the principal of an operator, with the scopes of the permissions."""
     scopes = {
         scope
         for permissions, scopes in OF_OPERATORS.items()
@@ -116,9 +116,9 @@ def operator(user: User) -> Principal:
 
 
 def require_scope(principal: Principal, view: Any, method: str) -> None:
-    """Raises Forbidden where none of the principal's scopes is for this.
+    """Raise Forbidden if the principal has none of the scopes that the view and method need.
 
-    What the view has no method for goes on, to be told so.
+    A method that the view does not have passes, and gets a 405.
     """
     needed = NEEDED.get(type(view).__name__, {}).get("GET" if method == "HEAD" else method)
     if needed is None:
@@ -127,17 +127,17 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
     elif needed is not NO_SCOPE and principal.scopes.isdisjoint(needed):
         raise lacks(*needed)
     elif needed == (ADMIN,):
-        require_unrestricted(principal, "webhooks")  # they are told of all wallets
+        require_unrestricted(principal, "webhooks")  # a webhook receives the events of all wallets
 
 
 def require(principal: Principal, command: Command) -> None:
-    """Raises Forbidden where the command does what the principal has no scope for."""
+    """Raise Forbidden if the principal lacks the scope of the command."""
     scope = OPERATION_TYPES[command.operation_type].scope
     if isinstance(command, Reverse) and command.original.type in TRANSFERS:
         scope = TRANSFER
         if command.original.type not in INCOMING and principal.owner_restriction is not None:
-            # It would take money out of a wallet that may be anybody's.
-            raise Forbidden("What was transferred away is given back by its receiver.")
+            # It would take money out of another owner's wallet.
+            raise Forbidden("Only the receiver can reverse a transfer.")
     if scope not in principal.scopes:
         raise lacks(scope)
 
@@ -153,7 +153,7 @@ def command_fields(principal: Principal) -> dict[str, Any]:
 
 
 def visible(principal: Principal, wallet: Wallet | None) -> Wallet:
-    """The wallet. Raises WalletNotFound where there is none, or none for them."""
+    """Return the wallet. Raises WalletNotFound if it is None or the principal may not read it."""
     if wallet is None or (
         principal.owner_restriction is not None and wallet.owner_id != principal.owner_restriction
     ):
@@ -162,13 +162,13 @@ def visible(principal: Principal, wallet: Wallet | None) -> Wallet:
 
 
 def require_unrestricted(principal: Principal, what: str) -> None:
-    """Raises Forbidden: `what` is decided by whoever runs the wallets, not by who owns one."""
+    """Raise Forbidden if the principal has an owner restriction: it may not set `what`."""
     if principal.owner_restriction is not None:
-        raise Forbidden(f"Who is restricted to their own wallets sets no {what}.")
+        raise Forbidden(f"Credentials with an owner restriction may not set {what}.")
 
 
 def require_overdraft_limit(principal: Principal) -> None:
-    """Raises Forbidden: the right to open wallets includes none to let them be overdrawn."""
+    """Raise Forbidden if the principal may not set overdraft limits."""
     require_unrestricted(principal, "overdraftLimit")
     if LIMITS not in principal.scopes:
         raise lacks(LIMITS)
@@ -176,5 +176,5 @@ def require_overdraft_limit(principal: Principal) -> None:
 
 def lacks(*scopes: str) -> Forbidden:
     if PERSON in scopes:
-        return Forbidden("This is for people who are logged in.")
-    return Forbidden(f"It takes the scope {' or '.join(scopes)}.")
+        return Forbidden("This request needs the session of a user.")
+    return Forbidden(f"This request needs the scope {' or '.join(scopes)}.")

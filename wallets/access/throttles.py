@@ -1,4 +1,4 @@
-"""The rate limits as DRF's throttles. One that refuses raises TooManyRequests, which has the headers."""
+"""Rate limits as throttles of REST framework. They raise TooManyRequests, which has the headers."""
 
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle

@@ -1,6 +1,6 @@
-"""Verified e-mail addresses. Only an account whose owner has followed a mailed link is paid by its address.
+"""Verifies e-mail addresses. An account can be paid by its address after its owner follows a mailed link.
 
-Else the account that signed up first with an address would receive what is sent to it.
+Otherwise the first account that signed up with an address would receive the payments to it.
 """
 
 from typing import Any, Final
@@ -15,7 +15,7 @@ from wallets.models import User
 
 
 class _Tokens(PasswordResetTokenGenerator):
-    """Tokens for this purpose alone, for three days. One ends when it is used or the address changes."""
+    """Tokens for this purpose, valid for three days, until used or until the address changes."""
 
     key_salt = "wallets.access.verification"
 
@@ -27,13 +27,13 @@ _TOKENS: Final = _Tokens()
 
 
 def send_link(user: User) -> None:
-    """Send the link to the account's address, where mail can be sent."""
+    """Mail the link to the account's address if mail is configured."""
     if settings.MAIL is not None:
         mails.in_background(lambda: mails.send(user, "verify", path_for(user)))
 
 
 def send_link_again(user: User) -> None:
-    """Send the link anew. Raises TooManyRequests."""
+    """Mail the link again. Raises TooManyRequests."""
     limits.require(limits.RESET, f"verify:{user.pk}")
     send_link(user)
 
@@ -43,12 +43,12 @@ def path_for(user: User) -> str:
 
 
 def find(user_id: int, token: str) -> User | None:
-    """The account that the link was made for; None if the link expired, was used or never existed."""
+    """Return the account of the link; None if the link has expired, was used or never existed."""
     user = User.objects.filter(pk=user_id, is_active=True).exclude(email="").first()
     return user if user and _TOKENS.check_token(user, token) else None
 
 
 def verify(user: User) -> bool:
-    """Record that the owner receives mail at the address; False if an operator changed it meanwhile."""
+    """Record the address as verified; return False if an operator has changed it meanwhile."""
     unchanged = User.objects.filter(pk=user.pk, email=user.email, is_active=True)
     return bool(unchanged.update(verified_email=F("email")))
