@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages run test test-all test-packages campaign fuzz bench request-costs loadtest restore-drill alone check \
+.PHONY: help messages docs run test test-all test-packages campaign fuzz bench request-costs loadtest restore-drill alone check \
 	formatted format lint types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
@@ -68,6 +68,9 @@ check: formatted lint types security roundtrip alone test-all ## all that has to
 
 alone: .venv/ready-dev ## run the tests of the ledger with GROUP_COMMIT=off, each request in a transaction of its own
 	@GROUP_COMMIT=off $(PYTHON) -m pytest $(PARALLEL) -m "$(QUICK)" tests/ledger $(ARGS)
+
+docs: .venv/ready-dev ## serve the documentation as a site on http://127.0.0.1:8080; PORT=8081 chooses another port
+	@NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs serve --dev-addr 127.0.0.1:$(or $(PORT),8080)
 
 formatted: .venv/ready-dev
 	@$(PYTHON) -m ruff format --check .
