@@ -38,7 +38,7 @@ COPY manage.py pyproject.toml LICENSE ./
 COPY walletsvc walletsvc
 COPY wallets wallets
 # All bytecode is made here: the files are root's, and the root file system may be read-only. What is copied
-# has the permissions of the checkout, whose owner may have let nobody else read it.
+# has the permissions of the checkout, which other users may not be able to read.
 RUN python3 -m compileall -q walletsvc wallets && chmod -R a+rX,go-w .
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -83,7 +83,7 @@ lint: .venv/ready-dev ## look for mistakes with ruff
 
 types: .venv/ready-dev ## check the types with mypy
 	@SECRET_KEY=only-for-the-type-checker-which-imports-the-settings \
-		DATABASE_URL=postgres://nobody@localhost/none $(PYTHON) -m mypy
+		DATABASE_URL=postgres://none@localhost/none $(PYTHON) -m mypy
 
 # Neither asks the network. What is no secret though it looks like one is written down in .secrets.baseline.
 security: .venv/ready-dev ## look for weaknesses with bandit and for secrets with detect-secrets
@@ -114,7 +114,7 @@ roundtrip: .venv/ready-dev ## apply the changelogs, roll all of them back and ap
 messages: .venv/ready-dev ## collect the texts of the pages for translation, and compile it; needs gettext
 	@cd wallets && for what in "makemessages --locale ru --no-location --no-obsolete --ignore=admin* --ignore=api/*" \
 			compilemessages; do \
-		SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://nobody@localhost/none \
+		SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://none@localhost/none \
 			../$(PYTHON) ../manage.py $$what; done
 
 clean: ## remove all that make made: the virtual environment, caches, the local database with its data

@@ -1,7 +1,8 @@
 """Takes webhooks: WEBHOOK_SECRET=whsec_… PORT=9000 python examples/webhooks.py
 
-Anybody can call an address, so a request counts only if its signature is right and its time is now: that is
-https://www.standardwebhooks.com, with nothing but Python. In front of it belongs a server that speaks https.
+Every client can call a URL, so a request counts only if its signature is valid and its time is recent: that
+is https://www.standardwebhooks.com, with nothing but Python. In front of it belongs a server that speaks
+https.
 """
 
 import base64
@@ -14,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from balances import Balances
 
-TOLERANCE = 5 * 60  # seconds between the sender's clock and ours; older requests may be somebody's repeats
+TOLERANCE = 5 * 60  # seconds between the sender's clock and ours; an older request may be a replay attack
 MOST_BYTES = 1_000_000
 SECRET = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 

@@ -2,9 +2,9 @@
 
 The yardstick for what a cache would bring, built to be hard to beat: the cache has the body as it is sent,
 so that nothing is decoded or rendered; all greenlets of a process share a pool of connections, the parser
-is in C, and a miss is read as the service reads. What moves a wallet's money deletes its entry once that is
-committed, as is usual, and TTL bounds what this misses. Who may see the wallet is not asked after a hit:
-the benchmark's API is open.
+is in C, and a miss is read as the service reads. An operation deletes the entry of its wallet after the
+commit, as is usual, and the TTL bounds a lost deletion. A hit checks no permission: the benchmark's API is
+open.
 
 REDIS_CLIENT chooses: `django`, Django's cache framework, which pickles even bytes; or `raw`, redis-py alone.
 """

@@ -1,4 +1,4 @@
-"""Somebody pays into the wallet that the load reads, and looks after each answer whether it is there."""
+"""A client deposits into the wallet that the load reads, and checks that each read shows the deposit."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What `make run` and `make test` need and production does not: PostgreSQL, Liquibase and a supervisor."""
+"""The local environment of `make run` and `make test`: PostgreSQL, Liquibase and a supervisor."""
 
 from pathlib import Path
 
@@ -7,4 +7,4 @@ STATE = ROOT / ".local"
 
 
 class LocalError(RuntimeError):
-    """An expected failure, told to the user in one line."""
+    """An expected failure, shown to the user in one line."""

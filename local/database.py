@@ -1,4 +1,4 @@
-"""Makes a database ready for the service: roles, changelogs, permissions, a demo wallet, an administrator."""
+"""Prepares a database for the service: roles, changelogs, permissions, a demo wallet, an administrator."""
 
 import os
 import secrets
@@ -32,7 +32,9 @@ def update_embedded(cluster: Cluster) -> str | None:
     with step("Changelogs, applied by Liquibase"):
         write(_stamp(cluster), UNFINISHED)
         cluster.prepare_roles()
-        if before == UNFINISHED:  # a killed update leaves Liquibase's lock; ours says that no other one runs
+        if (
+            before == UNFINISHED
+        ):  # a killed update leaves Liquibase's lock; our own lock guarantees that no other update runs
             liquibase.release_locks(cluster.url(OWNER))
         liquibase.update(cluster.url(OWNER))
     return now
@@ -48,7 +50,7 @@ def _stamp(cluster: Cluster) -> Path:
 
 def update_external(env: dict[str, str]) -> None:
     owner = os.environ.get("DATABASE_OWNER_URL") or env["DATABASE_URL"]
-    liquibase.connection(owner)  # before anything quotes a malformed one, password and all
+    liquibase.connection(owner)  # before an error message quotes a malformed URL with its password
     _require_application_role(owner)
     with step("Changelogs, applied by Liquibase to the database of DATABASE_URL"):
         try:
@@ -77,7 +79,7 @@ def seed(env: dict[str, str], *, permissions: bool) -> str:
         login = {"USERNAME": "admin", "PASSWORD": password, "EMAIL": "admin@localhost"}
         env = env | {f"DJANGO_SUPERUSER_{name}": value for name, value in login.items()}
         commands.append(["createsuperuser", "--noinput"])
-        # The line is printed before the account is made: no kill leaves an account without a known password.
+        # Printed before the account is created, so that a kill leaves no account with an unknown password.
         names.append(f"operator `admin` with the password {password}")
     if commands:
         with step(f"Created: {', '.join(names)}"):
@@ -111,7 +113,7 @@ def _find(url: str, wallet: str) -> tuple[bool, bool]:
 
 
 def _require_application_role(url: str) -> None:
-    """The changelogs grant to it; where the service logs in as somebody else it need not log in."""
+    """Create the role that the changelogs grant to. It needs no login if the service uses another role."""
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
             found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [APPLICATION]).fetchone()

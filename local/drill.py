@@ -1,6 +1,6 @@
-"""`make restore-drill`: a base backup, an accident, and the ledger as it was the moment before, proved.
+"""`make restore-drill`: takes a base backup, loses data, and restores the ledger before the loss.
 
-All of it happens under load and in a temporary folder: no other database is touched.
+It runs under load in a temporary folder and touches no other database.
 """
 
 import argparse
@@ -31,11 +31,11 @@ FOUND = "the ledger says"  # what verify_ledger says of a wallet that differs fr
 
 @dataclass(frozen=True)
 class RecoveryPoint:
-    """A time by the database's clock, and the operations on either side of it."""
+    """A time by the database's clock, and the operations before and after it."""
 
     at: str
     answered: frozenset[str]  # before it
-    sent: frozenset[str]  # at all, by then: those that were not answered yet may be on either side
+    sent: frozenset[str]  # up to it: those without a response may be before or after it
 
     @property
     def targets(self) -> dict[str, dict[str, str]]:
@@ -81,7 +81,7 @@ class Drill:
                 check(cluster, moment)
 
     def live(self, operations: int) -> RecoveryPoint:
-        """What happens before anybody needs the backup."""
+        """Take the base backup, and archive the log under load."""
         with ExitStack() as stack:
             with step("a database with the schema, which archives its log"):
                 template.copy(self._primary.folder)
@@ -97,7 +97,7 @@ class Drill:
 
     @contextmanager
     def restored(self, name: str, target: Mapping[str, str]) -> Iterator[Cluster]:
-        """The database as it was then, running."""
+        """Start the restored database."""
         recovery = {
             "restore_command": f"cp {quote(str(self.archive))}/%f %p",
             "recovery_target_action": "promote",
@@ -148,7 +148,7 @@ def start(cluster: Cluster, stack: ExitStack) -> None:
 
 # --- The service on a cluster -----------------------------------------------------------------------
 def settings(cluster: Cluster, address: Address) -> dict[str, str]:
-    """Whatever is exported: the customers have no keys, and no limits."""
+    """Override exported settings: the customers have no keys and no rate limits."""
     own = {"API_ACCESS": "open", "RATE_LIMIT_ADDRESS": "off", "HTTPS": "off", "LOG_LEVEL": "WARNING"}
     return environment(cluster.url(), address) | own | {"BIND": address.bind, "ALLOWED_HOSTS": address.host}
 
@@ -176,7 +176,7 @@ def change_by_accident(cluster: Cluster) -> None:
 
 
 def require_noticed(cluster: Cluster) -> None:
-    """Else what the restored database is asked would prove nothing."""
+    """Require that the original database is stopped; otherwise the checks could read it."""
     try:
         verify(cluster)
     except LocalError as error:

@@ -39,7 +39,7 @@ def status(url: str) -> str:
 
 
 def release_locks(url: str) -> None:
-    """For a database nobody else changes: an update that was killed leaves its lock behind."""
+    """Release the lock that a killed update has left. Only for a database that no other process changes."""
     _run(url, "release-locks")
 
 
@@ -90,7 +90,7 @@ def _run(url: str, *arguments: str) -> str:
 
 
 def connection(url: str) -> dict[str, str]:
-    """A libpq address as Liquibase wants it: a JDBC address, the login apart."""
+    """Convert a libpq URL to a JDBC URL and the login."""
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
     except ProgrammingError:  # its message holds the password
@@ -110,7 +110,7 @@ def connection(url: str) -> dict[str, str]:
 
 
 def explanation(output: str) -> str:
-    """Liquibase's reason, without the stack traces round it."""
+    """Return the reason of a Liquibase error, without stack traces."""
     reasons = re.findall(r"Unexpected error running Liquibase: (.+?)(?:\n\s*\n|\Z)", output, re.DOTALL)
     reason = " ".join(reasons[-1].split()) if reasons else complaint(output)
     return f"Liquibase failed: {reason}"

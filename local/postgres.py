@@ -48,14 +48,14 @@ def free_port() -> int:
 
 
 def give_away(folder: Path) -> None:
-    """PostgreSQL refuses root: it runs as the owner of its data, and what root made or copied is root's."""
+    """Run as the owner of the data: PostgreSQL refuses root, and files that root made belong to root."""
     if os.geteuid() == 0 and folder.stat().st_uid == 0:
         nobody = pwd.getpwnam("nobody")
         run(["chown", "--recursive", f"{nobody.pw_uid}:{nobody.pw_gid}", str(folder)])
 
 
 class Cluster:
-    """The folder holds the data, the passwords of the roles, the server's log and a lock."""
+    """A server in a folder with its data, the passwords of the roles, the log and a lock."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str] | None = None) -> None:
         self.folder = folder.absolute()
@@ -75,7 +75,7 @@ class Cluster:
 
     @plain_errors()
     def claim(self) -> None:
-        """Take the folder for this process; the kernel gives it back however the process ends."""
+        """Lock the folder for this process; the kernel releases the lock however the process ends."""
         if self._lock:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ class Cluster:
 
     @plain_errors()
     def stop(self) -> None:
-        """Roll back what is open, write everything to disk, end."""
+        """Shut the server down: roll back open transactions and write everything to disk."""
         if self.process:
             stop(self.process, gently=signal.SIGINT, firmly=signal.SIGQUIT, patience=START_TIMEOUT_SECONDS)
             self.process = None
@@ -209,9 +209,9 @@ class Cluster:
             return []
 
     def _evict(self) -> None:
-        """End what a killed supervisor left: we hold the lock, so whatever serves this folder is an orphan.
+        """End the server of a killed supervisor: this process has the lock, so a running server is an orphan.
 
-        PostgreSQL's own check would take any process that has the number of a dead server for the server.
+        PostgreSQL's own check would take any process with the id of a dead server for the server.
         """
         postmaster = int((self._status() or ["0"])[0])
         if postmaster in self._servers():

@@ -1,4 +1,4 @@
-"""Child processes: they die with their parent, and their complaints become one line."""
+"""Child processes that end with their parent, and their errors in one line."""
 
 import os
 import re

@@ -22,7 +22,7 @@ Parts = Mapping[str, "subprocess.Popen[bytes] | None"]
 
 
 class Stopped(BaseException):
-    """Somebody asked us to end."""
+    """A signal asked the supervisor to stop."""
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def on_signal(_number: int, _frame: FrameType | None) -> None:
-    for number in SIGNALS:  # an impatient second Ctrl-C must not cut short the shutdown of the database
+    for number in SIGNALS:  # a second Ctrl-C must not interrupt the shutdown of the database
         signal.signal(number, signal.SIG_IGN)
     raise Stopped
 
@@ -83,7 +83,7 @@ def serve(stack: ExitStack) -> None:
 
 def start_cluster(stack: ExitStack, address: Address) -> Cluster:
     for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]  # meant for another server
+        del os.environ[name]  # they are for another server
     cluster = Cluster(STATE / "postgres")
     cluster.claim()
     address.require_free()

@@ -62,7 +62,7 @@ class Address:
 
 
 def environment(database_url: str, address: Address) -> dict[str, str]:
-    """What the user exported wins; exported but empty counts as not exported."""
+    """Return the environment: exported variables take precedence unless they are empty."""
     defaults = {
         "SECRET_KEY": secret(STATE / "secret_key"),
         "API_ACCESS": "open",
@@ -106,14 +106,14 @@ class Part:
 
 
 class Inbox(Part):
-    """Carries out what the service has accepted for later."""
+    """Executes operations that the service accepted asynchronously."""
 
     def __init__(self, env: dict[str, str]) -> None:
         super().__init__(["manage.py", "process_inbox"], "KILL", env)
 
 
 class RelayProcess(Part):
-    """Tells others what happens."""
+    """Delivers events to subscribers."""
 
     def __init__(self, env: dict[str, str]) -> None:
         super().__init__(["manage.py", "relay_events"], "KILL", env)

@@ -1,4 +1,4 @@
-"""Customers of a running service, each with its next request at once, and what they were told."""
+"""Customers of a running service that send one request after the other, and the responses they got."""
 
 import json
 import time
@@ -16,7 +16,7 @@ from local import LocalError
 
 CUSTOMERS: Final = 4
 RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for one answer
-POLL_SECONDS: Final = 0.01  # seconds between two looks at how much was answered
+POLL_SECONDS: Final = 0.01  # between two checks of the number of responses
 
 # In turn, so that there is always enough in the wallet.
 MOVEMENTS: Final = (

@@ -27,8 +27,8 @@ backlog = 2048
 timeout = settings.WORKER_TIMEOUT
 graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
-# TRUST_PROXY says whether a proxy is believed. gunicorn would believe whoever is on this machine, and let
-# them choose a prefix for all addresses, which Django keeps.
+# TRUST_PROXY says whether to trust a proxy. By default gunicorn trusts every local client, and lets it choose
+# a prefix of all URLs, which Django keeps.
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
@@ -37,7 +37,7 @@ loglevel = settings.LOG_LEVEL.lower()
 
 
 def on_starting(_master: Any) -> None:
-    """The workers count in files of one folder. A new one for each master: two take turns in an upgrade."""
+    """Create the folder of the workers' counter files: one for each master, because an upgrade runs two."""
     if settings.METRICS:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="walletsvc-metrics-")
 
@@ -48,19 +48,19 @@ def on_exit(_master: Any) -> None:
 
 
 def pre_fork(master: Any, worker: Any) -> None:
-    """Its place among the files of the counts: one that nobody has who is not known to be dead."""
+    """Give the worker the lowest number of a counter file that no live worker has."""
     taken = {other.place for other in master.WORKERS.values()}
     worker.place = next(place for place in count() if place not in taken)
 
 
 def post_fork(_master: Any, worker: Any) -> None:
     os.environ["WALLETSVC_PLACE"] = str(worker.place)
-    # Loading makes many objects and next to no garbage: collections would take a quarter of its CPU time.
+    # Loading creates many objects and almost no garbage: collections would take a quarter of its CPU time.
     gc.disable()
 
 
 def post_worker_init(_worker: Any) -> None:
-    """What was loaded stays: it is not looked through for garbage again. So does the OpenAPI document."""
+    """Build the OpenAPI document, and exclude everything that was loaded from garbage collection."""
     from wallets.api.document import documents
 
     documents()
@@ -71,11 +71,11 @@ def post_worker_init(_worker: Any) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    # Collections as seldom as every 10,000 objects would save a bulk 8 % of its time, and cost 80 MB.
+    # A threshold of 10,000 objects would make a bulk 8 % faster, and cost 80 MB.
 
 
 def pre_request(_worker: Any, _request: Any) -> None:
-    """gunicorn's own would write the path, at DEBUG."""
+    """Replace gunicorn's hook, which would log the path at DEBUG."""
 
 
 def worker_exit(_master: Any, _worker: Any) -> None:
@@ -87,13 +87,13 @@ def worker_exit(_master: Any, _worker: Any) -> None:
 
 
 def child_exit(_master: Any, worker: Any) -> None:
-    """A worker that was killed cannot say that it has gone. With its counts the next one goes on."""
+    """Mark the counter files of an ended worker as free: the next worker continues with its counts."""
     balancing.leave(worker.age)
     if settings.METRICS:
-        # As prometheus_client's mark_process_dead; to import it here would be before gevent has patched.
+        # Does what prometheus_client's mark_process_dead does; gevent has not patched yet, so no import here.
         for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.place}.db"):
             file.unlink()
 
 
-# It would be one file in the home directory for all services of a user; a container may have none to write.
+# By default one file in the home directory for all services of a user; a container may not write there.
 control_socket_disable = True

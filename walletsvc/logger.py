@@ -1,6 +1,6 @@
-"""gunicorn's log as part of ours, and the line of each request.
+"""Writes gunicorn's log, and a line for each request, through the service's logging.
 
-Nothing here may import Django or psycopg: the master process loads this before gevent has patched anything.
+This module must not import Django or psycopg: the master process loads it before gevent has patched anything.
 """
 
 import logging.config
@@ -15,7 +15,7 @@ from walletsvc import settings
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Writes as settings.LOGGING says. What gunicorn quotes of a request stays out: it may be a secret."""
+    """Writes with settings.LOGGING, without quoted parts of requests, which may be secret."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -29,7 +29,7 @@ class Logger(glogging.Logger):  # type: ignore[misc]
             log_request(str(req.method), status, request_time.total_seconds())
 
     def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        # What a client broke off is quoted by the error that tells of it.
+        # gunicorn's errors quote the malformed part of a request.
         told = [type(arg).__name__ if isinstance(arg, Exception) else arg for arg in args]
         super().debug(msg, *told, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What happens to every request before and after its view."""
+"""Middleware of every request."""
 
 import re
 import time
@@ -41,7 +41,7 @@ _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class Measure:
-    """Counts and times every request; the first of all, so that those which are refused early count too."""
+    """Counts and times every request. It is the first middleware, so that it counts early refusals too."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -54,7 +54,7 @@ class Measure:
 
 
 class RequestId:
-    """Every answer names its request: by the client's own id where that is sane, else by a new one."""
+    """Adds the request id to every response: the client's own if it is valid, otherwise a new one."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -66,29 +66,31 @@ class RequestId:
         request_context.request.set(request)
         response = self.get_response(request)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
-        if "HTTP_TRACEPARENT" in request.META:  # nobody else knows of a trace
+        if "HTTP_TRACEPARENT" in request.META:  # the trace starts here
             response["traceresponse"] = response_header(trace_of(request))
         if self._is_logged:
             request.outcome = outcome_of(response)  # type: ignore[attr-defined]
         if isinstance(response, HttpResponse) and response.status_code not in BODILESS:
-            response["Content-Length"] = str(len(response.content))  # else the server sends it in chunks
+            response["Content-Length"] = str(
+                len(response.content)
+            )  # otherwise the server sends the response in chunks
         return response
 
 
 class Area(Enum):
-    """The parts of the service, each with the content security policy that it can live with."""
+    """The areas of the service, each with its content security policy."""
 
     API = "default-src 'none'; frame-ancestors 'none'"
     PAGES = (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
-    # Swagger UI and ReDoc start by a script in their page and draw with styles.
+    # Swagger UI and ReDoc need an inline script and inline styles.
     DOCS = (
         "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; worker-src 'self' blob:; base-uri 'none'; frame-ancestors 'none'"
     )
-    # unfold's pages evaluate expressions in their attributes.
+    # unfold evaluates expressions in attributes.
     ADMIN = (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
         "style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'self'; "
@@ -109,7 +111,7 @@ _AREAS: Final = (
 
 
 def area_of(request: HttpRequest) -> Area:
-    """What `Headers` has found out: each of its questions would be asked by every middleware again."""
+    """The area and the kind of a request, computed once for all middlewares."""
     area: Area = request.area  # type: ignore[attr-defined]
     return area
 
@@ -123,7 +125,7 @@ def _find_area(path: str) -> Area:
 PEOPLE_AREAS: Final = (Area.PAGES, Area.ADMIN)
 SIGN_IN_PATHS: Final = ("/api/v1/login", "/api/v1/signup")
 
-# Said here as well as by Django's middlewares: what is refused before them passes them by.
+# Also set here, because a response that is refused before Django's middlewares does not pass them.
 _EVERYWHERE: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
@@ -134,7 +136,7 @@ _EVERYWHERE: Final = {
 
 
 class Headers:
-    """What every answer tells a browser, about what it may load and keep."""
+    """Adds the headers that tell a browser what it may load and cache."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -155,9 +157,9 @@ class Headers:
 
 
 class Problems:
-    """What fails outside a DRF view still leaves as problem+json, whatever DEBUG says; to people as a page.
+    """Responds to errors outside of REST framework's views with problem+json, or with a page for users.
 
-    The pages of the admin keep Django's own error pages.
+    The admin keeps Django's error pages.
     """
 
     def __init__(self, get_response: GetResponse) -> None:
@@ -166,22 +168,22 @@ class Problems:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         try:
             if request.path_info not in request_context.PROBE_PATHS:  # they come by address
-                request.get_host()  # a host that is not allowed is refused here, in our form
+                request.get_host()  # refuse a host that is not allowed with our own response
         except Exception as error:
             return problem_response(request, to_problem(error))
-        # CONNECT host:port, OPTIONS *: no route is found, not even for none.
+        # CONNECT host:port and OPTIONS * have no path, so the resolver would fail.
         if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
         if area_of(request) in PEOPLE_AREAS and _is_too_long(request):
             return answer_to(request, PayloadTooLarge())
         if (
             len(request.META.get("HTTP_ACCEPT", "")) > MAX_ACCEPT_LENGTH
-        ):  # it is parsed type by type, and sorted
+        ):  # parsing and sorting a longer one is expensive
             return answer_to(request, BadRequest(f"Accept has at most {MAX_ACCEPT_LENGTH} characters."))
         response = self.get_response(request)
         if area_of(request) is Area.PAGES and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = response.get("Allow", "")
-            response = answer_to(request, MethodNotAllowed())  # Django's own is a blank page
+            response = answer_to(request, MethodNotAllowed())  # Django's response has an empty body
             response["Allow"] = allowed
         return response
 
@@ -192,12 +194,12 @@ class Problems:
 
 
 def _is_of_the_request(error: Exception) -> bool:
-    """Whether it is no fault of ours, which Django reports to operators on its own page."""
+    """Whether the client caused the error; Django handles errors of the service in the admin."""
     return isinstance(error, Problem | SuspiciousOperation) or is_query_timeout(error)
 
 
 def _is_too_long(request: HttpRequest) -> bool:
-    """Of a form, whatever kind it is; the API says it of bodies itself."""
+    """Return the problem with the size of a form; the API checks its bodies itself."""
     return int(request.META.get("CONTENT_LENGTH") or 0) > min(settings.MAX_BODY_BYTES, MAX_FORM_BYTES)
 
 
@@ -208,7 +210,7 @@ def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
 
 # --- For some parts alone ---------------------------------------------------------------------------
 class ForPages:
-    """Mixin: the middleware works where people are; a program's request passes it by."""
+    """Mixin: the middleware skips requests outside of the pages and the admin."""
 
     areas: Collection[Area] = PEOPLE_AREAS
     get_response: Any
@@ -223,7 +225,7 @@ class ForPages:
 
 
 class WithSessions(ForPages):
-    """The same where a session may be: a person's browser may call the API as well."""
+    """Mixin: the middleware skips requests that cannot have a session."""
 
     def concerns(self, request: HttpRequest) -> bool:
         may: bool = request.may_have_session  # type: ignore[attr-defined]
@@ -232,7 +234,7 @@ class WithSessions(ForPages):
 
 class Sessions(WithSessions, SessionMiddleware):
     def process_request(self, request: HttpRequest) -> None:
-        """Quoted, a cookie can say anything, and PostgreSQL takes no NUL: what is no key is like none."""
+        """Ignores a malformed session cookie: PostgreSQL would refuse a NUL in it."""
         key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
         if not (key.isascii() and key.isalnum()):
             request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
@@ -241,26 +243,29 @@ class Sessions(WithSessions, SessionMiddleware):
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         try:
             return super().process_response(request, response)
-        except (db.Error, SessionInterrupted) as error:  # it could not be kept: then nobody is logged in
+        except (
+            db.Error,
+            SessionInterrupted,
+        ) as error:  # the session cannot be saved, so the user is not logged in
             return answer_to(request, error)
         finally:
-            give_back_connection()  # the answer may be long in going
+            give_back_connection()  # the response may be sent slowly
 
 
 class Csrf(WithSessions, CsrfViewMiddleware):
-    """Keeps the cookie; which of the API's requests to check, wallets/access/authentication.py knows."""
+    """Sets the CSRF cookie. wallets/access/authentication.py checks the requests of the API."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
         if not ForPages.concerns(self, request):
             return None
         try:
-            return super().process_view(request, *view)  # reads the form, which may be none
+            return super().process_view(request, *view)  # reads the form, which may be malformed
         except Exception as error:
             return answer_to(request, error)
 
 
 class Locale(ForPages, LocaleMiddleware):
-    """The language of the browser, or the one that was chosen. The API and the admin speak English."""
+    """Activates the chosen language, or the browser's. The API and the admin are in English."""
 
     areas = (Area.PAGES,)
 
@@ -275,7 +280,7 @@ class Authentication(WithSessions, AuthenticationMiddleware):
 
 
 class SecondFactor(WithSessions, OTPMiddleware):  # type: ignore[misc]
-    """request.user.is_verified(): whether this session has shown a second factor."""
+    """Adds request.user.is_verified(): whether this session has passed the second factor."""
 
 
 class Messages(ForPages, MessageMiddleware):
@@ -283,7 +288,7 @@ class Messages(ForPages, MessageMiddleware):
 
 
 class StaticFiles:
-    """The files of the pages, the admin and the API's documentation, from the packages that bring them."""
+    """Serves static files of the pages, the admin and the API documentation from installed packages."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -295,5 +300,5 @@ class StaticFiles:
 
     @cached_property
     def _files(self) -> WhiteNoiseMiddleware:
-        """It looks for all files there are, which takes time: with the first that is asked for."""
+        """Finds all files at the first request for one, because the search takes time."""
         return WhiteNoiseMiddleware(self.get_response)

@@ -1,4 +1,4 @@
-"""Settings. Every key comes from the environment; env.example lists them all with their meaning."""
+"""Settings. All of them come from the environment; env.example describes each."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -21,7 +21,7 @@ HTTPS = env.flag("HTTPS", "on")
 SECURE_SSL_REDIRECT = SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
 SECURE_HSTS_SECONDS = env.number("HSTS_SECONDS", 31_536_000) if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
-SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBE_PATHS]  # they come over plain HTTP
+SECURE_REDIRECT_EXEMPT = [f"^{path[1:]}$" for path in PROBE_PATHS]  # probes use plain HTTP
 TRUST_PROXY = env.flag("TRUST_PROXY", "off")
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
@@ -29,7 +29,7 @@ X_FRAME_OPTIONS = "DENY"
 CSRF_FAILURE_VIEW = "wallets.pages.error_pages.csrf_failure"
 CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/api/"
-CORS_ALLOW_CREDENTIALS = False  # pages of others come with keys, never with a person's session
+CORS_ALLOW_CREDENTIALS = False  # other origins use API keys, never a user's session
 CORS_ALLOW_HEADERS = [
     *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
     *("traceparent", "tracestate", "x-request-id"),
@@ -52,7 +52,7 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 SESSION_COOKIE_AGE = env.number("SESSION_HOURS", 336, minimum=1) * 3600
 LOGIN_URL = "/login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-# Wrong passwords for one account from one address, and how long that address is then refused.
+# Wrong passwords for an account from one address, and how long they lock it for this address.
 LOGIN_LOCKOUT = env.rate("LOGIN_LOCKOUT", "5/15m")
 AXES_ENABLED = LOGIN_LOCKOUT is not None
 if LOGIN_LOCKOUT:
@@ -62,10 +62,12 @@ AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_USERNAME_CALLABLE = "wallets.access.people.account_of"
 AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.customer_of"
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False  # nobody keeps the owner out by trying on and on
-AXES_ENABLE_ADMIN = False  # the pages are ours
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = (
+    False  # further attempts do not prolong the lock, which would keep the owner out
+)
+AXES_ENABLE_ADMIN = False  # our own pages show the lock
 AXES_VERBOSE = False
-# On: only with a second factor may operators do anything.
+# If on, operators need a second factor for everything.
 ADMIN_OTP = env.flag("ADMIN_OTP", "off")
 OTP_TOTP_ISSUER = "walletsvc"
 RATE_LIMITS = {
@@ -78,11 +80,11 @@ RATE_LIMITS = {
 }
 
 # --- Mail -------------------------------------------------------------------------------------------
-MAIL = env.email("EMAIL_URL")  # None: no mail is sent, so no password is reset and no address verified by one
+MAIL = env.email("EMAIL_URL")  # None: no mail, so no reset of passwords and no verification of addresses
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
-PUBLIC_URL = env.text(  # links in mails begin with it
+PUBLIC_URL = env.text(  # the base of links in mails
     "PUBLIC_URL",
     form=rf"https?://{_HOST}(:[0-9]{{1,5}})?{'' if MAIL else '|'}",
     wanted=f"{'set, because EMAIL_URL is: ' if MAIL else ''}like https://wallets.example.com, without a path",
@@ -94,7 +96,7 @@ METRICS = env.flag("METRICS", "on")
 METRICS_TOKEN = env.text("METRICS_TOKEN", "", "|.{16,}", "at least 16 characters long", is_secret=True)
 
 # --- Traces and error reports -----------------------------------------------------------------------
-# OpenTelemetry's SDK reads its variables itself; here they are checked when the service starts.
+# OpenTelemetry's SDK reads its variables itself. They are checked here when the service starts.
 _WEB_ADDRESS = (r"(https?://([^/?#]*@)?[^/?#@:]+.*)?", "http://… or https://…")
 OTEL_EXPORTER_OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "", *_WEB_ADDRESS)
 OTEL_EXPORTER_OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", "")
@@ -143,7 +145,7 @@ MIDDLEWARE = [
     "walletsvc.middleware.Problems",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    # What only pages and sessions need; a program's request to the API passes it by.
+    # Only for pages and sessions; API requests with a key skip these.
     "walletsvc.middleware.StaticFiles",
     "walletsvc.middleware.Sessions",
     "walletsvc.middleware.Csrf",
@@ -154,7 +156,7 @@ MIDDLEWARE = [
 ]
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # looks for Django's CSRF middleware by name; ours is a subclass
-    "axes.W002",  # its middleware would answer in its own form; wallets/access/people.py answers in ours
+    "axes.W002",  # not axes' middleware: wallets/access/people.py responds in our own format
 ]
 ROOT_URLCONF = "walletsvc.urls"
 WSGI_APPLICATION = "walletsvc.wsgi.application"
@@ -167,7 +169,7 @@ LANGUAGE_CODE = "en"
 LANGUAGES = [("en", "English"), ("ru", "Русский")]
 LOCALE_PATHS = [BASE_DIR / "wallets" / "locale"]
 STATIC_URL = "static/"
-WHITENOISE_USE_FINDERS = True  # served from the installed packages: no collectstatic, nothing to forget
+WHITENOISE_USE_FINDERS = True  # served from the installed packages, without collectstatic
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
@@ -192,17 +194,18 @@ def _statement_timeout(seconds: float) -> str:
     return f" -c statement_timeout={int(seconds * 1000)}" if STATEMENT_TIMEOUT else ""
 
 
-# The database ends a request's statement before the watch of wallets/database_retry.py cuts the connection,
-# which would leave the statement running. The watch cuts off a batch first; then its commands run again.
+# The database cancels a request's statement before wallets/database_retry.py closes the connection, which
+# would leave the statement running. For a batch the connection is closed first; then its commands run again.
 _OF_REQUESTS = _statement_timeout(min(STATEMENT_TIMEOUT or 0, OPERATION_DEADLINE / 2))
 _OF_BATCHES = _statement_timeout(2 * OPERATION_DEADLINE)
 
 
 def _database(statement_timeout: str, **options: object) -> dict[str, object]:
-    """The database with a connection policy. An answer means durable, whatever the server's default.
+    """Return the database with a connection policy. Commits are durable, whatever the server's default.
 
-    Nobody waits long for a lock: what needs it is tried again until OPERATION_DEADLINE. Nobody keeps one long
-    either: a session whose client has vanished in the middle of a transaction ends.
+    A transaction waits for a lock only for a short time; its work is retried until OPERATION_DEADLINE. It
+    does not hold a lock for long either: the server ends a session whose client has vanished inside a
+    transaction.
     """
     database = env.database("DATABASE_URL")
     policy = {
@@ -210,9 +213,9 @@ def _database(statement_timeout: str, **options: object) -> dict[str, object]:
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
         "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
         f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}{statement_timeout}"
-        # Nor does a host that has vanished keep the locks of its sessions,
+        # A client host that has vanished does not keep the locks of its sessions,
         " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-        # or us waiting, should it be the database's.
+        # and a database host that has vanished does not block this service.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -220,20 +223,20 @@ def _database(statement_timeout: str, **options: object) -> dict[str, object]:
     }
     return database | {
         "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}
-    }  # sslmode is the URL's
+    }  # the URL sets sslmode
 
 
 _POOL_MIN = env.number("DATABASE_POOL_MIN", 1)
 _POOL = {
     "min_size": _POOL_MIN,
     "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=max(1, _POOL_MIN)),
-    "timeout": OPERATION_DEADLINE / 4,  # then the API asks again, until the deadline
+    "timeout": OPERATION_DEADLINE / 4,  # then the request retries until its deadline
     # The pool would wait twice as long after every failed attempt to connect, for minutes in the end. So it
     # gives up at once, and begins anew.
     "reconnect_timeout": 0.5,
     "reconnect_failed": methodcaller("check"),
 }
-# Committer and reader: one connection each in every process, kept for ever, its statements prepared.
+# Committer and reader: one permanent connection each in every process, with prepared statements.
 _OWN = {"server_side_binding": True, "prepare_threshold": 3}
 DATABASES = {
     # The pool keeps the connections, and health checks replace those that a restarted database has cut.
@@ -241,7 +244,7 @@ DATABASES = {
     "ledger": _database(_OF_BATCHES, **_OWN) | {"CONN_MAX_AGE": None},
     "reader": _database(_OF_REQUESTS, **_OWN) | {"CONN_MAX_AGE": None},
 }
-# Liquibase owns the schema: there is nothing for Django to migrate, of no application.
+# Liquibase owns the schema: no application has Django migrations.
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
 
 # --- Ledger -----------------------------------------------------------------------------------------
@@ -274,10 +277,10 @@ WEBHOOK_TARGETS = env.choice("WEBHOOK_TARGETS", "public", ("public", "any"))
 API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
-DATA_UPLOAD_MAX_NUMBER_FIELDS = (
-    300  # of a form or query; a list in the admin has 200 rows to choose from at most
-)
-FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]  # nobody uploads files
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 300  # of a form or query; a list in the admin has at most 200 rows to select
+FILE_UPLOAD_HANDLERS = [
+    "django.core.files.uploadhandler.MemoryFileUploadHandler"
+]  # the service has no file uploads
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.access.authentication.ApiAccess"],
     "DEFAULT_PERMISSION_CLASSES": ["wallets.access.authentication.MayUseApi"],
@@ -300,9 +303,9 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": "/api/v1",
     "COMPONENT_SPLIT_PATCH": False,
     "PATH_CONVERTER_OVERRIDES": {"id": {"type": "string", "format": "uuid"}},
-    # Its own would pull the enums out of pydantic's shapes and number them.
+    # The default hook would extract and number the enums of pydantic's schemas.
     "POSTPROCESSING_HOOKS": ["wallets.api.openapi.with_required_bodies", "wallets.api.openapi.with_links"],
-    "OAS_VERSION": "3.1.0",  # the one whose schemas are JSON Schema, as pydantic writes it
+    "OAS_VERSION": "3.1.0",  # its schemas are JSON Schema, as pydantic writes it
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "REDOC_DIST": "SIDECAR",
@@ -353,15 +356,17 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"level": "ERROR"},  # a refusal is an answer; who wants them sets ACCESS_LOG
+        "django.request": {"level": "ERROR"},  # refusals are in the access log if ACCESS_LOG is set
         "django.security.csrf": {"level": "ERROR"},  # it quotes Origin and Referer
         "opentelemetry.trace": {"level": "ERROR"},  # it quotes tracestate
-        "axes": {"level": "ERROR"},  # it names who tried to log in; the admin's *Wrong passwords* has them
+        "axes": {
+            "level": "ERROR"
+        },  # it logs names of login attempts; the admin lists them under *Wrong passwords*
         "wallets.requests": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
-        # At DEBUG these write what was sent: parameters of queries, and addresses.
+        # At DEBUG these log parameters of queries and URLs.
         "django.db.backends": {"level": "INFO"},
         "django.template": {"level": "INFO"},
         "urllib3": {"level": "INFO"},
-        "pika": {"level": "CRITICAL"},  # a page of ERROR for every attempt; our line says it once
+        "pika": {"level": "CRITICAL"},  # it logs a long ERROR for every attempt; our own line is enough
     },
 }

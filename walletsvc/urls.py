@@ -1,4 +1,4 @@
-"""All addresses of the service."""
+"""All URLs of the service."""
 
 from django.contrib import admin
 from django.urls import include, path, re_path

@@ -19,7 +19,7 @@ if "requests" not in sys.modules:
 
 
 class Utf8Request(WSGIRequest):
-    """All texts are UTF-8, whatever charset a client names: with some, reading them fails."""
+    """Decodes all texts as UTF-8, whatever charset the client names: some charsets would fail."""
 
     def _set_content_type_params(self, meta: dict[str, Any]) -> None:
         self.content_type, self.content_params = parse_header_parameters(meta.get("CONTENT_TYPE", ""))

@@ -1,4 +1,4 @@
-"""gunicorn's gevent worker with a graceful shutdown: accept no more, answer, close idle connections."""
+"""gunicorn's gevent worker with a graceful shutdown: stop accepting, respond, close idle connections."""
 
 import contextlib
 import socket
@@ -50,7 +50,7 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
                 self.idle[client] = time.monotonic()
                 request_context.request.set(None)
             skip_rest(req.body)
-        # A client that has sent its next request already would be served on and on while the others wait.
+        # Otherwise a client that pipelines requests would be served while other connections wait.
         gevent.sleep(0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
@@ -65,18 +65,18 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
             time.sleep(LINGER_SECONDS / 10)
             late = time.monotonic() - LINGER_SECONDS
             for client in [client for client, since in self.idle.items() if max(since, began) < late]:
-                # A request that has arrived is still read and answered; then the connection ends.
+                # A request that has arrived still gets its response; then the connection is closed.
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RD)
 
 
 def skip_rest(body: Any) -> None:
-    """Read the rest of a body, which would be taken for the next request."""
+    """Read the rest of a body, which would otherwise be parsed as the next request."""
     try:
         while not body.failed and body.read(SKIP_CHUNK_BYTES):
             pass
     except ParseException:
-        # A second response to one request would be taken for that to the next.
+        # The client would take a second response for the one to its next request.
         raise StopIteration from None
 
 
