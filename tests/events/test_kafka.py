@@ -14,7 +14,7 @@ from tests.support.brokers import events, first_ids, ids_of
 from tests.support.client import Api
 from tests.support.events import wait_until
 from tests.support.kafka import Cluster, cluster
-from wallets.events.kafka import LATE, Kafka
+from wallets.events.kafka import CONFIRM_TIMEOUT_ERROR, Kafka
 from wallets.models import Subscriber
 
 NOBODY = Subscriber(name="kafka")  # a broker is told everything, whoever it is
@@ -146,7 +146,9 @@ def test_a_broker_that_does_not_answer_is_not_waited_for_for_ever(kafka: Cluster
         kafka.answer_late(5000)
         with impatience():
             failures, _ = broker.deliver(NOBODY, sent[1:])
-        assert {failure.error for failure in failures.values() if failure.was_tried} == {LATE}
+        assert {failure.error for failure in failures.values() if failure.was_tried} == {
+            CONFIRM_TIMEOUT_ERROR
+        }
         assert [*failures] == [each.id for each in sent[1:]]
         kafka.answer_late(0)
         wait_until(lambda: broker.deliver(NOBODY, sent[1:]) == ({}, []), "it does not come back")

@@ -255,7 +255,7 @@ def test_a_service_that_stops_ends_its_streams() -> None:
 class ByHand(Tail):
     """One that looks when it is told to."""
 
-    def _work(self) -> None: ...
+    def _run(self) -> None: ...
 
     def watch(self, *args: Any) -> Watch:
         horizon()
@@ -263,7 +263,7 @@ class ByHand(Tail):
 
     def look(self) -> bool:
         horizon()
-        return self._look()
+        return self._read_if_needed()
 
 
 class Overtaking(ByHand):
@@ -276,7 +276,7 @@ class Overtaking(ByHand):
 
     def _join(self, *args: Any) -> int:
         self.connections.append(db.connection.connection)
-        if self._is_at_work:
+        if self._is_running:
             self._api.deposit(self._wallet, "1")
             horizon()
             self._step()
@@ -410,9 +410,9 @@ def test_there_is_one_thread_however_often_somebody_comes_and_goes(
     threads: list[threading.Thread] = []
 
     class Noted(Tail):
-        def _work(self) -> None:
+        def _run(self) -> None:
             threads.append(threading.current_thread())
-            super()._work()
+            super()._run()
 
     monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
     wallet, tail = UUID(api.open()), Noted()
@@ -429,7 +429,7 @@ def test_who_does_not_listen_is_told_to_look_anew(monkeypatch: pytest.MonkeyPatc
     watch = Watch(uuid7(), "", lambda _: None)
     event = Event("", "", watch.wallet_id, b"")
     for position in range(5):
-        watch.tell(StreamItem(event, position))
+        watch.put(StreamItem(event, position))
     assert [watch.next(0) for _ in range(3)] == [StreamItem(None, 3), StreamItem(event, 4), None]
 
 
@@ -445,7 +445,7 @@ def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch)
             for piece in stream:
                 assert here.gettimeout() == events.CLIENT_READ_TIMEOUT_SECONDS
                 answer.sendall(piece)
-                watch.tell(StreamItem(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
+                watch.put(StreamItem(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
 
         with closing(events.Stream(watch, 300, answer)) as stream, pytest.raises(ConnectionResetError):
             serve(stream)

@@ -19,7 +19,7 @@ from tests.support.receivers import Receiver, Request, fail, hanging, is_in_orde
 from wallets.events import delivery_state, parking, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
 from wallets.events.delivery_state import Overtaken
-from wallets.events.relay import Courier, News
+from wallets.events.relay import DeliveryThread, EntryNotifier
 from wallets.events.retries import Failure
 from wallets.events.webhooks import Webhook
 from wallets.ledger.commands import Deposit
@@ -50,7 +50,7 @@ def shop() -> Iterator[Receiver]:
 def one_round(webhook: Subscriber, destination: Any) -> None:
     """One attempt of the relay, which finds everything that was committed before."""
     horizon()
-    Courier(webhook, destination, News())._round()
+    DeliveryThread(webhook, destination, EntryNotifier())._round()
 
 
 def deposits(wallet: str, times: int) -> None:

@@ -72,7 +72,7 @@ def test_a_relay_whose_address_cannot_be_ends_and_says_so() -> None:
     command = [sys.executable, "manage.py", "relay_events"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     brokers.forget_brokers()
-    expected = "walletsvc is not configured: EVENTS_BROKER_URL is no address that pika takes\n"
+    expected = "walletsvc is not configured: EVENTS_BROKER_URL is not a valid AMQP URL\n"
     assert (done.returncode, done.stderr) == (1, expected)
 
 
@@ -206,7 +206,7 @@ ADDRESSES = [
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_what_pika_does_not_take_is_said_without_the_password(address: str) -> None:
-    with pytest.raises(ImproperlyConfigured, match="^EVENTS_BROKER_URL is no address") as error:
+    with pytest.raises(ImproperlyConfigured, match="^EVENTS_BROKER_URL is not a valid AMQP URL") as error:
         RabbitMQ(f"amqp://walletsvc:{address}")
     assert "password" not in str(error.value)
 

@@ -38,7 +38,7 @@ from tests.support.receivers import (
 from wallets.events import relay, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
 from wallets.events.delivery_state import Overtaken
-from wallets.events.relay import Courier, News
+from wallets.events.relay import DeliveryThread, EntryNotifier
 from wallets.events.webhooks import MAX_REQUEST_BYTES, Webhook
 from wallets.models import Delivery, ParkedEvent, Subscriber
 
@@ -89,8 +89,8 @@ def event(wallet_id: UUID | None = None, size: int = 10) -> Event:
 
 def go_round(webhook: Subscriber, destination: Webhook) -> None:
     """What the relay does for it, until there is nothing to do."""
-    courier = Courier(webhook, destination, News())
-    while courier._round() == 0 and not courier._stopped.is_set():
+    thread = DeliveryThread(webhook, destination, EntryNotifier())
+    while thread._round() == 0 and not thread._stopped.is_set():
         pass
 
 
@@ -120,12 +120,12 @@ FAULTS: dict[str, tuple[Behaviour, int | None, str]] = {
     "does not speak HTTP": (saying(b"SSH-2.0-OpenSSH_9.6\x00\x1b[31m\r\n"), None, "SSH-2.0-OpenSSH_9.6"),
     "is no text": (saying(bytes(range(256)) * 4), None, "BadStatusLine"),
     "answers heads for ever": (saying(MANY_HEADERS), None, "headers"),
-    "hangs": (hanging, None, "no whole answer within 1 s"),
-    "drips its answer": (dripping(OK), None, "no whole answer within 1 s"),
+    "hangs": (hanging, None, "no complete response within 1 s"),
+    "drips its answer": (dripping(OK), None, "no complete response within 1 s"),
     "wants more and more": (
         dripping(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.01),
         None,
-        "no whole answer within 1 s",
+        "no complete response within 1 s",
     ),
 }
 
@@ -628,7 +628,7 @@ def test_who_takes_nothing_for_days_is_disabled_and_enabled_again_misses_nothing
     after_a_while(webhook, failing_since=since)
     go_round(webhook, destination)
     webhook.refresh_from_db()
-    assert (webhook.is_enabled, webhook.disabled_because) == (False, "Took nothing for 3 days.")
+    assert (webhook.is_enabled, webhook.disabled_because) == (False, "No event was accepted for 3 days.")
     sent = len(shop.requests)
     shop.behave = take
     after_a_while(webhook)
@@ -665,7 +665,7 @@ def test_who_is_gone_is_disabled_at_once_and_enabled_again_misses_nothing(
     wallets = [api.open() for _ in range(20)]
     go_round(webhook, destination)
     webhook.refresh_from_db()
-    assert (webhook.is_enabled, webhook.disabled_because) == (False, "It answered 410 Gone.")
+    assert (webhook.is_enabled, webhook.disabled_because) == (False, "The webhook answered 410 Gone.")
     assert len(shop.requests) <= webhooks.MAX_CONCURRENT_REQUESTS
     shop.behave = take
     webhook_registry.change(webhook.id, "", is_enabled=True)
@@ -696,12 +696,12 @@ def test_failing_subscriber_reads_a_few_entries_at_each_attempt(
     shop.behave = fail
     webhook = registered(shop.url(), types=["wallet.opened"])
     wallets = [api.open() for _ in range(20)]
-    courier = Courier(webhook, destination, News())
+    thread = DeliveryThread(webhook, destination, EntryNotifier())
     for attempts in range(1, 6):
         Subscriber.objects.filter(id=webhook.id, retry_at__isnull=False).update(retry_at=PAST)
-        courier._round()
+        thread._round()
         assert len(parked(webhook)) == 3 + attempts
-    assert courier._round() > 0  # it waits
+    assert thread._round() > 0  # it waits
     shop.behave = take
     Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
     go_round(webhook, destination)
@@ -723,11 +723,11 @@ def test_a_slow_one_does_not_keep_the_relay_from_what_else_it_has_to_hear(
     wallet = api.open()
     for _ in range(20):
         api.deposit(wallet, "1")
-    Courier(webhook, destination, News())._round()
+    DeliveryThread(webhook, destination, EntryNotifier())._round()
     taken = len(shop.requests)
     assert 0 < taken < 20
     (rest,) = parked(webhook)
-    assert (rest.attempts, rest.last_error) == (0, "the receiver takes long")
+    assert (rest.attempts, rest.last_error) == (0, "the receiver is slow")
     shop.behave = take
     go_round(webhook, destination)
     assert [each["data"]["sequence"] for each in shop.events] == list(range(1, 21))

@@ -589,8 +589,8 @@ def test_secrets_are_in_no_log(api: Api, caplog: pytest.LogCaptureFixture, setti
         record.getMessage() for record in caplog.records if record.name == "wallets.events.webhook_registry"
     ]
     assert ours == [
-        f"{actor} has {deed} the webhook {webhook['name']} ({webhook['id']})"
-        for deed in ("registered", "given a new secret to", "changed", "removed")
+        f"{actor} {action} the webhook {webhook['name']} ({webhook['id']})"
+        for action in ("registered", "rotated the secret of", "changed", "removed")
     ]
     rest = [record for record in caplog.records if not record.name.startswith("django.db")]
     told = " ".join(f"{record.getMessage()} {record.__dict__}" for record in rest)

@@ -384,7 +384,11 @@ def test_an_error_is_told_with_what_led_to_it() -> None:
             raise ValueError("second\nand more") from error
     except ValueError as error:
         told = logs.traceback_of(error)
-    assert told.index("KeyError: 'first'") < told.index("That led to") < told.index("ValueError: second")
+    assert (
+        told.index("KeyError: 'first'")
+        < told.index("That exception led to")
+        < told.index("ValueError: second")
+    )
     assert told.endswith("ValueError: second")
 
 

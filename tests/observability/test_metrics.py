@@ -249,8 +249,8 @@ def test_what_cannot_be_written_down_is_told_and_ends_nothing(
         raise ValueError("a queue without a length")
 
     monkeypatch.setitem(metrics._queues, "reader", length)
-    metrics.try_to_write_down()
-    assert "the metrics could not be written down" in caplog.text
+    metrics.try_to_update_gauges()
+    assert "could not update the metrics" in caplog.text
     assert "a queue without a length" in caplog.text
 
 
@@ -284,7 +284,7 @@ def test_whatever_is_sent_the_labels_are_few(service: Observed) -> None:
         hostile(service, api, wallet)
     known = {"/", "unknown", "refused", "unreadable", "/static/", "/admin/login/", OPERATION}
     now = service.until(lambda now: known <= now.values_of("route"))
-    assert now.values_of("method") <= metrics.METHODS | {metrics.OTHER}
+    assert now.values_of("method") <= metrics.METHODS | {metrics.OTHER_METHOD}
     routes = now.values_of("route")
     assert not [route for route in routes if re.search(r"[0-9a-f]{4}-|nowhere|hunter2", route)], routes
     text = service.text()
