@@ -285,9 +285,9 @@ def test_webhooks_go_to_public_addresses_alone() -> None:
 
 
 def test_nobody_is_let_in_but_to_the_web() -> None:
-    everybody = find("NetworkPolicy", "everybody")["spec"]
-    assert selected_by(everybody["podSelector"]) == WORKERS | JOBS
-    assert everybody["policyTypes"] == ["Ingress", "Egress"]
+    all_pods = find("NetworkPolicy", "all-pods")["spec"]
+    assert selected_by(all_pods["podSelector"]) == WORKERS | JOBS
+    assert all_pods["policyTypes"] == ["Ingress", "Egress"]
     open_ones = [policy["spec"] for policy in of_kind("NetworkPolicy") if "ingress" in policy["spec"]]
     assert [selected_by(policy["podSelector"]) for policy in open_ones] == [{"web"}]
 
