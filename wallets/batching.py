@@ -52,7 +52,7 @@ class PendingCall(Generic[ItemT, ResultT]):
 
     def __init__(self, item: ItemT, timeout_seconds: float) -> None:
         self.item = item
-        self.span = traces.here()  # of the caller
+        self.span = traces.current_span()  # of the caller
         self.deadline = time.monotonic() + timeout_seconds
         self.is_deferred = False  # put back once, because another transaction holds a lock that it needs
         self.is_in_doubt = False  # the outcome of an attempt is unknown: it may have been committed

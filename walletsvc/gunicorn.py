@@ -83,7 +83,7 @@ def worker_exit(_master: Any, _worker: Any) -> None:
     if settings.METRICS:
         from wallets.observability import metrics
 
-        metrics.write_down()
+        metrics.update_gauges()
 
 
 def child_exit(_master: Any, worker: Any) -> None:

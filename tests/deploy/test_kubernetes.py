@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: built by kubectl, valid by the published schemas, and true to what they run."""
+"""The Kubernetes manifests: built with kubectl, validated against schemas, consistent with the service."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ from tests.walletsvc.test_configuration import (
 pytestmark = pytest.mark.slow
 
 FOLDER = ROOT / "deploy/kubernetes"
-OLDEST, NEWEST = "1.30.0", "1.37.0"  # before 1.30 preStop could not sleep
+OLDEST, NEWEST = "1.30.0", "1.37.0"  # 1.30 is the first with a preStop sleep
 PROBES = {"startupProbe", "readinessProbe", "livenessProbe"}
 WORKERS = {"web", "inbox", "relay"}
 JOBS = {"schema", "verify-ledger", "clear-sessions"}
 
 
 def tool(name: str, *arguments: object) -> "subprocess.CompletedProcess[str]":
-    """One that came with a package of requirements-dev.txt."""
+    """Run a program from a package of requirements-dev.txt."""
     command = [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
@@ -65,7 +65,7 @@ def of_kind(kind: str) -> list[Any]:
 
 @cache
 def settings() -> dict[str, str]:
-    """What the service is given, with the defaults of what it is not."""
+    """Return the service's settings, with defaults for unset ones."""
     given = (found for found in of_kind("ConfigMap") if found["metadata"]["name"].startswith("walletsvc-"))
     return {name: default or "" for name, default in settings_read().items()} | dict(next(given)["data"])
 
@@ -107,7 +107,7 @@ def containers() -> Iterator[tuple[Workload, Any]]:
             yield found, container
 
 
-# --- As Kubernetes reads them -----------------------------------------------------------------------
+# --- Validity ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("version", [OLDEST, NEWEST])
 @pytest.mark.parametrize("what", ["overlay", "secrets"])
 def test_the_manifests_are_valid(version: str, what: str, tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ def test_the_manifests_are_valid(version: str, what: str, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_manifest_with_a_field_that_does_not_exist_is_not_valid(tmp_path: Path) -> None:
+def test_manifest_with_an_unknown_field_is_invalid(tmp_path: Path) -> None:
     path = tmp_path / "manifests.yaml"
     path.write_text(built().replace("readOnlyRootFilesystem:", "readOnlyRootFileSystem:", 1))
     assert tool("kubernetes-validate", "--strict", path).returncode != 0
 
 
-def test_these_run() -> None:
+def test_manifests_have_the_expected_workloads() -> None:
     assert {found["metadata"]["name"] for found in of_kind("Deployment")} == WORKERS
     assert {found.name for found in workloads()} == WORKERS | JOBS
     for _, container in containers():
@@ -132,7 +132,7 @@ def test_these_run() -> None:
             assert command[2] in get_commands()
 
 
-def test_whoever_selects_pods_finds_some() -> None:
+def test_every_selector_matches_pods() -> None:
     for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
         for found in of_kind(kind):
             selector = found["spec"].get("podSelector", found["spec"].get("selector"))
@@ -141,7 +141,7 @@ def test_whoever_selects_pods_finds_some() -> None:
 
 
 def selected_by(selector: dict[str, Any]) -> set[str]:
-    """The workloads whose pods it selects; a Service's has no more than labels."""
+    """Return the workloads whose pods match; a Service's selector consists of labels only."""
     wanted = selector.get("matchLabels", selector)
     return {
         found.name
@@ -151,15 +151,15 @@ def selected_by(selector: dict[str, Any]) -> set[str]:
     }
 
 
-# --- What the pods are given ------------------------------------------------------------------------
-def test_every_setting_is_one_of_env_example() -> None:
+# --- Settings ---------------------------------------------------------------------------------------
+def test_every_setting_is_in_env_example() -> None:
     assert set(settings()) <= set(example())
     assert set(settings()) == set(settings_read())
     assert set(secrets()["walletsvc"]) <= set(settings_read())
     assert set(REQUIRED) <= set(secrets()["walletsvc"])
 
 
-def test_what_the_pods_refer_to_exists() -> None:
+def test_every_referenced_resource_exists() -> None:
     there = {found["metadata"]["name"] for found in of_kind("ConfigMap")} | set(secrets())
     for found, container in containers():
         sources = [next(iter(source.values()))["name"] for source in container["envFrom"]]
@@ -168,17 +168,17 @@ def test_what_the_pods_refer_to_exists() -> None:
         assert ("walletsvc-owner" in sources) == (container["name"] == "liquibase")
 
 
-def test_the_settings_are_a_working_configuration() -> None:
+def test_settings_are_a_valid_configuration() -> None:
     given = {name: value for name, value in settings().items() if value}
     assert run(MANAGE, given | REQUIRED).returncode == 0
 
 
-def test_the_secrets_of_the_example_start_nothing() -> None:
+def test_example_secrets_are_refused() -> None:
     done = run(MANAGE, secrets()["walletsvc"])
     assert "SECRET_KEY: " in done.stderr
 
 
-def test_both_drivers_verify_the_database_by_authorities_that_their_images_have() -> None:
+def test_database_certificate_authorities_exist_in_the_images() -> None:
     assert secrets()["walletsvc"]["DATABASE_URL"].endswith(
         "?sslmode=verify-full&sslrootcert=/etc/ssl/certs/ca-certificates.crt"
     )
@@ -187,8 +187,8 @@ def test_both_drivers_verify_the_database_by_authorities_that_their_images_have(
     )
 
 
-def test_liquibase_finds_every_changelog_by_the_name_that_is_recorded() -> None:
-    """Relative to the search path, as compose and `make run` have it."""
+def test_liquibase_finds_every_changelog_by_its_recorded_name() -> None:
+    """The name is relative to the search path, as with compose and `make run`."""
     pod = workload("schema").pod
     liquibase = pod["initContainers"][0]
     environment = {variable["name"]: variable["value"] for variable in liquibase["env"]}
@@ -209,19 +209,19 @@ def find_data(config_map: str | None) -> dict[str, str]:
     return data
 
 
-# --- What they may --------------------------------------------------------------------------------
-def test_every_pod_has_no_more_than_it_needs() -> None:
+# --- Privileges -----------------------------------------------------------------------------------
+def test_every_pod_has_minimal_privileges() -> None:
     for found in workloads():
         assert found.pod["automountServiceAccountToken"] is False, found.name
         assert found.pod["enableServiceLinks"] is False, found.name
         context = found.pod["securityContext"]
         assert context["runAsNonRoot"] is True
-        assert (context["runAsUser"], context["runAsGroup"]) == (10001, 10001)  # the Dockerfile's
+        assert (context["runAsUser"], context["runAsGroup"]) == (10001, 10001)  # the user of the Dockerfile
         assert context["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(found.pod)
 
 
-def test_every_container_has_no_more_than_it_needs() -> None:
+def test_every_container_has_minimal_privileges() -> None:
     for found, container in containers():
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"] is True, (found.name, container["name"])
@@ -235,7 +235,7 @@ def test_every_container_has_no_more_than_it_needs() -> None:
         assert set(container["resources"]["limits"]) == {"memory"}
 
 
-def test_the_dockerfile_has_the_user_and_the_port_of_the_pods() -> None:
+def test_dockerfile_has_the_user_and_port_of_the_pods() -> None:
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert "USER 10001:10001" in lines
     port = workload("web").pod["containers"][0]["ports"][0]["containerPort"]
@@ -275,7 +275,7 @@ PRIVATE = (
 )
 
 
-def test_webhooks_go_to_public_addresses_alone() -> None:
+def test_webhooks_reach_only_public_addresses() -> None:
     addresses = (*PUBLIC, *PRIVATE)
     reached = {
         found.name: [address for address in addresses if reachable_by(found.name, address, 443)]
@@ -284,16 +284,16 @@ def test_webhooks_go_to_public_addresses_alone() -> None:
     assert reached == {name: [] for name in reached} | {"relay": [*PUBLIC], "web": [*PUBLIC]}
 
 
-def test_nobody_is_let_in_but_to_the_web() -> None:
-    everybody = find("NetworkPolicy", "everybody")["spec"]
-    assert selected_by(everybody["podSelector"]) == WORKERS | JOBS
-    assert everybody["policyTypes"] == ["Ingress", "Egress"]
-    open_ones = [policy["spec"] for policy in of_kind("NetworkPolicy") if "ingress" in policy["spec"]]
-    assert [selected_by(policy["podSelector"]) for policy in open_ones] == [{"web"}]
+def test_only_the_web_accepts_connections() -> None:
+    all_pods = find("NetworkPolicy", "all-pods")["spec"]
+    assert selected_by(all_pods["podSelector"]) == WORKERS | JOBS
+    assert all_pods["policyTypes"] == ["Ingress", "Egress"]
+    open_policies = [policy["spec"] for policy in of_kind("NetworkPolicy") if "ingress" in policy["spec"]]
+    assert [selected_by(policy["podSelector"]) for policy in open_policies] == [{"web"}]
 
 
-# --- How they begin and end -------------------------------------------------------------------------
-def test_every_worker_has_probes_or_says_why_not() -> None:
+# --- Start and shutdown -----------------------------------------------------------------------------
+def test_only_the_web_has_probes() -> None:
     for name in WORKERS:
         (container,) = workload(name).pod["containers"]
         reason = workload(name).template["metadata"].get("annotations", {}).get("no-probe")
@@ -301,15 +301,15 @@ def test_every_worker_has_probes_or_says_why_not() -> None:
     assert set(workload("web").pod["containers"][0]) >= PROBES
 
 
-def test_a_restart_of_the_database_sends_nobody_away() -> None:
-    """The requests wait for it, and find it or are refused in our own form."""
+def test_readiness_survives_a_database_restart() -> None:
+    """Requests wait for the database; after OPERATION_DEADLINE they get a problem document."""
     probe = workload("web").pod["containers"][0]["readinessProbe"]
     patience = (probe["failureThreshold"] - 1) * probe["periodSeconds"]
     assert probe["httpGet"] == {"path": "/readyz", "port": "http"}
     assert patience > int(settings()["OPERATION_DEADLINE"])
 
 
-def test_only_a_process_that_does_not_answer_is_restarted() -> None:
+def test_liveness_restarts_only_unresponsive_processes() -> None:
     container = workload("web").pod["containers"][0]
     for probe in (container["startupProbe"], container["livenessProbe"]):
         assert probe["httpGet"] == {"path": "/livez", "port": "http"}
@@ -317,18 +317,18 @@ def test_only_a_process_that_does_not_answer_is_restarted() -> None:
     assert liveness["failureThreshold"] * liveness["periodSeconds"] >= int(settings()["WORKER_TIMEOUT"])
 
 
-def test_requests_in_flight_have_the_time_they_are_promised() -> None:
+def test_grace_period_covers_requests_in_flight() -> None:
     pod = workload("web").pod
-    leaving = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert leaving >= 5  # until every node knows
-    assert pod["terminationGracePeriodSeconds"] > leaving + int(settings()["GRACEFUL_TIMEOUT"])
+    terminating_seconds = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert terminating_seconds >= 5  # until every node has removed the pod
+    assert pod["terminationGracePeriodSeconds"] > terminating_seconds + int(settings()["GRACEFUL_TIMEOUT"])
 
 
-def test_the_relay_has_the_time_for_what_it_has_begun() -> None:
+def test_relay_grace_period_covers_its_current_batch() -> None:
     assert workload("relay").pod["terminationGracePeriodSeconds"] > longest_end_of_the_relay()
 
 
-def test_an_update_takes_nothing_away_before_its_replacement_is_ready() -> None:
+def test_update_keeps_old_pods_until_replacements_are_ready() -> None:
     assert find("Deployment", "web")["spec"]["strategy"]["rollingUpdate"] == {
         "maxSurge": 1,
         "maxUnavailable": 0,
@@ -336,25 +336,25 @@ def test_an_update_takes_nothing_away_before_its_replacement_is_ready() -> None:
     for name in WORKERS:
         assert workload(name).pod["initContainers"][0]["command"] == [
             *("python", "manage.py", "wait_for_db"),
-            "--timeout=3600",  # as long as a migration takes
+            "--timeout=3600",  # as long as a migration may take
         ]
 
 
-def test_the_schema_can_be_brought_up_to_date_again() -> None:
-    """A Job cannot be changed: its end takes it away."""
+def test_finished_schema_job_is_deleted() -> None:
+    """A Job cannot be changed, so Kubernetes must delete it after its end."""
     assert find("Job", "schema")["spec"]["ttlSecondsAfterFinished"] == 3600
 
 
 def surge(name: str) -> int:
-    """How many more there are during an update: maxSurge does not count the one that is leaving."""
+    """Return the number of extra pods in an update; maxSurge excludes terminating ones."""
     spec = find("Deployment", name)["spec"]
     starting: int = spec["strategy"]["rollingUpdate"]["maxSurge"]
-    leaving = 1  # no more, as a rule: the next one is given longer than preStop takes
+    terminating_seconds = 1  # usually one: minReadySeconds is longer than preStop
     assert spec["minReadySeconds"] == 15
-    return starting + leaving
+    return starting + terminating_seconds
 
 
-def test_the_scaling_decides_alone_and_its_connections_fit_into_the_server() -> None:
+def test_scaling_sets_the_replicas_within_the_connection_limit() -> None:
     scaling = find("HorizontalPodAutoscaler", "web")["spec"]
     assert "replicas" not in find("Deployment", "web")["spec"]
     number = {name: int(value) for name, value in settings().items() if value.isdecimal()}

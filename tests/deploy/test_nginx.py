@@ -1,4 +1,4 @@
-"""The service behind the proxy of deploy/nginx, where clients reach it, slow and hostile ones too."""
+"""The service behind the proxy of deploy/nginx, with normal, slow and hostile clients."""
 
 import http.client
 import json
@@ -41,18 +41,18 @@ from wallets.problems import CONTENT_TYPE
 
 pytestmark = pytest.mark.brokers
 
-SLOW = 500  # clients
-AT_ONCE = int(re.search(r"limit_conn walletsvc (\d+);", CONFIG.read_text())[1])  # type: ignore[index]
-OTHER = "127.0.0.2"  # another client's address
-BARE = "HTTP/0.9"  # nginx speaks it, and answers with the body alone
-MENDED = {  # one request all the same: nginx leaves away what the service would refuse
+SLOW_CLIENTS = 500
+MAX_CONCURRENT_REQUESTS = int(re.search(r"limit_conn walletsvc (\d+);", CONFIG.read_text())[1])  # type: ignore[index]
+OTHER_ADDRESS = "127.0.0.2"  # the address of another client
+HTTP_0_9 = "HTTP/0.9"  # nginx accepts it, and responds with only the body
+REPAIRED = {  # nginx removes the part that the service would refuse, so the request is served
     "expects something else",
     "chunk extension: NUL",
     "trailer: a host",
     "trailer: a length",
     "trailer: no colon",
 }
-MISDIRECTED = "another's full address"  # nginx hands its host on, and the service refuses it
+MISDIRECTED = "another's full address"  # nginx passes on its host, which the service refuses
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def service() -> Iterator[str]:
         TRUST_PROXY="on",
         KEEPALIVE="75",
         METRICS="on",
-        RATE_LIMIT_ADDRESS="1000000/1d",  # for what it tells of the address
-        WORKER_CONNECTIONS=str(AT_ONCE * 3 // 4),  # fewer than there are slow clients
+        RATE_LIMIT_ADDRESS="1000000/1d",  # so the RateLimit header shows requests per address
+        WORKER_CONNECTIONS=str(MAX_CONCURRENT_REQUESTS * 3 // 4),  # fewer than there are slow clients
     ) as address:
         yield address
 
@@ -106,7 +106,7 @@ def exchange(proxy: Nginx, sent: bytes, source: str = "127.0.0.1") -> Raw:
 
 @pytest.fixture
 def api(proxy: Nginx) -> Iterator[Api]:
-    sender = OverTls(proxy, OTHER)
+    sender = OverTls(proxy, OTHER_ADDRESS)
     yield Api(sender)
     sender.connection.close()
 
@@ -120,8 +120,8 @@ def assert_is_problem(answer: Raw, kind: type[problems.Problem]) -> None:
     assert answer.headers["Retry-After"] == kind.headers.get("Retry-After")
 
 
-# --- What clients see -------------------------------------------------------------------------------
-def test_the_api_is_as_it_is_without(api: Api) -> None:
+# --- Normal clients ---------------------------------------------------------------------------------
+def test_api_through_nginx_is_unchanged(api: Api) -> None:
     wallet_id = api.open("10.00")
     assert api.deposit(wallet_id, "1.00", key="k").status == 201
     assert api.deposit(wallet_id, "1.00", key="k").headers["idempotent-replayed"] == "true"
@@ -139,20 +139,18 @@ def test_the_api_is_as_it_is_without(api: Api) -> None:
         (b"/login", b"127.0.0.1:1", 200),
         (b"https://127.0.0.1/login", b"127.0.0.1", 200),
         (b"/login", b"evil.example", 400),
-        # To RFC 9112 the host of the request line is the one that counts.
+        # By RFC 9112, the host of the request line overrides the header.
         (b"https://evil.example/login", b"127.0.0.1", 400),
         (b"https://127.0.0.1/login", b"evil.example", 200),
     ],
 )
-def test_the_service_reads_the_host_that_nginx_read(
-    proxy: Nginx, target: bytes, host: bytes, status: int
-) -> None:
+def test_service_gets_the_host_that_nginx_read(proxy: Nginx, target: bytes, host: bytes, status: int) -> None:
     answer = exchange(proxy, b"GET %s HTTP/1.1\r\nHost: %s\r\n\r\n" % (target, host))
     assert answer.status == status
     assert b"evil.example" not in answer.body
 
 
-def test_plain_http_is_sent_to_https(proxy: Nginx) -> None:
+def test_plain_http_is_redirected_to_https(proxy: Nginx) -> None:
     with Talk(("127.0.0.1", proxy.plain)) as talk:
         talk.say(GET.replace(b"livez", b"login") + b"\r\n")
         answer = talk.hear()
@@ -161,7 +159,7 @@ def test_plain_http_is_sent_to_https(proxy: Nginx) -> None:
     assert answer.headers["Location"].startswith("https://127.0.0.1")
 
 
-def test_a_client_is_known_by_the_address_that_it_has_and_not_by_what_it_says(proxy: Nginx) -> None:
+def test_client_address_cannot_be_forged(proxy: Nginx) -> None:
     used = count()
     for source in ("127.0.0.11", "127.0.0.12"):
         left = []
@@ -177,7 +175,7 @@ def test_a_client_is_known_by_the_address_that_it_has_and_not_by_what_it_says(pr
         assert left == [999_999, 999_998, 999_997]
 
 
-def test_it_says_itself_whether_a_client_came_by_https(proxy: Nginx) -> None:
+def test_forwarded_proto_cannot_be_forged(proxy: Nginx) -> None:
     with Talk(("127.0.0.1", proxy.plain)) as talk:
         talk.say(GET.replace(b"livez", b"login") + b"X-Forwarded-Proto: https\r\n\r\n")
         answer = talk.hear()
@@ -185,7 +183,7 @@ def test_it_says_itself_whether_a_client_came_by_https(proxy: Nginx) -> None:
     assert answer.status == 301
 
 
-def test_events_arrive_as_they_happen(proxy: Nginx, api: Api) -> None:
+def test_event_stream_is_not_buffered(proxy: Nginx, api: Api) -> None:
     wallet_id = api.open()
     with connect(proxy) as talk:
         talk.say(
@@ -199,7 +197,7 @@ def test_events_arrive_as_they_happen(proxy: Nginx, api: Api) -> None:
 @pytest.mark.parametrize(
     "path", ["/metrics", "//metrics", "/./metrics", "/x/../metrics", "/%6detrics", "/metrics?x=1"]
 )
-def test_metrics_are_for_inside(proxy: Nginx, service: str, path: str) -> None:
+def test_metrics_are_not_public(proxy: Nginx, service: str, path: str) -> None:
     answer = exchange(proxy, b"GET %s HTTP/1.1\r\n" % path.encode() + HOST + b"\r\n")
     assert answer.status == 404
     assert json.loads(answer.body)["code"] == "not_found"
@@ -208,10 +206,10 @@ def test_metrics_are_for_inside(proxy: Nginx, service: str, path: str) -> None:
     sender.connection.close()
 
 
-def test_a_body_may_be_as_long_as_the_service_takes_it(proxy: Nginx, api: Api) -> None:
+def test_body_limit_equals_that_of_the_service(proxy: Nginx, api: Api) -> None:
     assert f"client_max_body_size {settings.MAX_BODY_BYTES};" in CONFIG.read_text()
     wallet_id = api.open()
-    # A bulk may be as long as MAX_BODY_BYTES; other endpoints have a smaller limit of their own.
+    # A bulk may have MAX_BODY_BYTES; other endpoints have smaller limits.
     deposit = b'{"walletId": "%s", "operationType": "DEPOSIT", "amount": "1.00"}' % wallet_id.encode()
     longest = (b'{"operations": [%s]}' % deposit).ljust(settings.MAX_BODY_BYTES)
     for headers, send in (
@@ -244,13 +242,13 @@ def test_a_body_may_be_as_long_as_the_service_takes_it(proxy: Nginx, api: Api) -
     ],
     ids=["nonsense", "no host", "long field", "long target", "unknown coding", "TRACE", "metrics"],
 )
-def test_what_nginx_refuses_is_a_problem_as_of_the_service(
+def test_refusals_of_nginx_are_problem_documents(
     proxy: Nginx, sent: bytes, kind: type[problems.Problem]
 ) -> None:
     assert_is_problem(exchange(proxy, sent), kind)
 
 
-def test_a_service_that_restarts_is_unavailable_for_a_while(tmp_path: Path) -> None:
+def test_restarting_service_is_unavailable_then_served(tmp_path: Path) -> None:
     port = free_port()
     environment = {"BIND": f"127.0.0.1:{port}", "HTTPS": "on", "TRUST_PROXY": "on"}
     with Nginx(tmp_path, port).running() as proxy:
@@ -260,18 +258,16 @@ def test_a_service_that_restarts_is_unavailable_for_a_while(tmp_path: Path) -> N
                 assert exchange(proxy, GET + b"\r\n").status == 200
 
 
-# --- Those who mean ill -----------------------------------------------------------------------------
+# --- Hostile clients --------------------------------------------------------------------------------
 @pytest.mark.parametrize("kind", [UNUSUAL, REFUSED, GONE], ids=["unusual", "refused", "gone"])
-def test_nobody_is_given_the_answer_to_what_another_has_smuggled(
-    proxy: Nginx, api: Api, kind: dict[str, Shape]
-) -> None:
-    wallets = {name: api.open() for name in kind if name != BARE}
+def test_smuggled_request_reaches_no_other_client(proxy: Nginx, api: Api, kind: dict[str, Shape]) -> None:
+    wallets = {name: api.open() for name in kind if name != HTTP_0_9}
     done = threading.Event()
 
-    def ask_on() -> int:
-        """As somebody whose requests go over the same connections to the service."""
+    def keep_requesting() -> int:
+        """Send requests over the connections that nginx shares with the attacker."""
         asked = 0
-        sender = OverTls(proxy, OTHER)
+        sender = OverTls(proxy, OTHER_ADDRESS)
         while not done.is_set():
             request_id = str(uuid4())
             answer = sender.send("GET", "/api/v1/wallets?limit=1", headers={"X-Request-ID": request_id})
@@ -285,7 +281,7 @@ def test_nobody_is_given_the_answer_to_what_another_has_smuggled(
         return [answer.status for answer in heard]
 
     with ThreadPoolExecutor(12) as pool:
-        others = [pool.submit(ask_on) for _ in range(4)]
+        others = [pool.submit(keep_requesting) for _ in range(4)]
         try:
             answers = dict(zip(wallets, pool.map(converse, wallets), strict=True))
         finally:
@@ -294,34 +290,34 @@ def test_nobody_is_given_the_answer_to_what_another_has_smuggled(
     assert [name for name, heard in answers.items() if max(heard, default=0) >= 500] == []
     moved = {name: api.balance(wallet_id) for name, wallet_id in wallets.items()}
     assert moved == {
-        name: "1.00" if name in MENDED else f"{0 if name == MISDIRECTED else shape.deposits}.00"
+        name: "1.00" if name in REPAIRED else f"{0 if name == MISDIRECTED else shape.deposits}.00"
         for name, shape in kind.items()
         if name in wallets
     }
 
 
-def test_slow_clients_leave_the_others_served(proxy: Nginx, service: str, api: Api) -> None:
-    """More bodies than the service could be connected with, of addresses that each may have so many."""
+def test_slow_clients_do_not_block_others(proxy: Nginx, service: str, api: Api) -> None:
+    """The slow bodies exceed the service's connections; each address stays below its own limit."""
     wallet_id = api.open()
     body = POST + b"Content-Length: 1000\r\n\r\n{"
     kinds = (GET[:9], body, body, body)
     with ExitStack() as stack:
-        slow = [stack.enter_context(connect(proxy, f"127.0.0.{21 + at % 5}")) for at in range(SLOW)]
+        slow = [stack.enter_context(connect(proxy, f"127.0.0.{21 + at % 5}")) for at in range(SLOW_CLIENTS)]
         for at, talk in enumerate(slow):
             talk.say(kinds[at % len(kinds)])
         for _ in range(10):
             for talk in slow:
                 talk.say(b" ")
-            assert connections(service) < SLOW // 10  # none of them has got through
+            assert connections(service) < SLOW_CLIENTS // 10  # nginx has passed on none of them
             for _ in range(5):
                 assert api.deposit(wallet_id, "1.00").status == 201
     assert api.balance(wallet_id) == "50.00"
 
 
-def test_nobody_has_more_than_their_share_of_the_service(proxy: Nginx, api: Api) -> None:
+def test_connections_per_address_are_limited(proxy: Nginx, api: Api) -> None:
     wallet_id = api.open()
     with ExitStack() as stack:
-        flood = [stack.enter_context(connect(proxy)) for _ in range(AT_ONCE + 20)]
+        flood = [stack.enter_context(connect(proxy)) for _ in range(MAX_CONCURRENT_REQUESTS + 20)]
         for talk in flood:
             talk.say(
                 b"GET /api/v1/wallets/%s/events?seconds=60 HTTP/1.1\r\n" % wallet_id.encode() + HOST + b"\r\n"
@@ -336,7 +332,7 @@ def test_nobody_has_more_than_their_share_of_the_service(proxy: Nginx, api: Api)
             assert api.deposit(wallet_id, "1.00").status == 201
 
 
-def test_a_flood_of_connections_leaves_the_others_served(proxy: Nginx, api: Api) -> None:
+def test_connection_flood_does_not_block_others(proxy: Nginx, api: Api) -> None:
     wallet_id = api.open()
     done = threading.Event()
 
@@ -351,7 +347,7 @@ def test_a_flood_of_connections_leaves_the_others_served(proxy: Nginx, api: Api)
         floods = [pool.submit(flood) for _ in range(4)]
         try:
             for _ in range(30):
-                sender = OverTls(proxy, OTHER)
+                sender = OverTls(proxy, OTHER_ADDRESS)
                 assert Api(sender).deposit(wallet_id, "1.00").status == 201
                 sender.connection.close()
         finally:

@@ -1,4 +1,4 @@
-"""What others have made: pinned, the same as was reviewed, looked through and listed."""
+"""Third-party packages: pinned with hashes, scanned, and listed in the image."""
 
 import json
 import re
@@ -38,31 +38,31 @@ class Pin(NamedTuple):
 
 @cache
 def pins(file: str) -> tuple[Pin, ...]:
-    """What is installed, as `make requirements` wrote it."""
+    """Return the pinned packages, as `make requirements` wrote them."""
     text = (ROOT / f"{file}.txt").read_text().replace("\\\n", "")
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     parts = (re.split(r"\s+--hash=sha256:", line) for line in lines)
     return tuple(Pin(Requirement(first), tuple(hashes)) for first, *hashes in parts)
 
 
-def asked_for(file: str) -> list[Requirement]:
-    """What we import or run ourselves, with that of the files that it refers to."""
+def required_by(file: str) -> list[Requirement]:
+    """Return the direct requirements of the file and of the files that it includes."""
     lines = (ROOT / f"{file}.in").read_text().splitlines()
     further = [line.removeprefix("-r ").removesuffix(".txt") for line in lines if line.startswith("-r ")]
     own = [Requirement(line) for line in lines if line and line[0] not in "#-"]
-    return own + [requirement for name in further for requirement in asked_for(name)]
+    return own + [requirement for name in further for requirement in required_by(name)]
 
 
 def installed() -> dict[str, str]:
-    """The version of each package that the service needs on this machine."""
+    """Return the installed version of each package that the service needs here."""
     return {pin.name: version(pin.name) for pin in pins("requirements") if pin.is_for_this_machine}
 
 
-Wanted = tuple[str, frozenset[str]]  # a distribution and its extras
+RequiredPackage = tuple[str, frozenset[str]]  # a distribution and its extras
 
 
-def brought_by(requirement: Requirement, seen: set[Wanted]) -> Iterator[str]:
-    """The distributions that pip installs for it, itself included."""
+def dependencies_of(requirement: Requirement, seen: set[RequiredPackage]) -> Iterator[str]:
+    """Yield the distributions that pip installs for the requirement, including its own."""
     if (wanted := (canonicalize_name(requirement.name), frozenset(requirement.extras))) in seen:
         return
     seen.add(wanted)
@@ -71,14 +71,14 @@ def brought_by(requirement: Requirement, seen: set[Wanted]) -> Iterator[str]:
         further = Requirement(line)
         extras = requirement.extras or {""}
         if not further.marker or any(further.marker.evaluate({"extra": extra}) for extra in extras):
-            yield from brought_by(further, seen)
+            yield from dependencies_of(further, seen)
 
 
-# --- Pinned -----------------------------------------------------------------------------------------
+# --- Pins -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("file", FILES)
 def test_every_package_is_pinned_to_one_version_and_its_hashes(file: str) -> None:
     names = [pin.name for pin in pins(file)]
-    assert len(names) == len(set(names)) > len(asked_for(file)) / 2
+    assert len(names) == len(set(names)) > len(required_by(file)) / 2
     for pin in pins(file):
         assert re.fullmatch(r"==[^*,]+", str(pin.requirement.specifier)), pin
         assert pin.requirement.url is None
@@ -92,25 +92,25 @@ def test_the_image_has_no_profiler() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_what_is_asked_for_is_what_is_pinned(file: str) -> None:
-    """Else somebody has forgotten `make requirements`."""
-    asked = {canonicalize_name(each.name): str(each.specifier) for each in asked_for(file)}
+def test_pins_match_the_requirements(file: str) -> None:
+    """If this fails, run `make requirements`."""
+    required = {canonicalize_name(each.name): str(each.specifier) for each in required_by(file)}
     pinned = {pin.name: str(pin.requirement.specifier) for pin in pins(file)}
-    assert asked.items() <= pinned.items()
+    assert required.items() <= pinned.items()
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_nothing_is_pinned_that_nobody_needs_and_all_of_it_is_installed(file: str) -> None:
+def test_pinned_packages_are_needed_and_installed(file: str) -> None:
     here = {pin.name: str(pin.requirement.specifier) for pin in pins(file) if pin.is_for_this_machine}
-    seen: set[Wanted] = set()
-    assert {name for each in asked_for(file) for name in brought_by(each, seen)} == set(here)
-    # With hashes, pip 23 takes a distribution with an extra for another that is not pinned.
+    seen: set[RequiredPackage] = set()
+    assert {name for each in required_by(file) for name in dependencies_of(each, seen)} == set(here)
+    # With hashes, pip 23 treats a distribution with an extra as another, unpinned one.
     extras = {pin.name: pin.requirement.extras for pin in pins(file)}
     assert [name for name, wanted in seen if not wanted <= extras[name]] == []
     assert {name: f"=={version(name)}" for name in here} == here
 
 
-def test_the_tests_run_on_the_versions_of_the_image() -> None:
+def test_tests_and_image_have_the_same_versions() -> None:
     of_tests = {pin.name: pin for pin in pins("requirements-dev")}
     for pin in (pin for file in FILES for pin in pins(file)):
         assert of_tests[pin.name].requirement.specifier == pin.requirement.specifier
@@ -118,14 +118,14 @@ def test_the_tests_run_on_the_versions_of_the_image() -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_no_file_says_where_packages_come_from(file: str) -> None:
-    """That is the machine's to say: a mirror is nobody else's business."""
+def test_requirements_name_no_package_index(file: str) -> None:
+    """The machine's own pip configuration may name a mirror; the files must not."""
     for path in (ROOT / f"{file}.in", ROOT / f"{file}.txt"):
         assert re.findall(r"://|index-url|find-links|trusted-host", path.read_text()) == []
 
 
 @pytest.mark.parametrize("path", ["Dockerfile", "Makefile"])
-def test_nothing_is_installed_without_its_hashes(path: str) -> None:
+def test_every_installation_requires_hashes(path: str) -> None:
     lines = (ROOT / path).read_text().replace("\\\n", "").splitlines()
     commands = [line for line in lines if re.search(r"-m pip .*\binstall ", line)]
     assert commands
@@ -137,15 +137,15 @@ def test_local_installation_requires_hashes(command: tuple[str, ...]) -> None:
     assert "--require-hashes" in command
 
 
-# --- Looked through ---------------------------------------------------------------------------------
+# --- Scans ------------------------------------------------------------------------------------------
 def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
-    """A module of ours or of a package."""
+    """Run a module with this Python."""
     command = [sys.executable, "-m", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
 
 SCAN = ("detect_secrets.pre_commit_hook", "--no-verify", "--baseline", ".secrets.baseline")
-# Put together here, else they would be found here.
+# Concatenated: otherwise the scan would find them in this file.
 PLANTED = (
     "AKIA" + "IOSFODNN7EXAMPLA",
     "-----BEGIN RSA " + "PRIVATE KEY-----",
@@ -156,20 +156,20 @@ PLANTED = (
 
 @pytest.mark.parametrize("secret", PLANTED, ids=("key id", "private key", "password", "address"))
 @pytest.mark.slow
-def test_a_secret_in_a_file_is_found(tmp_path: Path, secret: str) -> None:
+def test_planted_secret_is_found(tmp_path: Path, secret: str) -> None:
     file = tmp_path / "settings_of_production.py"
     file.write_text(f'"""{secret}"""\n' if "'" not in secret else f"{secret}\n")
     done = run(*SCAN, file)
     assert (done.returncode, str(file) in done.stdout) == (1, True), done.stdout
 
 
-def test_what_is_written_down_as_no_secret_is_none(tmp_path: Path) -> None:
+def test_excluded_string_is_not_reported(tmp_path: Path) -> None:
     file = tmp_path / "settings_of_tests.py"
     file.write_text("password = 'hunter2-in-a-test'\n")
     assert run(*SCAN, file).returncode == 0
 
 
-def test_the_written_down_excuse_no_file_and_no_line() -> None:
+def test_baseline_excludes_no_file_or_line() -> None:
     written = json.loads((ROOT / ".secrets.baseline").read_text())
     assert written["results"] == {}
     filters = {each["path"].rpartition(".")[2] for each in written["filters_used"]}
@@ -180,13 +180,13 @@ def test_the_written_down_excuse_no_file_and_no_line() -> None:
 @pytest.mark.parametrize(
     "line", ["subprocess.call(sys.argv[1], shell=True)", "hashlib.md5(b'')", "pickle.loads(b'')"]
 )
-def test_a_weakness_is_found(tmp_path: Path, line: str) -> None:
+def test_insecure_call_is_found(tmp_path: Path, line: str) -> None:
     file = tmp_path / "weak.py"
     file.write_text(f"import hashlib, pickle, subprocess, sys\n{line}\n")
     assert run("bandit", "--quiet", "--configfile", "pyproject.toml", file).returncode == 1
 
 
-def test_what_bandit_does_not_ask_ruff_does() -> None:
+def test_ruff_covers_the_skipped_bandit_rules() -> None:
     implied = {"B404", "B703"}
     ruff = PROJECT["tool"]["ruff"]["lint"]
     assert "S" in ruff["select"]
@@ -196,10 +196,10 @@ def test_what_bandit_does_not_ask_ruff_does() -> None:
         assert run("ruff", "rule", rule).returncode == 0
 
 
-# --- Listed -----------------------------------------------------------------------------------------
+# --- Package --------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with what is known of each package of the image: the list is made of that."""
+    """Create an environment with the metadata of each package of the image."""
     folder = tmp_path_factory.mktemp("image")
     venv.create(folder)
     (packages,) = folder.glob("lib/python*/site-packages")
@@ -211,7 +211,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# Whether it is valid is asked below, once: that takes long.
+# One test below validates the document: the validation is slow.
 MAKE = ("cyclonedx_py", "environment", "--pyproject=pyproject.toml", "--output-reproducible", "--no-validate")
 
 
@@ -231,13 +231,13 @@ def errors_in(document: str) -> object:
 
 
 @pytest.mark.slow
-def test_the_list_of_packages_is_valid_cyclonedx(document: str) -> None:
+def test_package_list_is_valid_cyclonedx(document: str) -> None:
     assert errors_in(document) is None
     assert errors_in('{"bomFormat": "CycloneDX"}') is not None
 
 
 @pytest.mark.slow
-def test_the_list_names_every_package_with_its_version_and_what_it_needs(document: str) -> None:
+def test_package_list_has_versions_and_dependencies(document: str) -> None:
     listed = json.loads(document)
     assert listed["metadata"]["component"]["name"] == "walletsvc"
     versions = {canonicalize_name(each["name"]): each["version"] for each in listed["components"]}
@@ -246,11 +246,11 @@ def test_the_list_names_every_package_with_its_version_and_what_it_needs(documen
     assert any(need.startswith("asgiref==") for need in needed["Django"]["dependsOn"])
 
 
-def test_the_list_is_the_same_whenever_it_is_made(document: str, image: Path) -> None:
+def test_package_list_is_reproducible(document: str, image: Path) -> None:
     assert run(*MAKE, image / "bin/python").stdout == document
 
 
-def test_the_image_has_its_list() -> None:
+def test_image_contains_the_package_list() -> None:
     lines = (ROOT / "Dockerfile").read_text()
     assert " ".join(MAKE) in lines
     assert "COPY --from=sbom /sbom.json " in lines

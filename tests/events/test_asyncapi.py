@@ -1,4 +1,4 @@
-"""docs/asyncapi.yaml describes what is really told, all of it and nothing else."""
+"""docs/asyncapi.yaml describes exactly the events that the service sends."""
 
 import json
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def document() -> Any:
 
 @cache
 def validators() -> "dict[str, Draft7Validator]":
-    """By type of event."""
+    """Return the validators by event type."""
     # jsonschema takes 3 s of CPU to import; every process of pytest-xdist imports this module.
     from jsonschema import Draft7Validator
     from referencing import Registry, Resource
@@ -57,20 +57,20 @@ def refs(node: Any) -> Iterator[str]:
         yield from refs(child)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_every_reference_resolves() -> None:
     for ref in refs(document()):
         found = document()
         for step in ref.removeprefix("#/").split("/"):
             found = found[step]
 
 
-def test_it_has_every_type_of_event_and_no_other() -> None:
+def test_document_has_exactly_the_event_types() -> None:
     assert set(validators()) == {*TYPES, "webhook.test"}
     for name, channel in document()["channels"].items():
         assert len(channel["messages"]) == (1 if name == "webhookTest" else len(TYPES))
 
 
-def test_operations_and_holds_are_those_of_the_api() -> None:
+def test_operations_and_holds_have_the_fields_of_the_api() -> None:
     schemas = document()["components"]["schemas"]
     for name, body in (("Operation", OperationBody), ("Hold", HoldBody)):
         assert set(schemas[name]["properties"]) == set(body.model_json_schema()["properties"])
@@ -82,8 +82,8 @@ def test_operation_types_are_those_of_the_table() -> None:
 
 
 @pytest.fixture
-def told(api: Api) -> list[dict[str, Any]]:
-    """Something of everything that can happen, as it is told."""
+def sent_events(api: Api) -> list[dict[str, Any]]:
+    """Return events of all types, as they are sent."""
     begin = log.Position(log.horizon())
     wallet, other = api.open(label="till", metadata={"a": 1}), api.open(maxBalance="100")
     api.deposit(wallet, "50.5", key="order-1", description="a", metadata={"b": [1]})
@@ -98,7 +98,7 @@ def told(api: Api) -> list[dict[str, Any]]:
     api.hold(wallet, "4", expiresAt=soon)
     api.patch(f"/wallets/{wallet}", {"status": "FROZEN", "label": "closed", "metadata": {}})
     api.deposit(wallet, "1")
-    while "wallet.hold.expired" not in types_of(found := told_since(begin, wallet, other)):
+    while "wallet.hold.expired" not in types_of(found := events_since(begin, wallet, other)):
         expiry.record_expiries(DEFAULT_DB_ALIAS)
     return found
 
@@ -107,30 +107,30 @@ def types_of(events: list[dict[str, Any]]) -> set[str]:
     return {event["type"] for event in events}
 
 
-def told_since(begin: log.Position, *wallets: str) -> list[dict[str, Any]]:
+def events_since(begin: log.Position, *wallets: str) -> list[dict[str, Any]]:
     entries, _ = log.read(begin, 1000)
     events = [event for event in events_of(entries) if str(event.wallet_id) in wallets]
     return [json.loads(event.content) for event in events]
 
 
-def test_what_is_told_is_as_it_is_described(told: list[dict[str, Any]]) -> None:
-    assert types_of(told) == set(TYPES)
-    for event in told:
+def test_events_match_their_schemas(sent_events: list[dict[str, Any]]) -> None:
+    assert types_of(sent_events) == set(TYPES)
+    for event in sent_events:
         validators()[event["type"]].validate(event)
         for validator in [each for type, each in validators().items() if type != event["type"]]:
             assert not validator.is_valid(event)
-    assert len({event["id"] for event in told}) == len(told)
+    assert len({event["id"] for event in sent_events}) == len(sent_events)
 
 
-def test_a_test_is_as_it_is_described() -> None:
+def test_test_event_matches_its_schema() -> None:
     event = json.loads(cloudevents.test_event().content)
     assert [type for type, each in validators().items() if each.is_valid(event)] == ["webhook.test"]
     for wrong in ({"subject": "x"}, {"data": {"extra": 1}}, {"time": 1}):
         assert not validators()["webhook.test"].is_valid(event | wrong)
 
 
-def test_anything_more_or_less_would_be_noticed(told: list[dict[str, Any]]) -> None:
-    for event in told:
+def test_extra_or_missing_field_is_invalid(sent_events: list[dict[str, Any]]) -> None:
+    for event in sent_events:
         validator = validators()[event["type"]]
         assert not validator.is_valid(event | {"extra": 1})
         assert not validator.is_valid(event | {"data": event["data"] | {"extra": 1}})
@@ -139,17 +139,17 @@ def test_anything_more_or_less_would_be_noticed(told: list[dict[str, Any]]) -> N
             assert not validator.is_valid(event | {"data": less}), name
 
 
-def test_what_is_told_twice_is_the_same(api: Api) -> None:
+def test_event_rendered_twice_is_identical(api: Api) -> None:
     begin = log.Position(log.horizon())
     wallet = api.open(deposit="5")
     hold = api.hold(wallet, "2").json["id"]
-    first = told_since(begin, wallet)
+    first = events_since(begin, wallet)
     api.void(hold)
-    assert told_since(begin, wallet)[: len(first)] == first
+    assert events_since(begin, wallet)[: len(first)] == first
 
 
-def test_amounts_and_balances_are_as_the_api_gives_them(told: list[dict[str, Any]]) -> None:
-    changes = [event["data"] for event in told if event["type"] == "wallet.balance.changed"]
+def test_amounts_and_balances_are_those_of_the_api(sent_events: list[dict[str, Any]]) -> None:
+    changes = [event["data"] for event in sent_events if event["type"] == "wallet.balance.changed"]
     assert sorted((each["change"], each["balance"]) for each in changes) == sorted(
         [("50.50", "50.50"), ("-5.00", "45.50"), ("5.00", "5.00")]
         + [("-1.00", "4.00"), ("1.00", "46.50"), ("-3.00", "43.50")]

@@ -1,4 +1,4 @@
-"""The consumers of examples/, run as they are: every event reaches them, and counts once."""
+"""The consumers in examples/: every event reaches them and counts once."""
 
 import json
 import os
@@ -52,9 +52,9 @@ def example(name: str, database: Path, **environment: str) -> Iterator["subproce
             stdout=file,
         )
     try:
-        wait_until(lambda: is_ready(database), "it does not start")
+        wait_until(lambda: is_ready(database), "the example does not start")
         yield process
-        assert process.poll() is None, "it has ended"
+        assert process.poll() is None, "the example has ended"
     finally:
         process.terminate()
         process.wait(30)
@@ -65,15 +65,15 @@ def output(database: Path) -> Path:
 
 
 def is_ready(database: Path) -> bool:
-    return database.exists() and ("balance",) in look(database, "SELECT name FROM sqlite_master")
+    return database.exists() and ("balance",) in select(database, "SELECT name FROM sqlite_master")
 
 
 def balance(database: Path, wallet_id: str) -> str:
-    found = look(database, "SELECT amount FROM balance WHERE wallet_id = ?", wallet_id)
+    found = select(database, "SELECT amount FROM balance WHERE wallet_id = ?", wallet_id)
     return str(found[0][0]) if found else ""
 
 
-def look(database: Path, query: str, *parameters: str) -> list[Any]:
+def select(database: Path, query: str, *parameters: str) -> list[Any]:
     with closing(sqlite3.connect(database)) as connection:
         return connection.execute(query, parameters).fetchall()
 
@@ -94,13 +94,13 @@ def a_change(wallet_id: str, id: str, change: str) -> bytes:
 # --- Webhooks ---------------------------------------------------------------------------------------
 @pytest.fixture
 def hook(database: Path) -> Iterator[Subscriber]:
-    """The example, and the subscriber that it is."""
+    """Run the example; return its subscriber."""
     port = free_port()
     with (
         subscribed(f"http://127.0.0.1:{port}/") as subscriber,
         example("webhooks", database, WEBHOOK_SECRET=subscriber.secret, PORT=str(port)),
     ):
-        wait_until(lambda: is_listening(port), "it does not listen")
+        wait_until(lambda: is_listening(port), "the example does not listen")
         yield subscriber
 
 
@@ -131,22 +131,22 @@ def post(hook: Subscriber, body: bytes, headers: dict[str, str] | None = None, a
 
 @pytest.mark.parametrize("batch", [1, 50])
 @pytest.mark.slow
-def test_webhooks_reach_it(api: Api, database: Path, hook: Subscriber, batch: int) -> None:
+def test_webhook_example_receives_events(api: Api, database: Path, hook: Subscriber, batch: int) -> None:
     wallet_id = api.open()
     Subscriber.objects.filter(id=hook.id).update(batch=batch)
     with relaying():
         expected = move_money(api, wallet_id)
-        wait_until(lambda: balance(database, wallet_id) == expected, "not all has arrived")
+        wait_until(lambda: balance(database, wallet_id) == expected, "not all events have arrived")
 
 
-def test_a_webhook_that_comes_again_counts_once(database: Path, hook: Subscriber) -> None:
+def test_repeated_webhook_counts_once(database: Path, hook: Subscriber) -> None:
     first, second = a_change("w", "a", "1.10"), a_change("w", "b", "2.30")
     for body in (first, first, second, b"[" + first + b"," + second + b"]"):
         assert post(hook, body) == 204
-    assert (balance(database, "w"), len(look(database, "SELECT * FROM seen"))) == ("3.40", 2)
+    assert (balance(database, "w"), len(select(database, "SELECT * FROM seen"))) == ("3.40", 2)
 
 
-def test_a_webhook_of_somebody_else_or_of_another_time_is_refused(database: Path, hook: Subscriber) -> None:
+def test_webhook_with_wrong_signature_or_time_is_refused(database: Path, hook: Subscriber) -> None:
     body, now = a_change("w", "a", "1.10"), int(time.time())
     wrong = sign(webhooks.new_secret(), now, body)
     assert post(hook, body, age=301) == 401
@@ -154,7 +154,7 @@ def test_a_webhook_of_somebody_else_or_of_another_time_is_refused(database: Path
     assert post(hook, body, {"Webhook-Id": "b"}) == 401
     assert post(hook, body, {"Webhook-Timestamp": "x"}) == 401
     assert post(hook, body, {"Webhook-Timestamp": str(now), "Webhook-Signature": wrong}) == 401
-    assert look(database, "SELECT * FROM seen") == []
+    assert select(database, "SELECT * FROM seen") == []
     both = f"{wrong} {sign(hook.secret, now, body)}"
     assert post(hook, body, {"Webhook-Timestamp": str(now), "Webhook-Signature": both}) == 204
 
@@ -163,7 +163,7 @@ def test_a_webhook_of_somebody_else_or_of_another_time_is_refused(database: Path
 @contextmanager
 def rabbitmq_reader(database: Path, server: Server) -> Iterator["subprocess.Popen[bytes]"]:
     with example("rabbitmq", database, AMQP_URL=server.url()) as process:
-        wait_until(lambda: is_read(server), "it does not read")
+        wait_until(lambda: is_read(server), "the example does not consume")
         yield process
 
 
@@ -177,39 +177,43 @@ def is_read(server: Server) -> bool:
 
 
 @pytest.mark.brokers
-def test_what_rabbitmq_brings_arrives_though_it_was_away(api: Api, database: Path, rabbitmq: Server) -> None:
+def test_rabbitmq_example_gets_events_sent_while_it_was_down(
+    api: Api, database: Path, rabbitmq: Server
+) -> None:
     wallet_id = api.open()
-    with brokers.told(rabbitmq.url()):
+    with brokers.relaying_to(rabbitmq.url()):
         with rabbitmq_reader(database, rabbitmq):
             expected = move_money(api, wallet_id)
-            wait_until(lambda: balance(database, wallet_id) == expected, "not all has arrived")
+            wait_until(lambda: balance(database, wallet_id) == expected, "not all events have arrived")
         expected = move_money(api, wallet_id)
         with rabbitmq_reader(database, rabbitmq):
-            wait_until(lambda: balance(database, wallet_id) == expected, "what came meanwhile is lost")
+            wait_until(lambda: balance(database, wallet_id) == expected, "events sent meanwhile are lost")
     brokers.forget_brokers()
 
 
-def test_what_rabbitmq_brings_twice_counts_once(database: Path, rabbitmq: Server) -> None:
+def test_repeated_rabbitmq_message_counts_once(database: Path, rabbitmq: Server) -> None:
     with rabbitmq_reader(database, rabbitmq), a_channel(rabbitmq) as channel:
         for id, change in A_TWICE_AND_B:
             channel.basic_publish(EXCHANGE_OR_TOPIC, "wallet.balance.changed", a_change("w", id, change))
-        wait_until(lambda: balance(database, "w") == "3.40", "not all has arrived")
+        wait_until(lambda: balance(database, "w") == "3.40", "not all events have arrived")
 
 
 @pytest.mark.brokers
-def test_it_goes_on_when_rabbitmq_ends_its_channel_or_connection(database: Path, rabbitmq: Server) -> None:
-    """Such as for a queue that was declared in another way."""
+def test_rabbitmq_example_reconnects(database: Path, rabbitmq: Server) -> None:
+    """RabbitMQ closes the channel if a queue was declared with other arguments."""
     with a_channel(rabbitmq) as channel:
         channel.queue_delete("balances")
         channel.queue_declare("balances")
     with example("rabbitmq", database, AMQP_URL=rabbitmq.url()):
-        wait_until(lambda: "PRECONDITION_FAILED" in output(database).read_text(), "it is not refused")
+        wait_until(lambda: "PRECONDITION_FAILED" in output(database).read_text(), "the queue is not refused")
         with a_channel(rabbitmq) as channel:
             channel.queue_delete("balances")
-        wait_until(lambda: is_read(rabbitmq), "it does not read")
+        wait_until(lambda: is_read(rabbitmq), "the example does not consume")
         rabbitmq.control("close_all_connections", "for a test")
-        wait_until(lambda: "CONNECTION_FORCED" in output(database).read_text(), "it is not disconnected")
-        wait_until(lambda: is_read(rabbitmq), "it does not connect anew")
+        wait_until(
+            lambda: "CONNECTION_FORCED" in output(database).read_text(), "the example is not disconnected"
+        )
+        wait_until(lambda: is_read(rabbitmq), "the example does not reconnect")
 
 
 @contextmanager
@@ -227,22 +231,22 @@ def kafka() -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-def test_what_kafka_brings_arrives_though_it_was_away(api: Api, database: Path, kafka: Cluster) -> None:
+def test_kafka_example_gets_events_sent_while_it_was_down(api: Api, database: Path, kafka: Cluster) -> None:
     wallet_id = api.open()
-    with brokers.told(kafka.url):
+    with brokers.relaying_to(kafka.url):
         with example("kafka", database, KAFKA=kafka.address):
             expected = move_money(api, wallet_id)
-            wait_until(lambda: balance(database, wallet_id) == expected, "not all has arrived")
+            wait_until(lambda: balance(database, wallet_id) == expected, "not all events have arrived")
         expected = move_money(api, wallet_id)
         with example("kafka", database, KAFKA=kafka.address):
-            wait_until(lambda: balance(database, wallet_id) == expected, "what came meanwhile is lost")
+            wait_until(lambda: balance(database, wallet_id) == expected, "events sent meanwhile are lost")
 
 
-def test_what_kafka_brings_twice_counts_once(database: Path, kafka: Cluster) -> None:
+def test_repeated_kafka_message_counts_once(database: Path, kafka: Cluster) -> None:
     with (
         closing(Producer({"bootstrap.servers": kafka.address})) as producer,
         example("kafka", database, KAFKA=kafka.address),
     ):
         for id, change in A_TWICE_AND_B:
             producer.produce(EXCHANGE_OR_TOPIC, a_change("w", id, change), key="w")
-        wait_until(lambda: balance(database, "w") == "3.40", "not all has arrived")
+        wait_until(lambda: balance(database, "w") == "3.40", "not all events have arrived")

@@ -1,4 +1,4 @@
-"""Who follows a wallet hears what happens to it, as it happens."""
+"""The event stream of a wallet at the API."""
 
 import http.client
 import json
@@ -35,15 +35,15 @@ class Stream:
     last_id: str = ""
 
     def next(self) -> tuple[str, Any]:
-        """The next event but for the wallet's first: its name, and its data."""
+        """Return name and data of the next event, skipping the opening of the wallet."""
         name, data = "message", None
         while (line := self.response.readline().decode()) != "\n":
-            assert line, "the stream is over"
+            assert line, "the stream has ended"
             field, _, value = line.rstrip("\n").partition(": ")
             name = value if field == "event" else name
             self.last_id = value if field == "id" else self.last_id
             data = json.loads(value) if field == "data" else data
-        # When the wallet was opened is not long ago: it may be told still.
+        # The wallet is new: the tail may still send its opening.
         is_news = name == "gap" or (data and data["type"] != "wallet.opened")
         return (name, data) if is_news else self.next()
 
@@ -68,7 +68,7 @@ def following(service: str, wallet: str, query: str = "", **headers: str) -> Ite
         yield Stream(response)
 
 
-def test_what_happens_arrives_while_the_stream_goes_on(service: str, live_api: Api) -> None:
+def test_stream_delivers_events_as_they_happen(service: str, live_api: Api) -> None:
     wallet, other = live_api.open(), live_api.open()
     with following(service, wallet) as stream:
         live_api.deposit(other, "1")
@@ -81,10 +81,10 @@ def test_what_happens_arrives_while_the_stream_goes_on(service: str, live_api: A
         assert stream.types(1) == ["wallet.operation.rejected"]
 
 
-def test_several_may_follow_in_every_process(service: str, live_api: Api) -> None:
+def test_streams_of_all_processes_get_the_events(service: str, live_api: Api) -> None:
     wallet, key = live_api.open(), f"Bearer {new_key(READ)}"
     with ExitStack() as stack:
-        # More than a key's share of one process: so there are some in another one.
+        # More than the limit per key in one process: so another process has some of them.
         streams = [
             stack.enter_context(following(service, wallet, Authorization=key))
             for _ in range(live.MAX_STREAMS_PER_CALLER + 1)
@@ -94,7 +94,7 @@ def test_several_may_follow_in_every_process(service: str, live_api: Api) -> Non
             assert stream.types(2) == ["wallet.operation.completed", "wallet.balance.changed"]
 
 
-def test_who_listens_is_told_of_a_whole_bulk(service: str, live_api: Api) -> None:
+def test_stream_delivers_all_events_of_a_bulk(service: str, live_api: Api) -> None:
     wallet = live_api.open()
     each = {"operationType": "DEPOSIT", "walletId": wallet, "amount": "1"}
     with following(service, wallet) as stream:
@@ -103,7 +103,7 @@ def test_who_listens_is_told_of_a_whole_bulk(service: str, live_api: Api) -> Non
         assert sequences == [sequence for sequence in range(1, 1001) for _ in range(2)]
 
 
-def test_who_comes_again_misses_nothing(service: str, live_api: Api) -> None:
+def test_resumed_stream_misses_no_event(service: str, live_api: Api) -> None:
     wallet = live_api.open()
     with following(service, wallet) as stream:
         live_api.deposit(wallet, "1")
@@ -118,7 +118,7 @@ def test_who_comes_again_misses_nothing(service: str, live_api: Api) -> None:
         assert once_more.is_over()
 
 
-def test_who_was_away_for_too_long_is_told(
+def test_resume_after_too_many_transactions_sends_a_gap(
     service: str, live_api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wallet = live_api.open()
@@ -142,7 +142,7 @@ def id_in(answer: Answer) -> str:
     return id
 
 
-def test_who_has_missed_more_than_may_wait_is_told(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_after_too_many_events_sends_a_gap(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     wallet, since = api.open(), str(horizon())
     for _ in range(3):
         api.deposit(wallet, "1")
@@ -153,7 +153,7 @@ def test_who_has_missed_more_than_may_wait_is_told(api: Api, monkeypatch: pytest
     ids = {
         json.loads(line[6:])["id"] for line in everything.content.splitlines() if line.startswith(b"data: ")
     }
-    assert len(ids) == 6  # one that is told again is known by its id
+    assert len(ids) == 6  # a repeated event has the same id
     monkeypatch.setattr(live, "MAX_QUEUED_ITEMS", 5)
     assert says_gap(api.get(f"/wallets/{wallet}/events?seconds=0", Last_Event_ID=since))
 
@@ -170,41 +170,43 @@ def test_who_has_missed_more_than_may_wait_is_told(api: Api, monkeypatch: pytest
         ("", {"Last_Event_ID": "-1"}, "Last-Event-ID"),
     ],
 )
-def test_what_is_malformed_is_refused(api: Api, query: str, headers: dict[str, str], field: str) -> None:
+def test_malformed_stream_request_is_refused(
+    api: Api, query: str, headers: dict[str, str], field: str
+) -> None:
     answer = api.get(f"/wallets/{api.open()}/events{query}", **headers)
     assert (answer.status, answer.code) == (400, "validation_error")
     assert [error["field"] for error in answer.json["errors"]] == [field]
 
 
-def test_only_who_may_see_the_wallet_may_follow_it(api: Api) -> None:
+def test_stream_requires_read_access_to_the_wallet(api: Api) -> None:
     assert api.get("/wallets/nothing/events?seconds=0").code == "wallet_not_found"
     reader = Api(key=new_key(READ))
     assert reader.get(f"/wallets/{api.open()}/events?seconds=0").status == 200
     assert api.get(f"/wallets/{api.open()}/events", Accept="application/json").code == "not_acceptable"
 
 
-def test_who_asks_for_the_head_alone_does_not_wait(service: str, live_api: Api) -> None:
+def test_head_request_returns_at_once(service: str, live_api: Api) -> None:
     wallet, sender = live_api.open(), OverHttp(service, timeout=20)
     with closing(sender.connection):
         answer = Api(sender).send("HEAD", f"/wallets/{wallet}/events")
         assert (answer.status, answer.headers["content-type"]) == (200, "text/event-stream")
-        assert Api(sender).wallet(wallet)["id"] == wallet  # on the same connection
+        assert Api(sender).wallet(wallet)["id"] == wallet  # the connection is still usable
 
 
-def test_too_many_are_refused_and_who_leaves_makes_room(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_limit_counts_only_open_streams(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MAX_STREAMS", 2)
     wallet = api.open()
-    for _ in range(5):  # each has left when it is answered
+    for _ in range(5):  # each stream has ended with its response
         assert api.get(f"/wallets/{wallet}/events?seconds=0").status == 200
     watches = [live.tail().watch(UUID(wallet), None, "") for _ in range(2)]
     assert api.get(f"/wallets/{wallet}/events?seconds=0").code == "too_many_requests"
     watches[0].close()
-    watches[0].close()  # once is enough
+    watches[0].close()  # closing again changes nothing
     assert api.get(f"/wallets/{wallet}/events?seconds=0").status == 200
     watches[1].close()
 
 
-def test_nobody_takes_more_than_their_share(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stream_limit_per_caller_refuses_only_that_caller(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MAX_STREAMS_PER_CALLER", 1)
     wallet = api.open()
     key = new_key(READ)
@@ -213,13 +215,13 @@ def test_nobody_takes_more_than_their_share(api: Api, monkeypatch: pytest.Monkey
         assert one.get(f"/wallets/{wallet}/events?seconds=0").code == "too_many_requests"
         assert other.get(f"/wallets/{wallet}/events?seconds=0").status == 200
     assert one.get(f"/wallets/{wallet}/events?seconds=0").status == 200
-    # All that an open API knows of who asks without a key is that there are many.
+    # Anonymous clients of an open API cannot be told apart, so they have no limit of their own.
     with closing(live.tail().watch(UUID(wallet), None, "")):
         assert api.get(f"/wallets/{wallet}/events?seconds=0").status == 200
 
 
 @pytest.mark.slow
-def test_a_client_that_goes_is_not_told_any_more() -> None:
+def test_stream_of_a_disconnected_client_is_closed() -> None:
     with running_service(WORKERS="1") as address, closing(OverHttp(address).connection) as connection:
         sender = OverHttp(address)
         sender.connection = connection
@@ -231,15 +233,15 @@ def test_a_client_that_goes_is_not_told_any_more() -> None:
             assert reader.get(f"/wallets/{wallet}/events?seconds=0").code == "too_many_requests"
 
         def has_room() -> bool:
-            api.deposit(wallet, "1")  # that a client has gone is noticed when it is told something
+            api.deposit(wallet, "1")  # the service notices a disconnect when it sends an event
             return reader.get(f"/wallets/{wallet}/events?seconds=0").status == 200
 
-        wait_until(has_room, "who has gone still waits")
+        wait_until(has_room, "the streams of the disconnected client stay open")
 
 
 @pytest.mark.slow
-def test_a_service_that_stops_ends_its_streams() -> None:
-    with running_service(WORKERS="1") as address:  # it asserts that the service has ended in time
+def test_shutdown_ends_open_streams() -> None:
+    with running_service(WORKERS="1") as address:  # asserts that the service ends in time
         sender = OverHttp(address)
         wallet = Api(sender).open()
         sender.connection.close()
@@ -251,23 +253,23 @@ def test_a_service_that_stops_ends_its_streams() -> None:
         assert response.read().strip() == b""
 
 
-# --- By hand ----------------------------------------------------------------------------------------
-class ByHand(Tail):
-    """One that looks when it is told to."""
+# --- The tail ---------------------------------------------------------------------------------------
+class ManualTail(Tail):
+    """A tail without a thread: the test calls `poll`."""
 
-    def _work(self) -> None: ...
+    def _run(self) -> None: ...
 
     def watch(self, *args: Any) -> Watch:
         horizon()
         return super().watch(*args)
 
-    def look(self) -> bool:
+    def poll(self) -> bool:
         horizon()
-        return self._look()
+        return self._read_if_needed()
 
 
-class Overtaking(ByHand):
-    """It has passed what happens while somebody asks to be let in."""
+class TailAdvancingDuringJoin(ManualTail):
+    """A tail that reads further while another stream is being opened."""
 
     def __init__(self, api: Api, wallet: str) -> None:
         super().__init__()
@@ -276,19 +278,19 @@ class Overtaking(ByHand):
 
     def _join(self, *args: Any) -> int:
         self.connections.append(db.connection.connection)
-        if self._is_at_work:
+        if self._is_running:
             self._api.deposit(self._wallet, "1")
             horizon()
             self._step()
         return super()._join(*args)
 
 
-def told(watch: Watch) -> list[tuple[str, int]]:
-    """The types and sequences of what waits."""
-    moments: list[StreamItem] = []
-    while moment := watch.next(0):
-        moments.append(moment)
-    return [summary(moment.event) for moment in moments]
+def received(watch: Watch) -> list[tuple[str, int]]:
+    """Return types and sequences of the queued events."""
+    items: list[StreamItem] = []
+    while item := watch.next(0):
+        items.append(item)
+    return [summary(item.event) for item in items]
 
 
 def summary(event: Event | None) -> tuple[str, int]:
@@ -303,7 +305,7 @@ def deposits(*sequences: int) -> list[tuple[str, int]]:
 
 @contextmanager
 def failing_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[list[Exception]]:
-    """Where the entries of the log are made events."""
+    """Let the next rendering of log entries fail."""
     errors = [error]
 
     def fail(entries: Iterable[LogItem]) -> list[Event]:
@@ -316,124 +318,118 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[
         yield errors
 
 
-def test_who_joins_amid_a_window_misses_nothing_of_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    wallet, tail = api.open(), ByHand()
+def test_stream_opened_within_a_window_misses_no_event(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet, tail = api.open(), ManualTail()
     since = horizon()
     with closing(tail.watch(UUID(wallet), None, "")) as early:
         for _ in range(3):
             api.deposit(wallet, "1")
         with monkeypatch.context() as patch:
             patch.setattr(live, "MAX_ENTRIES_PER_READ", 2)
-            tail.look()
-        assert told(early) == deposits(1, 2)
+            tail.poll()
+        assert received(early) == deposits(1, 2)
         with (
             closing(tail.watch(UUID(wallet), since, "")) as late,
             closing(tail.watch(UUID(wallet), None, "")) as latest,
         ):
-            tail.look()
-            assert told(early) == deposits(3)
-            assert told(late) == deposits(1, 2, 3, 3)  # what it has seen it knows by the id
-            assert told(latest) == deposits(3)
+            tail.poll()
+            assert received(early) == deposits(3)
+            assert received(late) == deposits(1, 2, 3, 3)  # an event that is sent twice has the same id
+            assert received(latest) == deposits(3)
 
 
-def test_who_joins_while_the_tail_moves_on_misses_nothing(api: Api) -> None:
+def test_stream_opened_while_the_tail_advances_misses_no_event(api: Api) -> None:
     wallet = api.open()
-    tail = Overtaking(api, wallet)
+    tail = TailAdvancingDuringJoin(api, wallet)
     with (
         closing(tail.watch(UUID(wallet), None, "")) as first,
         closing(tail.watch(UUID(wallet), None, "")) as second,
     ):
-        assert told(first) == told(second) == deposits(1)
+        assert received(first) == received(second) == deposits(1)
 
 
-def test_who_comes_again_is_told_in_the_order_in_which_it_happened(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wallet, tail, since = api.open(), ByHand(), horizon()
+def test_missed_events_precede_new_ones(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet, tail, since = api.open(), ManualTail(), horizon()
     api.deposit(wallet, "1")
     missed = live._missed
 
     def slowly(*args: Any) -> list[StreamItem]:
-        """Meanwhile the tail goes on."""
+        """Let the tail advance during the query."""
         api.deposit(wallet, "1")
-        tail.look()
+        tail.poll()
         return missed(*args)
 
     monkeypatch.setattr(live, "_missed", slowly)
     with closing(tail.watch(UUID(wallet), since, "")) as watch:
-        assert told(watch) == deposits(1, 2)
+        assert received(watch) == deposits(1, 2)
 
 
-def test_who_waits_to_join_keeps_no_connection(api: Api) -> None:
+def test_opening_a_stream_holds_no_database_connection(api: Api) -> None:
     wallet = api.open()
-    tail = Overtaking(api, wallet)
+    tail = TailAdvancingDuringJoin(api, wallet)
     tail.watch(UUID(wallet), None, "").close()
     assert tail.connections == [None]
 
 
-def test_what_the_database_did_not_say_at_once_is_told_later(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wallet, tail = api.open(), ByHand()
+def test_database_error_only_delays_events(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    wallet, tail = api.open(), ManualTail()
     with closing(tail.watch(UUID(wallet), None, "")) as watch:
         api.deposit(wallet, "1")
         with (
             failing_once(monkeypatch, db.OperationalError("the database is away")),
             pytest.raises(db.OperationalError),
         ):
-            tail.look()
-        assert told(watch) == []
-        tail.look()
-        assert told(watch) == deposits(1)
+            tail.poll()
+        assert received(watch) == []
+        tail.poll()
+        assert received(watch) == deposits(1)
 
 
-def test_a_fault_does_not_end_the_tail(
+def test_unexpected_exception_does_not_end_the_tail(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(live, "ERROR_PAUSE_SECONDS", 0)
     wallet, tail = api.open(), Tail()
     with (
         closing(tail.watch(UUID(wallet), None, "")) as watch,
-        failing_once(monkeypatch, ValueError("nobody thought of this")) as errors,
+        failing_once(monkeypatch, ValueError("an unexpected exception")) as errors,
     ):
         api.deposit(wallet, "1")
-        moment = watch.next(30)
-        assert moment
-        assert summary(moment.event) == ("operation.completed", 1)
+        item = watch.next(30)
+        assert item
+        assert summary(item.event) == ("operation.completed", 1)
         assert not errors
-    assert "nobody thought of this" in caplog.text
+    assert "an unexpected exception" in caplog.text
 
 
-def test_there_is_one_thread_however_often_somebody_comes_and_goes(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_repeated_streams_share_one_tail_thread(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     threads: list[threading.Thread] = []
 
-    class Noted(Tail):
-        def _work(self) -> None:
+    class RecordingTail(Tail):
+        def _run(self) -> None:
             threads.append(threading.current_thread())
-            super()._work()
+            super()._run()
 
     monkeypatch.setattr(live, "POLL_SECONDS", 0.02)
-    wallet, tail = UUID(api.open()), Noted()
+    wallet, tail = UUID(api.open()), RecordingTail()
     for _ in range(100):
         tail.watch(wallet, None, "").close()
         time.sleep(0.01)
     with closing(tail.watch(wallet, None, "")):
-        wait_until(lambda: sum(thread.is_alive() for thread in threads) == 1, "more than one goes on")
-    wait_until(lambda: not any(thread.is_alive() for thread in threads), "it goes on for nobody")
+        wait_until(lambda: sum(thread.is_alive() for thread in threads) == 1, "several threads are running")
+    wait_until(lambda: not any(thread.is_alive() for thread in threads), "the thread runs without streams")
 
 
-def test_who_does_not_listen_is_told_to_look_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_queue_is_replaced_by_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(live, "MAX_QUEUED_ITEMS", 3)
     watch = Watch(uuid7(), "", lambda _: None)
     event = Event("", "", watch.wallet_id, b"")
     for position in range(5):
-        watch.tell(StreamItem(event, position))
+        watch.put(StreamItem(event, position))
     assert [watch.next(0) for _ in range(3)] == [StreamItem(None, 3), StreamItem(event, 4), None]
 
 
-def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "CLIENT_READ_TIMEOUT_SECONDS", 0.1)
     here, there = socket.socketpair()
     watch = Watch(uuid7(), "", lambda _: None)
@@ -445,16 +441,14 @@ def test_a_client_that_does_not_read_is_dropped(monkeypatch: pytest.MonkeyPatch)
             for piece in stream:
                 assert here.gettimeout() == events.CLIENT_READ_TIMEOUT_SECONDS
                 answer.sendall(piece)
-                watch.tell(StreamItem(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
+                watch.put(StreamItem(Event("", "", watch.wallet_id, b"x" * 10_000), 1))
 
         with closing(events.Stream(watch, 300, answer)) as stream, pytest.raises(ConnectionResetError):
             serve(stream)
         assert here.gettimeout() == 30
 
 
-def test_what_is_known_of_a_wallet_stays_known_while_others_ask(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_currency_cache_reset_keeps_earlier_results(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudevents, "MAX_CACHED_CURRENCIES", 0)
     one, other = UUID(api.open(currency="EUR")), UUID(api.open(currency="USD"))
     found = cloudevents._find_currencies({one})

@@ -1,4 +1,4 @@
-"""The log as others read it: nothing is skipped, nothing comes twice, and a wallet's order is kept."""
+"""The log as readers see it: no entry is skipped or repeated, and each wallet's order is kept."""
 
 import random
 import threading
@@ -31,16 +31,16 @@ def now() -> Position:
     return Position(horizon())
 
 
-def all_from(position: Position, most: int = 1000, of: set[str] | None = None) -> list[LogItem]:
-    """All that there is up to the present, of these wallets."""
+def read_all(position: Position, limit: int = 1000, of: set[str] | None = None) -> list[LogItem]:
+    """Read all entries up to now, or only those of the wallets `of`."""
     found: list[LogItem] = []
     end = horizon()
     while True:
-        entries, further = log.read(position, most)
+        entries, next_position = log.read(position, limit)
         found += [entry for entry in entries if of is None or str(entry.wallet_id) in of]
-        if not entries and further.begin >= end:
+        if not entries and next_position.begin >= end:
             return found
-        position = further
+        position = next_position
 
 
 def deposit_in_another_session(wallet_id: str) -> None:
@@ -48,7 +48,7 @@ def deposit_in_another_session(wallet_id: str) -> None:
         execute([Deposit(wallet_id=UUID(wallet_id), amount=Decimal(1))])
 
 
-def test_all_that_happens_is_in_the_log_in_its_order(api: Api) -> None:
+def test_log_has_every_change_in_order(api: Api) -> None:
     begin = now()
     wallet, other = api.open(label="till"), api.open()
     api.deposit(wallet, "50")
@@ -57,7 +57,7 @@ def test_all_that_happens_is_in_the_log_in_its_order(api: Api) -> None:
     hold = api.hold(wallet, "4").json["id"]
     api.capture(hold, "3")
     api.patch(f"/wallets/{wallet}", {"status": "FROZEN"})
-    found = all_from(begin, of={wallet, other})
+    found = read_all(begin, of={wallet, other})
     assert [entry.type for entry in found if str(entry.wallet_id) == wallet] == [
         *("OPENED", "DEPOSIT", "WITHDRAW", "TRANSFER_OUT", "HOLD", "CAPTURE", "CHANGED")
     ]
@@ -67,21 +67,21 @@ def test_all_that_happens_is_in_the_log_in_its_order(api: Api) -> None:
     assert opened.changes["label"] == "till"
 
 
-def test_a_wallet_that_was_opened_again_is_in_the_log_once(api: Api) -> None:
+def test_replayed_opening_is_in_the_log_once(api: Api) -> None:
     begin = now()
     wallet = api.open()
     for _ in range(2):
         api.post("/wallets", {"id": "01930a5d-0000-7000-8000-00000000e0e0", "label": "again"})
-    ids = [str(entry.wallet_id) for entry in all_from(begin) if entry.type == "OPENED"]
+    ids = [str(entry.wallet_id) for entry in read_all(begin) if entry.type == "OPENED"]
     assert sorted(ids) == sorted([wallet, "01930a5d-0000-7000-8000-00000000e0e0"])
 
 
-def test_a_hold_that_expires_is_in_the_log_though_nobody_touches_its_wallet(api: Api) -> None:
+def test_expired_hold_of_an_idle_wallet_is_in_the_log(api: Api) -> None:
     wallet = api.open(deposit="5")
     soon = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
     hold = api.hold(wallet, "5", expiresAt=soon).json["id"]
     begin = now()
-    while not (found := all_from(begin, of={wallet})):
+    while not (found := read_all(begin, of={wallet})):
         expiry.record_expiries(DEFAULT_DB_ALIAS)
     (expired,) = found
     assert isinstance(expired, ChangeEntry)
@@ -89,32 +89,32 @@ def test_a_hold_that_expires_is_in_the_log_though_nobody_touches_its_wallet(api:
     assert api.wallet(wallet)["available"] == "5.00"
     api.deposit(wallet, "1")
     expiry.record_expiries(DEFAULT_DB_ALIAS)
-    assert [entry.type for entry in all_from(begin, of={wallet})] == ["HOLD_EXPIRED", "DEPOSIT"]
+    assert [entry.type for entry in read_all(begin, of={wallet})] == ["HOLD_EXPIRED", "DEPOSIT"]
 
 
 @contextmanager
-def transaction_at_work() -> Iterator[psycopg.Connection]:
-    """One that has an id, and takes its time."""
+def transaction_in_progress() -> Iterator[psycopg.Connection]:
+    """Keep a transaction with an id open until the end of the block."""
     with psycopg.connect(cluster.url("postgres")) as other:
         other.execute("SELECT pg_current_xact_id()")
         yield other
 
 
-def test_what_commits_late_is_not_skipped(api: Api) -> None:
+def test_late_commit_is_not_skipped(api: Api) -> None:
     wallet = api.open()
     begin = now()
-    with transaction_at_work():
+    with transaction_in_progress():
         api.deposit(wallet, "1")
         entries, position = log.read(begin, 100)
-        assert entries == []  # an earlier transaction might still write something
-    assert [entry.type for entry in all_from(position, of={wallet})] == ["DEPOSIT"]
+        assert entries == []  # a transaction with a lower id may still write
+    assert [entry.type for entry in read_all(position, of={wallet})] == ["DEPOSIT"]
 
 
-def test_who_waited_for_the_lock_comes_after_who_had_it_whatever_their_ids(api: Api) -> None:
+def test_wallet_order_follows_the_lock_not_the_transaction_ids(api: Api) -> None:
     wallet = api.open()
     begin = now()
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_xact_id()")  # ours is the smaller id
+        cursor.execute("SELECT pg_current_xact_id()")  # this transaction has the smaller id
         with ThreadPoolExecutor(1) as pool:
             pool.submit(deposit_in_another_session, wallet).result()
         execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(2))])
@@ -125,46 +125,46 @@ def test_who_waited_for_the_lock_comes_after_who_had_it_whatever_their_ids(api: 
     )
     (first, _), (second, _) = rows
     assert int(first) > int(second)
-    assert [entry.amount for entry in all_from(begin, of={wallet})] == [1, 2]  # type: ignore[union-attr]
+    assert [entry.amount for entry in read_all(begin, of={wallet})] == [1, 2]  # type: ignore[union-attr]
 
 
-def test_who_waited_is_not_told_before_who_had_the_lock_while_another_is_at_work(api: Api) -> None:
-    """The one that takes its time has an id between theirs."""
+def test_horizon_never_separates_entries_of_reversed_transaction_ids(api: Api) -> None:
+    """The id of the open transaction is between the ids of the two that write."""
     wallet = api.open()
     begin = now()
     with ExitStack() as stack:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT pg_current_xact_id()")
-            stack.enter_context(transaction_at_work())
+            stack.enter_context(transaction_in_progress())
             with ThreadPoolExecutor(1) as pool:
                 pool.submit(deposit_in_another_session, wallet).result()
             execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(2))])
         entries, position = log.read(begin, 100)
         assert [entry for entry in entries if str(entry.wallet_id) == wallet] == []
-    assert [entry.amount for entry in all_from(position, of={wallet})] == [1, 2]  # type: ignore[union-attr]
+    assert [entry.amount for entry in read_all(position, of={wallet})] == [1, 2]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("most", [1, 3, 50])
-def test_a_long_window_is_read_page_by_page(api: Api, most: int) -> None:
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_a_long_window_is_read_page_by_page(api: Api, limit: int) -> None:
     wallets = {api.open() for _ in range(3)}
     begin = now()
-    with transaction_at_work():  # so that all of it is one window
+    with transaction_in_progress():  # keeps all entries in one window
         for number in range(20):
             for wallet in sorted(wallets):
                 api.deposit(wallet, number + 1)
-    found = all_from(begin, most, of=wallets)
+    found = read_all(begin, limit, of=wallets)
     assert len(found) == len({entry.id for entry in found}) == 60
     assert found == sorted(found, key=lambda entry: (entry.created_at, entry.id))
 
 
 def test_the_log_can_be_read_from_its_beginning(api: Api) -> None:
     wallet = api.open(deposit="1")
-    entries = all_from(Position(0), most=500)
+    entries = read_all(Position(0), limit=500)
     assert len(entries) == len({(type(entry), entry.id) for entry in entries})
     assert [entry.type for entry in entries if str(entry.wallet_id) == wallet] == ["OPENED", "DEPOSIT"]
 
 
-def test_of_some_wallets_only_what_concerns_them_is_read(api: Api) -> None:
+def test_read_of_some_wallets_returns_only_their_entries(api: Api) -> None:
     begin = now()
     one, _, _ = api.open(deposit="1"), api.open(deposit="1"), api.open(deposit="1")
     horizon()
@@ -172,13 +172,13 @@ def test_of_some_wallets_only_what_concerns_them_is_read(api: Api) -> None:
     assert [entry.type for entry in entries] == ["OPENED", "DEPOSIT"]
 
 
-def test_a_position_ahead_of_the_database_waits_for_it() -> None:
-    """As after a restore: ids that were read are given out again."""
+def test_position_ahead_of_the_database_returns_nothing() -> None:
+    """After a restore, PostgreSQL assigns transaction ids again that were read before."""
     ahead = Position(log.horizon() + 1_000_000)
     assert log.read(ahead, 10) == ([], ahead)
 
 
-def test_who_reads_while_many_write_misses_nothing_and_sees_nothing_twice(api: Api) -> None:
+def test_concurrent_reader_sees_each_entry_once(api: Api) -> None:
     wallets = [api.open() for _ in range(6)]
     begin = now()
     seen: list[LogItem] = []

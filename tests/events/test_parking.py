@@ -1,4 +1,4 @@
-"""What a subscriber refuses: it delays its own wallet, costs one row, and comes in order once it is taken."""
+"""Refused events: they delay only their own wallet, need one row, and are later delivered in order."""
 
 import socket
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,21 @@ from django.conf import LazySettings
 from django.db import connection
 from django.utils import timezone
 
-from tests.events.test_webhook_delivery import PAST, after_a_while, go_round, parked, poisoned_by, registered
+from tests.events.test_webhook_delivery import (
+    PAST,
+    make_retries_due,
+    parked,
+    refusing_events,
+    registered,
+    run_until_idle,
+)
 from tests.support.client import Api
 from tests.support.events import horizon
 from tests.support.receivers import Receiver, Request, fail, hanging, is_in_order, receiver, refusing, take
 from wallets.events import delivery_state, parking, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
 from wallets.events.delivery_state import Overtaken
-from wallets.events.relay import Courier, News
+from wallets.events.relay import DeliveryThread, EntryNotifier
 from wallets.events.retries import Failure
 from wallets.events.webhooks import Webhook
 from wallets.ledger.commands import Deposit
@@ -48,9 +55,9 @@ def shop() -> Iterator[Receiver]:
 
 
 def one_round(webhook: Subscriber, destination: Any) -> None:
-    """One attempt of the relay, which finds everything that was committed before."""
+    """Run one round of the relay, which sees everything that was committed before."""
     horizon()
-    Courier(webhook, destination, News())._round()
+    DeliveryThread(webhook, destination, EntryNotifier())._round()
 
 
 def deposits(wallet: str, times: int) -> None:
@@ -68,17 +75,17 @@ def sequences(told: Receiver, wallet: str) -> list[int]:
 def test_refused_event_delays_no_other_wallet(
     api: Api, shop: Receiver, destination: Webhook, batch: int
 ) -> None:
-    poisoned = api.open()
+    refused_wallet = api.open()
     webhook = registered(shop.url(), types=[BALANCE], batch=batch)
-    shop.behave = refusing(poisoned)
-    api.deposit(poisoned, "1")
-    go_round(webhook, destination)  # nothing but the refused event, and nothing was taken
+    shop.behave = refusing(refused_wallet)
+    api.deposit(refused_wallet, "1")
+    run_until_idle(webhook, destination)  # only the refused event, so no event was accepted
     webhook.refresh_from_db()
     assert (webhook.failures, webhook.retry_at) == (1, None)
     others = [api.open(deposit="1") for _ in range(50)]
     one_round(webhook, destination)
-    assert {event["subject"] for event in shop.events} == {poisoned, *others}
-    assert [str(row.wallet_id) for row in parked(webhook)] == [poisoned]
+    assert {event["subject"] for event in shop.events} == {refused_wallet, *others}
+    assert [str(row.wallet_id) for row in parked(webhook)] == [refused_wallet]
 
 
 @pytest.mark.parametrize("batch", [1, 20, 500])
@@ -98,29 +105,29 @@ def test_retries_of_a_refused_event_never_pause_the_subscriber(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
-    poisoned = api.open(deposit="1")
-    shop.behave = refusing(poisoned)
+    refused_wallet = api.open(deposit="1")
+    shop.behave = refusing(refused_wallet)
     for _ in range(10):
-        go_round(webhook, destination)
+        run_until_idle(webhook, destination)
         ParkedEvent.objects.filter(subscriber=webhook).update(next_attempt_at=PAST)
     webhook.refresh_from_db()
     assert (webhook.failures, webhook.retry_at) == (1, None)
     assert len(shop.requests) == 10
 
 
-def test_two_poisoned_wallets_delay_each_themselves(api: Api, shop: Receiver, destination: Webhook) -> None:
+def test_two_refused_wallets_delay_only_themselves(api: Api, shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
     bad, worse, good = api.open(deposit="1"), api.open(deposit="1"), api.open(deposit="1")
     shop.behave = refusing(bad, worse)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     for wallet in (bad, worse, good):
         api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert sequences(shop, good) == [1, 2]
     assert {str(row.wallet_id) for row in parked(webhook)} == {bad, worse}
     shop.behave = refusing(worse)
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     assert is_in_order([1, 2], sequences(shop, bad))
     assert set(sequences(shop, worse)) == {1}
     assert [str(row.wallet_id) for row in parked(webhook)] == [worse]
@@ -129,20 +136,20 @@ def test_two_poisoned_wallets_delay_each_themselves(api: Api, shop: Receiver, de
 def test_refusals_of_several_wallets_in_a_row_pause_the_subscriber_briefly(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
-    """It cannot be told from a receiver that is down; then what was tried least comes first."""
+    """The relay cannot tell this from a receiver that is down; events with fewer attempts come first."""
     webhook = registered(shop.url(), types=[BALANCE])
     bad = [api.open() for _ in range(retries.MIN_FAILED_WALLETS)]
     shop.behave = refusing(*bad)
     for wallet in bad:
         api.deposit(wallet, "1")
-        go_round(webhook, destination)
+        run_until_idle(webhook, destination)
     webhook.refresh_from_db()
     assert webhook.retry_at is not None
     first_pause = timedelta(seconds=retries.RETRY_PAUSES_SECONDS[0] * (1 + retries.JITTER_FRACTION))
     assert webhook.retry_at - timezone.now() <= first_pause
     Subscriber.objects.filter(id=webhook.id).update(retry_at=timezone.now() + timedelta(hours=1))
     good = api.open(deposit="1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert sequences(shop, good) == []
     Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
     one_round(webhook, destination)
@@ -151,7 +158,7 @@ def test_refusals_of_several_wallets_in_a_row_pause_the_subscriber_briefly(
 
 
 @pytest.mark.slow
-def test_receiver_that_is_down_is_asked_a_few_times_a_minute(
+def test_receiver_that_is_down_gets_few_requests_a_minute(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
@@ -169,10 +176,10 @@ def test_receiver_that_is_down_is_asked_a_few_times_a_minute(
     assert 40 < left_alone <= retries.MAX_SUBSCRIBER_PAUSE_SECONDS * (1 + retries.JITTER_FRACTION)
 
 
-def test_batch_without_answer_delays_other_wallets_once(
+def test_batch_without_response_delays_other_wallets_once(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does not tell which of its events is at fault."""
+    """Without a response, the relay does not know which event of the batch is the cause."""
     monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0)
     monkeypatch.setattr(webhooks, "MAX_PAGE_SECONDS", 1.0)
     webhook = registered(shop.url(), types=[BALANCE], batch=100)
@@ -185,7 +192,7 @@ def test_batch_without_answer_delays_other_wallets_once(
     shop.behave = hang_on_the_first
     one_round(webhook, destination)
     assert {str(row.wallet_id) for row in parked(webhook)} == set(wallets)
-    after_a_while(webhook)
+    make_retries_due(webhook)
     one_round(webhook, destination)
     assert [str(row.wallet_id) for row in parked(webhook)] == wallets[:1]
     shop.drop_connections()
@@ -193,14 +200,14 @@ def test_batch_without_answer_delays_other_wallets_once(
 
 # --- One row for a wallet ---------------------------------------------------------------------------
 @pytest.mark.slow
-def test_later_events_of_a_poisoned_wallet_cost_one_row(
+def test_refused_wallet_has_one_row_for_all_later_events(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     webhook = registered(shop.url(), types=["wallet.operation.completed", BALANCE], batch=500)
-    poisoned = api.open()
-    shop.behave = refusing(poisoned)
-    deposits(poisoned, 10_000)  # two events each
-    go_round(webhook, destination)
+    refused_wallet = api.open()
+    shop.behave = refusing(refused_wallet)
+    deposits(refused_wallet, 10_000)  # two events each
+    run_until_idle(webhook, destination)
     (row,) = parked(webhook)
     assert (row.event, row.last_error) == (None, "answered 500")
     other = api.open(deposit="1")
@@ -209,9 +216,9 @@ def test_later_events_of_a_poisoned_wallet_cost_one_row(
     shop.behave = take
     monkeypatch.setattr(parking, "MAX_ENTRIES_PER_WALLET", 1000)
     shop.requests.clear()
-    after_a_while(webhook)
-    go_round(webhook, destination)
-    kinds = [(event["data"]["sequence"], event["type"]) for event in shop.of(poisoned)]
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
+    kinds = [(event["data"]["sequence"], event["type"]) for event in shop.of(refused_wallet)]
     wanted = [
         (number, kind) for number in range(1, 10_001) for kind in ("wallet.operation.completed", BALANCE)
     ]
@@ -221,7 +228,7 @@ def test_later_events_of_a_poisoned_wallet_cost_one_row(
 
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize("entries", [1, 2, 20])
-def test_order_is_kept_when_the_subscriber_takes_them_again(  # noqa: PLR0913, PLR0917
+def test_order_is_kept_after_refusals(  # noqa: PLR0913, PLR0917
     api: Api,
     shop: Receiver,
     destination: Webhook,
@@ -233,18 +240,20 @@ def test_order_is_kept_when_the_subscriber_takes_them_again(  # noqa: PLR0913, P
     webhook = registered(shop.url(), batch=batch)
     wallet = api.open()
     refused: set[str] = set()
-    shop.behave = poisoned_by(refused)
+    shop.behave = refusing_events(refused)
     for _ in range(5):
         operation = api.deposit(wallet, "1").json["id"]
-        refused.add(f"{operation}:balance")  # the first event of the entry is taken, the second is not
-    go_round(webhook, destination)
+        refused.add(
+            f"{operation}:balance"
+        )  # of each entry, the first event is accepted and the second refused
+    run_until_idle(webhook, destination)
     for _ in range(5):
         (row,) = parked(webhook)
         assert row.event_id in refused
         refused.remove(row.event_id)
         api.deposit(wallet, "1")
-        after_a_while(webhook)
-        go_round(webhook, destination)
+        make_retries_due(webhook)
+        run_until_idle(webhook, destination)
     assert parked(webhook) == []
     taken = [event["id"] for request in shop.requests for event in request.events]
     wanted = [f"{wallet}:opened"] + [
@@ -255,54 +264,54 @@ def test_order_is_kept_when_the_subscriber_takes_them_again(  # noqa: PLR0913, P
     assert list(dict.fromkeys(taken)) == wanted
 
 
-def test_events_that_are_not_wanted_are_passed_over(
+def test_events_of_other_types_are_skipped(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where types change, or a page of the wallet has none of them."""
+    """The types change, and a page of the wallet has no event of these types."""
     monkeypatch.setattr(parking, "MAX_ENTRIES_PER_WALLET", 2)
     webhook = registered(shop.url(), types=["wallet.opened", "wallet.hold.placed"])
     wallet = api.open()
     shop.behave = fail
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     for _ in range(7):
         api.deposit(wallet, "1")
     hold = api.hold(wallet, "1").json["id"]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     webhook_registry.change(webhook.id, "", types=["wallet.hold.placed"])
     shop.behave = take
-    after_a_while(webhook)
+    make_retries_due(webhook)
     shop.requests.clear()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert shop.ids_of(wallet) == [f"{hold}:placed"]
     assert parked(webhook) == []
 
 
-def test_repeated_event_is_the_same_to_the_byte(api: Api, shop: Receiver, destination: Webhook) -> None:
-    """Whatever happens to its wallet and its hold in between."""
+def test_retried_event_is_identical_to_the_byte(api: Api, shop: Receiver, destination: Webhook) -> None:
+    """Later changes of the wallet and the hold do not affect it."""
     webhook = registered(shop.url())
     begin = delivery_state._columns(delivery_state.position_of(webhook))
     wallet = api.open(label="till", metadata={"shop": 1})
     api.deposit(wallet, "5", description="Grüße", metadata={"order": 1})
     hold = api.hold(wallet, "4").json["id"]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     first = {request.ids[0]: request.body for request in shop.requests}
     Subscriber.objects.filter(id=webhook.id).update(**begin)
     api.capture(hold, "3")
     api.patch(f"/wallets/{wallet}", {"label": "other", "metadata": {}, "status": "FROZEN"})
     shop.behave = refusing(wallet)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     shop.behave = take
     shop.requests.clear()
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     second = {request.ids[0]: request.body for request in shop.requests}
     assert len(first) == 4
     assert {id: second[id] for id in first} == first
 
 
 # --- Crashes ----------------------------------------------------------------------------------------
-class Dies:
-    """A destination that delivers, and whose relay dies before it writes that down."""
+class CrashingDestination:
+    """A destination whose relay crashes after the delivery, before it is recorded."""
 
     def __init__(self, destination: Webhook) -> None:
         self._destination = destination
@@ -320,28 +329,28 @@ def test_crash_after_a_delivery_repeats_and_loses_nothing(
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = fail
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     for _ in range(3):
         api.deposit(wallet, "1")
     shop.behave = take
     shop.requests.clear()
     before = [*parked(webhook)]
     for _ in range(2):
-        after_a_while(webhook)
+        make_retries_due(webhook)
         with pytest.raises(KeyboardInterrupt):
-            one_round(webhook, Dies(destination))
+            one_round(webhook, CrashingDestination(destination))
         assert [row.event_id for row in parked(webhook)] == [before[0].event_id]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert sequences(shop, wallet) == [1, 2, 3, 4] * 3
     assert parked(webhook) == []
 
 
-def test_relay_that_was_overtaken_changes_nothing(api: Api, shop: Receiver, destination: Webhook) -> None:
+def test_overtaken_relay_changes_nothing(api: Api, shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = fail
-    go_round(webhook, destination)
-    after_a_while(webhook)
+    run_until_idle(webhook, destination)
+    make_retries_due(webhook)
 
     def other_relay_goes_on(peer: socket.socket, request: Request) -> bool:
         Subscriber.objects.filter(id=webhook.id).update(begin_xid="999999999", end_xid=None)
@@ -357,11 +366,11 @@ def test_relay_that_was_overtaken_changes_nothing(api: Api, shop: Receiver, dest
 def test_entry_with_an_earlier_time_sets_the_wallet_back(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
-    """A hold may expire at a time that lies microseconds before an operation that was committed earlier."""
+    """The expiry of a hold can be microseconds before an operation that was committed earlier."""
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = fail
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     (row,) = parked(webhook)
     assert row.entry_at is not None
     earlier = (row.entry_at - timedelta(microseconds=1), uuid4())
@@ -376,42 +385,42 @@ def test_entry_with_an_earlier_time_sets_the_wallet_back(
 
 
 # --- Dead letters -----------------------------------------------------------------------------------
-def let_it_be_too_old(webhook: Subscriber, settings: LazySettings) -> None:
+def expire_retries(webhook: Subscriber, settings: LazySettings) -> None:
     long_ago = timezone.now() - timedelta(days=settings.EVENTS_RETRY_DAYS)
     ParkedEvent.objects.filter(subscriber=webhook).update(created_at=long_ago)
-    after_a_while(webhook)
+    make_retries_due(webhook)
 
 
-def test_behind_a_dead_letter_the_wallet_goes_on(
+def test_wallet_continues_after_a_dead_letter(
     api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
 ) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     poison = f"{api.history(wallet)[0]['id']}:balance"
-    shop.behave = poisoned_by({poison})
-    go_round(webhook, destination)
+    shop.behave = refusing_events({poison})
+    run_until_idle(webhook, destination)
     for _ in range(3):
         api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert sequences(shop, wallet) == [1]
-    let_it_be_too_old(webhook, settings)
-    go_round(webhook, destination)
+    expire_retries(webhook, settings)
+    run_until_idle(webhook, destination)
     (letter,) = parked(webhook, "DEAD")
     assert (letter.event_id, letter.entry_at, letter.event) == (poison, None, None)
     assert sequences(shop, wallet)[-3:] == [2, 3, 4]
     assert parked(webhook) == []
 
 
-def test_next_refused_event_has_its_own_days(
+def test_next_refused_event_has_its_own_retry_period(
     api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
 ) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = refusing(wallet)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     api.deposit(wallet, "1")
-    let_it_be_too_old(webhook, settings)
-    go_round(webhook, destination)
+    expire_retries(webhook, settings)
+    run_until_idle(webhook, destination)
     (letter,), (waiting,) = parked(webhook, "DEAD"), parked(webhook)
     newest, oldest = api.history(wallet)
     assert letter.event_id == f"{oldest['id']}:balance"
@@ -425,49 +434,49 @@ def test_replayed_dead_letter_is_sent_alone_and_new_events_wait_behind_it(
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = refusing(wallet)
-    go_round(webhook, destination)
-    let_it_be_too_old(webhook, settings)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
+    expire_retries(webhook, settings)
+    run_until_idle(webhook, destination)
     shop.behave = take
     api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     shop.behave = refusing(wallet)
     shop.requests.clear()
     assert webhook_registry.replay(webhook.id, "") == 1
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert set(sequences(shop, wallet)) == {1}
     assert [row.entry_at is None for row in parked(webhook)] == [True, False]
     shop.behave = take
     shop.requests.clear()
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     assert sequences(shop, wallet) == [1, 3]
     assert parked(webhook) == parked(webhook, "DEAD") == []
 
 
-def test_forgotten_dead_letter_is_never_sent(
+def test_deleted_dead_letter_is_never_sent(
     api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
 ) -> None:
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = fail
-    go_round(webhook, destination)
-    let_it_be_too_old(webhook, settings)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
+    expire_retries(webhook, settings)
+    run_until_idle(webhook, destination)
     assert webhook_registry.forget(webhook.id, "") == 1
     shop.behave = take
     shop.requests.clear()
-    after_a_while(webhook)
+    make_retries_due(webhook)
     api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert sequences(shop, wallet) == [2]
 
 
 # --- Rows of code before version 7 ------------------------------------------------------------------
-def park_as_before(webhook: Subscriber, events: Sequence[dict[str, Any]], **columns: Any) -> None:
-    """Every event had a row of its own, with its text."""
+def park_as_version_6(webhook: Subscriber, events: Sequence[dict[str, Any]], **columns: Any) -> None:
+    """Park the events as version 6 did: one row for each, with the event's text."""
     for event in events:
         ParkedEvent.objects.create(
             subscriber=webhook,
@@ -479,49 +488,47 @@ def park_as_before(webhook: Subscriber, events: Sequence[dict[str, Any]], **colu
         )
 
 
-def test_rows_of_the_version_before_are_delivered_in_order(
-    api: Api, shop: Receiver, destination: Webhook
-) -> None:
+def test_rows_of_version_6_are_delivered_in_order(api: Api, shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url(), types=["wallet.opened", BALANCE])
     wallet, other = api.open(), api.open(deposit="1")
     for _ in range(4):
         api.deposit(wallet, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     events = [*shop.of(wallet), *shop.of(other)]
-    park_as_before(webhook, events)
+    park_as_version_6(webhook, events)
     shop.requests.clear()
     shop.behave = refusing(wallet)
     api.deposit(wallet, "1"), api.deposit(other, "1")
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert len(shop.of(other)) == 3
-    assert len(parked(webhook)) == 6  # five as before, and the position behind them
+    assert len(parked(webhook)) == 6  # five of version 6, and one with the position after them
     shop.behave = take
-    after_a_while(webhook)
+    make_retries_due(webhook)
     shop.requests.clear()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert shop.of(wallet)[:-1] == events[:5]
     assert shop.of(wallet)[-1]["data"]["sequence"] == 5
     assert parked(webhook) == []
 
 
-def test_row_of_a_relay_of_the_version_before_is_passed_once(
+def test_duplicate_row_of_a_version_6_relay_is_deleted(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
-    """While the relays are replaced, such a relay may park what the position has already."""
+    """During an upgrade, an old relay may park events that a row with a position covers."""
     webhook = registered(shop.url(), types=[BALANCE])
     wallet = api.open(deposit="1")
     shop.behave = fail
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     last = api.deposit(wallet, "1").json["id"]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     event = {"id": f"{last}:balance", "type": BALANCE, "subject": wallet}
-    park_as_before(webhook, [event])
-    shop.behave = poisoned_by({event["id"]})
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    park_as_version_6(webhook, [event])
+    shop.behave = refusing_events({event["id"]})
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     (row,) = parked(webhook)
     assert (row.event_id, row.entry_at is None) == (event["id"], False)
     shop.behave = take
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     assert parked(webhook) == []

@@ -1,4 +1,4 @@
-"""The relay as a process: each subscriber hears of everything, in the order of each wallet, whoever dies."""
+"""The relay as a process: each subscriber gets all events, in the order of each wallet, despite crashes."""
 
 import random
 import signal
@@ -35,12 +35,12 @@ def has_sequences(told: Receiver, wallet: str, upto: int) -> bool:
     return len(told.sequences(wallet)) == upto
 
 
-def test_a_subscriber_is_told_what_happens_from_now_on(api: Api) -> None:
+def test_new_subscriber_gets_events_from_now_on(api: Api) -> None:
     wallet = api.open(deposit="1")
     with receiver() as told, subscribed(told.url()), relaying():
         api.deposit(wallet, "2")
         api.withdraw(wallet, "4")
-        wait_until(lambda: len(told.of(wallet)) == 3, "not all has arrived")
+        wait_until(lambda: len(told.of(wallet)) == 3, "not all events have arrived")
     assert [(event["type"], event["time"]) for event in told.of(wallet)] == [
         (kind, operation["createdAt"])
         for operation in reversed(api.history(wallet)[:2])
@@ -55,11 +55,13 @@ def test_a_subscriber_is_told_what_happens_from_now_on(api: Api) -> None:
 
 @pytest.mark.parametrize("batch", [1, 100])
 @pytest.mark.slow
-def test_what_is_told_is_in_the_order_of_each_wallet(service: str, live_api: Api, batch: int) -> None:
+def test_events_of_each_wallet_arrive_in_order(service: str, live_api: Api, batch: int) -> None:
     wallets = [live_api.open() for _ in range(5)]
     with receiver() as told, subscribed(told.url(), batch=batch), relaying(), ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda seed: deposit_at_random(service, wallets, 50, seed), range(4)))
-        wait_until(lambda: sum(len(told.sequences(each)) for each in wallets) == 200, "not all has arrived")
+        wait_until(
+            lambda: sum(len(told.sequences(each)) for each in wallets) == 200, "not all events have arrived"
+        )
     for wallet in wallets:
         assert told.sequences(wallet) == list(range(1, live_api.wallet(wallet)["sequence"] + 1))
     assert not [id for id, times in Counter(event["id"] for event in told.events).items() if times > 1]
@@ -72,9 +74,9 @@ def deposit_at_random(service: str, wallets: list[str], times: int, seed: int) -
             assert Api(sender).deposit(dice.choice(wallets), 1).status == 201
 
 
-def test_a_window_that_ends_with_a_full_page_is_left_behind(api: Api) -> None:
+def test_window_ending_with_a_full_page_is_passed(api: Api) -> None:
     wallet = api.open()
-    wait_until(lambda: log.horizon() > newest_transaction(), "the wallet's opening is still to be told")
+    wait_until(lambda: log.horizon() > newest_transaction(), "the opening of the wallet is above the horizon")
     with receiver() as told, subscribed(told.url(), batch=500), relaying():
         execute([Deposit(wallet_id=UUID(wallet), amount=Decimal(1)) for _ in range(MAX_ENTRIES_IN_FLIGHT)])
         wait_until(
@@ -83,7 +85,7 @@ def test_a_window_that_ends_with_a_full_page_is_left_behind(api: Api) -> None:
         api.deposit(wallet, "1")
         wait_until(
             lambda: has_sequences(told, wallet, MAX_ENTRIES_IN_FLIGHT + 1),
-            "what comes after it does not arrive",
+            "the next event does not arrive",
         )
 
 
@@ -91,12 +93,12 @@ def newest_transaction() -> int:
     return max(int(each) for each in WalletChange.objects.values_list("transaction_id", flat=True))
 
 
-def test_types_choose_what_is_told(api: Api) -> None:
+def test_subscriber_gets_only_its_types(api: Api) -> None:
     wallet = api.open()
     with receiver() as told, subscribed(told.url(), types=["wallet.balance.changed"]), relaying():
         api.withdraw(wallet, "1")
         api.deposit(wallet, "1")
-        wait_until(lambda: told.of(wallet), "nothing arrives")
+        wait_until(lambda: told.of(wallet), "no event arrives")
         api.deposit(wallet, "1")
         wait_until(lambda: len(told.of(wallet)) == 2, "the second does not arrive")
     assert {event["type"] for event in told.events} == {"wallet.balance.changed"}
@@ -104,57 +106,57 @@ def test_types_choose_what_is_told(api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_a_relay_that_is_killed_again_and_again_loses_nothing(api: Api) -> None:
+def test_repeatedly_killed_relay_loses_no_event(api: Api) -> None:
     wallets = [api.open() for _ in range(3)]
     with receiver() as told, subscribed(told.url(), batch=3):
         for _ in range(4):
             before = len(told.requests)
-            with relaying():  # ends with SIGKILL
+            with relaying():  # the end of the block sends SIGKILL
                 for number in range(30):
                     api.deposit(wallets[number % 3], "1")
-                wait_until(lambda before=before: len(told.requests) > before + 3, "nothing arrives")  # type: ignore[misc]
+                wait_until(lambda before=before: len(told.requests) > before + 3, "no event arrives")  # type: ignore[misc]
         with relaying():
-            wait_until(lambda: all(has_sequences(told, each, 40) for each in wallets), "something is lost")
+            wait_until(lambda: all(has_sequences(told, each, 40) for each in wallets), "an event is lost")
     for wallet in wallets:
         assert told.sequences(wallet) == list(range(1, 41))
 
 
 @pytest.mark.parametrize("loss", [Loss.SILENT_COMMIT, Loss.SILENT_ANSWER])
 @pytest.mark.slow
-def test_a_word_of_the_database_that_does_not_come_is_not_waited_for_for_ever(api: Api, loss: Loss) -> None:
+def test_lost_database_response_only_delays_delivery(api: Api, loss: Loss) -> None:
     wallet = api.open()
     with Proxy(cluster.port) as proxy, receiver() as told, subscribed(told.url()):
-        through_it = (
+        proxied_url = (
             cluster.url().replace(f":{cluster.port}/", f":{proxy.port}/")
             + "?sslmode=disable&gssencmode=disable"
         )
-        with relaying(DATABASE_URL=through_it, OPERATION_DEADLINE="1"):
+        with relaying(DATABASE_URL=proxied_url, OPERATION_DEADLINE="1"):
             api.deposit(wallet, "1")
-            wait_until(lambda: has_sequences(told, wallet, 1), "nothing arrives")
+            wait_until(lambda: has_sequences(told, wallet, 1), "no event arrives")
             proxy.lose(loss)
             api.deposit(wallet, "1")
-            wait_until(lambda: proxy.has_lost_all, "nothing is written down")
+            wait_until(lambda: proxy.has_lost_all, "nothing is recorded")
             api.deposit(wallet, "1")
-            wait_until(lambda: has_sequences(told, wallet, 3), "it waits for ever")
+            wait_until(lambda: has_sequences(told, wallet, 3), "the relay stays blocked")
     assert told.sequences(wallet) == [1, 2, 3]
 
 
-def test_another_relay_takes_over_from_one_that_dies(api: Api) -> None:
+def test_another_relay_takes_over_from_a_killed_one(api: Api) -> None:
     wallet = api.open()
     with receiver() as told, subscribed(told.url()), relaying() as first:
         api.deposit(wallet, "1")
-        wait_until(lambda: has_sequences(told, wallet, 1), "the first does not deliver")
+        wait_until(lambda: has_sequences(told, wallet, 1), "the first relay does not deliver")
         with relaying():
             api.deposit(wallet, "1")
-            wait_until(lambda: has_sequences(told, wallet, 2), "nobody delivers")
+            wait_until(lambda: has_sequences(told, wallet, 2), "no relay delivers")
             first.kill()
             first.wait()
             api.deposit(wallet, "1")
-            wait_until(lambda: has_sequences(told, wallet, 3), "nobody takes over")
+            wait_until(lambda: has_sequences(told, wallet, 3), "the second relay does not take over")
     assert told.sequences(wallet) == [1, 2, 3]
 
 
-def test_several_relays_share_the_subscribers_and_tell_each_once(api: Api) -> None:
+def test_several_relays_deliver_each_event_once(api: Api) -> None:
     wallet = api.open()
     with ExitStack() as stack:
         told = [stack.enter_context(receiver()) for _ in range(3)]
@@ -164,17 +166,19 @@ def test_several_relays_share_the_subscribers_and_tell_each_once(api: Api) -> No
             stack.enter_context(relaying())
         for _ in range(20):
             api.deposit(wallet, "1")
-        wait_until(lambda: all(has_sequences(each, wallet, 20) for each in told), "not all has arrived")
+        wait_until(
+            lambda: all(has_sequences(each, wallet, 20) for each in told), "not all events have arrived"
+        )
     for each in told:
         assert each.sequences(wallet) == list(range(1, 21))
         assert len({event["id"] for event in each.events}) == len(each.events)
 
 
-def test_a_signal_ends_it_when_what_is_under_way_has_been_delivered(api: Api) -> None:
+def test_sigterm_ends_the_relay_after_its_current_batch(api: Api) -> None:
     wallet = api.open()
     with receiver() as told, subscribed(told.url()) as subscriber, relaying() as relay:
         api.deposit(wallet, "1")
-        wait_until(lambda: has_sequences(told, wallet, 1), "nothing arrives")
+        wait_until(lambda: has_sequences(told, wallet, 1), "no event arrives")
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(30) == 0
         subscriber.refresh_from_db()
@@ -182,7 +186,7 @@ def test_a_signal_ends_it_when_what_is_under_way_has_been_delivered(api: Api) ->
         assert (standing.lag, standing.parked, standing.dead) == (0, 0, 0)
 
 
-def test_one_that_fails_delays_itself_alone(api: Api) -> None:
+def test_failing_subscriber_delays_no_other(api: Api) -> None:
     wallet = api.open()
     with (
         receiver(fail) as bad,
@@ -193,27 +197,31 @@ def test_one_that_fails_delays_itself_alone(api: Api) -> None:
     ):
         for _ in range(5):
             api.deposit(wallet, "1")
-        wait_until(lambda: has_sequences(good, wallet, 5), "the good one waits")
-        wait_until(lambda: Subscriber.objects.get(id=subscriber.id).failures, "it has not failed yet")
+        wait_until(lambda: has_sequences(good, wallet, 5), "the working subscriber is delayed")
+        wait_until(lambda: Subscriber.objects.get(id=subscriber.id).failures, "no failure is recorded")
         assert bad.sequences(wallet) == [1]
         line = next(each for each in status(standings()).splitlines() if each.startswith(subscriber.name))
         assert "1 wallets wait" in line
         bad.behave = take
-        wait_until(lambda: has_sequences(bad, wallet, 5), "it is not tried again")
+        wait_until(lambda: has_sequences(bad, wallet, 5), "the event is not retried")
     assert bad.sequences(wallet) == [1, 2, 3, 4, 5]
 
 
 def test_refused_events_delay_no_other_wallet(api: Api) -> None:
-    """With so little traffic that nothing else is taken between the refusals."""
+    """Traffic is so low that no other event is accepted between the refusals."""
     bad, worse, good = api.open(), api.open(), api.open()
     with receiver(refusing(bad, worse)) as told, subscribed(told.url()) as subscriber, relaying():
         for wallet in (bad, worse):
             api.deposit(wallet, "1")
-        wait_until(lambda: waiting_wallets(subscriber) == {UUID(bad), UUID(worse)}, "they are not parked")
+        wait_until(
+            lambda: waiting_wallets(subscriber) == {UUID(bad), UUID(worse)}, "the wallets are not parked"
+        )
         parking.waiting(subscriber).update(next_attempt_at=now() + timedelta(hours=1))
         api.deposit(good, "1")
-        wait_until(lambda: has_sequences(told, good, 1), "the third waits for the others")
-        wait_until(lambda: not Subscriber.objects.get(id=subscriber.id).failures, "it is not well again")
+        wait_until(lambda: has_sequences(told, good, 1), "the third wallet is delayed")
+        wait_until(
+            lambda: not Subscriber.objects.get(id=subscriber.id).failures, "the failures are not reset"
+        )
 
 
 def waiting_wallets(subscriber: Subscriber) -> set[UUID]:
@@ -227,31 +235,29 @@ def test_a_hold_may_have_the_id_of_its_wallet(api: Api) -> None:
         assert api.hold(wallet, "5", id=wallet, expiresAt=soon).status == 201
         wait_until(
             lambda: "wallet.hold.expired" in {event["type"] for event in told.of(wallet)},
-            "it does not expire",
+            "the hold does not expire",
         )
         assert api.deposit(wallet, "1").status == 201
-        wait_until(lambda: has_sequences(told, wallet, 1), "the relay does not go on")
+        wait_until(lambda: has_sequences(told, wallet, 1), "the relay does not continue")
     expired = [event for event in told.of(wallet) if event["type"] == "wallet.hold.expired"]
     assert [(event["id"], event["data"]["id"]) for event in expired] == [(f"{wallet}:expired", wallet)]
 
 
-def test_what_an_operator_changes_in_the_middle_of_a_delivery_counts(api: Api) -> None:
-    """The attempt that was under way says nothing of another address."""
+def test_operator_change_during_delivery_is_kept(api: Api) -> None:
+    """A failure at the former URL is no evidence against the new one."""
     with subscribed("http://127.0.0.1:1/") as seen:
-        load = DeliveryBatch(
+        batch = DeliveryBatch(
             seen, position_of(seen), fresh=[Event("x:opened", "wallet.opened", UUID(int=1), b"{}")]
         )
         Subscriber.objects.filter(id=seen.id).update(url="http://127.0.0.1:2/")
-        seen.is_enabled = False  # it has answered 410
-        settle(load, {"x:opened": Failure("answered 410", was_tried=True)})
+        seen.is_enabled = False  # as after a 410
+        settle(batch, {"x:opened": Failure("answered 410", was_tried=True)})
         seen.refresh_from_db()
         assert (seen.failures, seen.retry_at, seen.is_enabled) == (0, None, True)
         assert parking.waiting(seen).count() == 1
 
 
-def test_old_deliveries_are_forgotten_by_one_relay_at_a_time(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_relay_at_a_time_deletes_old_deliveries(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delivery_state, "MAX_KEPT_DELIVERIES", 2)
     with subscribed("http://127.0.0.1:1/") as subscriber, psycopg.connect(cluster.url("postgres")) as other:
         for number in range(4):

@@ -1,4 +1,4 @@
-"""manage.py webhooks: what it prints, what it does, and one line with exit code 2 for wrong input."""
+"""manage.py webhooks: output, effects, and one line with exit code 2 for invalid input."""
 
 import subprocess
 import sys
@@ -28,7 +28,7 @@ def run(*arguments: str) -> str:
 def refused(*arguments: str, code: int = 2) -> str:
     with pytest.raises(CommandError) as error:
         run(*arguments)
-    # What the parser refuses has its exit code only where it is the process (below).
+    # Errors of the argument parser have an exit code only in a process of their own (below).
     assert str(error.value).startswith("Error: ") or error.value.returncode == code
     return str(error.value)
 
@@ -37,7 +37,7 @@ def stored() -> Subscriber:
     return webhook_registry.webhooks().get()
 
 
-def test_one_is_added_and_its_secret_printed_once() -> None:
+def test_add_prints_the_secret_once() -> None:
     id, secret = run(
         "add", "till 1", URL, "--type", "wallet.opened", "wallet.changed", "--batch", "20"
     ).split()
@@ -52,7 +52,7 @@ def test_one_is_added_and_its_secret_printed_once() -> None:
     assert secret not in listed
 
 
-def test_with_an_id_it_is_safe_to_repeat() -> None:
+def test_add_with_an_id_is_idempotent() -> None:
     arguments = ("add", "shop", URL, "--id", str(uuid4()), "--from-beginning")
     assert run(*arguments) == run(*arguments)
     assert int(stored().begin_xid) == 0
@@ -62,7 +62,7 @@ def test_with_an_id_it_is_safe_to_repeat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "expected_error"),
     [
         (("add", "", URL), "other than spaces"),
         (("add", "x" * 101, URL), "at most 100"),
@@ -80,15 +80,15 @@ def test_with_an_id_it_is_safe_to_repeat() -> None:
         (("rotate", "shop", "--former-valid-hours", "169"), "0 to 168"),
         (("rotate", "shop", "--former-valid-hours", "x"), "invalid int"),
         *(
-            ((deed, name), f"no webhook {name}")
-            for deed in ("remove", "test", "enable")
+            ((action, name), f"no webhook {name}")
+            for action in ("remove", "test", "enable")
             for name in ("x", UNKNOWN_ID)
         ),
     ],
     ids=str,
 )
-def test_wrong_input_is_refused(arguments: tuple[str, ...], complaint: str) -> None:
-    assert complaint in refused(*arguments)
+def test_wrong_input_is_refused(arguments: tuple[str, ...], expected_error: str) -> None:
+    assert expected_error in refused(*arguments)
     assert not Subscriber.objects.exists()
 
 
@@ -103,12 +103,12 @@ def test_wrong_input_is_one_line() -> None:
     assert "must begin with https://" in done.stderr
 
 
-def test_a_name_is_taken_once() -> None:
+def test_duplicate_name_is_refused() -> None:
     run("add", "shop", URL)
     assert "Another webhook has this name" in refused("add", "shop", URL)
 
 
-def test_disabled_and_enabled() -> None:
+def test_disable_and_enable() -> None:
     run("add", "shop", URL)
     assert run("disable", "shop") == "Disabled shop"
     assert (stored().is_enabled, stored().disabled_because) == (False, "Disabled by command:webhooks.")
@@ -117,7 +117,7 @@ def test_disabled_and_enabled() -> None:
     assert stored().is_enabled
 
 
-def test_rotated() -> None:
+def test_rotate_replaces_the_secret() -> None:
     run("add", "shop", URL)
     former = stored().secret
     secret = run("rotate", "shop")
@@ -126,7 +126,7 @@ def test_rotated() -> None:
     assert stored().former_secret == ""
 
 
-def test_tried_out(settings: LazySettings) -> None:
+def test_test_sends_a_test_event(settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     with receiver() as shop:
         run("add", "shop", shop.url())
@@ -136,7 +136,7 @@ def test_tried_out(settings: LazySettings) -> None:
         assert [request.events[0]["type"] for request in shop.requests] == ["webhook.test"] * 2
 
 
-def test_replayed() -> None:
+def test_replay_makes_dead_letters_due() -> None:
     run("add", "shop", URL)
     letter = ParkedEvent.objects.create(
         subscriber=stored(), event_id="x", type="wallet.opened", wallet_id=uuid4(), status="DEAD"
@@ -147,7 +147,7 @@ def test_replayed() -> None:
     assert letter.status == "WAITING"
 
 
-def test_forgotten() -> None:
+def test_forget_deletes_dead_letters() -> None:
     run("add", "shop", URL)
     for id, status in (("x", "DEAD"), ("y", "DEAD"), ("z", "WAITING")):
         ParkedEvent.objects.create(
@@ -162,18 +162,18 @@ def test_forgotten() -> None:
     assert ParkedEvent.objects.get().event_id == "z"
 
 
-def test_removed() -> None:
+def test_remove_deletes_the_webhook() -> None:
     run("add", "shop", URL)
     assert run("remove", "shop") == "Removed shop"
     assert not Subscriber.objects.exists()
     assert run("list") == ""
 
 
-def test_the_broker_is_listed_and_switched_and_nothing_else() -> None:
+def test_broker_can_only_be_listed_and_switched() -> None:
     broker = delivery_state.broker("rabbitmq")
     assert "the broker" in run("list")
-    for deed in ("remove", "rotate", "test", "replay", "forget"):
-        assert "is no webhook, but the broker" in refused(deed, "rabbitmq")
+    for action in ("remove", "rotate", "test", "replay", "forget"):
+        assert "is no webhook, but the broker" in refused(action, "rabbitmq")
     run("disable", "rabbitmq")
     broker.refresh_from_db()
     assert not broker.is_enabled

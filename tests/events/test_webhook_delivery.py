@@ -1,4 +1,4 @@
-"""Webhooks as they are delivered: to a real server that takes, fails, hangs, cuts, or is not who it says."""
+"""Webhook delivery to real servers that accept, fail, hang, disconnect, or have a wrong certificate."""
 
 import socket
 import ssl
@@ -38,7 +38,7 @@ from tests.support.receivers import (
 from wallets.events import relay, retries, webhook_registry, webhooks
 from wallets.events.cloudevents import Event
 from wallets.events.delivery_state import Overtaken
-from wallets.events.relay import Courier, News
+from wallets.events.relay import DeliveryThread, EntryNotifier
 from wallets.events.webhooks import MAX_REQUEST_BYTES, Webhook
 from wallets.models import Delivery, ParkedEvent, Subscriber
 
@@ -54,11 +54,11 @@ def _alone(settings: LazySettings, no_subscribers: None) -> None:
 def short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0
-    )  # for what hangs; what is taken may take longer
+    )  # for receivers that hang; others may need longer
 
 
 @pytest.fixture
-def less_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+def longer_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 4.0)
 
 
@@ -87,14 +87,14 @@ def event(wallet_id: UUID | None = None, size: int = 10) -> Event:
     return Event(id, "wallet.balance.changed", wallet_id, content)
 
 
-def go_round(webhook: Subscriber, destination: Webhook) -> None:
-    """What the relay does for it, until there is nothing to do."""
-    courier = Courier(webhook, destination, News())
-    while courier._round() == 0 and not courier._stopped.is_set():
+def run_until_idle(webhook: Subscriber, destination: Webhook) -> None:
+    """Run rounds of the relay for this webhook until it is idle."""
+    thread = DeliveryThread(webhook, destination, EntryNotifier())
+    while thread._round() == 0 and not thread._stopped.is_set():
         pass
 
 
-def after_a_while(webhook: Subscriber, **columns: Any) -> None:
+def make_retries_due(webhook: Subscriber, **columns: Any) -> None:
     Subscriber.objects.filter(id=webhook.id).update(**{"retry_at": None, **columns})
     ParkedEvent.objects.filter(subscriber=webhook).update(next_attempt_at=PAST)
 
@@ -107,32 +107,32 @@ def ids_of(events: Sequence[Event]) -> list[str]:
     return [event.id for event in events]
 
 
-# --- What the other side does -----------------------------------------------------------------------
+# --- Behaviour of the receiver ----------------------------------------------------------------------
 MANY_HEADERS = b"HTTP/1.1 200 OK\r\n" + b"X-More: and more\r\n" * 1000 + b"\r\n"
 FAULTS: dict[str, tuple[Behaviour, int | None, str]] = {
     "fails": (fail, 500, "answered 500"),
     "refuses": (answering(404), 404, "answered 404"),
-    "has too much to do": (answering(429, b"", "Retry-After: 1"), 429, "answered 429"),
+    "is overloaded": (answering(429, b"", "Retry-After: 1"), 429, "answered 429"),
     "redirects": (answering(302, b"", "Location: http://127.0.0.1:1/"), 302, "answered 302"),
     "redirects to itself": (answering(307, b"", "Location: /events"), 307, "answered 307"),
-    "says nothing": (saying(b""), None, "closed connection without response"),
-    "cuts its answer": (saying(b"HTTP/1.1 2"), None, "HTTP/1.1 2"),
+    "sends nothing": (saying(b""), None, "closed connection without response"),
+    "cuts its response": (saying(b"HTTP/1.1 2"), None, "HTTP/1.1 2"),
     "does not speak HTTP": (saying(b"SSH-2.0-OpenSSH_9.6\x00\x1b[31m\r\n"), None, "SSH-2.0-OpenSSH_9.6"),
-    "is no text": (saying(bytes(range(256)) * 4), None, "BadStatusLine"),
-    "answers heads for ever": (saying(MANY_HEADERS), None, "headers"),
-    "hangs": (hanging, None, "no whole answer within 1 s"),
-    "drips its answer": (dripping(OK), None, "no whole answer within 1 s"),
-    "wants more and more": (
+    "sends no text": (saying(bytes(range(256)) * 4), None, "BadStatusLine"),
+    "sends endless headers": (saying(MANY_HEADERS), None, "headers"),
+    "hangs": (hanging, None, "no complete response within 1 s"),
+    "drips its response": (dripping(OK), None, "no complete response within 1 s"),
+    "sends endless 100 Continue": (
         dripping(b"HTTP/1.1 100 Continue\r\n\r\n" * 100, 0.01),
         None,
-        "no whole answer within 1 s",
+        "no complete response within 1 s",
     ),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("batch", [1, 10])
-def test_what_is_not_taken_is_a_failure_that_says_why_and_stays_parked(  # noqa: PLR0913, PLR0917
+def test_failed_delivery_records_the_reason_and_parks(  # noqa: PLR0913, PLR0917
     api: Api,
     shop: Receiver,
     destination: Webhook,
@@ -144,7 +144,7 @@ def test_what_is_not_taken_is_a_failure_that_says_why_and_stays_parked(  # noqa:
     monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 1.0 if "within 1 s" in error else 10.0)
     webhook = registered(shop.url(), types=["wallet.opened"], batch=batch)
     wallet = api.open()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     (waiting,) = parked(webhook)
     assert (str(waiting.wallet_id), waiting.attempts) == (wallet, 1)
     delivery = Delivery.objects.get(subscriber=webhook)
@@ -156,36 +156,36 @@ def test_what_is_not_taken_is_a_failure_that_says_why_and_stays_parked(  # noqa:
     assert {request.path for request in shop.requests} == {"/events"}
     monkeypatch.setattr(webhooks, "REQUEST_TIMEOUT_SECONDS", 10.0)
     shop.behave = take
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     assert parked(webhook) == []
     assert set(shop.ids_of(wallet)) == {waiting.event_id}
 
 
-TAKEN: dict[str, Behaviour] = {
+ACCEPTED_RESPONSES: dict[str, Behaviour] = {
     "nothing": answering(204),
     "a line": answering(200, b"ok"),
     "megabytes": answering(200, b"x" * 5_000_000),
     "no text": answering(200, bytes(range(256))),
-    "what claims to be compressed": answering(200, b"x" * 100, "Content-Encoding: gzip"),
+    "false content encoding": answering(200, b"x" * 100, "Content-Encoding: gzip"),
     "no length": saying(b"HTTP/1.1 200 OK\r\n\r\n" + b"y" * 1000),
-    "less than it promised": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"),
+    "less than Content-Length": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nonly this"),
     "broken chunks": saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\nonly this"),
-    "a head, and then drops": lambda connection, request: (
+    "dripping body": lambda connection, request: (
         connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n") or dripping(b"z" * 100, 0.06)(connection, request)  # type: ignore[func-returns-value]
     ),
 }
 
 
-@pytest.mark.parametrize("answer", TAKEN)
-@pytest.mark.usefixtures("less_patient")
-def test_what_is_taken_counts_whatever_comes_with_it(
+@pytest.mark.parametrize("answer", ACCEPTED_RESPONSES)
+@pytest.mark.usefixtures("longer_timeout")
+def test_success_status_counts_whatever_the_body(
     api: Api, shop: Receiver, destination: Webhook, answer: str
 ) -> None:
-    shop.behave = TAKEN[answer]
+    shop.behave = ACCEPTED_RESPONSES[answer]
     webhook = registered(shop.url(), types=["wallet.opened"])
     wallets = [api.open() for _ in range(2)]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert parked(webhook) == []
     assert sorted(request.events[0]["subject"] for request in shop.requests) == sorted(wallets)
     for delivery in Delivery.objects.filter(subscriber=webhook):
@@ -201,7 +201,7 @@ def test_a_redirect_is_not_followed(shop: Receiver, destination: Webhook) -> Non
         assert (len(failures), len(shop.requests), elsewhere.requests) == (1, 1, [])
 
 
-def test_nobody_there_is_a_failure(destination: Webhook) -> None:
+def test_refused_connection_is_a_failure(destination: Webhook) -> None:
     with receiver() as gone:
         url = gone.url()
     failures, (delivery,) = destination.deliver(registered(url), [event()])
@@ -210,8 +210,8 @@ def test_nobody_there_is_a_failure(destination: Webhook) -> None:
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_who_does_not_read_what_is_sent_is_cut_off(destination: Webhook) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # it accepts, and that is all
+def test_receiver_that_does_not_read_is_disconnected(destination: Webhook) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # accepts the connection but reads nothing
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
         webhook = registered(url, batch=500)
         _, (delivery,) = destination.deliver(webhook, [event(size=250_000)])
@@ -219,7 +219,7 @@ def test_who_does_not_read_what_is_sent_is_cut_off(destination: Webhook) -> None
 
 
 # --- Connections ------------------------------------------------------------------------------------
-def test_a_connection_is_used_again_and_a_dropped_one_made_anew(shop: Receiver, destination: Webhook) -> None:
+def test_connection_is_reused_and_replaced_after_a_drop(shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url())
     for _ in range(3):
         assert destination.deliver(webhook, [event()])[0] == {}
@@ -229,8 +229,8 @@ def test_a_connection_is_used_again_and_a_dropped_one_made_anew(shop: Receiver, 
     assert shop.requests[-1].connection == 2
 
 
-def test_what_a_server_cuts_as_it_comes_is_sent_once_more(shop: Receiver, destination: Webhook) -> None:
-    """A connection that was kept may end just as it is used."""
+def test_request_on_a_stale_connection_is_sent_again(shop: Receiver, destination: Webhook) -> None:
+    """The receiver may close an idle connection just as the relay uses it."""
     webhook = registered(shop.url())
     destination.deliver(webhook, [event()])
 
@@ -244,7 +244,7 @@ def test_what_a_server_cuts_as_it_comes_is_sent_once_more(shop: Receiver, destin
     assert [request.ids for request in shop.requests[1:]] == [[again.id]] * 2
 
 
-def test_at_another_address_another_connection_is_used(shop: Receiver, destination: Webhook) -> None:
+def test_changed_url_uses_a_new_connection(shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url())
     destination.deliver(webhook, [event()])
     with receiver() as other:
@@ -257,10 +257,10 @@ def test_at_another_address_another_connection_is_used(shop: Receiver, destinati
 
 # --- Names and addresses ----------------------------------------------------------------------------
 class Names:
-    """What the resolver says, and which names it was asked for."""
+    """A fake resolver that records the requested names."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.addresses: dict[str, list[list[str]]] = {}  # of a name, one answer after the other
+        self.addresses: dict[str, list[list[str]]] = {}  # by name, the addresses of each lookup
         self.asked: list[str] = []
         self._real = socket.getaddrinfo
         monkeypatch.setattr(socket, "getaddrinfo", self._answer)
@@ -270,7 +270,7 @@ class Names:
         answers = self.addresses.get(host, [[host]])
         addresses = answers.pop(0) if len(answers) > 1 else answers[0]
         kwargs["type"] = socket.SOCK_STREAM
-        kwargs["flags"] = socket.AI_NUMERICHOST  # nothing leaves this machine
+        kwargs["flags"] = socket.AI_NUMERICHOST  # no real DNS lookup
         return [found for each in addresses for found in self._real(each, port, **kwargs)]
 
 
@@ -296,7 +296,7 @@ PRIVATE = [
 
 @pytest.mark.parametrize("beside", [[], ["8.8.8.8"], ["2606:4700:4700::1111"]], ids=["alone", "IPv4", "IPv6"])
 @pytest.mark.parametrize("address", PRIVATE)
-def test_a_name_that_leads_inside_is_not_called(
+def test_host_with_a_private_address_is_not_called(
     settings: LazySettings, names: Names, destination: Webhook, address: str, beside: list[str]
 ) -> None:
     settings.WEBHOOK_TARGETS = "public"
@@ -304,11 +304,11 @@ def test_a_name_that_leads_inside_is_not_called(
     webhook = registered("https://shop.example.com/")
     _, (delivery,) = destination.deliver(webhook, [event()])
     assert (delivery.status_code, "is not a public address" in delivery.error) == (None, True)
-    assert names.asked == ["shop.example.com"]  # and nothing was connected to
+    assert names.asked == ["shop.example.com"]  # and no connection was made
 
 
 @pytest.mark.parametrize("url", ["http://example.com/", "https://127.0.0.1/", "https://localhost/"])
-def test_what_was_allowed_once_is_not_called_when_it_is_not_any_more(
+def test_url_that_is_no_longer_allowed_is_not_called(
     settings: LazySettings, names: Names, destination: Webhook, url: str
 ) -> None:
     webhook = registered(url)
@@ -318,25 +318,26 @@ def test_what_was_allowed_once_is_not_called_when_it_is_not_any_more(
     assert names.asked == []
 
 
-def test_the_address_that_was_checked_is_the_one_that_is_called(
-    shop: Receiver, names: Names, destination: Webhook
-) -> None:
-    """A name whose address changes between the check and the call would lead anywhere."""
+def test_request_goes_to_the_checked_address(shop: Receiver, names: Names, destination: Webhook) -> None:
+    """DNS rebinding: the address may change between the check and the request."""
     names.addresses["shop.test"] = [["127.0.0.1"], ["203.0.113.7"]]
     webhook = registered(shop.url(host="shop.test"))
     assert destination.deliver(webhook, [event()])[0] == {}
-    assert names.asked == ["shop.test", "127.0.0.1"]  # the second by who connects: a number, not a name
+    assert names.asked == [
+        "shop.test",
+        "127.0.0.1",
+    ]  # the second lookup is that of the connection: an address, not a name
     assert shop.requests[0].headers["host"] == f"shop.test:{shop.port}"
     names.addresses["shop.test"] = [["127.0.0.2"]]
     failures, _ = destination.deliver(webhook, [event()])
-    assert len(failures) == 1  # nobody is there: the connection to the other address was not used
+    assert len(failures) == 1  # refused: the connection to the former address was not reused
     assert len(shop.requests) == 1
 
 
-def test_a_name_with_several_addresses_keeps_its_connection(
+def test_host_with_several_addresses_keeps_its_connection(
     shop: Receiver, names: Names, destination: Webhook
 ) -> None:
-    """Whichever of them its resolver puts first this time."""
+    """The resolver may return the addresses in another order each time."""
     names.addresses["shop.test"] = [["127.0.0.1", "127.0.0.2"], ["127.0.0.2", "127.0.0.1"]]
     webhook = registered(shop.url(host="shop.test"))
     for _ in range(3):
@@ -344,31 +345,31 @@ def test_a_name_with_several_addresses_keeps_its_connection(
     assert [request.connection for request in shop.requests] == [1, 1, 1]
 
 
-def test_where_nobody_is_at_one_address_the_next_is_called(
+def test_next_address_is_tried_after_a_refused_connection(
     shop: Receiver, names: Names, destination: Webhook
 ) -> None:
     names.addresses["shop.test"] = [["127.0.0.2", "127.0.0.3", "127.0.0.1", "127.0.0.4"]]
     assert destination.deliver(registered(shop.url(host="shop.test")), [event()])[0] == {}
     names.addresses["gone.test"] = [["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.1"]]
     _, (delivery,) = destination.deliver(registered(shop.url(host="gone.test")), [event()])
-    assert "refused" in delivery.error  # after three of them
+    assert "refused" in delivery.error  # only three addresses are tried
     assert len(shop.requests) == 1
 
 
-@pytest.mark.usefixtures("less_patient")
-def test_where_nobody_answers_at_one_address_the_next_is_called(
+@pytest.mark.usefixtures("longer_timeout")
+def test_next_address_is_tried_after_a_connect_timeout(
     shop: Receiver, names: Names, destination: Webhook
 ) -> None:
     names.addresses["shop.test"] = [["127.0.0.2", "127.0.0.1"]]
     webhook = registered(shop.url(host="shop.test"))
     with socket.create_server(("127.0.0.2", shop.port), backlog=0) as full, socket.socket() as first:
-        first.connect(full.getsockname())  # and nobody accepts it: there is no room for another
+        first.connect(full.getsockname())  # fills the backlog: further connections time out
         assert destination.deliver(webhook, [event()])[0] == {}
     assert len(shop.requests) == 1
 
 
-def test_a_name_that_is_not_there_is_a_failure(names: Names, destination: Webhook) -> None:
-    for host in ("nowhere.test", "a..b.test", "x" * 70 + ".test"):
+def test_unresolvable_host_is_a_failure(names: Names, destination: Webhook) -> None:
+    for host in ("unknown.test", "a..b.test", "x" * 70 + ".test"):
         _, (delivery,) = destination.deliver(registered(f"https://{host}/"), [event()])
         assert delivery.error
 
@@ -376,7 +377,7 @@ def test_a_name_that_is_not_there_is_a_failure(names: Names, destination: Webhoo
 # --- TLS --------------------------------------------------------------------------------------------
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
-    """Who signs certificates, and is trusted here."""
+    """A certificate authority that the service trusts."""
     made = trustme.CA()
     made.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -386,7 +387,7 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[trust
 
 
 @pytest.fixture
-def at_home(names: Names) -> None:
+def local_hosts(names: Names) -> None:
     for host in ("shop.test", "other.test"):
         names.addresses[host] = [["127.0.0.1"]]
 
@@ -397,8 +398,8 @@ def server_of(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-def test_who_proves_to_be_the_host_is_told(
-    authority: trustme.CA, at_home: None, destination: Webhook
+def test_valid_certificate_is_accepted(
+    authority: trustme.CA, local_hosts: None, destination: Webhook
 ) -> None:
     with receiver(tls=server_of(authority.issue_cert("shop.test", "127.0.0.1"))) as shop:
         for host in ("shop.test", "127.0.0.1"):
@@ -406,8 +407,8 @@ def test_who_proves_to_be_the_host_is_told(
         assert len(shop.requests) == 2
 
 
-def test_a_connection_with_tls_is_used_again_and_a_dropped_one_made_anew(
-    authority: trustme.CA, at_home: None, destination: Webhook
+def test_tls_connection_is_reused_and_replaced_after_a_drop(
+    authority: trustme.CA, local_hosts: None, destination: Webhook
 ) -> None:
     with receiver(tls=server_of(authority.issue_cert("shop.test"))) as shop:
         webhook = registered(shop.url(host="shop.test"))
@@ -418,32 +419,32 @@ def test_a_connection_with_tls_is_used_again_and_a_dropped_one_made_anew(
         assert shop.requests[-1].connection > shop.requests[0].connection
 
 
-STRANGERS: dict[str, Callable[[trustme.CA], trustme.LeafCert]] = {
+INVALID_CERTIFICATES: dict[str, Callable[[trustme.CA], trustme.LeafCert]] = {
     "another host": lambda authority: authority.issue_cert("other.test", "127.0.0.1"),
-    "another in its old-fashioned name": lambda authority: authority.issue_cert(
+    "only a matching common name": lambda authority: authority.issue_cert(
         "other.test", common_name="shop.test"
     ),
-    "who signs for themselves": lambda authority: trustme.CA().issue_cert("shop.test"),
-    "who was the host until yesterday": lambda authority: authority.issue_cert(
+    "an unknown authority": lambda authority: trustme.CA().issue_cert("shop.test"),
+    "an expired certificate": lambda authority: authority.issue_cert(
         "shop.test", not_before=PAST, not_after=datetime.now(UTC) - timedelta(days=1)
     ),
 }
 
 
-@pytest.mark.parametrize("stranger", STRANGERS)
-def test_who_cannot_prove_to_be_the_host_is_told_nothing(
-    authority: trustme.CA, at_home: None, destination: Webhook, stranger: str
+@pytest.mark.parametrize("invalid", INVALID_CERTIFICATES)
+def test_invalid_certificate_gets_no_request(
+    authority: trustme.CA, local_hosts: None, destination: Webhook, invalid: str
 ) -> None:
     with receiver(tls=server_of(authority.issue_cert("shop.test"))) as shop:
         assert destination.deliver(registered(shop.url(host="shop.test")), [event()])[0] == {}
-    with receiver(tls=server_of(STRANGERS[stranger](authority))) as other:
+    with receiver(tls=server_of(INVALID_CERTIFICATES[invalid](authority))) as other:
         _, (delivery,) = destination.deliver(registered(other.url(host="shop.test")), [event()])
         assert "CERTIFICATE_VERIFY_FAILED" in delivery.error
         assert other.requests == []
 
 
 @pytest.mark.usefixtures("short_timeout")
-def test_who_does_not_come_to_speak_tls_is_cut_off(authority: trustme.CA, destination: Webhook) -> None:
+def test_stalled_tls_handshake_times_out(authority: trustme.CA, destination: Webhook) -> None:
     with receiver(hanging) as plain, socket.create_server(("127.0.0.1", 0)) as silent:
         for port in (plain.port, silent.getsockname()[1]):
             _, (delivery,) = destination.deliver(registered(f"https://127.0.0.1:{port}/"), [event()])
@@ -452,7 +453,7 @@ def test_who_does_not_come_to_speak_tls_is_cut_off(authority: trustme.CA, destin
 
 # --- Signatures -------------------------------------------------------------------------------------
 def verified(secret: str, request: Request) -> Any:
-    """By the reference implementation of the rules."""
+    """Verify with the reference implementation of Standard Webhooks."""
     return standardwebhooks.Webhook(secret).verify(request.body, request.headers)
 
 
@@ -472,9 +473,7 @@ def test_every_request_is_signed(shop: Receiver, destination: Webhook, batch: in
                 verified(secret, what)
 
 
-def test_after_a_rotation_both_secrets_sign_until_the_former_one_ends(
-    shop: Receiver, destination: Webhook
-) -> None:
+def test_both_secrets_sign_until_the_former_one_expires(shop: Receiver, destination: Webhook) -> None:
     former = registered(shop.url())
     rotated = webhook_registry.rotate(former.id, "", former_valid=timedelta(hours=1)).webhook
     destination.deliver(rotated, [event()])
@@ -487,7 +486,7 @@ def test_after_a_rotation_both_secrets_sign_until_the_former_one_ends(
         verified(former.secret, shop.requests[-1])
 
 
-def test_a_repeat_has_the_same_id_and_a_new_date(shop: Receiver, destination: Webhook) -> None:
+def test_retry_has_the_same_id_and_a_new_timestamp(shop: Receiver, destination: Webhook) -> None:
     webhook, told = registered(shop.url()), event()
     shop.behave = fail
     destination.deliver(webhook, [told])
@@ -499,10 +498,8 @@ def test_a_repeat_has_the_same_id_and_a_new_date(shop: Receiver, destination: We
     verified(webhook.secret, second)
 
 
-def test_batches_have_the_same_id_where_they_have_the_same_content_and_only_there(
-    shop: Receiver, destination: Webhook
-) -> None:
-    """Who has seen an id passes the request over: what is new in it would be lost."""
+def test_batch_id_identifies_its_content(shop: Receiver, destination: Webhook) -> None:
+    """Receivers ignore a known id: a new event under a known id would be lost."""
     webhook = registered(shop.url(), batch=10)
     a, b, c, d = (event() for _ in range(4))
     for told in ([a, b, c], [a, b, c], [a, b, d], [a, b], [a]):
@@ -513,9 +510,9 @@ def test_batches_have_the_same_id_where_they_have_the_same_content_and_only_ther
 
 
 # --- Batches ----------------------------------------------------------------------------------------
-def test_a_batch_has_at_most_so_many_events_and_so_many_bytes(shop: Receiver, destination: Webhook) -> None:
+def test_batch_respects_event_and_byte_limits(shop: Receiver, destination: Webhook) -> None:
     told = [event(size=size) for size in (10, 10, 10, 100_000, 100_000, 62_000, 100_000, 300_000)]
-    # To the byte: two that just fit together, and two that do not.
+    # Two that fill a request to the byte, and two that exceed it by one byte.
     empty = len(event(size=0).content)
     told += [event(size=MAX_REQUEST_BYTES // 2 - empty - 2), event(size=MAX_REQUEST_BYTES // 2 - empty - 1)]
     told += [event(size=MAX_REQUEST_BYTES // 2 - empty - 1), event(size=MAX_REQUEST_BYTES // 2 - empty - 1)]
@@ -526,7 +523,7 @@ def test_a_batch_has_at_most_so_many_events_and_so_many_bytes(shop: Receiver, de
     assert [id for request in shop.requests for id in request.ids] == ids_of(told)
 
 
-def poisoned_by(ids: set[str]) -> Behaviour:
+def refusing_events(ids: set[str]) -> Behaviour:
     def behave(connection: socket.socket, request: Request) -> bool:
         return (fail if ids.intersection(request.ids) else take)(connection, request)
 
@@ -534,109 +531,105 @@ def poisoned_by(ids: set[str]) -> Behaviour:
 
 
 @pytest.mark.parametrize("batch", [1, 3, 500])
-def test_an_event_that_is_never_taken_holds_up_its_wallet_alone(
-    shop: Receiver, destination: Webhook, batch: int
-) -> None:
-    sick, well, other = uuid4(), uuid4(), uuid4()
-    told = [event(wallet) for _ in range(4) for wallet in (well, sick, other)]
-    of_sick = [each.id for each in told if each.wallet_id == sick]
-    shop.behave = poisoned_by({of_sick[1]})
+def test_refused_event_delays_only_its_own_wallet(shop: Receiver, destination: Webhook, batch: int) -> None:
+    refused_wallet, good_wallet, other = uuid4(), uuid4(), uuid4()
+    told = [event(wallet) for _ in range(4) for wallet in (good_wallet, refused_wallet, other)]
+    refused_ids = [each.id for each in told if each.wallet_id == refused_wallet]
+    shop.behave = refusing_events({refused_ids[1]})
     failures, _ = destination.deliver(registered(shop.url(), batch=batch), told)
-    assert set(failures) == set(of_sick[1:])
-    assert [failures[id].was_tried for id in of_sick[1:]] == [True, False, False]
-    for wallet in (well, other):
+    assert set(failures) == set(refused_ids[1:])
+    assert [failures[id].was_tried for id in refused_ids[1:]] == [True, False, False]
+    for wallet in (good_wallet, other):
         assert is_in_order([each.id for each in told if each.wallet_id == wallet], shop.ids_of(str(wallet)))
-    assert not set(of_sick[2:]).intersection(
+    assert not set(refused_ids[2:]).intersection(
         id for request in shop.requests for id in request.ids if len(request.events) == 1
     )
 
 
-# --- Tried again ------------------------------------------------------------------------------------
-def test_what_failed_comes_later_in_the_order_of_its_wallet(
-    api: Api, shop: Receiver, destination: Webhook
-) -> None:
+# --- Retries ----------------------------------------------------------------------------------------
+def test_retries_keep_the_order_of_the_wallet(api: Api, shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url(), types=["wallet.opened", "wallet.balance.changed"])
-    sick, well = api.open(deposit="1"), api.open(deposit="1")
-    shop.behave = refusing(sick)
-    go_round(webhook, destination)
-    api.deposit(sick, "2"), api.deposit(well, "2")
-    go_round(webhook, destination)
+    refused_wallet, good_wallet = api.open(deposit="1"), api.open(deposit="1")
+    shop.behave = refusing(refused_wallet)
+    run_until_idle(webhook, destination)
+    api.deposit(refused_wallet, "2"), api.deposit(good_wallet, "2")
+    run_until_idle(webhook, destination)
     (row,) = parked(webhook)
     assert row.attempts == 1
-    assert len(shop.ids_of(well)) == 3
+    assert len(shop.ids_of(good_wallet)) == 3
     shop.behave = take
-    after_a_while(webhook)
+    make_retries_due(webhook)
     before = len(shop.requests)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     came = [each for request in shop.requests[before:] for each in request.events]
     assert came[0]["id"] == row.event_id
     assert [(each["subject"], each["data"].get("sequence")) for each in came] == [
-        *((sick, None), (sick, 1), (sick, 2))
+        *((refused_wallet, None), (refused_wallet, 1), (refused_wallet, 2))
     ]
     webhook.refresh_from_db()
     assert (webhook.failures, webhook.failing_since, parked(webhook)) == (0, None, [])
 
 
-def test_it_is_tried_less_and_less_often_until_it_is_a_dead_letter_and_replayed(
+def test_retries_slow_down_until_a_dead_letter_is_replayed(
     api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
 ) -> None:
     webhook = registered(shop.url(), types=["wallet.opened", "wallet.balance.changed"])
-    sick, well = api.open(), api.open()
-    shop.behave = refusing(sick)
-    go_round(webhook, destination)
-    api.deposit(sick, "1")
+    refused_wallet, good_wallet = api.open(), api.open()
+    shop.behave = refusing(refused_wallet)
+    run_until_idle(webhook, destination)
+    api.deposit(refused_wallet, "1")
     waits = []
     for _ in range(11):
         (first, *_rest) = parked(webhook)
         waits.append((first.next_attempt_at - timezone.now()).total_seconds())
-        after_a_while(webhook)
-        go_round(webhook, destination)
-    assert waits[:10] == sorted(waits[:10])  # the jitter is less than the steps
+        make_retries_due(webhook)
+        run_until_idle(webhook, destination)
+    assert waits[:10] == sorted(waits[:10])  # the jitter is less than the increase
     assert 0 < waits[0] < 2
     assert 3600 * 4 < waits[-1] < 3600 * 8
     ParkedEvent.objects.filter(subscriber=webhook).update(
         created_at=timezone.now() - timedelta(days=settings.EVENTS_RETRY_DAYS)
     )
-    after_a_while(webhook)
-    go_round(webhook, destination)
+    make_retries_due(webhook)
+    run_until_idle(webhook, destination)
     dead = parked(webhook, "DEAD")
-    assert {str(letter.wallet_id) for letter in dead} == {sick}
+    assert {str(letter.wallet_id) for letter in dead} == {refused_wallet}
     assert (dead[0].type, dead[0].last_error) == ("wallet.opened", "answered 500")
     before = len(shop.requests)
-    after_a_while(webhook)
+    make_retries_due(webhook)
     shop.behave = take
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     given_up = [letter.event_id for letter in dead]
     assert not set(given_up).intersection(id for request in shop.requests[before:] for id in request.ids)
     assert webhook_registry.replay(webhook.id, "") == len(dead)
     before = len(shop.requests)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert [id for request in shop.requests[before:] for id in request.ids] == given_up
     assert parked(webhook) == parked(webhook, "DEAD") == []
-    assert len(shop.ids_of(well)) == 1
+    assert len(shop.ids_of(good_wallet)) == 1
 
 
-def test_who_takes_nothing_for_days_is_disabled_and_enabled_again_misses_nothing(
+def test_webhook_failing_for_days_is_disabled_and_resumes_completely(
     api: Api, shop: Receiver, destination: Webhook, settings: LazySettings
 ) -> None:
     shop.behave = fail
     webhook = registered(shop.url(), types=["wallet.opened"])
     wallets = [api.open()]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert is_enabled(webhook)
     since = timezone.now() - timedelta(days=settings.EVENTS_RETRY_DAYS, seconds=1)
-    after_a_while(webhook, failing_since=since)
-    go_round(webhook, destination)
+    make_retries_due(webhook, failing_since=since)
+    run_until_idle(webhook, destination)
     webhook.refresh_from_db()
-    assert (webhook.is_enabled, webhook.disabled_because) == (False, "Took nothing for 3 days.")
+    assert (webhook.is_enabled, webhook.disabled_because) == (False, "No event was accepted for 3 days.")
     sent = len(shop.requests)
     shop.behave = take
-    after_a_while(webhook)
+    make_retries_due(webhook)
     wallets.append(api.open())
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert len(shop.requests) == sent
     webhook_registry.change(webhook.id, "", is_enabled=True)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert {each["subject"] for request in shop.requests[sent:] for each in request.events} == set(wallets)
 
 
@@ -644,44 +637,42 @@ def is_enabled(webhook: Subscriber) -> bool:
     return Subscriber.objects.get(id=webhook.id).is_enabled
 
 
-def test_one_success_begins_its_days_anew(api: Api, shop: Receiver, destination: Webhook) -> None:
+def test_success_restarts_the_retry_period(api: Api, shop: Receiver, destination: Webhook) -> None:
     webhook = registered(shop.url(), types=["wallet.opened"])
-    after_a_while(webhook, failing_since=PAST, failures=30)
+    make_retries_due(webhook, failing_since=PAST, failures=30)
     api.open()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     shop.behave = fail
     api.open()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     webhook.refresh_from_db()
     assert (webhook.is_enabled, webhook.failures) == (True, 1)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-def test_who_is_gone_is_disabled_at_once_and_enabled_again_misses_nothing(
+def test_status_410_disables_at_once_and_resumes_completely(
     api: Api, shop: Receiver, destination: Webhook, batch: int
 ) -> None:
     shop.behave = answering(410)
     webhook = registered(shop.url(), types=["wallet.opened"], batch=batch)
     wallets = [api.open() for _ in range(20)]
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     webhook.refresh_from_db()
-    assert (webhook.is_enabled, webhook.disabled_because) == (False, "It answered 410 Gone.")
+    assert (webhook.is_enabled, webhook.disabled_because) == (False, "The webhook answered 410 Gone.")
     assert len(shop.requests) <= webhooks.MAX_CONCURRENT_REQUESTS
     shop.behave = take
     webhook_registry.change(webhook.id, "", is_enabled=True)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert {each["subject"] for each in shop.events} == set(wallets)
     assert parked(webhook) == []
 
 
-def test_who_takes_nothing_is_not_asked_for_every_event(
-    api: Api, shop: Receiver, destination: Webhook
-) -> None:
+def test_failing_webhook_gets_no_request_per_event(api: Api, shop: Receiver, destination: Webhook) -> None:
     shop.behave = fail
     webhook = registered(shop.url(), types=["wallet.opened"])
     for _ in range(40):
         api.open()
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert len(shop.requests) < retries.MIN_FAILED_WALLETS + webhooks.MAX_CONCURRENT_REQUESTS
     assert len(parked(webhook)) == 40
     webhook.refresh_from_db()
@@ -696,20 +687,20 @@ def test_failing_subscriber_reads_a_few_entries_at_each_attempt(
     shop.behave = fail
     webhook = registered(shop.url(), types=["wallet.opened"])
     wallets = [api.open() for _ in range(20)]
-    courier = Courier(webhook, destination, News())
+    thread = DeliveryThread(webhook, destination, EntryNotifier())
     for attempts in range(1, 6):
         Subscriber.objects.filter(id=webhook.id, retry_at__isnull=False).update(retry_at=PAST)
-        courier._round()
+        thread._round()
         assert len(parked(webhook)) == 3 + attempts
-    assert courier._round() > 0  # it waits
+    assert thread._round() > 0  # the subscriber is paused
     shop.behave = take
     Subscriber.objects.filter(id=webhook.id).update(retry_at=PAST)
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert {each["subject"] for each in shop.events} == set(wallets)
     assert parked(webhook) == []
 
 
-def test_a_slow_one_does_not_keep_the_relay_from_what_else_it_has_to_hear(
+def test_slow_receiver_does_not_block_the_page(
     api: Api, shop: Receiver, destination: Webhook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_PAGE_SECONDS", 0.3)
@@ -723,24 +714,24 @@ def test_a_slow_one_does_not_keep_the_relay_from_what_else_it_has_to_hear(
     wallet = api.open()
     for _ in range(20):
         api.deposit(wallet, "1")
-    Courier(webhook, destination, News())._round()
+    DeliveryThread(webhook, destination, EntryNotifier())._round()
     taken = len(shop.requests)
     assert 0 < taken < 20
     (rest,) = parked(webhook)
-    assert (rest.attempts, rest.last_error) == (0, "the receiver takes long")
+    assert (rest.attempts, rest.last_error) == (0, "the receiver is slow")
     shop.behave = take
-    go_round(webhook, destination)
+    run_until_idle(webhook, destination)
     assert [each["data"]["sequence"] for each in shop.events] == list(range(1, 21))
 
 
-def test_one_that_is_removed_while_it_is_told_leaves_nothing(
+def test_webhook_removed_during_delivery_leaves_no_rows(
     api: Api, shop: Receiver, destination: Webhook
 ) -> None:
     webhook = registered(shop.url(), types=["wallet.opened"])
     shop.behave = fail
     api.open()
-    go_round(webhook, destination)
-    after_a_while(webhook)
+    run_until_idle(webhook, destination)
+    make_retries_due(webhook)
 
     def remove(connection: socket.socket, request: Request) -> bool:
         webhook_registry.remove(webhook.id, "")
@@ -749,15 +740,15 @@ def test_one_that_is_removed_while_it_is_told_leaves_nothing(
 
     shop.behave = remove
     with pytest.raises(Overtaken):
-        go_round(webhook, destination)
+        run_until_idle(webhook, destination)
     assert not ParkedEvent.objects.filter(subscriber_id=webhook.id).exists()
     assert not Delivery.objects.filter(subscriber_id=webhook.id).exists()
 
 
-# --- The relay as it runs ---------------------------------------------------------------------------
+# --- Relay processes --------------------------------------------------------------------------------
 @pytest.mark.parametrize("batch", [1, 20])
 @pytest.mark.slow
-def test_one_that_hangs_or_fails_delays_itself_alone(api: Api, shop: Receiver, batch: int) -> None:
+def test_hanging_or_failing_webhook_delays_no_other(api: Api, shop: Receiver, batch: int) -> None:
     with receiver(fail) as failing, receiver(hanging) as stuck, relaying():
         servers = (shop, failing, stuck)
         told = [registered(server.url(), types=["wallet.balance.changed"], batch=batch) for server in servers]
@@ -772,7 +763,7 @@ def test_one_that_hangs_or_fails_delays_itself_alone(api: Api, shop: Receiver, b
             server.drop_connections()
         for webhook in told[1:]:
             webhook_registry.change(webhook.id, "", is_enabled=False)
-            webhook_registry.change(webhook.id, "", is_enabled=True)  # do not wait for it to be tried again
+            webhook_registry.change(webhook.id, "", is_enabled=True)  # makes the retries due now
         for server in (failing, stuck):
             server.wait_until(lambda: has_all(server, wallets))  # noqa: B023
     for server in servers:
@@ -789,9 +780,7 @@ def has_all(server: Receiver, wallets: Sequence[str]) -> bool:
 
 
 @pytest.mark.slow
-def test_a_relay_that_is_killed_amidst_its_requests_loses_and_reorders_nothing(
-    api: Api, shop: Receiver
-) -> None:
+def test_relay_killed_during_requests_loses_and_reorders_nothing(api: Api, shop: Receiver) -> None:
     webhook = registered(shop.url(), types=["wallet.balance.changed"], batch=7)
     wallets = [api.open() for _ in range(5)]
     for number in range(50):
@@ -813,8 +802,8 @@ def test_a_relay_that_is_killed_amidst_its_requests_loses_and_reorders_nothing(
 
 
 @pytest.mark.slow
-def test_the_service_as_it_runs_sends_tests_too(authority: trustme.CA) -> None:
-    """Its workers wait by other means than the relay: for TLS, too."""
+def test_gevent_worker_sends_test_events(authority: trustme.CA) -> None:
+    """A web worker uses gevent, unlike the relay, also for TLS."""
     with (
         receiver(tls=server_of(authority.issue_cert("127.0.0.1"))) as shop,
         running_service(WEBHOOK_TARGETS="any") as address,

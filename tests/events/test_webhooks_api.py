@@ -1,4 +1,4 @@
-"""Webhooks by API: registered, changed, tried out, and gone; what is not to be called, and who may not."""
+"""The webhook endpoints: registration, changes, tests, removal, and forbidden URLs."""
 
 import base64
 import json
@@ -64,13 +64,13 @@ def stored(webhook: Any) -> Subscriber:
 
 
 def park(webhook: Any, status: str = "DEAD", **fields: Any) -> ParkedEvent:
-    """By itself, the opening of a new wallet."""
+    """Create a row; by default, for the opening of a new wallet."""
     wallet = Api().open()
     given = {"event_id": f"{wallet}:opened", "type": "wallet.opened", "wallet_id": wallet, "status": status}
     return ParkedEvent.objects.create(subscriber_id=webhook["id"], **given | fields)
 
 
-def note_delivery(webhook: Any, event_id: str) -> None:
+def record_delivery(webhook: Any, event_id: str) -> None:
     Delivery.objects.create(
         subscriber_id=webhook["id"],
         event_id=event_id,
@@ -89,8 +89,8 @@ def wrong_field(answer: Answer) -> str:
     return str(error["field"])
 
 
-# --- Registered -------------------------------------------------------------------------------------
-def test_a_webhook_is_registered_and_its_secret_shown_once(api: Api) -> None:
+# --- Registration -----------------------------------------------------------------------------------
+def test_registration_shows_the_secret_once(api: Api) -> None:
     types = ["wallet.balance.changed", "wallet.hold.placed"]
     answer = register(api, name="shop", types=types, batch=20)
     webhook = answer.json
@@ -107,17 +107,17 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(api: Api) -> None:
         assert b"secret" not in other.content.lower().replace(b"formersecretuntil", b"")
 
 
-def test_it_is_told_what_happens_from_now_on_or_everything(api: Api) -> None:
+def test_registration_begins_now_or_at_the_beginning(api: Api) -> None:
     api.open()
     assert int(stored(registered(api)).begin_xid) > 0
     assert int(stored(registered(api, **{"from": "beginning"})).begin_xid) == 0
 
 
-def test_the_types_of_the_contract_are_those_of_the_events() -> None:
+def test_contract_has_the_types_of_all_events() -> None:
     assert set(get_args(EventType)) == set(TYPES)
 
 
-def test_a_repeat_is_a_replay(api: Api) -> None:
+def test_repeated_registration_is_a_replay(api: Api) -> None:
     body = {"id": str(uuid4()), "name": "shop", "url": URL, "types": ["wallet.opened"]}
     first = api.post("/webhooks", body)
     change(api, first.json, name="other", url="https://example.com/elsewhere", types=[])
@@ -126,7 +126,7 @@ def test_a_repeat_is_a_replay(api: Api) -> None:
     assert webhook_registry.webhooks().count() == 1
 
 
-def test_a_repeat_with_other_fields_is_refused(api: Api) -> None:
+def test_repeated_registration_with_other_fields_is_refused(api: Api) -> None:
     webhook = registered(api, id=str(uuid4()), name="shop")
     for fields in ({"url": f"{URL}/2"}, {"batch": 2}, {"types": ["wallet.opened"]}, {"from": "beginning"}):
         answer = api.post("/webhooks", {"id": webhook["id"], "name": "shop", "url": URL, **fields})
@@ -135,7 +135,7 @@ def test_a_repeat_with_other_fields_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("after", ["an hour", "a rotation"])
-def test_a_late_repeat_is_answered_without_the_secret(api: Api, after: str) -> None:
+def test_late_replay_has_no_secret(api: Api, after: str) -> None:
     body = {"id": str(uuid4()), "name": "shop", "url": URL}
     api.post("/webhooks", body)
     if after == "a rotation":
@@ -146,38 +146,38 @@ def test_a_late_repeat_is_answered_without_the_secret(api: Api, after: str) -> N
     assert (again.status, again.json["secret"]) == (201, None)
 
 
-def test_repeats_at_once_register_one(api: Api) -> None:
+def test_concurrent_replays_register_one_webhook(api: Api) -> None:
     body = {"id": str(uuid4()), "name": "shop", "url": URL}
-    answers = at_once(8, lambda _: Api(key=api.key).post("/webhooks", body))
+    answers = run_concurrently(8, lambda _: Api(key=api.key).post("/webhooks", body))
     assert {answer.status for answer in answers} == {201}
     assert len({answer.json["secret"] for answer in answers}) == 1
 
 
-def test_a_name_is_taken_once(api: Api) -> None:
+def test_duplicate_webhook_name_is_refused(api: Api) -> None:
     webhook = registered(api, name="shop")
     other = registered(api)
     for answer in (register(api, name="shop"), change(api, other, name="shop")):
         assert (answer.status, answer.code) == (409, "webhook_name_taken")
-    assert change(api, webhook, name="shop").status == 200  # its own
-    answers = at_once(8, lambda _: register(Api(key=api.key), name="market"))
+    assert change(api, webhook, name="shop").status == 200  # the name that it has
+    answers = run_concurrently(8, lambda _: register(Api(key=api.key), name="market"))
     assert sorted(answer.status for answer in answers) == [201, *[409] * 7]
 
 
 @pytest.mark.parametrize("name", ["rabbitmq", "kafka"])
-def test_a_name_of_a_broker_is_no_webhooks(api: Api, name: str) -> None:
+def test_broker_name_is_reserved(api: Api, name: str) -> None:
     assert register(api, name=name).code == "webhook_name_taken"
     assert change(api, registered(api), name=name).code == "webhook_name_taken"
 
 
-def test_there_are_only_so_many(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_of_webhooks_is_limited(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhook_registry, "MAX_WEBHOOKS", 3)
-    answers = at_once(6, lambda _: register(Api(key=api.key)))
+    answers = run_concurrently(6, lambda _: register(Api(key=api.key)))
     assert sorted(answer.status for answer in answers) == [201] * 3 + [409] * 3
     assert {answer.code for answer in answers if answer.status == 409} == {"too_many_webhooks"}
     assert webhook_registry.webhooks().count() == 3
 
 
-def at_once(times: int, ask: Callable[[int], Answer]) -> list[Answer]:
+def run_concurrently(times: int, ask: Callable[[int], Answer]) -> list[Answer]:
     answers: list[Answer] = []
 
     def run(number: int) -> None:
@@ -192,8 +192,8 @@ def at_once(times: int, ask: Callable[[int], Answer]) -> list[Answer]:
     return answers
 
 
-# --- What is not to be called -----------------------------------------------------------------------
-NOT_URLS = [
+# --- Forbidden URLs ---------------------------------------------------------------------------------
+FORBIDDEN_URLS = [
     *(
         "",
         "events",
@@ -267,8 +267,8 @@ NOT_URLS = [
 ]
 
 
-@pytest.mark.parametrize("url", NOT_URLS, ids=range(len(NOT_URLS)))
-def test_what_is_not_to_be_called_is_refused(api: Api, url: str) -> None:
+@pytest.mark.parametrize("url", FORBIDDEN_URLS, ids=range(len(FORBIDDEN_URLS)))
+def test_forbidden_url_is_refused(api: Api, url: str) -> None:
     webhook = registered(api)
     assert wrong_field(register(api, url=url)) == "url"
     assert wrong_field(change(api, webhook, url=url)) == "url"
@@ -287,13 +287,11 @@ def test_what_is_not_to_be_called_is_refused(api: Api, url: str) -> None:
         "https://example.com/" + "x" * 1980,
     ],
 )
-def test_what_may_be_called_is_taken_as_it_is_written(api: Api, url: str) -> None:
+def test_allowed_url_is_stored_unchanged(api: Api, url: str) -> None:
     assert read(api, registered(api, url=url))["url"] == url
 
 
-def test_where_any_target_is_allowed_so_are_http_and_private_addresses(
-    api: Api, settings: LazySettings
-) -> None:
+def test_targets_any_allows_http_and_private_addresses(api: Api, settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     for url in ("http://127.0.0.1:8001/", "http://receiver/", "https://[::1]/", "http://10.0.0.1/"):
         assert register(api, url=url).status == 201
@@ -301,36 +299,36 @@ def test_where_any_target_is_allowed_so_are_http_and_private_addresses(
         assert wrong_field(register(api, url=url)) == "url"
 
 
-# --- Names and all the rest -------------------------------------------------------------------------
+# --- Names and other fields -------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "name", ["shop", "Магазин 7", "o'; DROP TABLE subscriber --", "<b>", "店" * 100, "%s {0}"]
 )
-def test_a_name_is_taken_as_it_is(api: Api, name: str) -> None:
+def test_webhook_name_is_stored_unchanged(api: Api, name: str) -> None:
     webhook = registered(api, name=name)
     assert read(api, webhook)["name"] == name
     assert change(api, webhook, name=f"{name[:99]}2").status == 200
 
 
-def test_spaces_around_a_name_are_left_out(api: Api) -> None:
+def test_webhook_name_is_stripped(api: Api) -> None:
     assert registered(api, name="  shop\u00a0")["name"] == "shop"
 
 
-NO_NAMES: list[Any] = ["", " ", "a\nb", "a\x00", "\u202e", "\ud800", "x" * 101, None, 7, ["a"], {}]
-NO_URLS: list[Any] = [None, 7, True, ["https://example.com"]]
-NO_BATCHES: list[Any] = [0, -1, 501, 1.5, "1", None, True, 10**30]
-NO_LISTS: list[Any] = [None, "wallet.opened", {}, ["wallet.opened"] * 2]
-NO_TYPES: list[Any] = ["wallet", "webhook.test", "", None, 1, "wallet.opened "]
-WRONG: list[tuple[str, Any]] = [
-    *(("name", value) for value in NO_NAMES),
-    *(("url", value) for value in NO_URLS),
-    *(("batch", value) for value in NO_BATCHES),
-    *(("types", value) for value in NO_LISTS),
-    *(("types.0", [value]) for value in NO_TYPES),
+INVALID_NAMES: list[Any] = ["", " ", "a\nb", "a\x00", "\u202e", "\ud800", "x" * 101, None, 7, ["a"], {}]
+INVALID_URLS: list[Any] = [None, 7, True, ["https://example.com"]]
+INVALID_BATCHES: list[Any] = [0, -1, 501, 1.5, "1", None, True, 10**30]
+INVALID_TYPE_LISTS: list[Any] = [None, "wallet.opened", {}, ["wallet.opened"] * 2]
+INVALID_TYPES: list[Any] = ["wallet", "webhook.test", "", None, 1, "wallet.opened "]
+INVALID_FIELDS: list[tuple[str, Any]] = [
+    *(("name", value) for value in INVALID_NAMES),
+    *(("url", value) for value in INVALID_URLS),
+    *(("batch", value) for value in INVALID_BATCHES),
+    *(("types", value) for value in INVALID_TYPE_LISTS),
+    *(("types.0", [value]) for value in INVALID_TYPES),
 ]
 
 
-@pytest.mark.parametrize(("field", "value"), WRONG, ids=range(len(WRONG)))
-def test_what_is_out_of_range_is_refused(api: Api, field: str, value: Any) -> None:
+@pytest.mark.parametrize(("field", "value"), INVALID_FIELDS, ids=range(len(INVALID_FIELDS)))
+def test_invalid_field_is_refused(api: Api, field: str, value: Any) -> None:
     webhook = registered(api)
     before = Subscriber.objects.filter(id=webhook["id"]).values().get()
     name = field.partition(".")[0]
@@ -343,7 +341,7 @@ def test_what_is_out_of_range_is_refused(api: Api, field: str, value: Any) -> No
     ("field", "value"),
     [("from", "yesterday"), ("from", None), ("id", "x"), ("id", UNKNOWN_ID + "0"), ("secret", "whsec_mine")],
 )
-def test_what_only_registering_asks_for_is_checked_too(api: Api, field: str, value: Any) -> None:
+def test_invalid_registration_field_is_refused(api: Api, field: str, value: Any) -> None:
     assert wrong_field(register(api, **{field: value})) == field
     assert not webhook_registry.webhooks().exists()
 
@@ -366,14 +364,14 @@ def test_name_and_url_are_required(api: Api, missing: str) -> None:
         {"id": UNKNOWN_ID},
     ],
 )
-def test_only_what_may_be_changed_is_changed(api: Api, fields: dict[str, Any]) -> None:
+def test_invalid_change_is_refused(api: Api, fields: dict[str, Any]) -> None:
     webhook = registered(api)
     before = Subscriber.objects.filter(id=webhook["id"]).values().get()
     assert change(api, webhook, **fields).code == "validation_error"
     assert webhook_registry.webhooks().values().get() == before
 
 
-# --- Read and changed -------------------------------------------------------------------------------
+# --- Reading and changes ----------------------------------------------------------------------------
 def test_the_list_is_paged_newest_first(api: Api) -> None:
     made = [registered(api)["id"] for _ in range(5)]
     first = api.get("/webhooks?limit=3").json
@@ -382,7 +380,7 @@ def test_the_list_is_paged_newest_first(api: Api) -> None:
     assert second["nextCursor"] is None
 
 
-def test_a_webhook_tells_how_it_fares(api: Api) -> None:
+def test_webhook_shows_its_delivery_state(api: Api) -> None:
     webhook = registered(api)
     wallet = api.open()
     park(webhook), park(webhook), park(webhook, "WAITING")
@@ -393,11 +391,11 @@ def test_a_webhook_tells_how_it_fares(api: Api) -> None:
     found = read(api, webhook)
     assert found.items() >= {"dead": 2, "parked": 1, "lastError": "answered 500"}.items()
     assert found["failingSince"] == found["retryAt"] == found["deliveredAt"]
-    assert 0 < found["lag"] < 60, wallet  # of the wallet, which nobody has told it of
+    assert 0 < found["lag"] < 60, wallet  # the opening of the wallet is not delivered
     assert api.get("/webhooks").json["items"][0].keys() == found.keys()
 
 
-def test_only_what_is_named_changes(api: Api) -> None:
+def test_change_affects_only_the_given_fields(api: Api) -> None:
     webhook = registered(api, types=["wallet.opened"], batch=5)
     before = read(api, webhook)
     changed = change(api, webhook, batch=7)
@@ -409,27 +407,25 @@ def test_only_what_is_named_changes(api: Api) -> None:
     }
 
 
-def test_a_change_leaves_what_the_relay_has_moved_meanwhile(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It reads the row, the relay moves on, it writes."""
+def test_change_keeps_concurrent_updates_of_the_relay(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay updates the row between the read and the write of the change."""
     webhook = registered(api)
     locked = webhook_registry._locked
     moved = {"begin_xid": "123456789", "last_error": "answered 502", "failures": 7}
 
-    def meanwhile(webhook_id: Any) -> Subscriber:
+    def locked_then_moved(webhook_id: Any) -> Subscriber:
         found = locked(webhook_id)
         Subscriber.objects.filter(id=webhook_id).update(**moved)
         return found
 
-    monkeypatch.setattr(webhook_registry, "_locked", meanwhile)
+    monkeypatch.setattr(webhook_registry, "_locked", locked_then_moved)
     change(api, webhook, name="other", types=["wallet.opened"], batch=3, isEnabled=False)
     api.post(f"/webhooks/{webhook['id']}/rotation", {})
     row = stored(webhook)
     assert (str(row.begin_xid), row.last_error, row.failures) == tuple(moved.values())
 
 
-def test_disabled_and_enabled_again_it_goes_on_where_it_was_with_all_of_its_patience(api: Api) -> None:
+def test_reenabled_webhook_resumes_with_failures_reset(api: Api) -> None:
     webhook = registered(api)
     waiting = park(webhook, "WAITING", next_attempt_at=timezone.now() + timedelta(hours=6), attempts=9)
     position = delivery_state.position_of(stored(webhook))
@@ -454,25 +450,25 @@ def test_disabled_and_enabled_again_it_goes_on_where_it_was_with_all_of_its_pati
     assert waiting.next_attempt_at <= timezone.now()
 
 
-def test_at_another_address_what_waits_is_tried_at_once(api: Api) -> None:
+def test_new_url_makes_waiting_events_due(api: Api) -> None:
     webhook = registered(api)
     later = timezone.now() + timedelta(hours=6)
     waiting = park(webhook, "WAITING", next_attempt_at=later)
     webhook_registry.webhooks().update(failures=12, failing_since=timezone.now(), retry_at=later)
-    change(api, webhook, batch=2, url=URL)  # the same
+    change(api, webhook, batch=2, url=URL)  # the same URL
     assert read(api, webhook)["retryAt"] is not None
     assert change(api, webhook, url=f"{URL}/2").json["retryAt"] is None
     waiting.refresh_from_db()
     assert waiting.next_attempt_at <= timezone.now()
 
 
-def test_a_removed_webhook_is_gone_with_all_that_was_its(api: Api) -> None:
+def test_removal_deletes_all_rows_of_the_webhook(api: Api) -> None:
     webhook, other = registered(api), registered(api)
     for each in (webhook, other):
         park(each)
-        note_delivery(each, "an event")
+        record_delivery(each, "an event")
     assert api.send("DELETE", f"/webhooks/{webhook['id']}").status == 204
-    for method, path in EACH:
+    for method, path in ENDPOINTS:
         answer = api.send(method, path.format(webhook["id"]), {"batch": 1} if method == "PATCH" else None)
         assert (answer.status, answer.code) == (404, "webhook_not_found")
     for model in (ParkedEvent, Delivery):
@@ -480,7 +476,7 @@ def test_a_removed_webhook_is_gone_with_all_that_was_its(api: Api) -> None:
         assert str(left) == other["id"]
 
 
-def test_who_removes_one_waits_for_the_relay_and_holds_nothing_that_it_needs(api: Api) -> None:
+def test_removal_waits_for_the_relay_without_deadlock(api: Api) -> None:
     webhook = registered(api)
     park(webhook)
 
@@ -495,14 +491,14 @@ def test_who_removes_one_waits_for_the_relay_and_holds_nothing_that_it_needs(api
     with psycopg.connect(cluster.url("postgres")) as relay, ThreadPoolExecutor(1) as pool:
         relay.execute("SELECT FROM subscriber WHERE id = %s FOR NO KEY UPDATE", [webhook["id"]])
         removal = pool.submit(remove)
-        wait_until(is_waiting, "nobody waits")
+        wait_until(is_waiting, "the removal does not wait for the relay")
         relay.execute("SELECT FROM parked_event WHERE subscriber_id = %s FOR UPDATE NOWAIT", [webhook["id"]])
         relay.commit()
         assert removal.result() == 204
     assert not Subscriber.objects.filter(id=webhook["id"]).exists()
 
 
-EACH = [
+ENDPOINTS = [
     *(("GET", "/webhooks/{}"), ("PATCH", "/webhooks/{}"), ("DELETE", "/webhooks/{}")),
     *(("POST", "/webhooks/{}/rotation"), ("POST", "/webhooks/{}/test"), ("POST", "/webhooks/{}/replay")),
     *(("GET", "/webhooks/{}/deliveries"), ("GET", "/webhooks/{}/dead-letters")),
@@ -510,7 +506,7 @@ EACH = [
 ]
 
 
-@pytest.mark.parametrize("method_and_path", EACH, ids=" ".join)
+@pytest.mark.parametrize("method_and_path", ENDPOINTS, ids=" ".join)
 def test_a_broker_is_no_webhook(api: Api, method_and_path: tuple[str, str]) -> None:
     broker = delivery_state.broker("rabbitmq")
     method, path = method_and_path
@@ -522,12 +518,12 @@ def test_a_broker_is_no_webhook(api: Api, method_and_path: tuple[str, str]) -> N
     assert api.get("/webhooks").json["items"] == []
 
 
-# --- The secret -------------------------------------------------------------------------------------
+# --- Secrets -----------------------------------------------------------------------------------------
 def rotate(api: Api, webhook: Any, **fields: Any) -> Answer:
     return api.post(f"/webhooks/{webhook['id']}/rotation", fields)
 
 
-def test_a_new_secret_is_shown_once_and_the_former_one_stays_for_a_day(api: Api) -> None:
+def test_rotation_keeps_the_former_secret_for_a_day(api: Api) -> None:
     webhook = registered(api)
     rotated = rotate(api, webhook).json
     responses.SecretBody.model_validate(rotated)
@@ -544,7 +540,7 @@ def test_the_former_secret_can_end_at_once(api: Api) -> None:
     assert stored(webhook).former_secret == ""
 
 
-def test_a_repeated_rotation_is_one(api: Api) -> None:
+def test_repeated_rotation_is_a_replay(api: Api) -> None:
     webhook = registered(api)
     id = str(uuid4())
     answers = [rotate(api, webhook, id=id) for _ in range(2)]
@@ -554,13 +550,13 @@ def test_a_repeated_rotation_is_one(api: Api) -> None:
     assert rotate(api, webhook, id=str(uuid4())).json["secret"] != answers[0].json["secret"]
 
 
-def test_a_whole_number_may_be_written_with_a_point_as_json_schema_has_it(api: Api) -> None:
+def test_whole_number_with_a_decimal_point_is_accepted(api: Api) -> None:
     webhook = registered(api)
     assert change(api, webhook, batch=2.0).json["batch"] == 2
     assert rotate(api, webhook, formerValidHours=0.0).json["formerSecretUntil"] is None
 
 
-def test_a_late_repeat_of_a_rotation_is_answered_without_the_secret(api: Api) -> None:
+def test_late_replay_of_a_rotation_has_no_secret(api: Api) -> None:
     webhook, id = registered(api), str(uuid4())
     first = rotate(api, webhook, id=id).json
     webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(minutes=61))
@@ -570,7 +566,7 @@ def test_a_late_repeat_of_a_rotation_is_answered_without_the_secret(api: Api) ->
 
 
 @pytest.mark.parametrize("hours", [-1, 169, 1.5, "24", None, True])
-def test_how_long_the_former_secret_stays_is_checked(api: Api, hours: Any) -> None:
+def test_invalid_former_valid_hours_is_refused(api: Api, hours: Any) -> None:
     webhook = registered(api)
     assert wrong_field(rotate(api, webhook, formerValidHours=hours)) == "formerValidHours"
     assert stored(webhook).secret == webhook["secret"]
@@ -585,23 +581,23 @@ def test_secrets_are_in_no_log(api: Api, caplog: pytest.LogCaptureFixture, setti
         change(api, webhook, isEnabled=False)
         api.send("DELETE", f"/webhooks/{webhook['id']}")
     actor = f"key:{prefix_of(api.key or '')}"
-    ours = [
+    messages = [
         record.getMessage() for record in caplog.records if record.name == "wallets.events.webhook_registry"
     ]
-    assert ours == [
-        f"{actor} has {deed} the webhook {webhook['name']} ({webhook['id']})"
-        for deed in ("registered", "given a new secret to", "changed", "removed")
+    assert messages == [
+        f"{actor} {action} the webhook {webhook['name']} ({webhook['id']})"
+        for action in ("registered", "rotated the secret of", "changed", "removed")
     ]
     rest = [record for record in caplog.records if not record.name.startswith("django.db")]
-    told = " ".join(f"{record.getMessage()} {record.__dict__}" for record in rest)
-    assert "sesame" not in told
+    log_text = " ".join(f"{record.getMessage()} {record.__dict__}" for record in rest)
+    assert "sesame" not in log_text
     for secret in (webhook["secret"], rotated["secret"]):
-        assert secret not in told
-        assert secret.removeprefix("whsec_") not in told
+        assert secret not in log_text
+        assert secret.removeprefix("whsec_") not in log_text
 
 
-# --- Tried out --------------------------------------------------------------------------------------
-def test_a_test_is_sent_at_once_and_recorded(api: Api, settings: LazySettings) -> None:
+# --- Test events ------------------------------------------------------------------------------------
+def test_test_event_is_sent_and_recorded(api: Api, settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     with receiver(answering(202, b"thank you")) as shop:
         webhook = registered(api, url=shop.url())
@@ -616,7 +612,7 @@ def test_a_test_is_sent_at_once_and_recorded(api: Api, settings: LazySettings) -
     assert read(api, webhook)["isEnabled"] is False
 
 
-def test_a_test_that_fails_says_why(api: Api, settings: LazySettings) -> None:
+def test_failed_test_event_has_the_reason(api: Api, settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     with receiver(fail) as shop:
         webhook = registered(api, url=shop.url())
@@ -629,9 +625,7 @@ def test_a_test_that_fails_says_why(api: Api, settings: LazySettings) -> None:
     assert "NotAllowed" in api.post(f"/webhooks/{webhook['id']}/test", {}).json["error"]
 
 
-def test_of_a_webhook_that_is_removed_meanwhile_there_is_nothing_to_tell(
-    api: Api, settings: LazySettings
-) -> None:
+def test_webhook_removed_during_its_test_is_not_found(api: Api, settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
 
     with receiver() as shop:
@@ -648,15 +642,15 @@ def test_of_a_webhook_that_is_removed_meanwhile_there_is_nothing_to_tell(
         assert api.post(f"/webhooks/{webhook['id']}/test", {}).code == "webhook_not_found"
 
 
-# --- What was not delivered -------------------------------------------------------------------------
+# --- Deliveries and dead letters --------------------------------------------------------------------
 def test_deliveries_are_paged_newest_first(api: Api) -> None:
     webhook, other = registered(api), registered(api)
     for number in range(5):
-        note_delivery(webhook, f"event-{number}")
-        note_delivery(other, "another's")
+        record_delivery(webhook, f"event-{number}")
+        record_delivery(other, "another's")
     first = api.get(f"/webhooks/{webhook['id']}/deliveries?limit=3").json
     assert first["items"][0].items() >= {"statusCode": 503, "durationMs": 250, "response": "down"}.items()
-    note_delivery(webhook, "event-5")
+    record_delivery(webhook, "event-5")
     second = api.get(f"/webhooks/{webhook['id']}/deliveries?limit=3&cursor={first['nextCursor']}").json
     assert [item["eventId"] for item in first["items"] + second["items"]] == [
         f"event-{n}" for n in (4, 3, 2, 1, 0)
@@ -684,7 +678,7 @@ def test_dead_letters_are_listed_and_replayed(api: Api) -> None:
     assert api.get(f"/webhooks/{webhook['id']}/dead-letters").json["items"] == []
 
 
-def test_dead_letters_are_forgotten(api: Api) -> None:
+def test_dead_letters_are_deleted(api: Api) -> None:
     webhook, other = registered(api), registered(api)
     kept = [park(webhook, "WAITING"), park(other)]
     park(webhook), park(webhook)
@@ -699,7 +693,7 @@ def encoded(cursor: Any) -> str:
 
 
 @pytest.mark.parametrize("path", ["deliveries", "dead-letters"])
-def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
+def test_cursor_of_another_list_is_refused(api: Api, path: str) -> None:
     webhooks = [registered(api) for _ in range(2)]
     address = f"/webhooks/{webhooks[0]['id']}/{path}"
     other = api.get("/webhooks?limit=1").json["nextCursor"]
@@ -713,18 +707,18 @@ def test_only_a_cursor_of_such_a_list_is_taken(api: Api, path: str) -> None:
     assert api.get(f"{address}?cursor={well_formed}").status == 200
     assert wrong_field(api.get(f"/webhooks/{webhooks[1]['id']}/{path}?cursor={well_formed}")) == "cursor"
     for _ in range(2):
-        note_delivery(webhooks[0], "an event")
+        record_delivery(webhooks[0], "an event")
         park(webhooks[0])
     numbered = api.get(f"{address}?limit=1").json["nextCursor"]
     assert wrong_field(api.get(f"/webhooks?cursor={numbered}")) == "cursor"
 
 
-def test_one_that_is_removed_while_the_list_is_read_is_left_out(api: Api) -> None:
+def test_webhook_removed_during_listing_is_omitted(api: Api) -> None:
     registered(api)
     (webhook,) = webhook_registry.webhooks()
-    webhook.name = "not there any more"
+    webhook.name = "removed"
     assert with_standing([webhook]) == []
 
 
-def test_the_shape_of_the_contract_has_no_secret_to_choose() -> None:
+def test_registration_schema_has_no_secret() -> None:
     assert "secret" not in WebhookToRegister.model_fields

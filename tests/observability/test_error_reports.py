@@ -31,7 +31,7 @@ SECRET = "hunter2-in-a-report"
 
 @dataclass
 class Reports:
-    """What arrived."""
+    """The received reports."""
 
     dsn: str = ""
     events: list[dict[str, Any]] = field(default_factory=list)
@@ -48,10 +48,10 @@ class Reports:
     def of_request(self, request_id: str) -> list[dict[str, Any]]:
         return self.wait_for(lambda event: event["tags"].get("request_id") == request_id)
 
-    def wait_for(self, is_meant: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    def wait_for(self, matches: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
         deadline = time.monotonic() + 30
-        while not (found := list(filter(is_meant, self.events))):
-            assert time.monotonic() < deadline, "it was not reported"
+        while not (found := list(filter(matches, self.events))):
+            assert time.monotonic() < deadline, "no such report arrived"
             time.sleep(0.05)
         return found
 
@@ -90,8 +90,8 @@ def api(reports: Reports) -> Iterator[Api]:
 
 
 @contextmanager
-def not_allowed(what: str) -> Iterator[None]:
-    """A fault: somebody took a right away that the service needs."""
+def revoked(what: str) -> Iterator[None]:
+    """Revoke a privilege that the service needs, to cause an error."""
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
         database.execute(f"REVOKE {what} FROM walletsvc_app")
         try:
@@ -100,23 +100,26 @@ def not_allowed(what: str) -> Iterator[None]:
             database.execute(f"GRANT {what} TO walletsvc_app")
 
 
-def all_have_arrived(api: Api, reports: Reports) -> None:
-    """Those of a worker arrive in their order, and a connection stays with one: another comes last."""
-    with not_allowed("SELECT ON hold"):
+def wait_for_all_reports(api: Api, reports: Reports) -> None:
+    """Wait for all reports so far, by causing one more.
+
+    A connection stays with one worker, whose reports arrive in order.
+    """
+    with revoked("SELECT ON hold"):
         last = api.get(f"/holds/{UNKNOWN_ID}?again")
     reports.of_request(last.headers["x-request-id"])
 
 
-def test_a_fault_is_reported_once_with_its_request_and_no_more(api: Api, reports: Reports) -> None:
-    api.sender.send("GET", "/login")  # another request before it
-    with not_allowed("SELECT ON hold"):
+def test_error_is_reported_once_with_its_request_only(api: Api, reports: Reports) -> None:
+    api.sender.send("GET", "/login")  # an earlier request, whose data must not appear
+    with revoked("SELECT ON hold"):
         answer = api.get(
             f"/holds/{UNKNOWN_ID}?{SECRET}",
             Cookie=f"sessionid={SECRET}",
             traceparent=f"00-{TRACE}-00f067aa0ba902b7-01",
         )
     assert answer.code == "internal_error"
-    all_have_arrived(api, reports)
+    wait_for_all_reports(api, reports)
     [event] = reports.of_request(answer.headers["x-request-id"])
     assert event["tags"] == {
         "request_id": answer.headers["x-request-id"],
@@ -135,9 +138,9 @@ def test_a_fault_is_reported_once_with_its_request_and_no_more(api: Api, reports
     }
 
 
-def test_what_was_sent_is_in_no_report(api: Api, reports: Reports) -> None:
+def test_reports_contain_no_request_data(api: Api, reports: Reports) -> None:
     wallet = api.open(label=SECRET)
-    with not_allowed("INSERT ON operation"):
+    with revoked("INSERT ON operation"):
         answer = api.deposit(wallet, "1.23", key=SECRET, description=SECRET, metadata={SECRET: SECRET})
     assert answer.code == "internal_error"
     assert reports.of_request(answer.headers["x-request-id"])
@@ -147,7 +150,7 @@ def test_what_was_sent_is_in_no_report(api: Api, reports: Reports) -> None:
         assert api.key[12:] not in body
 
 
-def test_a_refusal_is_an_answer(api: Api, reports: Reports) -> None:
+def test_refused_requests_are_not_reported(api: Api, reports: Reports) -> None:
     refused = [
         api.get("/nope"),
         api.withdraw(api.open(), "1"),
@@ -156,13 +159,13 @@ def test_a_refusal_is_an_answer(api: Api, reports: Reports) -> None:
         Api(api.sender).get("/wallets"),
     ]
     assert [answer.status for answer in refused] == [404, 409, 404, 400, 401]
-    all_have_arrived(api, reports)
-    told = {event["tags"].get("request_id") for event in reports.events}
-    assert told.isdisjoint({answer.headers["x-request-id"] for answer in refused})
+    wait_for_all_reports(api, reports)
+    reported_ids = {event["tags"].get("request_id") for event in reports.events}
+    assert reported_ids.isdisjoint({answer.headers["x-request-id"] for answer in refused})
 
 
 @pytest.mark.slow
-def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports) -> None:
+def test_refused_mail_is_reported_without_its_address(reports: Reports) -> None:
     user = new_person()
     with (
         refusing_mail() as url,
@@ -176,11 +179,11 @@ def test_a_mail_that_is_refused_is_reported_without_its_address(reports: Reports
 
 
 @pytest.mark.slow
-def test_that_the_collector_of_traces_is_away_is_in_the_log_alone(reports: Reports, tmp_path: Path) -> None:
+def test_unreachable_trace_collector_is_only_logged(reports: Reports, tmp_path: Path) -> None:
     log = tmp_path / "log"
-    away = f"http://127.0.0.1:{free_port()}"
-    soon = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-    given = {"SENTRY_DSN": reports.dsn, "OTEL_EXPORTER_OTLP_ENDPOINT": away, **soon}
+    unreachable = f"http://127.0.0.1:{free_port()}"
+    short_timeouts = {"OTEL_BSP_SCHEDULE_DELAY": "100", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    given = {"SENTRY_DSN": reports.dsn, "OTEL_EXPORTER_OTLP_ENDPOINT": unreachable, **short_timeouts}
     with log.open("wb") as output, running_service(output, **given) as address:
         sender = OverHttp(address)
         with closing(sender.connection):
@@ -190,15 +193,15 @@ def test_that_the_collector_of_traces_is_away_is_in_the_log_alone(reports: Repor
             while '"level":"ERROR","logger":"opentelemetry.' not in log.read_text():
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-            all_have_arrived(api, reports)
+            wait_for_all_reports(api, reports)
     assert not [event for event in reports.events if event.get("logger", "").startswith("opentelemetry")]
 
 
 @pytest.mark.slow
-def test_what_ends_a_command_is_reported_too(reports: Reports) -> None:
+def test_failed_command_is_reported(reports: Reports) -> None:
     before = len(reports.events)
     command = [sys.executable, "manage.py", "verify_ledger"]
-    with not_allowed("SELECT ON operation"):
+    with revoked("SELECT ON operation"):
         done = subprocess.run(
             command, env=os.environ | {"SENTRY_DSN": reports.dsn}, capture_output=True, text=True, check=False
         )

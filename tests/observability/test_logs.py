@@ -1,4 +1,4 @@
-"""The log: an object a line, told of which request it is, and nothing in it that is a secret."""
+"""The log: one JSON object per line, with the ids of its request and without secrets."""
 
 import json
 import logging
@@ -26,12 +26,18 @@ from wallets.models import User
 from wallets.observability import logs
 from wallets.observability.logs import Json, Line
 
-ALL = {"LOG_LEVEL": "DEBUG", "ACCESS_LOG": "on", "LOG_FORMAT": "json", "API_ACCESS": "key", "WORKERS": "1"}
+SETTINGS = {
+    "LOG_LEVEL": "DEBUG",
+    "ACCESS_LOG": "on",
+    "LOG_FORMAT": "json",
+    "API_ACCESS": "key",
+    "WORKERS": "1",
+}
 
 
 @dataclass
-class Logged:
-    """A service with all that it writes."""
+class LoggedService:
+    """A service with its log file."""
 
     address: str
     file: Path
@@ -58,7 +64,7 @@ class Logged:
         address = urlsplit(self.address)
         with socket.create_connection((str(address.hostname), address.port or 80), timeout=20) as connection:
             received = b""
-            with suppress(OSError):  # the service has answered early and closed the connection
+            with suppress(OSError):  # the service may respond early and close the connection
                 connection.sendall(content)
                 connection.shutdown(socket.SHUT_WR)
                 while chunk := connection.recv(65536):
@@ -66,7 +72,7 @@ class Logged:
             return received
 
     def line_of(self, request_id: str) -> dict[str, Any]:
-        """What is long is written after the client has it."""
+        """Wait for the request's line: it is written after the response."""
         deadline = time.monotonic() + 10
         while not (found := [line for line in self.requests if line.get("request_id") == request_id]):
             assert time.monotonic() < deadline
@@ -76,21 +82,21 @@ class Logged:
 
 
 @contextmanager
-def logged_service(folder: Path, **environment: str) -> Iterator[Logged]:
+def logged_service(folder: Path, **environment: str) -> Iterator[LoggedService]:
     file = folder / "log"
-    with file.open("wb") as output, running_service(output, **ALL | environment) as address:
-        yield Logged(address, file)
+    with file.open("wb") as output, running_service(output, **SETTINGS | environment) as address:
+        yield LoggedService(address, file)
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Logged]:
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoggedService]:
     # Two workers write into one file.
     with logged_service(tmp_path_factory.mktemp("logged"), WORKERS="2") as service:
         yield service
 
 
-# --- The line of a request --------------------------------------------------------------------------
-def test_a_request_is_told_with_its_route_wallet_outcome_and_sender(logged: Logged) -> None:
+# --- Lines of requests ------------------------------------------------------------------------------
+def test_request_line_has_route_wallet_outcome_and_caller(logged: LoggedService) -> None:
     key = new_key(ADMIN)
     with logged.api(key) as api:
         wallet = api.open()
@@ -131,8 +137,8 @@ def test_a_request_is_told_with_its_route_wallet_outcome_and_sender(logged: Logg
         ("POST", "/login", 403, "/login", "forbidden"),
     ],
 )
-def test_whatever_is_answered_is_told_once(  # noqa: PLR0913, PLR0917
-    logged: Logged, method: str, path: str, status: int, route: str, outcome: str | None
+def test_each_response_is_logged_once(  # noqa: PLR0913, PLR0917
+    logged: LoggedService, method: str, path: str, status: int, route: str, outcome: str | None
 ) -> None:
     sender = OverHttp(logged.address)
     answer = sender.send(method, path)
@@ -144,15 +150,15 @@ def test_whatever_is_answered_is_told_once(  # noqa: PLR0913, PLR0917
     )
 
 
-def test_what_is_not_http_is_told_without_what_it_said(logged: Logged) -> None:
-    before = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"  # on the same connection: it is over
+def test_malformed_request_is_logged_without_its_content(logged: LoggedService) -> None:
+    before = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"  # a complete request on the same connection
     assert b" 400 " in logged.raw(before + b"GET / HTTP/1.1\r\nno colon here\r\n\r\n")
-    told = [line for line in logged.lines if line["message"].startswith("Invalid request from ")]
-    assert told[-1]["message"].endswith("InvalidHeader")
-    assert "request_id" not in told[-1]
+    logged_lines = [line for line in logged.lines if line["message"].startswith("Invalid request from ")]
+    assert logged_lines[-1]["message"].endswith("InvalidHeader")
+    assert "request_id" not in logged_lines[-1]
 
 
-def test_a_person_is_told_by_their_number(logged: Logged) -> None:
+def test_user_is_logged_by_id(logged: LoggedService) -> None:
     user = new_person()
     browser = Browser(logged.address)
     answer = browser.send(
@@ -164,22 +170,22 @@ def test_a_person_is_told_by_their_number(logged: Logged) -> None:
     assert logged.line_of(answer.headers["x-request-id"])["who"] == f"user:{user.pk}"
 
 
-def test_gunicorns_own_lines_are_of_the_same_form(logged: Logged) -> None:
-    told = [line for line in logged.lines if line["logger"] == "gunicorn.error"]
-    assert any(line["message"].startswith("Booting worker") for line in told)
+def test_gunicorn_lines_have_the_same_format(logged: LoggedService) -> None:
+    logged_lines = [line for line in logged.lines if line["logger"] == "gunicorn.error"]
+    assert any(line["message"].startswith("Booting worker") for line in logged_lines)
     assert all(line["time"].endswith("Z") for line in logged.lines)
 
 
 @pytest.mark.slow
-def test_who_idles_when_the_service_stops_is_no_error(tmp_path: Path) -> None:
+def test_idle_connections_at_shutdown_log_no_error(tmp_path: Path) -> None:
     with ExitStack() as idle, logged_service(tmp_path) as stopping:
         for _ in range(3):
             idle.enter_context(stopping.api()).get("/livez")
     assert {line["level"] for line in stopping.lines} <= {"DEBUG", "INFO"}
 
 
-def test_requests_that_come_together_are_told_apart(logged: Logged) -> None:
-    """Those of one process run in turns, in greenlets: each has its own context."""
+def test_concurrent_requests_are_logged_with_their_own_ids(logged: LoggedService) -> None:
+    """Requests of one process run in greenlets: each has its own context."""
     key, traces = new_key(ADMIN), {}
 
     def send(number: int) -> None:
@@ -201,17 +207,17 @@ def test_requests_that_come_together_are_told_apart(logged: Logged) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    told = {
+    logged_lines = {
         line["request_id"]: line["trace_id"]
         for line in logged.requests
         if line.get("request_id", "").startswith("c-")
     }
-    assert told == traces
-    assert len(told) == 200
+    assert logged_lines == traces
+    assert len(logged_lines) == 200
 
 
 @pytest.mark.slow
-def test_without_access_log_no_request_is_told(tmp_path: Path) -> None:
+def test_access_log_off_logs_no_request(tmp_path: Path) -> None:
     with logged_service(tmp_path, ACCESS_LOG="off") as service:
         with service.api() as api:
             api.get("/wallets")
@@ -219,7 +225,7 @@ def test_without_access_log_no_request_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_as_lines_for_people(tmp_path: Path) -> None:
+def test_line_format_is_text(tmp_path: Path) -> None:
     with logged_service(tmp_path, LOG_FORMAT="line", LOG_LEVEL="WARNING") as service:
         with service.api() as api:
             api.get("/wallets", X_Request_ID="r-1")
@@ -228,7 +234,7 @@ def test_as_lines_for_people(tmp_path: Path) -> None:
         assert line.endswith("outcome=unauthorized")
 
 
-# --- What it does not say ---------------------------------------------------------------------------
+# --- Secrets ----------------------------------------------------------------------------------------
 SECRET = "hunter2-in-the-log"
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 FOREIGN: tuple[dict[str, str], ...] = (
@@ -238,8 +244,8 @@ FOREIGN: tuple[dict[str, str], ...] = (
 )
 
 
-def spill(service: Logged, key: str) -> None:
-    """Send the secret in every place."""
+def send_secret_everywhere(service: LoggedService, key: str) -> None:
+    """Send requests with the secret in every field, header and path."""
     mail, quoted = f"{SECRET}@example.com", SECRET.encode()
     with service.api(key) as api:
         wallet = api.open(label=SECRET)
@@ -312,18 +318,18 @@ def spill(service: Logged, key: str) -> None:
     ("form", "collector"), [("json", ""), ("line", ""), ("json", "http://127.0.0.1:9")], ids=ascii
 )
 @pytest.mark.slow
-def test_no_secret_body_or_address_is_told(tmp_path: Path, form: str, collector: str) -> None:
+def test_log_contains_no_secret_body_or_path(tmp_path: Path, form: str, collector: str) -> None:
     key = new_key(ADMIN)
     given = {"LOG_FORMAT": form, "OTEL_EXPORTER_OTLP_ENDPOINT": collector, "TRUST_PROXY": "on"}
     with logged_service(tmp_path, LOGIN_LOCKOUT="2/1m", EMAIL_URL="smtp://127.0.0.1:9", **given) as service:
-        spill(service, key)
+        send_secret_everywhere(service, key)
         assert "POST /api/v1/login" in service.text
     assert SECRET not in service.text
     assert key[12:] not in service.text
 
 
 @pytest.mark.slow
-def test_a_mail_that_is_refused_is_told_without_its_address(tmp_path: Path) -> None:
+def test_refused_mail_is_logged_without_its_address(tmp_path: Path) -> None:
     user = new_person()
     with refusing_mail() as url, logged_service(tmp_path, EMAIL_URL=url) as service:
         ask_for_link(service.address, user.email)
@@ -335,7 +341,7 @@ def test_a_mail_that_is_refused_is_told_without_its_address(tmp_path: Path) -> N
     assert user.email not in service.text
 
 
-def test_what_a_client_chooses_begins_no_line(logged: Logged) -> None:
+def test_client_input_starts_no_line(logged: LoggedService) -> None:
     forged = '{"level": "ERROR", "message": "forged"}'
     for path in (f"/%0a{forged}", f"/%0d%0a{forged}", "/%e2%80%a8", "/%ed%a0%80", "/\x85"):
         wire = path.replace(" ", "%20").encode("latin-1")
@@ -344,17 +350,17 @@ def test_what_a_client_chooses_begins_no_line(logged: Logged) -> None:
     assert all(line["message"] != "forged" for line in logged.lines)
 
 
-# --- One line ---------------------------------------------------------------------------------------
+# --- Formats ----------------------------------------------------------------------------------------
 def record_of(
     message: str, *args: object, error: BaseException | None = None, **extra: object
 ) -> logging.LogRecord:
     given = (type(error), error, error.__traceback__) if error else None
-    record = logging.LogRecord("somebody", logging.ERROR, __file__, 1, message, args, given)
+    record = logging.LogRecord("some.logger", logging.ERROR, __file__, 1, message, args, given)
     record.__dict__.update(extra)
     return record
 
 
-def test_a_line_stays_one_whatever_is_in_it() -> None:
+def test_message_with_line_breaks_stays_one_line() -> None:
     hostile = "a\r\n\x1b[31m2026-01-01 ERROR forged\u2028\x85\ud800"
     text = Line().format(record_of("said %s", hostile))
     assert len(text.splitlines()) == 1
@@ -362,13 +368,13 @@ def test_a_line_stays_one_whatever_is_in_it() -> None:
     assert json.loads(Json().format(record_of("said %s", hostile)))["message"].startswith("said a\r\n")
 
 
-def test_of_an_error_of_the_database_what_was_stored_is_left_out() -> None:
+def test_database_error_is_logged_without_stored_values() -> None:
     user = new_person()
     try:
         User.objects.create(username=f"other-{uuid4()}", email=user.email)
     except IntegrityError as error:
         caught = error
-    assert user.email.upper() in str(caught)  # PostgreSQL says it in the second line
+    assert user.email.upper() in str(caught)  # PostgreSQL quotes the value in the second line
     for form in (Json(), Line()):
         text = form.format(record_of("it failed: %s", caught, error=caught))
         assert "duplicate key value" in text
@@ -377,19 +383,23 @@ def test_of_an_error_of_the_database_what_was_stored_is_left_out() -> None:
         assert user.email not in text.lower()
 
 
-def test_an_error_is_told_with_what_led_to_it() -> None:
+def test_traceback_includes_the_cause() -> None:
     try:
         try:
             raise KeyError("first")
         except KeyError as error:
             raise ValueError("second\nand more") from error
     except ValueError as error:
-        told = logs.traceback_of(error)
-    assert told.index("KeyError: 'first'") < told.index("That led to") < told.index("ValueError: second")
-    assert told.endswith("ValueError: second")
+        logged_lines = logs.traceback_of(error)
+    assert (
+        logged_lines.index("KeyError: 'first'")
+        < logged_lines.index("That exception led to")
+        < logged_lines.index("ValueError: second")
+    )
+    assert logged_lines.endswith("ValueError: second")
 
 
-def test_the_path_of_a_request_of_djangos_is_told_as_its_route() -> None:
+def test_django_records_have_the_route_instead_of_the_path() -> None:
     from django.test import RequestFactory
 
     request = RequestFactory().get("/password/reset/secret")

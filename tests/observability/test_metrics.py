@@ -1,4 +1,4 @@
-"""What /metrics says, of all processes together, and to whom."""
+"""GET /metrics: values across processes, labels, and access."""
 
 import http.client
 import os
@@ -34,16 +34,16 @@ from wallets.observability import metrics
 TOKEN = "only-Prometheus-knows-it"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 OPERATION = "/api/v1/wallets/{wallet_id}/operation"
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
-    """Every line of an answer of /metrics."""
+    """The samples of a response of /metrics."""
 
     def __init__(self, text: str) -> None:
         found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         super().__init__({(one.name, frozenset(one.labels.items())): one.value for one in found})
-        assert len(self) == len(found), "a line is there twice"
+        assert len(self) == len(found), "a sample is repeated"
 
     def sum(self, name: str, **labels: str) -> float:
         return sum(
@@ -57,8 +57,8 @@ class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
 
 
 @dataclass
-class Observed:
-    """A service, with the process that started its workers."""
+class ObservedService:
+    """A service with the process id of its gunicorn master."""
 
     address: str
     master: int
@@ -74,7 +74,7 @@ class Observed:
             return answer.read().decode()
 
     def until(self, holds: Callable[[Samples], bool]) -> Samples:
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not holds(samples := self.scrape()):
             assert time.monotonic() < deadline, samples
             time.sleep(0.1)
@@ -82,20 +82,20 @@ class Observed:
 
 
 @contextmanager
-def observed(**environment: str) -> Iterator[Observed]:
+def observed(**environment: str) -> Iterator[ObservedService]:
     with running_master(None, METRICS_TOKEN=TOKEN, **environment) as (address, master):
-        yield Observed(address, master)
+        yield ObservedService(address, master)
 
 
 @pytest.fixture(scope="module")
-def service() -> Iterator[Observed]:
+def service() -> Iterator[ObservedService]:
     with observed(WORKERS="2") as service:
         yield service
 
 
 @contextmanager
-def clients(service: Observed, number: int) -> Iterator[list[Api]]:
-    """So many connections at once, which the workers share."""
+def clients(service: ObservedService, number: int) -> Iterator[list[Api]]:
+    """Open a number of connections, which are balanced among the workers."""
     senders = [OverHttp(service.address) for _ in range(number)]
     for sender in senders:
         sender.connection.connect()
@@ -114,7 +114,7 @@ def scrape(api: Api) -> Samples:
 
 # --- Across processes -------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_what_the_workers_count_adds_up_and_outlives_them(service: Observed) -> None:
+def test_counts_of_workers_add_up_and_survive_restarts(service: ObservedService) -> None:
     with clients(service, 10) as apis:
         before = service.scrape()
         wallet = apis[0].open()
@@ -135,12 +135,12 @@ def test_what_the_workers_count_adds_up_and_outlives_them(service: Observed) -> 
 
 
 def answered(now: Samples) -> float:
-    """What another worker was asked is known a second later."""
+    """Return the number of answered deposits; those of another worker may be a second late."""
     return now.sum("walletsvc_http_requests_total", route=OPERATION, status="201")
 
 
 def assert_grew(before: Samples, after: Samples, by: int) -> None:
-    """By so many deposits, wherever these are counted."""
+    """Assert that every metric of deposits grew by this number."""
 
     def grown(name: str, **labels: str) -> float:
         return after.sum(name, **labels) - before.sum(name, **labels)
@@ -157,7 +157,7 @@ def assert_grew(before: Samples, after: Samples, by: int) -> None:
 
 
 @pytest.mark.slow
-def test_each_worker_says_what_it_has_of_connections_and_queues(service: Observed) -> None:
+def test_gauges_of_connections_and_queues_add_up(service: ObservedService) -> None:
     with clients(service, 10) as apis:
         wallet = apis[0].open()
         assert {api.deposit(wallet, "1").status for api in apis} == {201}
@@ -172,7 +172,7 @@ def test_each_worker_says_what_it_has_of_connections_and_queues(service: Observe
         assert now.sum("walletsvc_queue_limit", queue=queue) == settings.GROUP_COMMIT_QUEUE
 
 
-def test_what_waits_for_a_wallet_that_is_taken_is_in_the_queue(service: Observed) -> None:
+def test_queue_length_counts_operations_waiting_for_a_lock(service: ObservedService) -> None:
     from django.db import connection, transaction
 
     with clients(service, 1) as (api,):
@@ -188,7 +188,7 @@ def test_what_waits_for_a_wallet_that_is_taken_is_in_the_queue(service: Observed
     service.until(lambda now: now.sum("walletsvc_queue_length", queue="committer") == 0)
 
 
-def sent_deposit(service: Observed, wallet: str) -> http.client.HTTPConnection:
+def sent_deposit(service: ObservedService, wallet: str) -> http.client.HTTPConnection:
     connection = OverHttp(service.address).connection
     body = '{"operationType": "DEPOSIT", "amount": "1"}'
     path = f"/api/v1/wallets/{wallet}/operation"
@@ -197,7 +197,7 @@ def sent_deposit(service: Observed, wallet: str) -> http.client.HTTPConnection:
 
 
 @pytest.mark.slow
-def test_workers_that_die_again_and_again_leave_no_files_and_no_count_goes_back() -> None:
+def test_repeatedly_killed_workers_lose_no_counts_or_files() -> None:
     possible = {
         f"{kind}_{place}.db"
         for kind in ("counter", "histogram", "gauge_livemax", "gauge_livesum")
@@ -212,21 +212,21 @@ def test_workers_that_die_again_and_again_leave_no_files_and_no_count_goes_back(
             with clients(service, 4) as apis:
                 assert {api.deposit(wallet, "1").status for api in apis} == {201}
             service.until(lambda now, turn=turn: answered(now) == 4 * turn)  # type: ignore[misc]
-            dies = children(service.master)[turn % 2]
-            os.kill(dies, signal.SIGKILL)
-            service.until(lambda _, dies=dies: dies not in children(service.master))  # type: ignore[misc]
+            killed = children(service.master)[turn % 2]
+            os.kill(killed, signal.SIGKILL)
+            service.until(lambda _, killed=killed: killed not in children(service.master))  # type: ignore[misc]
             service.until(lambda now: now.sum("walletsvc_workers") == 2)
             assert_grew(before, service.scrape(), by=4 * turn)
             assert set(os.listdir(folder)) <= possible
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_to_go_counts_beside_the_one_that_comes() -> None:
+def test_terminating_worker_counts_beside_its_replacement() -> None:
     with observed(WORKERS="1", OPERATION_DEADLINE="60") as service, clients(service, 1) as (api,):
-        taken, free = api.open(), api.open()
-        with psycopg.connect(cluster.url("walletsvc_owner")) as somebody:
-            somebody.execute("SELECT FROM wallet WHERE id = %s FOR UPDATE", [taken])
-            waiting = sent_deposit(service, taken)
+        locked, free = api.open(), api.open()
+        with psycopg.connect(cluster.url("walletsvc_owner")) as other_session:
+            other_session.execute("SELECT FROM wallet WHERE id = %s FOR UPDATE", [locked])
+            waiting = sent_deposit(service, locked)
             service.until(lambda now: now.sum("walletsvc_queue_length", queue="committer") > 0)
             [old] = children(service.master)
             os.kill(service.master, signal.SIGHUP)
@@ -235,42 +235,42 @@ def test_a_worker_that_is_to_go_counts_beside_the_one_that_comes() -> None:
                 assert {other.deposit(free, "1").status for other in apis} == {201}
             service.until(lambda now: answered(now) == 5)
             assert old in children(service.master)
-            somebody.rollback()
+            other_session.rollback()
         with closing(waiting):
             assert waiting.getresponse().status == 201
         service.until(lambda _: old not in children(service.master))
         assert answered(service.until(lambda now: now.sum("walletsvc_workers") == 1)) == 6
 
 
-def test_what_cannot_be_written_down_is_told_and_ends_nothing(
+def test_failed_gauge_update_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def length() -> int:
         raise ValueError("a queue without a length")
 
     monkeypatch.setitem(metrics._queues, "reader", length)
-    metrics.try_to_write_down()
-    assert "the metrics could not be written down" in caplog.text
+    metrics.try_to_update_gauges()
+    assert "could not update the metrics" in caplog.text
     assert "a queue without a length" in caplog.text
 
 
 @pytest.mark.slow
-def test_the_files_of_the_counts_go_with_the_service() -> None:
+def test_shutdown_deletes_the_metrics_files() -> None:
     with observed(WORKERS="1") as service:
         folder = folder_of(service)
         assert os.listdir(folder)
     assert not os.path.exists(folder)
 
 
-def folder_of(service: Observed) -> str:
-    """Where its worker has files open."""
-    # One that has not been asked yet has none.
+def folder_of(service: ObservedService) -> str:
+    """Return the folder of the metrics files that the workers have open."""
+    # A worker without a request has no files.
     maps = "".join(Path(f"/proc/{worker}/maps").read_text() for worker in children(service.master))
     found = re.findall(r"(/\S*/walletsvc-metrics-\w+)/counter_\d+\.db$", maps, re.MULTILINE)
     return str(found[0])
 
 
-def test_switched_off_there_is_nothing_to_see_and_all_else_works() -> None:
+def test_service_works_with_metrics_off() -> None:
     with observed(METRICS="off", WORKERS="1") as service, clients(service, 1) as (api,):
         wallet = api.open(deposit="5")
         assert api.wallet(wallet)["balance"] == "5.00"
@@ -278,28 +278,28 @@ def test_switched_off_there_is_nothing_to_see_and_all_else_works() -> None:
 
 
 # --- Labels -----------------------------------------------------------------------------------------
-def test_whatever_is_sent_the_labels_are_few(service: Observed) -> None:
+def test_hostile_requests_add_no_label_values(service: ObservedService) -> None:
     with clients(service, 1) as (api,):
         wallet = api.open(deposit="1", label="hunter2")
-        hostile(service, api, wallet)
+        send_hostile_requests(service, api, wallet)
     known = {"/", "unknown", "refused", "unreadable", "/static/", "/admin/login/", OPERATION}
     now = service.until(lambda now: known <= now.values_of("route"))
-    assert now.values_of("method") <= metrics.METHODS | {metrics.OTHER}
+    assert now.values_of("method") <= metrics.METHODS | {metrics.OTHER_METHOD}
     routes = now.values_of("route")
-    assert not [route for route in routes if re.search(r"[0-9a-f]{4}-|nowhere|hunter2", route)], routes
+    assert not [route for route in routes if re.search(r"[0-9a-f]{4}-|unknown-path|hunter2", route)], routes
     text = service.text()
     password = str(settings.DATABASES["default"]["PASSWORD"])
     for secret in (wallet, TOKEN, settings.SECRET_KEY, "hunter2", password):
         assert secret not in text
 
 
-def hostile(service: Observed, api: Api, wallet: str) -> None:
-    """What nobody sends who means well; and one of each of the usual."""
+def send_hostile_requests(service: ObservedService, api: Api, wallet: str) -> None:
+    """Send hostile requests, and one of each usual kind."""
     for number in range(20):
-        api.sender.send("GET", f"/nowhere/{uuid4()}/{number}")
-        api.sender.send("GET", f"/api/v1/nowhere-{number}")
+        api.sender.send("GET", f"/unknown-path/{uuid4()}/{number}")
+        api.sender.send("GET", f"/api/v1/unknown-path-{number}")
         api.sender.send("GET", f"/api/v1/wallets/{uuid4()}/operations?cursor=hunter2")
-        api.sender.send("GET", f"/admin/nowhere/{uuid4()}")
+        api.sender.send("GET", f"/admin/unknown-path/{uuid4()}")
         api.sender.send(f"HUNTER2{number}", f"/api/v1/wallets/{wallet}")
         api.sender.send("GET", "/livez", headers={"X-Request-ID": f"hunter2-{number}"})
     api.sender.send("GET", "/api/v1/wallets", headers={"Host": "evil.example"})
@@ -308,14 +308,14 @@ def hostile(service: Observed, api: Api, wallet: str) -> None:
     api.sender.send("GET", "/admin/login/")
     api.get("/wallets", Authorization="Bearer wk_abcd1234_hunter2")
     host, _, port = service.address.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=PATIENCE) as connection:
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_SECONDS) as connection:
         connection.sendall(b"hunter2\r\n\r\n")
         assert connection.recv(65536).startswith(b"HTTP/1.1 400")
 
 
 # --- Operations -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("grouped", [True, False])
-def test_operations_count_by_what_became_of_them(api: Api, settings: LazySettings, grouped: bool) -> None:
+def test_operations_are_counted_by_outcome(api: Api, settings: LazySettings, grouped: bool) -> None:
     settings.GROUP_COMMIT = grouped
     wallet, other = api.open(deposit="10"), api.open()
     before = scrape(api)
@@ -353,7 +353,7 @@ def test_operations_count_by_what_became_of_them(api: Api, settings: LazySetting
 
 
 # --- The database -----------------------------------------------------------------------------------
-def test_the_inbox_is_told_while_something_waits(api: Api) -> None:
+def test_inbox_metrics_show_pending_entries(api: Api) -> None:
     while inbox.drain(500):
         pass
     assert scrape(api).sum("walletsvc_inbox_age_seconds") == 0
@@ -368,7 +368,7 @@ def test_the_inbox_is_told_while_something_waits(api: Api) -> None:
     assert scrape(api).sum("walletsvc_inbox_entries") == 0
 
 
-def test_the_last_check_of_the_ledger_is_told(api: Api) -> None:
+def test_ledger_check_metrics_show_the_last_check(api: Api) -> None:
     began = datetime.now(UTC)
     LedgerCheck.objects.create(began_at=began, wallets=17, differences=2)
     now = scrape(api)
@@ -379,7 +379,7 @@ def test_the_last_check_of_the_ledger_is_told(api: Api) -> None:
     assert scrape(api).sum("walletsvc_ledger_check_differences") == 0
 
 
-def test_every_subscriber_is_told(api: Api) -> None:
+def test_relay_metrics_show_each_subscriber(api: Api) -> None:
     name = f"shop-{uuid4()}"
     subscriber = Subscriber.objects.create(
         id=uuid4(), kind=Subscriber.Kind.BROKER, name=name, **delivery_state.from_now_on()
@@ -399,9 +399,9 @@ def test_every_subscriber_is_told(api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_without_its_database_it_tells_the_rest() -> None:
-    nobody = f"postgres://walletsvc:hunter2@127.0.0.1:{free_port()}/walletsvc"
-    with observed(DATABASE_URL=nobody, WORKERS="1") as service:
+def test_metrics_without_the_database_are_served() -> None:
+    unreachable = f"postgres://walletsvc:hunter2@127.0.0.1:{free_port()}/walletsvc"
+    with observed(DATABASE_URL=unreachable, WORKERS="1") as service:
         text = service.text()
     now = Samples(text)
     assert now.sum("walletsvc_database_up") == 0
@@ -410,29 +410,27 @@ def test_without_its_database_it_tells_the_rest() -> None:
     assert "hunter2" not in text
 
 
-# --- Who may see it ---------------------------------------------------------------------------------
-def asked(authorization: str | None) -> Answer:
+# --- Access -----------------------------------------------------------------------------------------
+def request_metrics(authorization: str | None) -> Answer:
     headers = {"Authorization": authorization} if authorization else {}
     return InProcess().send("GET", "/metrics", headers=headers)
 
 
 @pytest.mark.parametrize("access", ["open", "key"])
 @pytest.mark.parametrize("token", ["", TOKEN])
-def test_it_is_for_those_with_the_token_or_a_key_for_everything(
-    settings: LazySettings, access: str, token: str
-) -> None:
+def test_metrics_require_the_token_or_an_admin_key(settings: LazySettings, access: str, token: str) -> None:
     settings.API_ACCESS, settings.METRICS_TOKEN = access, token
-    assert asked(f"Bearer {new_key(rights.ADMIN)}").status == 200
-    assert asked(f"Bearer {new_key(rights.READ, rights.WRITE)}").code == "forbidden"
+    assert request_metrics(f"Bearer {new_key(rights.ADMIN)}").status == 200
+    assert request_metrics(f"Bearer {new_key(rights.READ, rights.WRITE)}").code == "forbidden"
     restricted = new_key(rights.ADMIN, owner=new_owner(), is_restricted=True)
-    assert asked(f"Bearer {restricted}").code == "forbidden"
+    assert request_metrics(f"Bearer {restricted}").code == "forbidden"
     for wrong in ("Bearer", "Bearer ", "Bearer wrong", f"Basic {TOKEN}", f"Bearer {TOKEN}x", "Bearer \xff"):
-        assert asked(wrong).code == "unauthorized", wrong
-    assert asked(f"Bearer {TOKEN}").status == (200 if token else 401)
-    assert asked(None).status == (200 if access == "open" and not token else 401)
+        assert request_metrics(wrong).code == "unauthorized", wrong
+    assert request_metrics(f"Bearer {TOKEN}").status == (200 if token else 401)
+    assert request_metrics(None).status == (200 if access == "open" and not token else 401)
 
 
-def test_it_comes_by_address_and_over_plain_http(api: Api, settings: LazySettings) -> None:
+def test_metrics_accept_any_host_over_plain_http(api: Api, settings: LazySettings) -> None:
     settings.SECURE_SSL_REDIRECT = True
     answer = InProcess().send("GET", "/metrics", headers={"Host": "10.1.2.3:8000"})
     assert answer.status == 200
@@ -440,5 +438,5 @@ def test_it_comes_by_address_and_over_plain_http(api: Api, settings: LazySetting
     assert answer.headers["cache-control"] == "private, no-cache"
 
 
-def test_it_is_only_read(api: Api) -> None:
+def test_metrics_refuse_other_methods(api: Api) -> None:
     assert api.sender.send("POST", "/metrics", b"{}").code == "method_not_allowed"

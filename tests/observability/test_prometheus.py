@@ -1,4 +1,4 @@
-"""The real Prometheus reads the real service, and understands the rules and the dashboard made for it."""
+"""A real Prometheus scrapes a real service and evaluates its rules and dashboard queries."""
 
 import json
 import re
@@ -45,7 +45,7 @@ def service() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def deposits(service: str) -> int:
-    """How many there were."""
+    """Make deposits; return their number."""
     sender = OverHttp(service)
     with closing(sender.connection):
         api = Api(sender)
@@ -70,7 +70,7 @@ def promtool(*arguments: str) -> str:
 
 
 def exported(service: str) -> set[str]:
-    """The names of all that the service tells, families without a line as well."""
+    """Return the names of all exported metrics, including those without samples."""
     with closing(OverHttp(service).connection) as connection:
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
         text = connection.getresponse().read().decode()
@@ -80,13 +80,13 @@ def exported(service: str) -> set[str]:
 
 
 # --- Files ------------------------------------------------------------------------------------------
-def test_promtool_finds_nothing_wrong(tmp_path: Path) -> None:
+def test_promtool_accepts_configuration_and_rules(tmp_path: Path) -> None:
     promtool("check", "config", str(configuration(tmp_path, "127.0.0.1:1", TOKEN, "15s")))
     promtool("check", "config", "--syntax-only", str(FOLDER / "prometheus.yml"))
     assert f"{len(RULES)} rules found" in promtool("check", "rules", str(FOLDER / "rules.yml"))
 
 
-def test_each_alert_fires_for_what_it_is_about() -> None:
+def test_each_alert_has_a_test_in_which_it_fires() -> None:
     promtool("test", "rules", str(FOLDER / "rules_test.yml"))
     tested = yaml.safe_load((FOLDER / "rules_test.yml").read_text())["tests"]
     fired = {
@@ -95,18 +95,18 @@ def test_each_alert_fires_for_what_it_is_about() -> None:
     assert fired == set(ALERTS)
 
 
-def test_the_time_of_whatever_moves_or_holds_money_is_watched() -> None:
+def test_duration_panel_and_alert_cover_all_money_routes() -> None:
     scopes = {rights.DEPOSIT, rights.WITHDRAW, rights.TRANSFER, rights.HOLD}
     views = {template_of(f"api/v1/{at.pattern}"): at.lookup_str.rpartition(".")[2] for at in urlpatterns}
     needed = {route: set(rights.NEEDED[view].get("POST", ())) for route, view in views.items()}
-    [titled] = [panel for panel in DASHBOARD["panels"] if panel["title"] == "Time of an operation"]
+    [titled] = [panel for panel in DASHBOARD["panels"] if panel["title"] == "Duration of an operation"]
     for query in (ALERTS["WalletsvcSlow"]["expr"], *(target["expr"] for target in titled["targets"])):
         [pattern] = re.findall('route=~"([^"]+)"', query)
         watched = {route for route, needs in needed.items() if needs and re.fullmatch(pattern, route)}
         assert watched == {route for route, needs in needed.items() if needs & scopes}
 
 
-def test_for_each_alert_it_is_written_what_to_do() -> None:
+def test_each_alert_has_a_runbook_section() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     section = page[page.index("\n## Alerts\n") :]
     headings = re.findall(r"^### (\w+)$", re.split(r"\n## (?!Alerts)", section)[0], re.MULTILINE)
@@ -116,7 +116,7 @@ def test_for_each_alert_it_is_written_what_to_do() -> None:
         assert rule["labels"]["severity"] in ("critical", "warning")
 
 
-def test_the_dashboard_is_whole() -> None:
+def test_dashboard_panels_are_unique_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len({panel["title"] for panel in panels}) == len(panels)
     taken = [
@@ -125,34 +125,34 @@ def test_the_dashboard_is_whole() -> None:
         for x in range(at["x"], at["x"] + at["w"])
         for y in range(at["y"], at["y"] + at["h"])
     ]
-    assert len(taken) == len(set(taken)), "panels lie on one another"
+    assert len(taken) == len(set(taken)), "panels overlap"
     assert max(x for x, _ in taken) < 24
     given = yaml.safe_load((FOLDER / "grafana/provisioning/datasources/prometheus.yml").read_text())
     assert {panel["datasource"]["uid"] for panel in panels} == {given["datasources"][0]["uid"]}
 
 
-# --- The real thing ---------------------------------------------------------------------------------
-def test_every_name_in_a_query_is_one_that_is_told_and_every_one_is_asked_for(
-    service: str, deposits: int
-) -> None:
-    asked = {name for query in EVERY_QUERY for name in NAME.findall(query)}
-    # What another worker has to tell is there a second later.
-    told = until(lambda: exported(service), lambda told: asked - told <= RECORDED)
-    assert asked - told == RECORDED & asked
-    assert asked >= RECORDED
-    families = {re.sub("_(bucket|sum|count)$", "", name) for name in told}
-    assert families - {re.sub("_(bucket|sum|count)$", "", name) for name in asked} == set()
+# --- Live -------------------------------------------------------------------------------------------
+def test_queries_use_exactly_the_exported_metrics(service: str, deposits: int) -> None:
+    queried = {name for query in EVERY_QUERY for name in NAME.findall(query)}
+    # Metrics of another worker may be a second late.
+    exported_names = until(
+        lambda: exported(service), lambda exported_names: queried - exported_names <= RECORDED
+    )
+    assert queried - exported_names == RECORDED & queried
+    assert queried >= RECORDED
+    families = {re.sub("_(bucket|sum|count)$", "", name) for name in exported_names}
+    assert families - {re.sub("_(bucket|sum|count)$", "", name) for name in queried} == set()
 
 
-def test_prometheus_reads_the_service(prometheus: Prometheus, service: str, deposits: int) -> None:
-    (target,) = prometheus.ask("targets")["activeTargets"]
+def test_prometheus_scrapes_the_service(prometheus: Prometheus, service: str, deposits: int) -> None:
+    (target,) = prometheus.query_api("targets")["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
     assert target["scrapeUrl"] == f"{service}/metrics"
     assert prometheus.value('sum(walletsvc_operations_total{type="DEPOSIT",outcome="COMPLETED"})') == deposits
     rejected = 'walletsvc_operations_total{outcome="REJECTED",reason="insufficient_funds"}'
     assert prometheus.value(f"sum({rejected})") == 1
     assert prometheus.value("walletsvc_database_up") == 1
-    # Of a second worker that has just begun the next scrape knows.
+    # The next scrape includes a worker that has just started.
     assert until(lambda: prometheus.value("walletsvc_workers"), lambda workers: workers == 2) == 2
 
 
@@ -162,7 +162,7 @@ def test_prometheus_evaluates_every_rule(prometheus: Prometheus) -> None:
     )
     assert {rule["name"] for rule in rules} == set(ALERTS) | RECORDED
     assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
-    alerts = prometheus.ask("alerts")["alerts"]
+    alerts = prometheus.query_api("alerts")["alerts"]
     firing = {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
     assert "WalletsvcDown" not in firing
     fill = "walletsvc:queue:fill_ratio{queue='committer'}"
@@ -170,17 +170,17 @@ def test_prometheus_evaluates_every_rule(prometheus: Prometheus) -> None:
 
 
 def rules_of(prometheus: Prometheus) -> list[Any]:
-    return [rule for group in prometheus.ask("rules")["groups"] for rule in group["rules"]]
+    return [rule for group in prometheus.query_api("rules")["groups"] for rule in group["rules"]]
 
 
-def until(look: Callable[[], T], holds: Callable[[T], bool]) -> T:
+def until(read: Callable[[], T], holds: Callable[[T], bool]) -> T:
     deadline = time.monotonic() + 60
-    while not holds(found := look()):
+    while not holds(found := read()):
         assert time.monotonic() < deadline, found
         time.sleep(0.2)
     return found
 
 
-def test_prometheus_understands_every_query_of_the_dashboard(prometheus: Prometheus) -> None:
+def test_prometheus_accepts_every_dashboard_query(prometheus: Prometheus) -> None:
     for query in QUERIES:
-        prometheus.ask("query", query=query.replace("$__rate_interval", "1m"))
+        prometheus.query_api("query", query=query.replace("$__rate_interval", "1m"))

@@ -1,4 +1,4 @@
-"""W3C trace context, and OpenTelemetry's spans as a collector receives them."""
+"""W3C Trace Context, and the OpenTelemetry spans that a collector receives."""
 
 import gzip
 import subprocess
@@ -32,16 +32,16 @@ def answer_to(traceparent: str | None) -> Answer:
     [
         f"00-{TRACE}-{PARENT}-01",
         f"00-{TRACE}-{PARENT}-00",
-        f"00-{TRACE}-{PARENT}-03",  # level 2: the id is random
+        f"00-{TRACE}-{PARENT}-03",  # level 2: the flag for a random id
         f"00-{TRACE}-{PARENT}-ff",
-        f"cc-{TRACE}-{PARENT}-01",  # a version to come
-        f"cc-{TRACE}-{PARENT}-01-what-the-future-will-be-like",
+        f"cc-{TRACE}-{PARENT}-01",  # a future version
+        f"cc-{TRACE}-{PARENT}-01-a-future-field",
         f"cc-{TRACE}-{PARENT}-01-",
     ],
 )
-def test_a_trace_is_continued(traceparent: str) -> None:
+def test_valid_traceparent_is_continued(traceparent: str) -> None:
     version, trace, span, flags = answer_to(traceparent).headers["traceresponse"].split("-")
-    assert (version, trace, flags) == ("00", TRACE, "00")  # nothing was recorded
+    assert (version, trace, flags) == ("00", TRACE, "00")  # not recorded
     assert len(span) == 16
     assert span != PARENT
 
@@ -71,18 +71,18 @@ def test_a_trace_is_continued(traceparent: str) -> None:
     ],
     ids=ascii,
 )
-def test_what_the_specification_does_not_allow_begins_a_new_one(traceparent: str) -> None:
+def test_invalid_traceparent_starts_a_new_trace(traceparent: str) -> None:
     version, trace, span, flags = answer_to(traceparent).headers["traceresponse"].split("-")
     assert (version, len(trace), len(span), flags) == ("00", 32, 16, "00")
     assert trace != TRACE
 
 
-def test_who_says_nothing_of_a_trace_is_told_of_none() -> None:
+def test_request_without_traceparent_gets_no_traceresponse() -> None:
     assert "traceresponse" not in answer_to(None).headers
 
 
 @pytest.mark.slow
-def test_a_worker_does_not_import_what_is_off() -> None:
+def test_worker_imports_no_disabled_integration() -> None:
     code = (
         "import sys, walletsvc.server.worker, walletsvc.wsgi, walletsvc.urls; "
         "print(sys.modules.keys() & {'opentelemetry', 'sentry_sdk', 'grpc', 'requests', 'cryptography'})"
@@ -91,10 +91,10 @@ def test_a_worker_does_not_import_what_is_off() -> None:
     assert done.stdout == "set()\n"
 
 
-# --- With it ----------------------------------------------------------------------------------------
+# --- With OpenTelemetry ------------------------------------------------------------------------------------
 @dataclass
 class Collector:
-    """What OTLP over HTTP brings."""
+    """The data that arrived by OTLP over HTTP."""
 
     headers: list[dict[str, str]] = field(default_factory=list)
     resources: list[dict[str, str]] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Collector:
             self.spans += [span for of_scope in of_resource.scope_spans for span in of_scope.spans]
 
     def of_trace(self, trace: str) -> dict[str, Span]:
-        """By name, once all are there."""
+        """Wait for the trace's request span; return the spans by name."""
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             found = {span.name: span for span in self.spans if span.trace_id.hex() == trace}
@@ -154,11 +154,11 @@ def closing_server(server: ThreadingHTTPServer) -> Iterator[str]:
         server.server_close()
 
 
-ON = {
+ENVIRONMENT = {
     "WORKERS": "2",
     "OTEL_BSP_SCHEDULE_DELAY": "100",
     "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20for-the-collector",
-    "OTEL_TRACES_SAMPLER": "",  # as compose hands on what is not set
+    "OTEL_TRACES_SAMPLER": "",  # compose passes unset variables as empty
 }
 
 
@@ -166,7 +166,7 @@ ON = {
 def collected() -> Iterator[tuple[str, Collector]]:
     with (
         collecting() as (address, collector),
-        running_service(OTEL_EXPORTER_OTLP_ENDPOINT=address, **ON) as service,
+        running_service(OTEL_EXPORTER_OTLP_ENDPOINT=address, **ENVIRONMENT) as service,
     ):
         yield service, collector
 
@@ -178,7 +178,7 @@ def client_of(service: str) -> Iterator[Api]:
         yield Api(sender)
 
 
-def test_a_request_is_a_span_of_its_callers_trace(collected: tuple[str, Collector]) -> None:
+def test_request_span_belongs_to_the_callers_trace(collected: tuple[str, Collector]) -> None:
     service, collector = collected
     with client_of(service) as api:
         wallet = api.open()
@@ -205,7 +205,7 @@ def test_a_request_is_a_span_of_its_callers_trace(collected: tuple[str, Collecto
     assert commit.end_time_unix_nano <= wait.end_time_unix_nano <= request.end_time_unix_nano
 
 
-def test_the_collector_is_told_who_sends_and_gets_its_headers(collected: tuple[str, Collector]) -> None:
+def test_collector_gets_the_service_name_and_headers(collected: tuple[str, Collector]) -> None:
     service, collector = collected
     with client_of(service) as api:
         api.get("/wallets", traceparent=f"00-{'a' * 32}-{PARENT}-01")
@@ -215,7 +215,7 @@ def test_the_collector_is_told_who_sends_and_gets_its_headers(collected: tuple[s
     assert lower["authorization"] == "Bearer for-the-collector"
 
 
-def test_who_asks_for_no_record_is_not_recorded(collected: tuple[str, Collector]) -> None:
+def test_unsampled_request_is_not_recorded(collected: tuple[str, Collector]) -> None:
     service, collector = collected
     with client_of(service) as api:
         path, body = f"/wallets/{api.open()}/operation", {"operationType": "DEPOSIT", "amount": "1"}
@@ -230,9 +230,11 @@ def test_who_asks_for_no_record_is_not_recorded(collected: tuple[str, Collector]
 
 
 @pytest.mark.slow
-def test_a_batch_is_linked_to_the_requests_that_it_carries() -> None:
+def test_batch_span_links_to_its_requests() -> None:
     with collecting() as (address, collector):
-        with running_service(OTEL_EXPORTER_OTLP_ENDPOINT=address, **ON | {"WORKERS": "1"}) as service:
+        with running_service(
+            OTEL_EXPORTER_OTLP_ENDPOINT=address, **ENVIRONMENT | {"WORKERS": "1"}
+        ) as service:
             with client_of(service) as api:
                 wallet = api.open()
             traces = [f"{number:032x}" for number in range(1000, 1200)]
@@ -252,20 +254,20 @@ def test_a_batch_is_linked_to_the_requests_that_it_carries() -> None:
                 thread.start()
             for thread in threads:
                 thread.join()
-        # What was yet to be sent was sent when the service ended.
+        # The service sent the remaining spans at its shutdown.
         commits = [span for span in collector.spans if span.name == "commit"]
         waits = {span.span_id for span in collector.spans if span.name == "wait for the commit"}
         linked = [link.span_id for span in commits for link in span.links]
         assert len(linked) == len(set(linked)) == 200
         assert set(linked) == waits
-        assert len(commits) < 200  # they shared them
+        assert len(commits) < 200  # several requests shared a commit
         assert max(attributes(span)["walletsvc.batch.size"] for span in commits) > 1
 
 
 @pytest.mark.slow
-def test_a_collector_that_is_away_holds_up_nothing() -> None:
+def test_unreachable_collector_delays_nothing() -> None:
     away = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "WORKERS": "1"}
-    with running_service(**ON | away) as service, client_of(service) as api:
+    with running_service(**ENVIRONMENT | away) as service, client_of(service) as api:
         wallet = api.open()
         for _ in range(20):
             assert api.deposit(wallet, "1").status == 201

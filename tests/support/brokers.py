@@ -1,4 +1,4 @@
-"""What every broker has to be told, whatever happens, through the relay as it really runs."""
+"""Checks of the delivery to any broker, through real relay processes."""
 
 import json
 import random
@@ -17,15 +17,15 @@ from tests.support.events import relaying, wait_until
 from wallets.events.cloudevents import Event
 from wallets.models import ParkedEvent, Subscriber
 
-Told = dict[str, Any]
+EventData = dict[str, Any]
 
 
 class Broker(Protocol):
     @property
     def url(self) -> str: ...
 
-    def received(self) -> Sequence[Told]:
-        """All that has arrived up to now, each wallet's in the order in which it came."""
+    def received(self) -> Sequence[EventData]:
+        """Return all events that have arrived; those of a wallet are in order of arrival."""
         ...
 
     def stop(self) -> None: ...
@@ -33,10 +33,10 @@ class Broker(Protocol):
 
 
 @contextmanager
-def told(url: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A relay tells the broker, for the first time from now on; it ends with SIGKILL."""
+def relaying_to(url: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Run a relay with this broker until the end of the block, when SIGKILL ends it."""
     with relaying(EVENTS_BROKER_URL=url) as relay:
-        wait_until(lambda: Subscriber.objects.filter(kind="BROKER"), "the broker is not signed up")
+        wait_until(lambda: Subscriber.objects.filter(kind="BROKER"), "the broker has no subscriber")
         yield relay
 
 
@@ -45,7 +45,7 @@ def forget_brokers() -> None:
 
 
 def events(wallets: int, each: int) -> list[Event]:
-    """Of several wallets in turn, for a destination that is called without a relay."""
+    """Make events of several wallets in turn, `each` of one wallet."""
     ids = [uuid4() for _ in range(wallets)]
     return [event(id, number) for number in range(each) for id in ids]
 
@@ -60,20 +60,20 @@ def ids_of(events: Sequence[Event], wallet_id: UUID) -> list[str]:
     return [event.id for event in events if event.wallet_id == wallet_id]
 
 
-def first_ids(told: Sequence[Told], wallet_id: UUID | str) -> list[str]:
-    """In the order in which they came first: repeats are allowed."""
-    return list(dict.fromkeys(event["id"] for event in told if event["subject"] == str(wallet_id)))
+def first_ids(received_events: Sequence[EventData], wallet_id: UUID | str) -> list[str]:
+    """Return the ids of the wallet's events, in order of first arrival."""
+    return list(dict.fromkeys(event["id"] for event in received_events if event["subject"] == str(wallet_id)))
 
 
-def repeats(told: Sequence[Told]) -> list[str]:
-    return [id for id, times in Counter(event["id"] for event in told).items() if times > 1]
+def repeats(received_events: Sequence[EventData]) -> list[str]:
+    return [id for id, times in Counter(event["id"] for event in received_events).items() if times > 1]
 
 
-def sequences(told: Sequence[Told], wallet_id: str) -> list[int]:
-    """Of the completed operations, in the order in which they came first."""
+def sequences(received_events: Sequence[EventData], wallet_id: str) -> list[int]:
+    """Return the sequences of the wallet's completed operations, in order of first arrival."""
     completed = {
         event["id"]: event["data"]["sequence"]
-        for event in told
+        for event in received_events
         if event["subject"] == wallet_id and event["type"] == "wallet.operation.completed"
     }
     return list(completed.values())
@@ -90,70 +90,70 @@ def deposit_at_random(api: Api, wallets: Sequence[str], times: int) -> None:
 def wait_for_all(api: Api, broker: Broker, wallets: Sequence[str]) -> None:
     expected = {id: list(range(1, api.wallet(id)["sequence"] + 1)) for id in wallets}
 
-    def is_all_there() -> bool:
+    def has_all() -> bool:
         received = broker.received()
         return {id: sequences(received, id) for id in wallets} == expected
 
-    wait_until(is_all_there, "not all has arrived in order")
+    wait_until(has_all, "not all events have arrived in order")
 
 
-def hurry() -> None:
-    """Let what waits for better times be tried now."""
+def make_retries_due() -> None:
+    """Make all retries of the brokers due now."""
     Subscriber.objects.filter(kind="BROKER").update(retry_at=None)
     ParkedEvent.objects.filter(subscriber__kind="BROKER").update(next_attempt_at=now())
 
 
-# --- What happens ---------------------------------------------------------------------------------------
-def all_arrives_once_and_in_order(api: Api, broker: Broker) -> None:
+# --- Checks ---------------------------------------------------------------------------------------------
+def check_each_event_arrives_once_in_order(api: Api, broker: Broker) -> None:
     wallets = [api.open() for _ in range(5)]
     before = api.open(deposit="1")
-    with told(broker.url) as relay:
+    with relaying_to(broker.url) as relay:
         deposit_at_random(api, wallets, 60)
         wait_for_all(api, broker, wallets)
         api.deposit(before, "1")
-        wait_until(lambda: sequences(broker.received(), before), "the last does not arrive")
+        wait_until(lambda: sequences(broker.received(), before), "the last event does not arrive")
         relay.terminate()
         assert relay.wait(30) == 0
-    assert sequences(broker.received(), before) == [2], "it was told what happened before"
+    assert sequences(broker.received(), before) == [2], "an earlier event was delivered"
     assert repeats(broker.received()) == []
 
 
-def a_broker_that_dies_has_it_all_in_the_end(api: Api, broker: Broker) -> None:
+def check_restarted_broker_gets_all_events(api: Api, broker: Broker) -> None:
     wallets = [api.open() for _ in range(5)]
-    with told(broker.url), ThreadPoolExecutor(1) as pool:
-        going_on = pool.submit(deposit_at_random, api, wallets, 150)
-        wait_until(lambda: len(broker.received()) > 100, "nothing arrives")
+    with relaying_to(broker.url), ThreadPoolExecutor(1) as pool:
+        deposits = pool.submit(deposit_at_random, api, wallets, 150)
+        wait_until(lambda: len(broker.received()) > 100, "no event arrives")
         broker.stop()
-        going_on.result()
+        deposits.result()
         deposit_at_random(api, wallets, 20)
-        wait_until(lambda: Subscriber.objects.get(kind="BROKER").failures, "nobody notices")
+        wait_until(lambda: Subscriber.objects.get(kind="BROKER").failures, "no failure is recorded")
         broker.start()
-        hurry()
+        make_retries_due()
         wait_for_all(api, broker, wallets)
-        wait_until(_nothing_waits, "something is still waiting")
+        wait_until(_no_event_waits, "an event still waits")
 
 
-def _nothing_waits() -> bool:
-    hurry()  # what failed while the broker came back waits for longer and longer
+def _no_event_waits() -> bool:
+    make_retries_due()  # events that failed during the restart have long pauses
     return not ParkedEvent.objects.filter(subscriber__kind="BROKER").exists()
 
 
-def a_relay_that_is_killed_loses_nothing(api: Api, broker: Broker) -> None:
+def check_killed_relay_loses_no_event(api: Api, broker: Broker) -> None:
     wallets = [api.open() for _ in range(5)]
     for _ in range(4):
         before = len(broker.received())
-        with told(broker.url):
+        with relaying_to(broker.url):
             deposit_at_random(api, wallets, 30)
-            wait_until(lambda before=before: len(broker.received()) > before, "nothing arrives")  # type: ignore[misc]
-    with told(broker.url):
+            wait_until(lambda before=before: len(broker.received()) > before, "no event arrives")  # type: ignore[misc]
+    with relaying_to(broker.url):
         wait_for_all(api, broker, wallets)
 
 
-def it_is_said_why_nothing_arrives(api: Api, broker: Broker, why: str, secret: str) -> None:
-    with told(broker.url):
+def check_failure_is_recorded_without_the_secret(api: Api, broker: Broker, reason: str, secret: str) -> None:
+    with relaying_to(broker.url):
         api.open()
-        wait_until(lambda: Subscriber.objects.get(kind="BROKER").failures, "nothing fails")
+        wait_until(lambda: Subscriber.objects.get(kind="BROKER").failures, "no failure is recorded")
     found = Subscriber.objects.get(kind="BROKER")
-    assert why in found.last_error
+    assert reason in found.last_error
     assert secret not in found.last_error
     assert all(secret not in parked.last_error for parked in ParkedEvent.objects.filter(subscriber=found))

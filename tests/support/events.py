@@ -1,4 +1,4 @@
-"""Who is told what happens, and the relay as it really runs."""
+"""Subscribers, relay processes and waiting for events."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ EVENT_TIMEOUT_SECONDS = 60.0
 
 @contextmanager
 def subscribed(url: str, **fields: Any) -> Iterator[Subscriber]:
-    """A webhook that is told what happens from now on, as long as it is needed."""
+    """Create a webhook that gets events from now on; delete it at the end of the block."""
     id = fields.pop("id", None) or uuid7()
     subscriber = Subscriber.objects.create(
         id=id,
@@ -37,7 +37,7 @@ def subscribed(url: str, **fields: Any) -> Iterator[Subscriber]:
 
 @contextmanager
 def relaying(**environment: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """`manage.py relay_events` in a process of its own."""
+    """Run `manage.py relay_events` until the end of the block, when SIGKILL ends it."""
     process = subprocess.Popen(
         [sys.executable, "manage.py", "relay_events"],
         env=os.environ | {"WEBHOOK_TARGETS": "any"} | environment,
@@ -49,17 +49,17 @@ def relaying(**environment: str) -> Iterator["subprocess.Popen[bytes]"]:
         process.wait()
 
 
-def wait_until(happens: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], failure: str) -> None:
     deadline = time.monotonic() + EVENT_TIMEOUT_SECONDS
-    while not happens():
-        assert time.monotonic() < deadline, what
+    while not condition():
+        assert time.monotonic() < deadline, failure
         time.sleep(0.02)
 
 
 def horizon() -> int:
-    """Return a horizon past all that was done; another transaction, such as an ANALYZE, delays it.
+    """Wait for a horizon after all finished transactions, and return it.
 
-    The next horizon can be an earlier one, so the one that was waited for is returned.
+    Another transaction, such as an ANALYZE, delays it. A later call of log.horizon can return an earlier one.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text")

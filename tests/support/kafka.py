@@ -1,4 +1,4 @@
-"""Kafka as librdkafka plays it: brokers in this process, in memory, that speak the real protocol."""
+"""librdkafka's mock of Kafka: in-memory brokers in this process that speak the real protocol."""
 
 import json
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, Top
 
 from wallets.events.destinations import EXCHANGE_OR_TOPIC
 
-PRODUCE: Final = 0  # the number of the request
-PARTITIONS: Final = 4  # that a topic of the mock has
+PRODUCE: Final = 0  # the request type in Kafka's protocol
+PARTITIONS: Final = 4  # of each topic
 
 
 def _library() -> CDLL:
-    """The one that confluent_kafka brings with it; its Python interface leaves out what breaks brokers."""
+    """Load confluent_kafka's own librdkafka: its Python interface lacks the functions that break brokers."""
     folder = Path(confluent_kafka.__file__).parents[1] / "confluent_kafka.libs"
     library = CDLL(str(next(folder.glob("librdkafka-*"))))
     for name in ("conf_new", "new", "mock_cluster_new"):
@@ -27,7 +27,7 @@ def _library() -> CDLL:
 
 
 class Cluster:
-    """A broker that can be taken down with all of its connections, and comes back with what it had."""
+    """A broker that can be stopped with all of its connections, and restarted with its messages."""
 
     def __init__(self) -> None:
         self._library = _library()
@@ -49,7 +49,7 @@ class Cluster:
         return f"kafka://{self.address}?{self.query}"
 
     def received(self, topic: str = EXCHANGE_OR_TOPIC) -> list[dict[str, Any]]:
-        """All of it, partition by partition."""
+        """Return all events of the topic, partition by partition."""
         settings = {"bootstrap.servers": self.address, "group.id": "tests", "log_level": 0}
         with closing(Consumer({**settings, "enable.partition.eof": True})) as consumer:
             consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in range(PARTITIONS)])
@@ -68,7 +68,7 @@ class Cluster:
         self._library.rd_kafka_mock_broker_set_up(self._cluster, 1)
 
     def refuse(self, *errors: int) -> None:
-        """The next requests to produce are answered like that."""
+        """Answer the next produce requests with these errors."""
         codes = (c_int * len(errors))(*errors)
         push = self._library.rd_kafka_mock_push_request_errors_array
         push(self._cluster, PRODUCE, c_size_t(len(errors)), codes)

@@ -1,4 +1,4 @@
-"""Prometheus beside a service that runs here, with the configuration and rules of deploy/observability."""
+"""A Prometheus process with the configuration and rules of deploy/observability."""
 
 import json
 import shutil
@@ -19,7 +19,7 @@ from local.postgres import free_port
 from local.processes import bound, complaint, stop
 
 FOLDER: Final = ROOT / "deploy" / "observability"
-PATIENCE: Final = 60.0  # seconds
+TIMEOUT_SECONDS: Final = 60.0
 
 
 def program(name: str) -> str:
@@ -30,20 +30,20 @@ def program(name: str) -> str:
 
 
 class Prometheus:
-    """What is asked of its HTTP API."""
+    """A client of Prometheus's HTTP API."""
 
     def __init__(self, address: str) -> None:
         self.address = address
 
-    def ask(self, what: str, **parameters: Any) -> Any:
-        """Raises OSError where it is not answered, or refused."""
-        url = f"{self.address}/api/v1/{what}?{urlencode(parameters)}"
+    def query_api(self, endpoint: str, **parameters: Any) -> Any:
+        """Query the API. Raises OSError if there is no response or an error."""
+        url = f"{self.address}/api/v1/{endpoint}?{urlencode(parameters)}"
         with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
             return json.load(answer)["data"]
 
     def value(self, query: str) -> float | None:
-        """What a query comes to now, where that is a single number."""
-        result = self.ask("query", query=query)["result"]
+        """Return the current value of a query, or None unless the result has exactly one."""
+        result = self.query_api("query", query=query)["result"]
         return float(result[0]["value"][1]) if len(result) == 1 else None
 
     def is_up(self) -> bool:
@@ -54,23 +54,23 @@ class Prometheus:
 
 
 def configuration(folder: Path, target: str, token: str, interval: str) -> Path:
-    """That of compose, but for where the service and its token are."""
-    given = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
-    given["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
-    given["rule_files"] = [str(FOLDER / name) for name in given["rule_files"]]
-    (job,) = given["scrape_configs"]
+    """Write compose's configuration with another target, token file and interval."""
+    settings = yaml.safe_load((FOLDER / "prometheus.yml").read_text())
+    settings["global"] = {"scrape_interval": interval, "evaluation_interval": interval}
+    settings["rule_files"] = [str(FOLDER / name) for name in settings["rule_files"]]
+    (job,) = settings["scrape_configs"]
     del job["dns_sd_configs"]
     job["static_configs"] = [{"targets": [target]}]
     job["authorization"]["credentials_file"] = str(folder / "token")
     (folder / "token").write_text(token)
     path = folder / "prometheus.yml"
-    path.write_text(yaml.safe_dump(given))
+    path.write_text(yaml.safe_dump(settings))
     return path
 
 
 @contextmanager
 def running(folder: Path, target: str, token: str, interval: str = "1s") -> Iterator[Prometheus]:
-    """It has seen the service when this is entered."""
+    """Run Prometheus; the block starts after its first successful scrape."""
     address = f"127.0.0.1:{free_port()}"
     command = [
         *(program("prometheus"), f"--config.file={configuration(folder, target, token, interval)}"),
@@ -80,11 +80,11 @@ def running(folder: Path, target: str, token: str, interval: str = "1s") -> Iter
         process = subprocess.Popen(bound(command), stdout=log, stderr=log)
     try:
         prometheus = Prometheus(f"http://{address}")
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while not prometheus.is_up():
             if process.poll() is not None or time.monotonic() > deadline:
                 raise LocalError(f"Prometheus sees no service: {complaint((folder / 'log').read_text())}")
             time.sleep(0.1)
         yield prometheus
     finally:
-        stop(process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=PATIENCE)
+        stop(process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=TIMEOUT_SECONDS)

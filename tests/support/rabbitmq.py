@@ -1,4 +1,4 @@
-"""The real RabbitMQ server, Debian's, on loopback ports and in a folder of its own."""
+"""A real RabbitMQ server (Debian's package) on loopback ports, with its own folder."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from pika.exceptions import AMQPError
 from local.postgres import free_port
 from wallets.events.destinations import EXCHANGE_OR_TOPIC
 
-SCRIPTS = Path("/usr/lib/rabbitmq/bin")  # past Debian's wrapper, which would become the user `rabbitmq`
-PASSWORD = "a-password-that-nobody-may-read"
+SCRIPTS = Path("/usr/lib/rabbitmq/bin")  # not Debian's wrapper, which switches to the user `rabbitmq`
+PASSWORD = "a-password-for-tests"
 CONFIG = f"""
 default_user = walletsvc
 default_pass = {PASSWORD}
@@ -52,7 +52,7 @@ class Server:
             "RABBITMQ_DIST_PORT": str(free_port()),
             "RABBITMQ_CTL_DIST_PORT_MIN": str(free_port()),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 2:2",
-            "RUNNING_UNDER_SYSTEMD": "true",  # so that the process is the server, and no shell around it
+            "RUNNING_UNDER_SYSTEMD": "true",  # makes the started process the server, not a shell
         }
 
     def url(self, password: str = PASSWORD, port: int = 0, heartbeat: int = 60) -> str:
@@ -60,18 +60,18 @@ class Server:
 
     @contextmanager
     def running(self) -> Iterator["Server"]:
-        # RabbitMQ would start one itself, which nobody ends.
-        names = subprocess.Popen(["epmd"], env=self._environment)
+        # Start epmd here: one that RabbitMQ starts would outlive the test.
+        epmd = subprocess.Popen(["epmd"], env=self._environment)
         try:
             self.start()
             yield self
         finally:
             self.kill()
-            names.kill()
-            names.wait()
+            epmd.kill()
+            epmd.wait()
 
     def start(self) -> None:
-        """Until it answers. Queues and exchanges that are durable are there again."""
+        """Start the server and wait until it answers; durable queues and exchanges are kept."""
         with (self._folder / "output").open("ab") as output:
             self._process = subprocess.Popen(
                 [SCRIPTS / "rabbitmq-server"], env=self._environment, stdout=output, stderr=output
@@ -110,7 +110,7 @@ class Server:
 
 
 class Queue:
-    """What arrives in a queue of its own that gets everything; a Broker (tests/support/brokers.py)."""
+    """A queue that gets all events; a Broker (tests/support/brokers.py)."""
 
     def __init__(self, server: Server, **arguments: Any) -> None:
         self._server = server
@@ -123,7 +123,7 @@ class Queue:
             channel.queue_bind(self.name, EXCHANGE_OR_TOPIC, "#")
 
     def received(self) -> list[dict[str, Any]]:
-        with suppress(AMQPError, OSError), self.channel() as channel:  # it may be down
+        with suppress(AMQPError, OSError), self.channel() as channel:  # the server may be down
             while (message := channel.basic_get(self.name, auto_ack=True))[0]:
                 self.messages.append(message)
         return [json.loads(content) for _, _, content in self.messages]
@@ -144,14 +144,14 @@ class Queue:
             yield connection.channel()
 
 
-class Wire:
-    """Carries what is said between us and the server, and breaks when it is told to."""
+class BreakableConnection:
+    """A proxy in front of the server that can break the connection after a number of bytes."""
 
     def __init__(self, port: int) -> None:
         self._upstream = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._left: int | None = None  # bytes of ours until it breaks
+        self._bytes_left: int | None = None  # bytes from the client until the break
         self._threads = [threading.Thread(target=self._listen)]
         self._ends: list[socket.socket] = []
 
@@ -172,40 +172,40 @@ class Wire:
         return len(self._ends) // 2
 
     def break_after(self, size: int) -> None:
-        """So many bytes more reach the server, and something of what it says to them reaches us."""
-        self._left = size
+        """Pass `size` more bytes to the server and one part of its response, then break the connection."""
+        self._bytes_left = size
 
     def _listen(self) -> None:
-        with suppress(OSError):  # the end of the block
+        with suppress(OSError):  # the listener was closed
             while True:
                 client, _ = self._listener.accept()
                 server = socket.create_connection(("127.0.0.1", self._upstream))
                 self._ends += [client, server]
-                for carry, *ends in ((self._carry, client, server), (self._carry_back, server, client)):
-                    self._threads.append(threading.Thread(target=carry, args=ends))
+                for forward, *ends in ((self._forward, client, server), (self._forward_back, server, client)):
+                    self._threads.append(threading.Thread(target=forward, args=ends))
                     self._threads[-1].start()
 
-    def _carry(self, ours: socket.socket, server: socket.socket) -> None:
+    def _forward(self, client_side: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
-            while said := ours.recv(65536):
-                if self._left is not None:
-                    said = said[: self._left]
-                    self._left -= len(said)
-                server.sendall(said)
-                if self._left == 0:
+            while chunk := client_side.recv(65536):
+                if self._bytes_left is not None:
+                    chunk = chunk[: self._bytes_left]
+                    self._bytes_left -= len(chunk)
+                server.sendall(chunk)
+                if self._bytes_left == 0:
                     return
         self._cut()
 
-    def _carry_back(self, server: socket.socket, ours: socket.socket) -> None:
+    def _forward_back(self, server: socket.socket, client_side: socket.socket) -> None:
         with suppress(OSError):
-            while said := server.recv(65536):
-                ours.sendall(said)
-                if self._left == 0:
-                    self._left = None
+            while chunk := server.recv(65536):
+                client_side.sendall(chunk)
+                if self._bytes_left == 0:
+                    self._bytes_left = None
                     break
         self._cut()
 
     def _cut(self) -> None:
         for each in self._ends:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # already closed
                 each.shutdown(socket.SHUT_RDWR)

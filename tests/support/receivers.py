@@ -1,4 +1,4 @@
-"""HTTP servers for webhooks: they take what is sent to them, or do to it what is asked."""
+"""HTTP servers that receive webhooks, with a configurable behaviour."""
 
 import socket
 import ssl
@@ -19,7 +19,7 @@ class Request:
     path: str
     headers: dict[str, str]  # names in lower case
     body: bytes
-    connection: int  # which one, counted from 1
+    connection: int  # number of the connection, from 1
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -31,7 +31,7 @@ class Request:
         return [event["id"] for event in self.events]
 
 
-# What to do with a request: it may write to the socket, and ends the connection by returning False.
+# Handles a request: it may write to the socket; False closes the connection.
 Behaviour = Callable[[socket.socket, Request], bool]
 
 
@@ -47,7 +47,7 @@ def answering(status: int, body: bytes = b"", *headers: str) -> Behaviour:
 
 
 def saying(raw: bytes) -> Behaviour:
-    """These bytes, and then the end."""
+    """Send these bytes and close the connection."""
 
     def behave(connection: socket.socket, request: Request) -> bool:
         connection.sendall(raw)
@@ -57,7 +57,7 @@ def saying(raw: bytes) -> Behaviour:
 
 
 def dripping(raw: bytes, pause: float = 0.3) -> Behaviour:
-    """A byte at a time, then nothing more."""
+    """Send single bytes with pauses, then close the connection."""
 
     def behave(connection: socket.socket, request: Request) -> bool:
         for byte in raw:
@@ -69,7 +69,7 @@ def dripping(raw: bytes, pause: float = 0.3) -> Behaviour:
 
 
 def hanging(connection: socket.socket, request: Request) -> bool:
-    connection.recv(1)  # until the other side has had enough
+    connection.recv(1)  # until the client closes the connection
     return False
 
 
@@ -78,7 +78,7 @@ fail = answering(500, b"no")
 
 
 def refusing(*wallet_ids: str) -> Behaviour:
-    """What is of these wallets fails, everything else is taken."""
+    """Fail requests with events of these wallets, accept all others."""
 
     def behave(connection: socket.socket, request: Request) -> bool:
         is_refused = any(event["subject"] in wallet_ids for event in request.events)
@@ -89,7 +89,7 @@ def refusing(*wallet_ids: str) -> Behaviour:
 
 @dataclass
 class Receiver:
-    """A server of its own on 127.0.0.1. `behave` may be changed at any time."""
+    """A server on 127.0.0.1. `behave` may be changed at any time."""
 
     behave: Behaviour = take
     tls: ssl.SSLContext | None = None
@@ -110,7 +110,7 @@ class Receiver:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """All that came, in its order."""
+        """All received events, in order of arrival."""
         return [event for request in list(self.requests) for event in request.events]
 
     def of(self, wallet_id: str) -> list[dict[str, Any]]:
@@ -120,7 +120,7 @@ class Receiver:
         return [event["id"] for event in self.of(wallet_id)]
 
     def sequences(self, wallet_id: str) -> list[int]:
-        """Of the completed operations, in the order in which they came first."""
+        """Return the sequences of the wallet's completed operations, in order of first arrival."""
         completed = [each for each in self.of(wallet_id) if each["type"] == "wallet.operation.completed"]
         return list(dict.fromkeys(each["data"]["sequence"] for each in completed))
 
@@ -138,7 +138,7 @@ class Receiver:
             thread.join()
 
     def drop_connections(self) -> None:
-        """As a server does with those that nobody uses."""
+        """Close all connections, like a server that closes idle ones."""
         for connection in list(self._open):
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)
@@ -182,7 +182,7 @@ def _read(stream: Any, number: int) -> Request | None:
     length = int(headers.get("content-length", -1))
     body = stream.read(max(length, 0))
     if len(body) != length:
-        return None  # from a relay that was killed
+        return None  # a killed relay sends incomplete requests
     return Request(line.split()[1], headers, body, number)
 
 
@@ -195,6 +195,6 @@ def receiver(behave: Behaviour = take, tls: ssl.SSLContext | None = None) -> Ite
         server.close()
 
 
-def is_in_order(wanted: Sequence[Any], come: Sequence[Any]) -> bool:
-    """Whether all came, each for the first time after those before it: some may have come twice."""
-    return list(dict.fromkeys(come)) == list(wanted)
+def is_in_order(expected: Sequence[Any], arrived: Sequence[Any]) -> bool:
+    """Whether `arrived` has exactly the expected items, with first arrivals in order; repeats are allowed."""
+    return list(dict.fromkeys(arrived)) == list(expected)

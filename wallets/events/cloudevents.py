@@ -1,6 +1,6 @@
-"""What happened, as CloudEvents 1.0 in JSON; docs/asyncapi.yaml describes each.
+"""Render the log's entries as CloudEvents 1.0 in JSON; docs/asyncapi.yaml describes each type.
 
-An event has the same id, and the same content, however often it is made: who has seen the id has seen it.
+An event has the same id and content each time it is rendered: a subscriber recognizes a duplicate by its id.
 """
 
 from collections import defaultdict
@@ -24,7 +24,7 @@ from wallets.ledger import HoldState, Record, holds_by_id
 from wallets.models import Operation, Wallet, WalletChange
 from wallets.operation_types import WITHOUT_SEQUENCE, signed
 
-# Of each type, what makes an event's id unique where one row of the log is several events.
+# The suffix of each type's event ids: one row of the log can be several events.
 TYPES: Final = {
     "wallet.opened": "opened",
     "wallet.changed": "changed",
@@ -37,7 +37,7 @@ TYPES: Final = {
     "wallet.hold.expired": "expired",
 }
 Finder = Callable[[Collection[tuple[UUID, UUID]]], list[LogItem]]
-# By the end of an event's id, how the log finds its entry by the id's first part; all others are operations.
+# By the suffix of an event's id, the function that finds its entry; entries of other suffixes are operations.
 _FIND: Final[dict[str, Finder]] = {
     "opened": log.find_changes,
     "changed": log.find_changes,
@@ -45,9 +45,9 @@ _FIND: Final[dict[str, Finder]] = {
 }
 CONTENT_TYPE: Final = "application/cloudevents+json"
 _NO_WALLET: Final = UUID(int=0)
-MAX_CACHED_CURRENCIES: Final = 100_000  # of wallets, in memory
+MAX_CACHED_CURRENCIES: Final = 100_000  # one for each wallet, in memory
 
-_currencies: dict[UUID, str] = {}  # a wallet keeps the one that it was opened in
+_currencies: dict[UUID, str] = {}  # never outdated: a wallet's currency cannot change
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +55,25 @@ class Event:
     id: str
     type: str
     wallet_id: UUID
-    content: bytes  # the CloudEvent
-    place: Place = log.BEGINNING  # of the log's entry that it tells of
+    content: bytes  # the CloudEvent as JSON
+    place: Place = log.BEGINNING  # of the log entry that the event describes
 
 
 def events_of(entries: Sequence[LogItem], types: Collection[str] = ()) -> list[Event]:
-    """The entries of the log as events, in their order; with `types`, only these."""
+    """Render log entries as events, in the order of the entries; with `types`, only events of these types."""
     currencies = _find_currencies({entry.wallet_id for entry in entries})
     ended = {(entry.wallet_id, hold_id) for entry in entries if (hold_id := _ended_hold(entry))}
     holds = holds_by_id(ended)
     return [
-        _told_of(entry, type, data)
+        _event_of(entry, type, data)
         for entry in entries
-        for type, data in _happenings(entry, currencies[entry.wallet_id], holds)
+        for type, data in _types_and_data(entry, currencies[entry.wallet_id], holds)
         if not types or type in types
     ]
 
 
 def find(wallets: Mapping[str, UUID]) -> dict[str, Event]:
-    """The events with these ids, made anew from the log; `wallets` has the wallet of each."""
+    """Render the events with these ids again, from the log; `wallets` maps each id to its wallet."""
     keys: dict[Finder, set[tuple[UUID, UUID]]] = defaultdict(set)
     for event_id, wallet_id in wallets.items():
         id, _, end = event_id.partition(":")
@@ -83,11 +83,11 @@ def find(wallets: Mapping[str, UUID]) -> dict[str, Event]:
 
 
 def test_event() -> Event:
-    """One that means nothing: for who wants to see whether a webhook arrives."""
+    """Make an event without data, with which a user checks that requests reach a webhook."""
     return _event(f"{uuid7()}:test", "webhook.test", (now(), _NO_WALLET), {}, None)
 
 
-def _told_of(entry: LogItem, type: str, data: dict[str, Any]) -> Event:
+def _event_of(entry: LogItem, type: str, data: dict[str, Any]) -> Event:
     id = f"{(isinstance(entry, ChangeEntry) and entry.expired_hold_id) or entry.id}:{TYPES[type]}"
     return _event(id, type, log.place_of(entry), data, entry.wallet_id)
 
@@ -106,10 +106,10 @@ def _event(id: str, type: str, place: Place, data: dict[str, Any], wallet_id: UU
     return Event(id, type, wallet_id or _NO_WALLET, orjson.dumps(event), place)
 
 
-def _happenings(
+def _types_and_data(
     entry: LogItem, currency: str, holds: dict[UUID, HoldState]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What the entry says, in the order in which it is told: types, each with its data."""
+    """Yield the type and data of each of the entry's events, in the order of delivery."""
     if isinstance(entry, ChangeEntry):
         yield _of_change(entry, currency, holds)
     elif entry.status == Operation.Status.REJECTED:
@@ -138,7 +138,7 @@ def _of_change(
             "overdraftLimit": change.changes["overdraft_limit"],
             "maxBalance": change.changes["max_balance"],
         }
-    # Who changed it, and why, is for operators.
+    # Only operators may see who changed the wallet, and why.
     changes = {name: {"from": old, "to": new} for name, (old, new) in change.changes.items()}
     return "wallet.changed", wallet | {"changes": changes}
 
@@ -157,7 +157,7 @@ def _balance(entry: Record, currency: str) -> dict[str, Any]:
 
 
 def _as_placed(entry: Record) -> HoldState:
-    """The hold as it was: by now it may have ended."""
+    """Build the hold as it was when it was placed: it may have ended since."""
     return HoldState(
         id=entry.id,
         wallet_id=entry.wallet_id,
@@ -173,14 +173,14 @@ def _as_placed(entry: Record) -> HoldState:
 
 
 def _ended_hold(entry: LogItem) -> UUID | None:
-    """The hold that the entry ends: ended once, it stays as it is."""
+    """Return the hold that the entry ends. Its row is final: an ended hold never changes again."""
     if isinstance(entry, ChangeEntry):
         return entry.expired_hold_id
     return entry.hold_id if entry.status == Operation.Status.COMPLETED else None
 
 
 def _find_currencies(wallet_ids: set[UUID]) -> dict[UUID, str]:
-    """In a dictionary of their own: another thread may clear the common one."""
+    """Return a new dictionary: another thread may clear the shared one at any time."""
     found = {id: currency for id in wallet_ids if (currency := _currencies.get(id))}
     if missing := wallet_ids - found.keys():
         found.update(Wallet.objects.filter(id__in=missing).values_list("id", "currency"))

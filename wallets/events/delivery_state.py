@@ -1,4 +1,4 @@
-"""The position of each subscriber in the log, and whether it takes its events (the refused: parking.py)."""
+"""Store each subscriber's position in the log and its failures; parking.py stores the refused events."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ from wallets.events.retries import (
 from wallets.models import Delivery, Subscriber
 
 MAX_KEPT_DELIVERIES: Final = 1000  # deliveries of each webhook
-BROKER_NAMES: Final = ("kafka", "rabbitmq")  # names of theirs: no webhook's
+BROKER_NAMES: Final = ("kafka", "rabbitmq")  # reserved: no webhook may have these names
 
-# Seconds since what is to be delivered next was committed; 0 where there is nothing.
+# Seconds since the commit of the next entry to deliver; 0 if there is none.
 LAG: Final = """
     coalesce(extract(epoch FROM greatest(clock_timestamp() - coalesce(after_at, (
         SELECT min(created_at) FROM (
@@ -41,7 +41,7 @@ LAG: Final = """
         ) AS next
     )), interval '0')), 0)::float
 """
-_STANDINGS: Final = f"""
+_DELIVERY_STATES: Final = f"""
     SELECT name, is_enabled, {LAG},
         (SELECT count(DISTINCT wallet_id) FROM parked_event
          WHERE subscriber_id = subscriber.id AND status = 'WAITING'),
@@ -51,34 +51,34 @@ _STANDINGS: Final = f"""
 
 
 class Overtaken(Exception):
-    """Somebody else has delivered meanwhile, or removed the subscriber: what we know of it is old."""
+    """Since the subscriber was read, another relay has moved its position, or an operator has removed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryBatch:
-    """The events of one attempt: new ones, and some of wallets that wait."""
+    """The events of one delivery attempt: new ones, and parked ones whose retry is due."""
 
     subscriber: Subscriber
-    position: Position  # of the log, behind all of these
-    fresh: Sequence[Event] = ()  # of the log, in its order
-    behind: Sequence[Event] = ()  # of the log as well, of wallets with events that wait by themselves
+    position: Position  # in the log, after all of these events
+    fresh: Sequence[Event] = ()  # new events, in the order of the log
+    behind: Sequence[Event] = ()  # new events of wallets whose parked event has no position: park these too
     parked: Sequence[Parked] = ()
 
     @property
     def events(self) -> list[Event]:
-        """The events to send, those with the fewest attempts first: the others may fail again."""
+        """The events to send. Those that failed before come last: they may fail again."""
         first = [event for each in self.parked if not each.attempts for event in each.events]
         last = [event for each in self.parked if each.attempts for event in each.events]
         return [*first, *self.fresh, *last]
 
     @property
     def suspects(self) -> set[UUID]:
-        """The wallets of events that failed before: their messages hold no events of other wallets."""
+        """The wallets of events that failed before: their events share no message with other wallets."""
         return {event.wallet_id for each in self.parked if each.attempts for event in each.events}
 
     @property
     def tried_before(self) -> set[str]:
-        """The ids of events that failed before: one more failure says nothing new about the subscriber."""
+        """The ids of events that failed before: their failure is no evidence against the subscriber."""
         return {each.event_id for each in self.parked if each.attempts}
 
 
@@ -91,16 +91,17 @@ def position_of(subscriber: Subscriber) -> Position:
 
 
 def from_now_on() -> dict[str, Any]:
-    """The position of a new subscriber, as the fields of one: what happens from now on."""
+    """Return the columns of a new subscriber that gets only entries committed from now on."""
     return {"begin_xid": str(log.horizon()), "end_xid": None, "after_at": None, "after_id": None}
 
 
 def from_the_beginning() -> dict[str, Any]:
+    """Return the columns of a new subscriber that gets the whole log."""
     return {"begin_xid": "0", "end_xid": None, "after_at": None, "after_id": None}
 
 
 def broker(name: str) -> Subscriber:
-    """The subscriber that stands for the broker; told of what happens from its first relay on."""
+    """Get the broker's subscriber; the first call creates it, at the current end of the log."""
     found = Subscriber.objects.filter(name=name).first()
     if found is None:
         found, _ = Subscriber.objects.get_or_create(
@@ -111,47 +112,50 @@ def broker(name: str) -> Subscriber:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryState:
-    """How a subscriber fares."""
+    """A subscriber's lag and failures, as metrics, API and admin show them."""
 
     name: str
     is_enabled: bool
-    lag: float
-    parked: int  # wallets that wait
-    dead: int
+    lag: float  # seconds
+    parked: int  # wallets with waiting events
+    dead: int  # events given up
 
 
 def standings(names: Collection[str] | None = None) -> list[DeliveryState]:
-    """Of those with these names, or of all."""
+    """Return the delivery state of the subscribers with these names, or of all subscribers."""
     with connection.cursor() as cursor:
-        cursor.execute(_STANDINGS, {"names": None if names is None else list(names)})
+        cursor.execute(_DELIVERY_STATES, {"names": None if names is None else list(names)})
         return [DeliveryState(*row) for row in cursor.fetchall()]
 
 
 # --- After an attempt -------------------------------------------------------------------------------
-def settle(load: DeliveryBatch, failures: Mapping[str, Failure], deliveries: Sequence[Delivery] = ()) -> None:
-    """Record which events were delivered, and how far the log is read.
+def settle(
+    batch: DeliveryBatch, failures: Mapping[str, Failure], deliveries: Sequence[Delivery] = ()
+) -> None:
+    """Record which events were delivered, and the new position in the log.
 
-    In one transaction: a wallet is parked before the position passes its event. Raises Overtaken.
+    In one transaction: a wallet is parked before the position passes its event. Raises Overtaken if the
+    subscriber was removed or its position has changed since it was read.
     """
-    subscriber = load.subscriber
+    subscriber = batch.subscriber
     with transaction.atomic():
-        now_it_is = Subscriber.objects.select_for_update(no_key=True).filter(id=subscriber.id).first()
-        # An operator has removed it, or another relay has delivered and moved its position.
-        if now_it_is is None or position_of(now_it_is) != position_of(subscriber):
+        current = Subscriber.objects.select_for_update(no_key=True).filter(id=subscriber.id).first()
+        # An operator has removed the subscriber, or another relay has moved its position.
+        if current is None or position_of(current) != position_of(subscriber):
             raise Overtaken
-        Subscriber.objects.filter(id=subscriber.id).update(**_columns(load.position))
-        parking.settle(subscriber, load.parked, failures)
+        Subscriber.objects.filter(id=subscriber.id).update(**_columns(batch.position))
+        parking.settle(subscriber, batch.parked, failures)
         parking.park(
             subscriber,
-            [*load.fresh, *load.behind],
-            {**failures, **{event.id: BEHIND for event in load.behind}},
+            [*batch.fresh, *batch.behind],
+            {**failures, **{event.id: BEHIND for event in batch.behind}},
         )
         Delivery.objects.bulk_create(deliveries)
-        # What an operator has changed meanwhile begins anew: this says nothing of it.
-        if (now_it_is.url, now_it_is.failing_since) == (subscriber.url, subscriber.failing_since):
-            _note_health(now_it_is, load, failures)
+        # If an operator has meanwhile changed the URL or reset the failures, this attempt is no evidence.
+        if (current.url, current.failing_since) == (subscriber.url, subscriber.failing_since):
+            _note_health(current, batch, failures)
             if not subscriber.is_enabled:
-                disable(subscriber, "It answered 410 Gone.")
+                disable(subscriber, "The webhook answered 410 Gone.")
 
 
 _FORGET_DELIVERIES: Final = """
@@ -164,7 +168,7 @@ _FORGET_DELIVERIES: Final = """
 
 
 def forget_old_deliveries(using: str) -> None:
-    """Unless another relay is at it."""
+    """Delete all but the newest deliveries of each webhook, unless another relay is doing so now."""
     with transaction.atomic(using=using), connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [lock_key(LockClass.OLD_DELIVERIES)])
         if cursor.fetchone()[0]:
@@ -177,11 +181,11 @@ def _columns(position: Position) -> dict[str, Any]:
     return {"begin_xid": str(position.begin), "end_xid": end, "after_at": at, "after_id": id}
 
 
-def _note_health(subscriber: Subscriber, load: DeliveryBatch, failures: Mapping[str, Failure]) -> None:
-    """Record whether the subscriber takes events; pause it if it has refused those of several wallets."""
-    tried = [event for event in load.events if event.id in failures and failures[event.id].was_tried]
-    is_news = bool(subscriber.retry_at) or not load.tried_before.issuperset(event.id for event in tried)
-    if len(load.events) > len(failures):
+def _note_health(subscriber: Subscriber, batch: DeliveryBatch, failures: Mapping[str, Failure]) -> None:
+    """Record whether the subscriber accepts events; pause it if it has refused events of several wallets."""
+    tried = [event for event in batch.events if event.id in failures and failures[event.id].was_tried]
+    is_news = bool(subscriber.retry_at) or not batch.tried_before.issuperset(event.id for event in tried)
+    if len(batch.events) > len(failures):
         _note_success(subscriber)
     elif tried and (is_news or subscriber.failing_since):
         wallets = len({event.wallet_id for event in tried})
@@ -190,45 +194,45 @@ def _note_health(subscriber: Subscriber, load: DeliveryBatch, failures: Mapping[
 
 def _note_success(subscriber: Subscriber) -> None:
     if subscriber.retry_at:
-        parking.hurry(subscriber)
+        parking.make_due(subscriber)
     subscriber.failures, subscriber.failing_since, subscriber.retry_at = 0, None, None
     subscriber.delivered_at = now()
     subscriber.save(update_fields=["failures", "failing_since", "retry_at", "delivered_at"])
 
 
 def _note_failure(subscriber: Subscriber, error: str, wallets: int, is_news: bool) -> None:
-    """A retry that fails again (not `is_news`) may be the event's fault, and pauses nothing."""
+    """Record a failure. Repeated failures of the same events (not `is_news`) never pause the subscriber."""
     subscriber.failing_since = subscriber.failing_since or now()
     subscriber.last_error = error
     subscriber.failures += is_news
     if is_news and max(wallets, subscriber.failures) >= MIN_FAILED_WALLETS:
         times = subscriber.failures + 1 - MIN_FAILED_WALLETS
-        longest = min(MAX_SUBSCRIBER_PAUSE_SECONDS, longest_pause(subscriber))
-        subscriber.retry_at = now() + timedelta(seconds=pause(times, longest))
-    if subscriber.kind == Subscriber.Kind.WEBHOOK and _is_given_up(subscriber.failing_since):
+        max_seconds = min(MAX_SUBSCRIBER_PAUSE_SECONDS, longest_pause(subscriber))
+        subscriber.retry_at = now() + timedelta(seconds=pause(times, max_seconds))
+    if subscriber.kind == Subscriber.Kind.WEBHOOK and _has_failed_for_too_long(subscriber.failing_since):
         subscriber.is_enabled = False
-        subscriber.disabled_because = f"Took nothing for {settings.EVENTS_RETRY_DAYS} days."
+        subscriber.disabled_because = f"No event was accepted for {settings.EVENTS_RETRY_DAYS} days."
     fields = ["failures", "failing_since", "retry_at", "last_error", "is_enabled", "disabled_because"]
     subscriber.save(update_fields=fields)
 
 
-def _is_given_up(since: datetime) -> bool:
+def _has_failed_for_too_long(since: datetime) -> bool:
     return now() - since > timedelta(days=settings.EVENTS_RETRY_DAYS)
 
 
 def disable(subscriber: Subscriber, because: str) -> None:
-    """It is told nothing until an operator enables it; then it goes on where it was."""
+    """Stop delivery until an operator enables the subscriber; it then resumes at its position."""
     Subscriber.objects.filter(id=subscriber.id).update(is_enabled=False, disabled_because=because)
 
 
 def enable(subscriber: Subscriber) -> None:
-    """Try again, now and with all of its patience."""
+    """Resume delivery now, with all failures reset."""
     with transaction.atomic():
         Subscriber.objects.filter(id=subscriber.id).update(is_enabled=True, disabled_because="")
-        begin_anew(subscriber)
+        reset_failures(subscriber)
 
 
-def begin_anew(subscriber: Subscriber) -> None:
-    """Forget how it fared: what waits is tried now."""
+def reset_failures(subscriber: Subscriber) -> None:
+    """Reset the failures and make all waiting events due now."""
     Subscriber.objects.filter(id=subscriber.id).update(failures=0, failing_since=None, retry_at=None)
-    parking.begin_anew(subscriber)
+    parking.restart(subscriber)

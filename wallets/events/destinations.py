@@ -13,34 +13,37 @@ from wallets.events.retries import BEHIND, Failure
 from wallets.events.webhooks import Webhook
 from wallets.models import Subscriber
 
-Make = Callable[[], Destination]
+DestinationFactory = Callable[[], Destination]
 
-# Of RabbitMQ's exchange; of Kafka's topic, unless the URL names another.
+# The name of RabbitMQ's exchange and of Kafka's topic, unless the Kafka URL names another.
 EXCHANGE_OR_TOPIC: Final = "walletsvc.events"
-BROKER_TIMEOUT_SECONDS: Final = 20.0  # seconds to connect, and as many for a page of events
-MAX_ERROR_CHARACTERS: Final = 500  # characters, as a subscriber has them
+BROKER_TIMEOUT_SECONDS: Final = 20.0  # to connect, and again for a page of events
+MAX_ERROR_CHARACTERS: Final = 500  # the size of the column last_error
 
 
-def destination_for(subscriber: Subscriber) -> Make | None:
-    """How to make it; None for a broker that is not configured any more: it keeps its place in the log."""
+def destination_for(subscriber: Subscriber) -> DestinationFactory | None:
+    """Return the factory of the subscriber's destination.
+
+    None if its broker is no longer configured: the subscriber keeps its position in the log.
+    """
     if subscriber.kind == Subscriber.Kind.WEBHOOK:
         return Webhook
     return _broker() if subscriber.name == _broker_name() else None
 
 
 def sign_up_broker() -> None:
-    """The broker of EVENTS_BROKER_URL is a subscriber like the others."""
+    """Create the subscriber of the broker in EVENTS_BROKER_URL, if there is none yet."""
     if name := _broker_name():
         delivery_state.broker(name)
 
 
 def _broker_name() -> str:
-    """By its kind: where it lives may change."""
+    """Name the broker by its kind: its host may change."""
     scheme = settings.EVENTS_BROKER_URL.partition("://")[0]
     return {"amqp": "rabbitmq", "amqps": "rabbitmq"}.get(scheme, scheme)
 
 
-def _broker() -> Make:
+def _broker() -> DestinationFactory:
     if _broker_name() == "kafka":
         from wallets.events.kafka import Kafka
 
@@ -52,9 +55,9 @@ def _broker() -> Make:
 
 # --- What Kafka and RabbitMQ share ---
 def failures_of(events: Sequence[Event], errors: Mapping[str, str]) -> dict[str, Failure]:
-    """Of the events in their order: those that have an error, and all behind them in the same wallet.
+    """Return the failures of `events`: each event with an error, and all later events of its wallet.
 
-    What was confirmed behind one that was not is sent again, so that it comes after it once more.
+    A confirmed event after an unconfirmed one of its wallet is sent again, to keep the wallet's order.
     """
     failures: dict[str, Failure] = {}
     stuck: set[UUID] = set()

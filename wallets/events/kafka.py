@@ -1,8 +1,8 @@
-"""Events to Kafka, the wallet's id as key: those of a wallet are in one partition, in their order.
+"""Send events to Kafka with the wallet's id as key: one partition has a wallet's events, in order.
 
-kafka://host:port,host:port?topic=…; all else that stands behind the question mark is librdkafka's, such as
-security.protocol. The producer is idempotent, so its own retries double and reorder nothing. What is not
-confirmed in time is taken back, and the next page is sent by a new producer.
+The URL is kafka://host:port,host:port?topic=…; its other query parameters are options of librdkafka, such as
+security.protocol. The producer is idempotent, so its own retries neither duplicate nor reorder messages.
+Unconfirmed messages are purged after a timeout, and a new producer sends the next page.
 """
 
 import logging
@@ -22,17 +22,17 @@ from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
-LATE: Final = f"Kafka has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
-DEFAULTS: Final = {
+CONFIRM_TIMEOUT_ERROR: Final = f"Kafka has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
+DEFAULT_OPTIONS: Final = {
     "client.id": "walletsvc",
-    "partitioner": "murmur2_random",  # as Java's clients choose
-    "topic.metadata.propagation.max.ms": 10_000,  # then a topic that is missing is an error, in time
-    "log_level": 0,  # a line for every attempt to connect; we say it once
+    "partitioner": "murmur2_random",  # the partitioner of the Java client
+    "topic.metadata.propagation.max.ms": 10_000,  # reports a missing topic before our own timeout
+    "log_level": 0,  # librdkafka would log each attempt to connect; walletsvc logs once
 }
-GIVEN: Final = {
+FIXED_OPTIONS: Final = {
     "enable.idempotence": True,
     "acks": "all",
-    "message.timeout.ms": 0,  # we end them, all at once: one that ends by itself would be overtaken
+    "message.timeout.ms": 0,  # close() purges all at once: if one expired alone, later ones would overtake it
 }
 
 
@@ -42,14 +42,14 @@ class Kafka:
         options = dict(parse_qsl(query, keep_blank_values=True))
         self._topic = options.pop("topic", EXCHANGE_OR_TOPIC)
         self._settings = {
-            **DEFAULTS,
+            **DEFAULT_OPTIONS,
             **options,
-            **GIVEN,
+            **FIXED_OPTIONS,
             "bootstrap.servers": servers,
-            "error_cb": self._note,
+            "error_cb": self._on_error,
             "logger": logger,
         }
-        self._trouble = ""  # the last that was heard; messages wait meanwhile, and say nothing
+        self._connection_error = ""  # the last error of the connection; queued messages report none
         self._producer: Producer | None = self._connect()
 
     def deliver(
@@ -59,16 +59,16 @@ class Kafka:
         errors = {event.id: "" for event in events}
         for event in events:
             self._send(self._producer, event, errors)
-        if why := self._flush(self._producer):
-            errors = {id: error or why for id, error in errors.items()}
+        if flush_error := self._flush(self._producer):
+            errors = {id: error or flush_error for id, error in errors.items()}
         if errors:
-            logger.warning("events wait for Kafka: %s", next(iter(errors.values())))
+            logger.warning("events not confirmed by Kafka: %s", next(iter(errors.values())))
             self.close()
-        self._trouble = self._trouble if errors else ""
+        self._connection_error = self._connection_error if errors else ""
         return failures_of(events, errors), []
 
     def close(self) -> None:
-        """What is not confirmed is taken back: else it could come after what is sent later."""
+        """Purge unconfirmed messages: otherwise they could arrive after later ones."""
         producer, self._producer = self._producer, None
         if producer:
             producer.purge()
@@ -81,31 +81,35 @@ class Kafka:
             raise ImproperlyConfigured(f"EVENTS_BROKER_URL: {error.args[0].str()}") from None
 
     def _send(self, producer: Producer, event: Event, errors: dict[str, str]) -> None:
-        """`errors` loses what is confirmed."""
+        """Queue the event; its confirmation removes its id from `errors`."""
         try:
             producer.produce(
                 self._topic,
                 event.content,
                 key=str(event.wallet_id),
                 headers=_headers(event),
-                on_delivery=partial(_report, event.id, errors),
+                on_delivery=partial(_on_delivery, event.id, errors),
             )
         except (KafkaException, BufferError) as error:
             errors[event.id] = str(error)
 
     def _flush(self, producer: Producer) -> str:
-        """Wait for what is confirmed; return why the rest will not be."""
+        """Wait for confirmations; return why some are missing, or an empty text."""
         try:
-            return (self._trouble or LATE) if producer.flush(BROKER_TIMEOUT_SECONDS) else ""
-        except (KafkaException, SystemError) as error:  # fatal; raised from amidst its callbacks
+            return (
+                (self._connection_error or CONFIRM_TIMEOUT_ERROR)
+                if producer.flush(BROKER_TIMEOUT_SECONDS)
+                else ""
+            )
+        except (KafkaException, SystemError) as error:  # a fatal error, raised inside a callback
             return str(error.__cause__ or error)
 
-    def _note(self, error: KafkaError) -> None:
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # which comes after the one that says why
-            self._trouble = error.str()
+    def _on_error(self, error: KafkaError) -> None:
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:  # follows the error that has the cause
+            self._connection_error = error.str()
 
 
-def _report(id: str, errors: dict[str, str], error: KafkaError | None, _: Message) -> None:
+def _on_delivery(id: str, errors: dict[str, str], error: KafkaError | None, _: Message) -> None:
     if error is None:
         errors.pop(id, None)
     else:

@@ -1,11 +1,12 @@
-"""The log of all that happened, in an order in which nothing is skipped: `operation` and `wallet_change`.
+"""Read `operation` and `wallet_change` as one log, in an order that skips no entry.
 
-A transaction takes its id (xid8) when it begins to write, and others with later ids may commit before it. So
-only what lies below the oldest id that is still at work is read: below this horizon everything is known.
+A transaction takes its id (xid8) at its first write, and transactions with later ids may commit before it. So
+only entries below the oldest id that is still in progress are read: below this horizon nothing is missing.
 
-Ids alone are not the order in which a wallet was written: who waited for its lock may have the smaller id.
-So the log is read in windows, from one horizon to a later one, and within a window in the order of
-`created_at`, which is taken under the lock; and a horizon is never between two such transactions.
+The order of ids is not the order of a wallet's entries: a transaction that waited for the wallet's lock may
+have the smaller id. So the log is read in windows, from one horizon to a later one, and within a window in
+the order of `created_at`, which is set while the lock is held. A horizon never separates two such
+transactions.
 """
 
 from collections.abc import Collection, Mapping
@@ -23,12 +24,12 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 from wallets.ledger import Record, to_record
 from wallets.models import WalletChange
 
-Place = tuple[datetime, UUID]  # of an entry among those of its wallet, and within a window: created_at and id
+Place = tuple[datetime, UUID]  # created_at and id: the order of the entries of a wallet, and of a window
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far somebody has read: all before `begin`; and of what is before `end`, all up to `after`."""
+    """What was read: all entries before `begin`, and those before `end` up to and including `after`."""
 
     begin: int
     end: int | None = None
@@ -52,27 +53,27 @@ class ChangeEntry:
 
 LogItem = Record | ChangeEntry
 
-_RECORD: Final = ", ".join(field.name for field in fields(Record))
-_CHANGE: Final = ", ".join(field.name for field in fields(ChangeEntry))
+_RECORD_COLUMNS: Final = ", ".join(field.name for field in fields(Record))
+_CHANGE_COLUMNS: Final = ", ".join(field.name for field in fields(ChangeEntry))
 
-# The first page of a window. The index on the transaction's id finds it, and it is sorted: by a term that no
-# index has, or PostgreSQL would walk all that is older along created_at.
-_FIRST: Final = """
+# The first page of a window, found by the index on transaction_id. The sort key is an expression without an
+# index: otherwise PostgreSQL could scan the index on created_at through all older rows.
+_FIRST_PAGE: Final = """
     SELECT {columns} FROM {table}
     WHERE transaction_id >= %(begin)s::xid8 AND transaction_id < %(end)s::xid8
         AND (%(wallets)s::uuid[] IS NULL OR wallet_id = ANY(%(wallets)s::uuid[]))
-    ORDER BY created_at + interval '0', id LIMIT %(most)s
+    ORDER BY created_at + interval '0', id LIMIT %(limit)s
 """
-# The next one of a long window. Sorted anew for every page it would take for ever, so this walks the index on
-# created_at instead; IS TRUE keeps the other out of the question.
-_NEXT: Final = """
+# A later page of a long window. To sort the whole window for each page would take quadratic time, so this
+# query scans the index on created_at; IS TRUE prevents the use of the index on transaction_id.
+_NEXT_PAGE: Final = """
     SELECT {columns} FROM {table}
     WHERE (transaction_id >= %(begin)s::xid8) IS TRUE AND (transaction_id < %(end)s::xid8) IS TRUE
         AND (%(wallets)s::uuid[] IS NULL OR wallet_id = ANY(%(wallets)s::uuid[]))
         AND created_at >= %(at)s AND (created_at, id) > (%(at)s, %(id)s)
-    ORDER BY created_at, id LIMIT %(most)s
+    ORDER BY created_at, id LIMIT %(limit)s
 """
-# The entries of some wallets, each from a place on, that a reader at this position has passed.
+# The entries that a reader at this position has read, of some wallets, for each from a place on.
 _OF_WALLETS: Final = """
     SELECT {columns}
     FROM unnest(%(wallets)s::uuid[], %(since)s::timestamptz[], %(ids)s::uuid[])
@@ -83,16 +84,16 @@ _OF_WALLETS: Final = """
             transaction_id < %(begin)s::xid8
             OR transaction_id < %(end)s::xid8 AND (created_at, id) <= (%(at)s::timestamptz, %(id)s::uuid)
         )
-        ORDER BY created_at, id LIMIT %(most)s
+        ORDER BY created_at, id LIMIT %(limit)s
     ) AS entry
 """
-# By wallet and id, or by wallet and the hold that has expired.
+# By wallet and id, or by wallet and expired hold.
 _FIND: Final = """
     SELECT {columns} FROM unnest(%(wallets)s::uuid[], %(ids)s::uuid[]) AS wanted (of_wallet, wanted_id)
     CROSS JOIN LATERAL (SELECT * FROM {table} WHERE wallet_id = of_wallet AND {condition}) AS entry
 """
 _EXPIRY: Final = "type = 'HOLD_EXPIRED' AND changes ->> 'hold_id' = wanted_id::text"
-# Not by EXISTS, which may read a whole table: the next one from `begin` on is at hand in the index.
+# Not with EXISTS, for which PostgreSQL may scan the table: the first id from `begin` on is one index lookup.
 _HAS_ENTRIES: Final = """
     SELECT coalesce((
         SELECT transaction_id FROM operation WHERE transaction_id >= %(begin)s::xid8
@@ -102,17 +103,17 @@ _HAS_ENTRIES: Final = """
         ORDER BY transaction_id LIMIT 1
     ) < %(end)s::xid8, false)
 """
-# What was written above the horizon: of each wallet, since when.
-_ABOVE: Final = """
+# For each wallet with an entry above the horizon, the time of the oldest such entry.
+_WALLETS_ABOVE: Final = """
     SELECT wallet_id, min(created_at) FROM (
         SELECT wallet_id, created_at FROM operation WHERE transaction_id >= %(horizon)s::xid8
         UNION ALL
         SELECT wallet_id, created_at FROM wallet_change WHERE transaction_id >= %(horizon)s::xid8
     ) AS written GROUP BY wallet_id
 """
-# Of what lies below, the first that comes, in its wallet, after what lies above. What was written since then
-# is found by its time, and sorted by a term that no index has.
-_OVERTAKEN: Final = """
+# The oldest entry below the horizon that its wallet wrote after an entry above the horizon. It is found by
+# created_at; the sort key is an expression without an index, as above.
+_OLDEST_OUT_OF_ORDER: Final = """
     SELECT transaction_id::text::bigint FROM (
         SELECT wallet_id, created_at, transaction_id FROM operation WHERE created_at > %(earliest)s
         UNION ALL
@@ -125,41 +126,44 @@ _OVERTAKEN: Final = """
 BEGINNING: Final[Place] = (datetime(1, 1, 1, tzinfo=UTC), UUID(int=0))
 
 
-# Of the oldest transaction at work, the horizon. It stays while that one does, who may take minutes: what is
-# written meanwhile comes after all that lies below.
-_known: dict[int, int] = {}
+# The horizon, by the id of the oldest transaction in progress. It stays valid until that transaction ends,
+# which may take minutes: entries written meanwhile come after all entries below the horizon.
+_horizons: dict[int, int] = {}
 
 
 def horizon(using: str = DEFAULT_DB_ALIAS) -> int:
-    """All transactions below this id have ended, and what they wrote is to be seen.
+    """Return the transaction id below which all transactions have ended, and their entries are visible.
 
-    And nothing of it comes, in its wallet, after what was written above.
+    In each wallet, all entries below the horizon were written before those above it.
     """
     with connections[using].cursor() as cursor:
         cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint")
         oldest: int = cursor.fetchone()[0]
-        if (found := _known.get(oldest)) is None:
-            found = _below_all_overtaken(cursor, oldest)
-            _known.clear()
-            _known[oldest] = found
+        if (found := _horizons.get(oldest)) is None:
+            found = _lower_horizon(cursor, oldest)
+            _horizons.clear()
+            _horizons[oldest] = found
         return found
 
 
-def _below_all_overtaken(cursor: Any, horizon: int) -> int:
-    """Who waited for a lock may be below, and who had it above, while one between them is still at work."""
+def _lower_horizon(cursor: Any, horizon: int) -> int:
+    """Lower the horizon until no wallet has an older entry above it than below it.
+
+    A transaction that waited for a lock may have a lower id than the one that held the lock.
+    """
     while True:
-        cursor.execute(_ABOVE, {"horizon": str(horizon)})
+        cursor.execute(_WALLETS_ABOVE, {"horizon": str(horizon)})
         if not (above := dict(cursor.fetchall())):
             return horizon
         wallets = {"wallets": list(above), "since": list(above.values()), "earliest": min(above.values())}
-        cursor.execute(_OVERTAKEN, {"horizon": str(horizon), **wallets})
+        cursor.execute(_OLDEST_OUT_OF_ORDER, {"horizon": str(horizon), **wallets})
         if (row := cursor.fetchone()) is None:
             return horizon
         horizon = row[0]
 
 
 def has_entries(begin: int, end: int, using: str = DEFAULT_DB_ALIAS) -> bool:
-    """Whether anything was written by the transactions from `begin` on and before `end`."""
+    """Whether the transactions from `begin` on and before `end` wrote any entry."""
     with connections[using].cursor() as cursor:
         cursor.execute(_HAS_ENTRIES, {"begin": str(begin), "end": str(end)})
         found: bool = cursor.fetchone()[0]
@@ -167,27 +171,27 @@ def has_entries(begin: int, end: int, using: str = DEFAULT_DB_ALIAS) -> bool:
 
 
 def read(
-    position: Position, most: int, wallet_ids: Collection[UUID] | None = None
+    position: Position, limit: int, wallet_ids: Collection[UUID] | None = None
 ) -> tuple[list[LogItem], Position]:
-    """What comes next, at most `most` entries of it, and the position behind them.
+    """Return the next entries, at most `limit`, and the position after them.
 
-    With `wallet_ids`, only what concerns these. Where there is nothing new, the position may move as well.
+    With `wallet_ids`, only entries of these wallets. The position may move even if there are no entries.
     """
     end = horizon() if position.end is None else position.end
     if end <= position.begin:
         return [], position
     window = Position(position.begin, end, position.after or (BEGINNING if position.begin == 0 else None))
-    entries = _page(window, most, wallet_ids)
-    if len(entries) < most:
+    entries = _page(window, limit, wallet_ids)
+    if len(entries) < limit:
         return entries, Position(end)
     last = entries[-1]
     return entries, Position(position.begin, end, (last.created_at, last.id))
 
 
-def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list[LogItem]:
-    """Return what a reader at `upto` has passed of these wallets, at most `most` entries of each, in order.
+def read_wallets(since: Mapping[UUID, Place], upto: Position, limit: int) -> list[LogItem]:
+    """Return the entries of these wallets that a reader at `upto` has read, at most `limit` of each.
 
-    `since` has the place of each wallet's first entry. Within a wallet created_at is the order of the log.
+    `since` maps each wallet to the place of its first entry. created_at is the order within a wallet.
     """
     if not since:
         return []
@@ -200,17 +204,17 @@ def read_wallets(since: Mapping[UUID, Place], upto: Position, most: int) -> list
         "end": None if upto.end is None else str(upto.end),
         "at": at,
         "id": id,
-        "most": most,
+        "limit": limit,
     }
     operations: list[LogItem] = [
-        to_record(row) for row in _query(_OF_WALLETS, _RECORD, "operation", parameters)
+        to_record(row) for row in _query(_OF_WALLETS, _RECORD_COLUMNS, "operation", parameters)
     ]
     changes: list[LogItem] = [
-        _change(row) for row in _query(_OF_WALLETS, _CHANGE, "wallet_change", parameters)
+        _change(row) for row in _query(_OF_WALLETS, _CHANGE_COLUMNS, "wallet_change", parameters)
     ]
     entries = sorted(operations + changes, key=lambda entry: (entry.wallet_id, place_of(entry)))
     by_wallet = groupby(entries, key=attrgetter("wallet_id"))
-    return [entry for _, of_wallet in by_wallet for entry in islice(of_wallet, most)]
+    return [entry for _, of_wallet in by_wallet for entry in islice(of_wallet, limit)]
 
 
 def place_of(entry: LogItem) -> Place:
@@ -218,18 +222,18 @@ def place_of(entry: LogItem) -> Place:
 
 
 def find_operations(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
-    """The operations with these wallets and ids."""
-    return [to_record(row) for row in _find(keys, _RECORD, "operation", "id = wanted_id")]
+    """Find the operations with these pairs of wallet and id."""
+    return [to_record(row) for row in _find(keys, _RECORD_COLUMNS, "operation", "id = wanted_id")]
 
 
 def find_changes(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
-    """The changes with these wallets and ids."""
-    return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", "id = wanted_id")]
+    """Find the changes with these pairs of wallet and id."""
+    return [_change(row) for row in _find(keys, _CHANGE_COLUMNS, "wallet_change", "id = wanted_id")]
 
 
 def find_expiries(keys: Collection[tuple[UUID, UUID]]) -> list[LogItem]:
-    """The expiries of these holds, each with its wallet."""
-    return [_change(row) for row in _find(keys, _CHANGE, "wallet_change", _EXPIRY)]
+    """Find the expiries of holds, by pairs of wallet and hold."""
+    return [_change(row) for row in _find(keys, _CHANGE_COLUMNS, "wallet_change", _EXPIRY)]
 
 
 def _find(
@@ -239,15 +243,15 @@ def _find(
     return _query(_FIND, columns, table, parameters, condition=condition) if keys else []
 
 
-def _page(window: Position, most: int, wallet_ids: Collection[UUID] | None) -> list[LogItem]:
-    """Two queries that agree: what is below the horizon changes no more."""
+def _page(window: Position, limit: int, wallet_ids: Collection[UUID] | None) -> list[LogItem]:
+    """Merge two queries. They need no common snapshot: rows below the horizon never change."""
     operations: list[LogItem] = [
-        to_record(row) for row in _rows(window, _RECORD, "operation", most, wallet_ids)
+        to_record(row) for row in _rows(window, _RECORD_COLUMNS, "operation", limit, wallet_ids)
     ]
     changes: list[LogItem] = [
-        _change(row) for row in _rows(window, _CHANGE, "wallet_change", most, wallet_ids)
+        _change(row) for row in _rows(window, _CHANGE_COLUMNS, "wallet_change", limit, wallet_ids)
     ]
-    return list(islice(merge(operations, changes, key=place_of), most))
+    return list(islice(merge(operations, changes, key=place_of), limit))
 
 
 def _change(row: tuple[Any, ...]) -> ChangeEntry:
@@ -256,7 +260,7 @@ def _change(row: tuple[Any, ...]) -> ChangeEntry:
 
 
 def _rows(
-    window: Position, columns: str, table: str, most: int, wallet_ids: Collection[UUID] | None
+    window: Position, columns: str, table: str, limit: int, wallet_ids: Collection[UUID] | None
 ) -> list[tuple[Any, ...]]:
     at, id = window.after or (None, None)
     parameters = {
@@ -265,9 +269,9 @@ def _rows(
         "wallets": None if wallet_ids is None else list(wallet_ids),
         "at": at,
         "id": id,
-        "most": most,
+        "limit": limit,
     }
-    return _query(_NEXT if window.after else _FIRST, columns, table, parameters)
+    return _query(_NEXT_PAGE if window.after else _FIRST_PAGE, columns, table, parameters)
 
 
 def _query(

@@ -1,7 +1,7 @@
-"""The wallets that wait for a subscriber, which has refused an event of theirs: each at its place in the log.
+"""Store the wallets whose events wait because the subscriber refused one: each with its place in the log.
 
-The events themselves stay in the log, which is append-only, and are made anew for every attempt. A wallet
-that waits has one row, however many events come after the refused one.
+The events themselves stay in the log, which is append-only, and are rendered again for each attempt. A
+parked wallet has one row, however many events come after the refused one.
 """
 
 from collections import defaultdict
@@ -24,10 +24,10 @@ from wallets.events.log import Place, Position
 from wallets.events.retries import BEHIND, Failure, longest_pause, pause
 from wallets.models import ParkedEvent, Subscriber
 
-MAX_WALLETS_PER_ROUND: Final = 50  # that are tried again in one round
-MAX_ENTRIES_PER_WALLET: Final = 20  # of each of them
+MAX_WALLETS_PER_ROUND: Final = 50  # parked wallets that are retried in one round
+MAX_ENTRIES_PER_WALLET: Final = 20  # of each parked wallet, in one round
 
-# The first row of each wallet whose time has come; the rows with the fewest attempts come first.
+# The first row of each wallet whose next attempt is due, those with the fewest attempts first.
 _DUE: Final = """
     SELECT id, event_id, wallet_id, attempts, entry_at, entry_id FROM parked_event AS parked
     WHERE subscriber_id = %(id)s AND status = 'WAITING' AND next_attempt_at <= %(now)s AND NOT EXISTS (
@@ -35,9 +35,9 @@ _DUE: Final = """
         WHERE earlier.subscriber_id = parked.subscriber_id AND earlier.wallet_id = parked.wallet_id
             AND earlier.status = 'WAITING' AND earlier.id < parked.id
     )
-    ORDER BY attempts, next_attempt_at, id LIMIT %(most)s
+    ORDER BY attempts, next_attempt_at, id LIMIT %(limit)s
 """
-# A row with a position stands for these events as well. A row without one stands for its own event alone.
+# A row with a place (entry_at) covers all later events of its wallet; a row without one only its own event.
 _WAITING: Final = """
     SELECT wallet_id, bool_or(entry_at IS NOT NULL) FROM parked_event
     WHERE subscriber_id = %(id)s AND status = 'WAITING' AND wallet_id = ANY(%(wallets)s::uuid[])
@@ -54,12 +54,12 @@ _PARK: Final = """
         event_id text, type text, wallet_id uuid, entry_at timestamptz, entry_id uuid, attempts integer,
         pause float, error text, since timestamptz
     )
-    -- The event may wait by itself already, if the subscriber was set back: now the later ones wait as well.
+    -- If the subscriber was set back, a row may exist for the event alone: now it covers the later ones too.
     ON CONFLICT (subscriber_id, event_id) DO UPDATE SET
         entry_at = excluded.entry_at, entry_id = excluded.entry_id, status = 'WAITING'
 """
-# An event that has waited for too long is dead. A row that moves to another event counts anew: that one has
-# waited since it happened, or since the wallet was parked.
+# An event that has waited for too long is dead. If a row moves to another event, its wait starts
+# at the time of that event, or when the wallet was parked, whichever is later.
 _MOVE: Final = """
     UPDATE parked_event SET
         event_id = moved.event_id, type = moved.type, attempts = moved.attempts, last_error = error,
@@ -69,7 +69,7 @@ _MOVE: Final = """
         entry_id = CASE WHEN NOT is_dead AND parked_event.entry_id IS NOT NULL THEN moved.entry_id END
     FROM (
         SELECT new.*, since,
-            was_tried AND %(now)s + pause * interval '1 second' - since > %(longest)s AS is_dead
+            was_tried AND %(now)s + pause * interval '1 second' - since > %(max_wait)s AS is_dead
         FROM json_to_recordset(%(moved)s::json) AS new (
             parked_id bigint, event_id text, type text, entry_at timestamptz, entry_id uuid, attempts integer,
             pause float, error text, was_tried boolean
@@ -81,8 +81,8 @@ _MOVE: Final = """
     WHERE parked_event.id = parked_id
     RETURNING parked_event.id, status, created_at
 """
-# The log has an expired hold with the time of its expiry. That may lie microseconds before an operation that
-# was committed earlier, and the position of a wallet that waits may be between them.
+# The log has an expired hold at the time of its expiry. This may be microseconds before an operation that
+# was committed earlier, and the place of a parked wallet may be between the two.
 _SET_BACK: Final = """
     UPDATE parked_event SET event_id = new.event_id, type = new.type, attempts = 0,
         entry_at = new.entry_at, entry_id = new.entry_id
@@ -96,13 +96,13 @@ _SET_BACK: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A row, with the events that are delivered for it now."""
+    """A parked row, with the events to deliver for it in this round."""
 
     id: int
     event_id: str
     attempts: int
     events: Sequence[Event]
-    next: Event | None = None  # the one behind these, if more wait
+    next: Event | None = None  # the first event after these, if more wait
 
 
 def waiting(subscriber: Subscriber) -> QuerySet[ParkedEvent]:
@@ -114,17 +114,17 @@ def dead(subscriber: Subscriber) -> QuerySet[ParkedEvent]:
 
 
 def waiting_wallets(subscriber: Subscriber, wallet_ids: Collection[UUID]) -> dict[UUID, bool]:
-    """Those of these wallets that wait. True: a row with a position has all of the wallet's later events."""
+    """Return which of these wallets are parked. True: a row with a place covers all later events."""
     with connection.cursor() as cursor:
         cursor.execute(_WAITING, {"id": subscriber.id, "wallets": list(wallet_ids)})
         return dict(cursor.fetchall())
 
 
 # --- Before an attempt ------------------------------------------------------------------------------
-def due(subscriber: Subscriber, upto: Position, most: int = MAX_WALLETS_PER_ROUND) -> list[Parked]:
-    """The rows to try now, each with the events of a few entries, none behind the position `upto`."""
+def due(subscriber: Subscriber, upto: Position, limit: int = MAX_WALLETS_PER_ROUND) -> list[Parked]:
+    """Return the rows to retry now, each with the events of a few entries, none after the position `upto`."""
     with connection.cursor() as cursor:
-        cursor.execute(_DUE, {"id": subscriber.id, "now": now(), "most": most})
+        cursor.execute(_DUE, {"id": subscriber.id, "now": now(), "limit": limit})
         rows = cursor.fetchall()
     places = {wallet_id: (at, id) for _, _, wallet_id, _, at, id in rows if at}
     later = _events_by_wallet(places, upto)
@@ -138,7 +138,7 @@ def due(subscriber: Subscriber, upto: Position, most: int = MAX_WALLETS_PER_ROUN
 
 
 def _events_by_wallet(places: Mapping[UUID, Place], upto: Position) -> dict[UUID, list[Event]]:
-    """From these places on, with the events of one entry more than are delivered."""
+    """Read each wallet's events from its place on, of one entry more than this round delivers."""
     found: dict[UUID, list[Event]] = defaultdict(list)
     for event in cloudevents.events_of(log.read_wallets(places, upto, MAX_ENTRIES_PER_WALLET + 1)):
         found[event.wallet_id].append(event)
@@ -148,7 +148,7 @@ def _events_by_wallet(places: Mapping[UUID, Place], upto: Position) -> dict[UUID
 def _from_position(
     id: int, event_id: str, attempts: int, events: Sequence[Event], types: Collection[str]
 ) -> Parked:
-    """The row with its events from `event_id` on: the entry's earlier events are delivered."""
+    """Build the row with its events from `event_id` on: earlier events of the entry were delivered."""
     places = list(dict.fromkeys(event.place for event in events))
     end = places[MAX_ENTRIES_PER_WALLET] if len(places) > MAX_ENTRIES_PER_WALLET else None
     left = list(dropwhile(lambda event: event.id != event_id, events)) or list(events)
@@ -157,7 +157,7 @@ def _from_position(
 
 
 def set_back(subscriber: Subscriber, events: Sequence[Event]) -> None:
-    """Move positions back to these events, which the log has next, if the events have an earlier time."""
+    """Move a parked wallet's place back to its first event here, if that event is earlier."""
     first = _first_of_each_wallet(events)
     with connection.cursor() as cursor:
         cursor.execute(_SET_BACK, {"id": subscriber.id, "new": _json(map(_position, first))})
@@ -165,35 +165,38 @@ def set_back(subscriber: Subscriber, events: Sequence[Event]) -> None:
 
 # --- After an attempt -------------------------------------------------------------------------------
 def park(subscriber: Subscriber, events: Sequence[Event], failures: Mapping[str, Failure]) -> None:
-    """Let each wallet of a failed event wait, from its first failed event on."""
+    """Park each wallet of a failed event, from its first failed event on."""
     first = _first_of_each_wallet([event for event in events if event.id in failures])
     _insert(subscriber, [_new(event, failures[event.id]) for event in first])
 
 
 def settle(subscriber: Subscriber, tried: Sequence[Parked], failures: Mapping[str, Failure]) -> None:
-    """Record how far the wallets that waited have come; delete the rows of those that have all events."""
-    targets = {each.id: _left(each, failures) for each in tried}
+    """Record the progress of the retried wallets; delete the rows of those with no events left."""
+    targets = {each.id: _undelivered(each, failures) for each in tried}
     done = [id for id, left in targets.items() if not left]
     ParkedEvent.objects.filter(id__in=done).delete()
-    longest = longest_pause(subscriber)
+    max_pause_seconds = longest_pause(subscriber)
     moved = [
         row
         for each in tried
-        if (left := targets[each.id]) and (row := _moved(each, left[0], failures.get(left[0].id), longest))
+        if (left := targets[each.id])
+        and (row := _moved(each, left[0], failures.get(left[0].id), max_pause_seconds))
     ]
     for id, since in _move(subscriber, moved):
         if behind := targets[id][1:2]:
             _insert(subscriber, [_new(behind[0], BEHIND, max(since, behind[0].place[0]))])
 
 
-def _left(parked: Parked, failures: Mapping[str, Failure]) -> list[Event]:
-    """The first event that was not delivered, and what waits behind it."""
+def _undelivered(parked: Parked, failures: Mapping[str, Failure]) -> list[Event]:
+    """Return the first undelivered event, and the known events after it."""
     behind = [*parked.events, *([parked.next] if parked.next else [])]
     return list(dropwhile(lambda event: event.id not in failures and event is not parked.next, behind))
 
 
-def _moved(parked: Parked, to: Event, failure: Failure | None, longest: float) -> dict[str, Any] | None:
-    """The row's new columns; None if its event was not tried."""
+def _moved(
+    parked: Parked, to: Event, failure: Failure | None, max_pause_seconds: float
+) -> dict[str, Any] | None:
+    """Return the row's new columns; None if nothing changes, as its event was not tried."""
     is_same, was_tried = to.id == parked.event_id, bool(failure and failure.was_tried)
     if is_same and not was_tried:
         return None
@@ -201,21 +204,21 @@ def _moved(parked: Parked, to: Event, failure: Failure | None, longest: float) -
     return _position(to) | {
         "parked_id": parked.id,
         "attempts": attempts,
-        "pause": pause(attempts, longest) if was_tried else 0,
+        "pause": pause(attempts, max_pause_seconds) if was_tried else 0,
         "error": failure.error if failure else "",
         "was_tried": was_tried,
     }
 
 
 def _move(subscriber: Subscriber, moved: Sequence[dict[str, Any]]) -> list[tuple[int, datetime]]:
-    """Return the rows that became dead letters, and since when each had waited."""
+    """Move the rows; return those that became dead letters, and since when each had waited."""
     if not moved:
         return []
-    _forget_others(subscriber, moved)
+    _delete_duplicates(subscriber, moved)
     is_broker = subscriber.kind == Subscriber.Kind.BROKER
     parameters: dict[str, Any] = {
         "now": now(),
-        "longest": timedelta.max if is_broker else timedelta(days=settings.EVENTS_RETRY_DAYS),
+        "max_wait": timedelta.max if is_broker else timedelta(days=settings.EVENTS_RETRY_DAYS),
         "moved": _json(moved),
     }
     with connection.cursor() as cursor:
@@ -223,8 +226,8 @@ def _move(subscriber: Subscriber, moved: Sequence[dict[str, Any]]) -> list[tuple
         return [(id, since) for id, status, since in cursor.fetchall() if status == ParkedEvent.Status.DEAD]
 
 
-def _forget_others(subscriber: Subscriber, moved: Sequence[dict[str, Any]]) -> None:
-    """A relay of code before version 7 may have parked the same events one by one: the position has them."""
+def _delete_duplicates(subscriber: Subscriber, moved: Sequence[dict[str, Any]]) -> None:
+    """Delete rows for the same events, which a relay before version 7 may have parked one by one."""
     same = ParkedEvent.objects.filter(subscriber=subscriber, event_id__in=[row["event_id"] for row in moved])
     same.exclude(id__in=[row["parked_id"] for row in moved]).delete()
 
@@ -263,18 +266,18 @@ def _json(rows: Any) -> str:
     return orjson.dumps(list(rows)).decode()
 
 
-# --- What operators do ------------------------------------------------------------------------------
-def hurry(subscriber: Subscriber) -> None:
-    """Make all waiting rows due: the subscriber is back."""
+# --- Changes of due times ---------------------------------------------------------------------------
+def make_due(subscriber: Subscriber) -> None:
+    """Make all waiting rows due: the subscriber accepts events again."""
     waiting(subscriber).filter(next_attempt_at__gt=now()).update(next_attempt_at=now())
 
 
-def begin_anew(subscriber: Subscriber) -> None:
-    """Make all waiting rows due, and count their days from now."""
+def restart(subscriber: Subscriber) -> None:
+    """Make all waiting rows due, and restart their EVENTS_RETRY_DAYS."""
     waiting(subscriber).update(created_at=now(), next_attempt_at=now())
 
 
 def replay(subscriber: Subscriber) -> int:
-    """Try the dead letters again, each in the order of its wallet; return how many there are."""
-    begin: dict[str, Any] = {"attempts": 0, "created_at": now(), "next_attempt_at": now()}
-    return dead(subscriber).update(status=ParkedEvent.Status.WAITING, **begin)
+    """Make all dead letters due, each in the order of its wallet; return their number."""
+    reset: dict[str, Any] = {"attempts": 0, "created_at": now(), "next_attempt_at": now()}
+    return dead(subscriber).update(status=ParkedEvent.Status.WAITING, **reset)

@@ -1,8 +1,8 @@
-"""Events to RabbitMQ: a durable topic exchange, the event's type as routing key, each event confirmed.
+"""Send events to RabbitMQ: a durable topic exchange, the event's type as routing key, publisher confirms.
 
-A page of events is sent at once and its confirms are collected: one after the other would be a round trip,
-and often a flush of RabbitMQ's disk, for each. The connection has a thread of its own, which keeps it alive
-while nothing happens; what is not confirmed in time, or before it is lost, is not delivered.
+All events of a page are published before the confirms are collected: to wait for each would cost a round
+trip, and often a flush of RabbitMQ's disk, per event. The connection has its own thread, which answers
+heartbeats between pages. An event counts as failed if its confirm is late or the connection is lost first.
 """
 
 import logging
@@ -23,47 +23,47 @@ from wallets.models import Delivery, Subscriber
 
 logger = logging.getLogger(__name__)
 
-REFUSED: Final = "RabbitMQ has refused the event"
-LATE: Final = f"RabbitMQ has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
+REFUSED: Final = "RabbitMQ refused the event"
+CONFIRM_TIMEOUT_ERROR: Final = f"RabbitMQ has not confirmed within {BROKER_TIMEOUT_SECONDS:.0f} s"
 
 
 class RabbitMQ:
     def __init__(self, url: str) -> None:
         self._parameters = _parameters(url)
-        self._line: _Line | None = None
+        self._active_connection: _Connection | None = None
 
     def deliver(
         self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
     ) -> tuple[dict[str, Failure], list[Delivery]]:
-        line = self._connected()
-        errors = line.publish(events)
-        if line.trouble:
-            logger.warning("events wait for RabbitMQ: %s", line.trouble)
+        connection = self._connected()
+        errors = connection.publish(events)
+        if connection.error:
+            logger.warning("events not confirmed by RabbitMQ: %s", connection.error)
             self.close()
         return failures_of(events, errors), []
 
     def close(self) -> None:
-        if self._line:
-            self._line.close()
-        self._line = None
+        if self._active_connection:
+            self._active_connection.close()
+        self._active_connection = None
 
-    def _connected(self) -> "_Line":
-        if self._line is None or self._line.trouble:
+    def _connected(self) -> "_Connection":
+        if self._active_connection is None or self._active_connection.error:
             self.close()
-            self._line = _Line(self._parameters)
-            self._line.start()
-        return self._line
+            self._active_connection = _Connection(self._parameters)
+            self._active_connection.start()
+        return self._active_connection
 
 
-class _Line(threading.Thread):
-    """A connection with a channel. Its thread alone touches them; `_changed` guards what others look at."""
+class _Connection(threading.Thread):
+    """A connection with a channel, which only this thread uses; `_changed` guards the shared state."""
 
     def __init__(self, parameters: pika.ConnectionParameters) -> None:
         super().__init__(name="rabbitmq", daemon=True)
-        self.trouble = ""  # why it is of no use any more
+        self.error = ""  # why the connection is unusable; empty while it works
         self._changed = threading.Condition()
-        self._channel: Any = None  # once the exchange is there
-        self._numbers = count(1)  # as the broker counts what it is sent
+        self._channel: Any = None  # None until the exchange is declared
+        self._delivery_tags = count(1)  # the broker counts the messages of a channel in the same way
         self._unconfirmed: dict[int, str] = {}
         self._refused: set[str] = set()
         self._connection = pika.SelectConnection(
@@ -79,36 +79,36 @@ class _Line(threading.Thread):
             self._loop.start()
             self._loop.close()
         finally:
-            self._give_up("the connection has ended")
+            self._fail("the connection was closed")
 
     def publish(self, events: Sequence[Event]) -> dict[str, str]:
-        """Why events were not confirmed, by their ids."""
+        """Publish the events; return, by id, why some were not confirmed."""
         with self._changed:
-            self._unconfirmed = {next(self._numbers): event.id for event in events}
-            self._changed.wait_for(lambda: self._channel or self.trouble, BROKER_TIMEOUT_SECONDS)
-            if self._channel and not self.trouble:
+            self._unconfirmed = {next(self._delivery_tags): event.id for event in events}
+            self._changed.wait_for(lambda: self._channel or self.error, BROKER_TIMEOUT_SECONDS)
+            if self._channel and not self.error:
                 self._loop.add_callback_threadsafe(lambda: self._send(events))
-                self._changed.wait_for(lambda: not self._unconfirmed or self.trouble, BROKER_TIMEOUT_SECONDS)
+                self._changed.wait_for(lambda: not self._unconfirmed or self.error, BROKER_TIMEOUT_SECONDS)
             if self._unconfirmed:
-                self._give_up(LATE)
-            errors = dict.fromkeys(self._unconfirmed.values(), self.trouble)
+                self._fail(CONFIRM_TIMEOUT_ERROR)
+            errors = dict.fromkeys(self._unconfirmed.values(), self.error)
             errors |= dict.fromkeys(self._refused, REFUSED)
             self._refused.clear()
             return errors
 
     def close(self) -> None:
-        """Without waiting for it where the broker is stuck: then one of pika's timeouts ends it.
+        """Close the connection, waiting one second at most: pika's timeouts end a connection that is stuck.
 
-        Nor is one that is being opened disturbed, which pika does not survive.
+        A connection that is still opening is left alone, as pika fails if it is closed then.
         """
-        self._give_up("closed")
-        self._loop.add_callback_threadsafe(self._hang_up)
+        self._fail("closed")
+        self._loop.add_callback_threadsafe(self._close_if_open)
         self.join(1)
 
-    # --- In its thread --------------------------------------------------------------------------------
+    # --- In the connection's thread -------------------------------------------------------------------
     def _open_channel(self, _: Any) -> None:
-        if self.trouble:
-            self._hang_up()
+        if self.error:
+            self._close_if_open()
         else:
             self._connection.channel(on_open_callback=self._declare)
 
@@ -129,33 +129,33 @@ class _Line(threading.Thread):
             for event in events:
                 self._channel.basic_publish(EXCHANGE_OR_TOPIC, event.type, event.content, _properties(event))
         except AMQPError as error:
-            self._give_up(repr(error))
+            self._fail(repr(error))
 
     def _on_confirm(self, frame: Any) -> None:
-        """Several at once where the broker says so: all up to this one."""
-        upto, is_taken = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
+        """Handle a confirm; with `multiple`, it is for all tags up to its own."""
+        upto, is_accepted = frame.method.delivery_tag, isinstance(frame.method, pika.spec.Basic.Ack)
         with self._changed:
-            several = frame.method.multiple
-            numbers = [*takewhile(lambda number: number <= upto, self._unconfirmed)] if several else [upto]
-            ids = [self._unconfirmed.pop(number) for number in numbers]
-            if not is_taken:
+            is_multiple = frame.method.multiple
+            tags = [*takewhile(lambda tag: tag <= upto, self._unconfirmed)] if is_multiple else [upto]
+            ids = [self._unconfirmed.pop(tag) for tag in tags]
+            if not is_accepted:
                 self._refused.update(ids)
             if not self._unconfirmed:
                 self._changed.notify_all()
 
     def _on_channel_closed(self, _: Any, reason: Exception) -> None:
-        self._give_up(repr(reason))
+        self._fail(repr(reason))
 
     def _on_lost(self, _: Any, reason: Exception) -> None:
-        self._give_up(repr(reason))
+        self._fail(repr(reason))
         self._loop.stop()
 
-    def _give_up(self, why: str) -> None:
+    def _fail(self, error: str) -> None:
         with self._changed:
-            self.trouble = self.trouble or why
+            self.error = self.error or error
             self._changed.notify_all()
 
-    def _hang_up(self) -> None:
+    def _close_if_open(self) -> None:
         if self._connection.is_open:
             self._connection.close()
 
@@ -163,11 +163,11 @@ class _Line(threading.Thread):
 def _parameters(url: str) -> pika.URLParameters:
     try:
         parameters = pika.URLParameters(url)
-    except (ValueError, SyntaxError):  # they quote it, and a password may be in what they quote
-        raise ImproperlyConfigured("EVENTS_BROKER_URL is no address that pika takes") from None
+    except (ValueError, SyntaxError):  # the message of these quotes the URL, which may contain a password
+        raise ImproperlyConfigured("EVENTS_BROKER_URL is not a valid AMQP URL") from None
     if parameters.blocked_connection_timeout is None:
         parameters.blocked_connection_timeout = (
-            BROKER_TIMEOUT_SECONDS  # a broker that is out of memory or disk
+            BROKER_TIMEOUT_SECONDS  # a broker without memory or disk blocks its connections
         )
     parameters.client_properties = {"connection_name": "walletsvc"}
     return parameters

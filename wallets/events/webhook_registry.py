@@ -1,6 +1,6 @@
-"""The webhooks that there are: registered, changed and removed, by API, admin and command.
+"""Register, change and remove webhooks, for the API, the admin and the command.
 
-Each is one transaction that touches the named columns alone: meanwhile a relay may move the others.
+Each change is one transaction that updates only the named columns: a relay may update others meanwhile.
 """
 
 import logging
@@ -27,8 +27,9 @@ from wallets.problems import IdempotencyKeyReused, TooManyWebhooks, WebhookNameT
 
 logger = logging.getLogger(__name__)
 
-MAX_WEBHOOKS: Final = 100  # webhooks: each is a thread in the relay
-SECRET_SHOWN_FOR: Final = timedelta(hours=1)  # whose answer was lost has so long to ask for the secret again
+UNKNOWN_ACTOR: Final = "an unauthenticated client"
+MAX_WEBHOOKS: Final = 100  # each has a thread in the relay
+SECRET_SHOWN_FOR: Final = timedelta(hours=1)  # to a client that lost the response and sends the request again
 
 
 def webhooks() -> QuerySet[Subscriber]:
@@ -36,7 +37,7 @@ def webhooks() -> QuerySet[Subscriber]:
 
 
 def find(webhook_id: UUID) -> Subscriber:
-    """Raises WebhookNotFound."""
+    """Get the webhook. Raises WebhookNotFound."""
     return _found(retry_until_deadline(webhooks().filter(id=webhook_id).first))
 
 
@@ -53,7 +54,7 @@ class Registration:
     id: UUID | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What a repeat is compared with."""
+        """The values that a replay must have too."""
         return {
             "name": self.name,
             "url": self.url,
@@ -66,61 +67,64 @@ class Registration:
 @dataclass(frozen=True, slots=True)
 class Registered:
     webhook: Subscriber
-    secret: str | None = field(repr=False)  # None: who asks again is too late
+    secret: str | None = field(repr=False)  # None: a replay after SECRET_SHOWN_FOR, or after a later rotation
     replayed: bool
 
 
-def register(wanted: Registration, actor: str) -> Registered:
-    """Raises IdempotencyKeyReused, TooManyWebhooks or WebhookNameTaken."""
-    id = wanted.id or uuid7()  # made before the first attempt: one that was cut off is found again
+def register(registration: Registration, actor: str) -> Registered:
+    """Register a webhook, or replay its registration.
+
+    Raises IdempotencyKeyReused, TooManyWebhooks or WebhookNameTaken.
+    """
+    id = registration.id or uuid7()  # one id for all attempts: a commit whose result was lost is then found
     try:
-        webhook, is_new = retry_until_deadline(lambda: _get_or_register(id, wanted))
+        webhook, is_new = retry_until_deadline(lambda: _get_or_register(id, registration))
     except db.IntegrityError:
         raise WebhookNameTaken from None
-    if is_new or wanted.id is None:
-        _note(actor, "registered", webhook)
+    if is_new or registration.id is None:
+        _log_action(actor, "registered", webhook)
         return Registered(webhook, webhook.secret, replayed=False)
-    if webhook.registered_with != wanted.as_json():
+    if webhook.registered_with != registration.as_json():
         raise IdempotencyKeyReused
-    secret = _shown_again(webhook) if webhook.rotation_id is None else None
+    secret = _secret_for_replay(webhook) if webhook.rotation_id is None else None
     return Registered(_as_registered(webhook), secret, replayed=True)
 
 
-def _get_or_register(id: UUID, wanted: Registration) -> tuple[Subscriber, bool]:
+def _get_or_register(id: UUID, registration: Registration) -> tuple[Subscriber, bool]:
     with transaction.atomic():
         with connection.cursor() as cursor:
-            # One registration at a time: two at once could exceed MOST.
+            # One registration at a time: two at once could exceed MAX_WEBHOOKS.
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.REGISTRATION)])
         if found := Subscriber.objects.filter(id=id).first():
             return found, False
         if webhooks().count() >= MAX_WEBHOOKS:
             raise TooManyWebhooks
-        _require_free(wanted.name)
-        is_now = wanted.begins == "now"
+        _require_free(registration.name)
+        is_now = registration.begins == "now"
         new = Subscriber.objects.create(
             id=id,
             kind=Subscriber.Kind.WEBHOOK,
-            name=wanted.name,
-            url=wanted.url,
-            types=list(wanted.types),
-            batch=wanted.batch,
+            name=registration.name,
+            url=registration.url,
+            types=list(registration.types),
+            batch=registration.batch,
             secret=new_secret(),
-            registered_with=wanted.as_json(),
+            registered_with=registration.as_json(),
             **(delivery_state.from_now_on() if is_now else delivery_state.from_the_beginning()),
         )
     return new, True
 
 
 def _as_registered(webhook: Subscriber) -> Subscriber:
-    """As the first answer showed it, whatever was changed since."""
-    asked = webhook.registered_with or {}
-    columns = {name: asked[name] for name in ("name", "url", "types", "batch")}
+    """Return the webhook as in the first response, without later changes."""
+    first = webhook.registered_with or {}
+    columns = {name: first[name] for name in ("name", "url", "types", "batch")}
     return Subscriber(id=webhook.id, created_at=webhook.created_at, **columns)
 
 
 # --- Changing ---------------------------------------------------------------------------------------
 def change(webhook_id: UUID, actor: str, *, is_enabled: bool | None = None, **columns: Any) -> Subscriber:
-    """The webhook with these columns changed. Another address is called at once, whatever the one before did.
+    """Change these columns of the webhook and return it. A new URL starts without failures.
 
     Raises WebhookNotFound or WebhookNameTaken.
     """
@@ -128,7 +132,7 @@ def change(webhook_id: UUID, actor: str, *, is_enabled: bool | None = None, **co
         webhook = retry_until_deadline(lambda: _change(webhook_id, actor, is_enabled, columns))
     except db.IntegrityError:
         raise WebhookNameTaken from None
-    _note(actor, "changed", webhook)
+    _log_action(actor, "changed", webhook)
     return webhook
 
 
@@ -140,7 +144,7 @@ def _change(webhook_id: UUID, actor: str, is_enabled: bool | None, columns: dict
         if columns:
             webhooks().filter(id=webhook_id).update(**columns)
         if columns.get("url", webhook.url) != webhook.url:
-            delivery_state.begin_anew(webhook)
+            delivery_state.reset_failures(webhook)
         if is_enabled is not None and is_enabled != webhook.is_enabled:
             _switch(webhook, is_enabled, actor)
         webhook.refresh_from_db()
@@ -148,37 +152,37 @@ def _change(webhook_id: UUID, actor: str, is_enabled: bool | None, columns: dict
 
 
 def switch(subscriber: Subscriber, is_enabled: bool, actor: str) -> None:
-    """Of the broker as well: who is enabled again goes on where they were."""
+    """Enable or disable a webhook or the broker; an enabled subscriber resumes at its position."""
     retry_until_deadline(lambda: _switch(subscriber, is_enabled, actor))
-    _note(actor, "enabled" if is_enabled else "disabled", subscriber)
+    _log_action(actor, "enabled" if is_enabled else "disabled", subscriber)
 
 
 def _switch(subscriber: Subscriber, is_enabled: bool, actor: str) -> None:
     if is_enabled:
         delivery_state.enable(subscriber)
     else:
-        delivery_state.disable(subscriber, f"Disabled by {actor or 'somebody'}.")
+        delivery_state.disable(subscriber, f"Disabled by {actor or UNKNOWN_ACTOR}.")
 
 
 def remove(webhook_id: UUID, actor: str) -> None:
-    """With what waits for it, its dead letters and its deliveries. Raises WebhookNotFound."""
+    """Remove the webhook with its waiting events, dead letters and deliveries. Raises WebhookNotFound."""
     webhook = find(webhook_id)
     retry_until_deadline(lambda: _remove(webhook_id))
-    _note(actor, "removed", webhook)
+    _log_action(actor, "removed", webhook)
 
 
 def _remove(webhook_id: UUID) -> None:
     with transaction.atomic():
-        # Before its events, in the order of the relay: else each might wait for the other.
+        # Lock the subscriber before its events, as the relay does: otherwise the two could deadlock.
         if webhooks().select_for_update().filter(id=webhook_id).first():
             webhooks().filter(id=webhook_id).delete()
 
 
-# --- Its secret -------------------------------------------------------------------------------------
+# --- Secrets ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Rotated:
     webhook: Subscriber
-    secret: str | None = field(repr=False)  # None: who asks again is too late
+    secret: str | None = field(repr=False)  # None: a replay after SECRET_SHOWN_FOR, or after a later rotation
     replayed: bool
 
 
@@ -190,16 +194,19 @@ def rotate(
     rotation_id: UUID | None = None,
     keyed: Keyed | None = None,
 ) -> Rotated:
-    """A new secret; the former one signs as well for a while. With the same id or key again, it is a replay.
+    """Set a new secret; for `former_valid`, requests are also signed with the former one.
 
-    Raises WebhookNotFound, IdempotencyKeyReused.
+    With the `rotation_id` or key of an earlier call, it is a replay. Raises WebhookNotFound or
+    IdempotencyKeyReused.
     """
     id = rotation_id or uuid7()
-    webhook, done_as, is_new = retry_until_deadline(lambda: _rotate(webhook_id, id, former_valid, keyed))
+    webhook, recorded_id, is_new = retry_until_deadline(lambda: _rotate(webhook_id, id, former_valid, keyed))
     if is_new or (rotation_id is None and keyed is None):
-        _note(actor, "given a new secret to", webhook)
+        _log_action(actor, "rotated the secret of", webhook)
         return Rotated(webhook, webhook.secret, replayed=False)
-    secret = _shown_again(webhook) if webhook.rotation_id == done_as else None  # else there is a newer one
+    secret = (
+        _secret_for_replay(webhook) if webhook.rotation_id == recorded_id else None
+    )  # otherwise a later rotation replaced it
     return Rotated(webhook, secret, replayed=True)
 
 
@@ -208,7 +215,7 @@ def _rotate(
 ) -> tuple[Subscriber, UUID, bool]:
     with transaction.atomic():
         webhook = _locked(webhook_id)
-        # In this transaction: the request of a recorded key is done, however often was rotated since.
+        # Recorded in this transaction: a known key means that its rotation was done, whatever came after it.
         id, is_new = record(keyed) if keyed else (rotation_id, webhook.rotation_id != rotation_id)
         if not is_new:
             return webhook, id, False
@@ -221,15 +228,15 @@ def _rotate(
         return webhook, id, True
 
 
-def _shown_again(webhook: Subscriber) -> str | None:
+def _secret_for_replay(webhook: Subscriber) -> str | None:
     return webhook.secret if now() - webhook.secret_at < SECRET_SHOWN_FOR else None
 
 
-# --- What was not delivered -------------------------------------------------------------------------
+# --- Tests and dead letters -------------------------------------------------------------------------
 def try_out(webhook_id: UUID) -> Delivery:
-    """Send it an event that means nothing. Raises WebhookNotFound."""
+    """Send a test event to the webhook. Raises WebhookNotFound."""
     webhook = find(webhook_id)
-    give_back_connection()  # others need it, while the receiver takes its time
+    give_back_connection()  # other requests can use it while the receiver answers
     destination = Webhook()
     try:
         return destination.test(webhook)
@@ -240,18 +247,18 @@ def try_out(webhook_id: UUID) -> Delivery:
 
 
 def replay(webhook_id: UUID, actor: str) -> int:
-    """Try its dead letters again; return how many there are. Raises WebhookNotFound."""
+    """Make the webhook's dead letters due again; return their number. Raises WebhookNotFound."""
     webhook = find(webhook_id)
     found = retry_until_deadline(lambda: parking.replay(webhook))
-    _note(actor, f"replayed {found} dead letters of", webhook)
+    _log_action(actor, f"replayed {found} dead letters of", webhook)
     return found
 
 
 def forget(webhook_id: UUID, actor: str) -> int:
-    """Forget its dead letters: return how many there were. Raises WebhookNotFound."""
+    """Delete the webhook's dead letters; return their number. Raises WebhookNotFound."""
     webhook = find(webhook_id)
     found, _ = retry_until_deadline(parking.dead(webhook).delete)
-    _note(actor, f"forgotten {found} dead letters of", webhook)
+    _log_action(actor, f"deleted {found} dead letters of", webhook)
     return found
 
 
@@ -270,10 +277,10 @@ def _found(webhook: Subscriber | None) -> Subscriber:
 
 
 def _require_free(name: str) -> None:
-    """Raises WebhookNameTaken. Names that differ are kept apart by the table."""
+    """Raise WebhookNameTaken if the name is in use. The table's constraint decides between two at once."""
     if name in delivery_state.BROKER_NAMES or Subscriber.objects.filter(name=name).exists():
         raise WebhookNameTaken
 
 
-def _note(actor: str, deed: str, webhook: Subscriber) -> None:
-    logger.info("%s has %s the webhook %s (%s)", actor or "somebody", deed, webhook.name, webhook.id)
+def _log_action(actor: str, action: str, webhook: Subscriber) -> None:
+    logger.info("%s %s the webhook %s (%s)", actor or UNKNOWN_ACTOR, action, webhook.name, webhook.id)

@@ -1,6 +1,6 @@
-"""Events by HTTP, by the rules of Standard Webhooks (standardwebhooks.com): signed, dated, each with an id.
+"""Send events over HTTP, as Standard Webhooks (standardwebhooks.com) requires: with id, time and signature.
 
-The address that was checked (target_policy.py) is the one that is connected to; nobody is redirected.
+A request connects to the address that was checked (target_policy.py), and follows no redirect.
 """
 
 import base64
@@ -34,21 +34,21 @@ from wallets.events.target_policy import check_url, resolve
 from wallets.models import Delivery, Subscriber
 from wallets.watchdog import cut_off_after
 
-MAX_REQUEST_BYTES: Final = 256 * 1024  # of a request; one event is far below
-SUCCESS: Final = range(200, 300)
-MAX_KEPT_RESPONSE_CHARACTERS: Final = 500  # characters of an answer that are kept
-REQUEST_TIMEOUT_SECONDS: Final = 10.0  # seconds for a request as a whole, its answer read
+MAX_REQUEST_BYTES: Final = 256 * 1024  # of a request body; a single event is much smaller
+SUCCESS_STATUSES: Final = range(200, 300)
+MAX_KEPT_RESPONSE_CHARACTERS: Final = 500  # of a response body or an error
+REQUEST_TIMEOUT_SECONDS: Final = 10.0  # for a whole request, with its response read
 MAX_PAGE_SECONDS: Final = (
-    10.0  # seconds after which a page begins no request: a signal or an operator is to be heard
+    10.0  # then a page begins no request, so the relay can stop or see an operator's change
 )
-MAX_CONCURRENT_REQUESTS: Final = 8  # requests under way for one subscriber; those of a wallet never overlap
-BATCH: Final = "application/cloudevents-batch+json"
+MAX_CONCURRENT_REQUESTS: Final = 8  # of one subscriber; those of one wallet never overlap
+BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 
-MAX_ADDRESSES_PER_HOST: Final = 3  # of a host, that are tried one after the other
+MAX_ADDRESSES_PER_HOST: Final = 3  # of a host, tried in turn
 
-_Place = tuple[str, str, int]  # scheme, host, port
-UNTRIED: Final = Failure("the receiver takes nothing", was_tried=False)
-LATER: Final = Failure("the receiver takes long", was_tried=False)
+_Endpoint = tuple[str, str, int]  # scheme, host, port
+NOT_ACCEPTING: Final = Failure("the receiver accepts no events", was_tried=False)
+SLOW: Final = Failure("the receiver is slow", was_tried=False)
 
 
 # --- Signing ----------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def new_secret() -> str:
 
 
 def _secrets(subscriber: Subscriber) -> list[str]:
-    """Those that sign: after a rotation the former one as well, until the receiver has had time."""
+    """Return the secrets to sign with: for some time after a rotation, the former one too."""
     is_former_valid = subscriber.former_secret_until and subscriber.former_secret_until > now()
     return [subscriber.secret, *([subscriber.former_secret] if is_former_valid else [])]
 
@@ -65,14 +65,14 @@ def _secrets(subscriber: Subscriber) -> list[str]:
 # --- Sending ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _Message:
-    """What one request carries."""
+    """The content of one request."""
 
     events: tuple[Event, ...]
     is_batch: bool
 
     @property
     def id(self) -> str:
-        """The same for the same content, and for no other: who has seen it passes it over."""
+        """Identify the content: a retry of the same events has the same id, so the receiver can ignore it."""
         if not self.is_batch:
             return self.events[0].id
         ids = "\n".join(event.id for event in self.events)
@@ -89,7 +89,7 @@ class Webhook:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS, thread_name_prefix="webhook")
-        self._idle: deque[tuple[_Place, HTTPConnection]] = deque()
+        self._idle: deque[tuple[_Endpoint, HTTPConnection]] = deque()
 
     def deliver(
         self, subscriber: Subscriber, events: Sequence[Event], suspects: Collection[UUID] = ()
@@ -104,18 +104,18 @@ class Webhook:
             self._idle.pop()[1].close()
 
     def test(self, subscriber: Subscriber) -> Delivery:
-        """Send an event that means nothing; return what became of it, recorded as every delivery is."""
+        """Send a test event; return the delivery, which is recorded like any other."""
         delivery = self._send(subscriber, _Message((test_event(),), subscriber.batch > 1))
         delivery.save(force_insert=True)
         return delivery
 
     def _send(self, subscriber: Subscriber, message: _Message) -> Delivery:
-        """One request; an error is told in the delivery."""
-        began, clock = now(), time.monotonic()
+        """Send one request; an error is recorded in the delivery, not raised."""
+        started_at, started_monotonic = now(), time.monotonic()
         status, response, error = None, "", ""
         try:
             status, response = self._post(subscriber.url, _headers(subscriber, message), message.body)
-            if status not in SUCCESS:
+            if status not in SUCCESS_STATUSES:
                 error = f"answered {status}"
         except (OSError, HTTPError, HTTPException, ValueError) as problem:
             error = _printable(f"{type(problem).__name__}: {problem}")[:MAX_KEPT_RESPONSE_CHARACTERS]
@@ -123,8 +123,8 @@ class Webhook:
             subscriber=subscriber,
             event_id=message.events[0].id,
             events=len(message.events),
-            at=began,
-            duration=timedelta(seconds=time.monotonic() - clock),
+            at=started_at,
+            duration=timedelta(seconds=time.monotonic() - started_monotonic),
             status_code=status,
             error=error,
             response=response,
@@ -134,33 +134,46 @@ class Webhook:
         check_url(url)
         parts = urlsplit(url)
         assert parts.hostname  # noqa: S101
-        place = (parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
-        addresses = resolve(*place[1:])
+        endpoint = (parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        addresses = resolve(*endpoint[1:])
         target = f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
         headers = {"Host": parts.netloc, **headers}
-        if connection := self._take_idle(place, addresses):
-            # Closed meanwhile: what has not been answered is sent again.
+        if connection := self._take_idle(endpoint, addresses):
+            # The receiver may have closed the idle connection: then send the request over a new one.
             with suppress(ConnectionError, ssl.SSLError):
-                return self._ask(place, connection, target, headers, body)
+                return self._request(endpoint, connection, target, headers, body)
         *others, last = addresses[:MAX_ADDRESSES_PER_HOST]
-        patience = REQUEST_TIMEOUT_SECONDS / (len(others) + 1)
+        connect_timeout_seconds = REQUEST_TIMEOUT_SECONDS / (len(others) + 1)
         for address in others:
-            with suppress(ConnectTimeoutError):  # nobody is there
-                return self._ask(place, _to(place, address, patience), target, headers, body)
-        return self._ask(place, _to(place, last, patience), target, headers, body)
+            with suppress(ConnectTimeoutError):  # this address accepts no connection: try the next one
+                return self._request(
+                    endpoint,
+                    _connection_to(endpoint, address, connect_timeout_seconds),
+                    target,
+                    headers,
+                    body,
+                )
+        return self._request(
+            endpoint, _connection_to(endpoint, last, connect_timeout_seconds), target, headers, body
+        )
 
-    def _ask(
-        self, place: _Place, connection: HTTPConnection, target: str, headers: dict[str, str], body: bytes
+    def _request(
+        self,
+        endpoint: _Endpoint,
+        connection: HTTPConnection,
+        target: str,
+        headers: dict[str, str],
+        body: bytes,
     ) -> tuple[int, str]:
         text, is_reusable = "", False
         try:
-            with _cut_off(connection):
+            with _time_limited(connection):
                 if not connection.is_connected:
                     connection.connect()
                     connection.timeout = REQUEST_TIMEOUT_SECONDS
                 connection.request("POST", target, body, headers, preload_content=False)
                 response = connection.getresponse()
-                # It has answered: whatever becomes of the rest, it is for the eye.
+                # The status decides; the body is only shown to users, so errors in it do not matter.
                 with suppress(OSError, HTTPError, HTTPException):
                     text = _printable(
                         response.read(MAX_KEPT_RESPONSE_CHARACTERS, decode_content=False).decode(
@@ -170,75 +183,75 @@ class Webhook:
                     is_reusable = response.read(1) == b"" and not connection.is_closed
         finally:
             if is_reusable:
-                self._idle.append((place, connection))
+                self._idle.append((endpoint, connection))
             else:
                 connection.close()
         return response.status, text
 
-    def _take_idle(self, place: _Place, addresses: Sequence[str]) -> HTTPConnection | None:
-        """A connection that was kept, to any of them: a name may have them in another order each time."""
+    def _take_idle(self, endpoint: _Endpoint, addresses: Sequence[str]) -> HTTPConnection | None:
+        """Return an idle connection to any of the addresses: their order may differ from call to call."""
         with suppress(IndexError):
             while True:
-                kept, connection = self._idle.popleft()
-                if kept == place and connection.host in addresses and connection.is_connected:
+                idle_endpoint, connection = self._idle.popleft()
+                if idle_endpoint == endpoint and connection.host in addresses and connection.is_connected:
                     return connection
                 connection.close()
         return None
 
 
 class _Attempt:
-    """One delivery of a page of events: chain by chain, several at once."""
+    """One delivery of a page of events, in chains of messages, of which several run at once."""
 
     def __init__(self, subscriber: Subscriber, send: Callable[[Subscriber, _Message], Delivery]) -> None:
         self._subscriber = subscriber
         self._send = send
         self._lock = threading.Lock()
         self._failed_wallets_in_a_row = 0
-        self._until = time.monotonic() + MAX_PAGE_SECONDS
+        self._deadline = time.monotonic() + MAX_PAGE_SECONDS
         self.failures: dict[str, Failure] = {}
         self.deliveries: list[Delivery] = []
 
     def deliver_chain(self, chain: Sequence[_Message]) -> None:
-        """Messages in their order; after an event that fails, none of the same wallet."""
-        stuck: set[UUID] = set()
+        """Send the messages in order; after an event fails, send no later one of its wallet."""
+        failed_wallets: set[UUID] = set()
         for message in chain:
-            if wanted := self._without(stuck, message):
-                stuck |= self._deliver(wanted)
+            if remaining := self._without_wallets(failed_wallets, message):
+                failed_wallets |= self._deliver(remaining)
 
-    def _without(self, stuck: set[UUID], message: _Message) -> _Message | None:
-        behind = [event for event in message.events if event.wallet_id in stuck]
+    def _without_wallets(self, failed_wallets: set[UUID], message: _Message) -> _Message | None:
+        behind = [event for event in message.events if event.wallet_id in failed_wallets]
         self._fail(behind, BEHIND)
         events = tuple(event for event in message.events if event not in behind) if behind else message.events
         return replace(message, events=events) if events else None
 
     def _deliver(self, message: _Message) -> set[UUID]:
-        """Send it; return the wallets that are stuck with it. Of a batch that fails, each event by itself."""
-        failure = self._why_not() or self._try(message)
+        """Send a message; return the wallets that failed. If a batch fails, send each of its events alone."""
+        failure = self._stop_reason() or self._send_and_count(message)
         if failure is None:
             return set()
-        if len(message.events) > 1 and failure.was_tried and not self._why_not():
+        if len(message.events) > 1 and failure.was_tried and not self._stop_reason():
             singles = [replace(message, events=(event,)) for event in message.events]
-            stuck: set[UUID] = set()
+            failed_wallets: set[UUID] = set()
             for single in singles:
-                if wanted := self._without(stuck, single):
-                    stuck |= self._deliver(wanted)
-            return stuck
+                if remaining := self._without_wallets(failed_wallets, single):
+                    failed_wallets |= self._deliver(remaining)
+            return failed_wallets
         self._fail(message.events, failure)
         return {event.wallet_id for event in message.events}
 
-    def _why_not(self) -> Failure | None:
-        """Why nothing more is tried."""
+    def _stop_reason(self) -> Failure | None:
+        """Return why no further request is sent, or None."""
         if self._failed_wallets_in_a_row >= MIN_FAILED_WALLETS or not self._subscriber.is_enabled:
-            return UNTRIED
-        return LATER if time.monotonic() > self._until else None
+            return NOT_ACCEPTING
+        return SLOW if time.monotonic() > self._deadline else None
 
-    def _try(self, message: _Message) -> Failure | None:
+    def _send_and_count(self, message: _Message) -> Failure | None:
         delivery = self._send(self._subscriber, message)
         with self._lock:
             self.deliveries.append(delivery)
             if not delivery.error:
                 self._failed_wallets_in_a_row = 0
-            elif len(message.events) == 1:  # which event of a batch it was, its single ones show
+            elif len(message.events) == 1:  # a failed batch is sent again as single events, which are counted
                 self._failed_wallets_in_a_row += 1
             if delivery.status_code == HTTPStatus.GONE:
                 self._subscriber.is_enabled = False
@@ -250,10 +263,10 @@ class _Attempt:
 
 
 def _chains(events: Sequence[Event], batch: int, suspects: Collection[UUID]) -> list[list[_Message]]:
-    """The events in messages: each chain in its order, several at once.
+    """Group the events into messages, and the messages into chains, which may run concurrently.
 
-    Without batches, there is a chain for each wallet. With batches, which mix wallets, there is one chain for
-    all, and one for each of the `suspects`: all events of a batch fail that is not answered in time.
+    Without batches, each wallet has a chain. With batches, which mix wallets, there is one chain for all
+    wallets, and one for each of the `suspects`, as one slow event makes its whole batch fail.
     """
     by_wallet: dict[UUID | None, list[Event]] = defaultdict(list)
     for event in events:
@@ -263,12 +276,12 @@ def _chains(events: Sequence[Event], batch: int, suspects: Collection[UUID]) -> 
     return [[_Message((event,), is_batch=False) for event in chain] for chain in by_wallet.values()]
 
 
-def _batches(events: Sequence[Event], most: int) -> list[_Message]:
+def _batches(events: Sequence[Event], max_events: int) -> list[_Message]:
     batches: list[list[Event]] = [[]]
     size = len("[")
     for event in events:
         size += len(event.content) + len(",")
-        if batches[-1] and (len(batches[-1]) == most or size > MAX_REQUEST_BYTES):
+        if batches[-1] and (len(batches[-1]) == max_events or size > MAX_REQUEST_BYTES):
             batches.append([])
             size = len("[") + len(event.content) + len(",")
         batches[-1].append(event)
@@ -276,7 +289,7 @@ def _batches(events: Sequence[Event], most: int) -> list[_Message]:
 
 
 def _printable(text: str) -> str:
-    """PostgreSQL takes no NUL, and an operator's terminal no control characters."""
+    """Replace control characters: PostgreSQL rejects NUL, and others could change an operator's terminal."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
@@ -284,7 +297,7 @@ def _headers(subscriber: Subscriber, message: _Message) -> dict[str, str]:
     timestamp, body = now(), message.body.decode()
     signatures = [Signer(secret).sign(message.id, timestamp, body) for secret in _secrets(subscriber)]
     return {
-        "Content-Type": BATCH if message.is_batch else CONTENT_TYPE,
+        "Content-Type": BATCH_CONTENT_TYPE if message.is_batch else CONTENT_TYPE,
         "User-Agent": "walletsvc",
         "Webhook-Id": message.id,
         "Webhook-Timestamp": str(int(timestamp.timestamp())),
@@ -298,29 +311,31 @@ def _tls() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def _to(place: _Place, address: str, patience: float) -> HTTPConnection:
-    """To the address, in the name of the host. Not connected yet: for that it has so many seconds."""
-    scheme, host, port = place
+def _connection_to(endpoint: _Endpoint, address: str, connect_timeout_seconds: float) -> HTTPConnection:
+    """Make an unconnected connection to the address, with the host's name for TLS."""
+    scheme, host, port = endpoint
     if scheme == "http":
-        return HTTPConnection(address, port, timeout=patience)
-    # Not `assert_hostname`: urllib3 would switch off in the context, which all share, that OpenSSL checks it.
-    return HTTPSConnection(address, port, timeout=patience, ssl_context=_tls(), server_hostname=host)
+        return HTTPConnection(address, port, timeout=connect_timeout_seconds)
+    # Not `assert_hostname`: with it, urllib3 disables OpenSSL's own check in the context, which all share.
+    return HTTPSConnection(
+        address, port, timeout=connect_timeout_seconds, ssl_context=_tls(), server_hostname=host
+    )
 
 
 @contextmanager
-def _cut_off(connection: HTTPConnection) -> Iterator[None]:
-    """Allow PATIENCE seconds for connecting, the request and its response together."""
-    began = time.monotonic()
+def _time_limited(connection: HTTPConnection) -> Iterator[None]:
+    """Shut down the connection if connecting, request and response exceed REQUEST_TIMEOUT_SECONDS."""
+    started = time.monotonic()
     try:
         with cut_off_after(REQUEST_TIMEOUT_SECONDS, lambda: _shut_down(connection)):
             yield
     except (OSError, HTTPError, HTTPException):
-        if time.monotonic() < began + REQUEST_TIMEOUT_SECONDS:
+        if time.monotonic() < started + REQUEST_TIMEOUT_SECONDS:
             raise
-        raise TimeoutError(f"no whole answer within {REQUEST_TIMEOUT_SECONDS:.0f} s") from None
+        raise TimeoutError(f"no complete response within {REQUEST_TIMEOUT_SECONDS:.0f} s") from None
 
 
 def _shut_down(connection: HTTPConnection) -> None:
-    with suppress(OSError, TypeError):  # not connected yet, or not any more
-        # Not TLS's own shutdown: it would take away what the other thread reads from.
+    with suppress(OSError, TypeError):  # not connected, or already closed
+        # Not SSLSocket.shutdown: it would remove the TLS object that the other thread is reading from.
         socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)

@@ -1,1 +1,1 @@
-"""What those who run the service see of it."""
+"""Logs, metrics, traces and error reports, for operators."""

@@ -1,6 +1,6 @@
-"""What the database says of the inbox, the ledger's last check and the relays, asked when Prometheus asks.
+"""Collect metrics of the inbox, the last ledger check and the relays from the database, at each scrape.
 
-A few looks into indexes. While the database is away they are left out, and the rest of the metrics is there.
+The queries are a few index lookups. While the database is unavailable, only these metrics are missing.
 """
 
 import logging
@@ -19,33 +19,37 @@ from wallets.events.delivery_state import DeliveryState, standings
 
 logger = logging.getLogger(__name__)
 
-STATEMENT_TIMEOUT_MS: Final = 1000  # milliseconds for a statement
-MAX_COUNTED_ENTRIES: Final = 100_000  # entries of the inbox that are counted
+STATEMENT_TIMEOUT_MS: Final = 1000
+MAX_COUNTED_ENTRIES: Final = 100_000  # of the inbox; limits the cost of a scrape
 
 _INBOX: Final = """
     SELECT
-        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NULL LIMIT %(most)s) AS counted),
+        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NULL LIMIT %(limit)s) AS counted),
         extract(epoch FROM clock_timestamp() - (
             SELECT created_at FROM inbox WHERE set_aside_at IS NULL ORDER BY position LIMIT 1
         )),
-        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NOT NULL LIMIT %(most)s) AS counted),
+        (SELECT count(*) FROM (SELECT FROM inbox WHERE set_aside_at IS NOT NULL LIMIT %(limit)s) AS counted),
         (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM inbox_failures)
 """
 _CHECK: Final = """
     SELECT extract(epoch FROM ended_at), wallets, differences FROM ledger_check ORDER BY id DESC LIMIT 1
 """
 _SUBSCRIBER_METRICS: Final[tuple[tuple[str, str, Callable[[DeliveryState], float]], ...]] = (
-    ("lag_seconds", "How long ago what is to be delivered next was committed", attrgetter("lag")),
-    ("parked", "Wallets with an event that waits for another attempt", attrgetter("parked")),
-    ("dead_letters", "Events that were given up", attrgetter("dead")),
-    ("disabled", "1 where nothing is delivered", lambda standing: not standing.is_enabled),
+    (
+        "lag_seconds",
+        "Seconds since the commit of the next entry to deliver; 0 if there is none",
+        attrgetter("lag"),
+    ),
+    ("parked", "Wallets with an event that waits for a retry", attrgetter("parked")),
+    ("dead_letters", "Events that were given up (dead letters)", attrgetter("dead")),
+    ("disabled", "1 if the subscriber is disabled", lambda state: not state.is_enabled),
 )
 
 
 class DatabaseCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         is_up = False
-        found: list[Metric] = []
+        metrics: list[Metric] = []
         try:
             with (
                 disconnected_when_slow(DEFAULT_DB_ALIAS),
@@ -54,28 +58,28 @@ class DatabaseCollector(Collector):
             ):
                 cursor.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
                 is_up = True
-                for look in (_inbox, _last_check, _relays):
-                    found += look(cursor)
+                for collect in (_inbox, _last_check, _relays):
+                    metrics += collect(cursor)
         except db.Error as error:
-            logger.warning("the metrics lack what the database knows: %s", error)
-        yield _gauge("walletsvc_database_up", "1 where the database answers", is_up)
-        yield from found
+            logger.warning("metrics from the database are incomplete: %s", error)
+        yield _gauge("walletsvc_database_up", "1 if the database answers", is_up)
+        yield from metrics
 
 
 def _inbox(cursor: Any) -> Iterator[Metric]:
-    cursor.execute(_INBOX, {"most": MAX_COUNTED_ENTRIES})
+    cursor.execute(_INBOX, {"limit": MAX_COUNTED_ENTRIES})
     entries, age, set_aside, failures = cursor.fetchone()
     yield _gauge(
         "walletsvc_inbox_entries", f"Pending operations in the inbox, at most {MAX_COUNTED_ENTRIES}", entries
     )
-    yield _gauge("walletsvc_inbox_age_seconds", "How long the one that came first has been there", age or 0)
+    yield _gauge("walletsvc_inbox_age_seconds", "Age of the oldest pending entry of the inbox", age or 0)
     yield _gauge(
         "walletsvc_inbox_set_aside",
         f"Inbox entries set aside for an operator, at most {MAX_COUNTED_ENTRIES}",
         set_aside,
     )
     yield CounterMetricFamily(
-        "walletsvc_inbox_failures", "Attempts to carry out an entry of the inbox that failed", value=failures
+        "walletsvc_inbox_failures", "Failed attempts to carry out an entry of the inbox", value=failures
     )
 
 
@@ -84,19 +88,21 @@ def _last_check(cursor: Any) -> Iterator[Metric]:
     ended, wallets, differences = cursor.fetchone() or (0, 0, 0)
     name = "walletsvc_ledger_check"
     yield _gauge(
-        f"{name}_ended_timestamp_seconds", "When the whole ledger was last verified; 0: never", ended
+        f"{name}_ended_timestamp_seconds",
+        "Time of the last verification of the whole ledger; 0: never",
+        ended,
     )
-    yield _gauge(f"{name}_wallets", "How many wallets were verified then", wallets)
-    yield _gauge(f"{name}_differences", "How many differences were found then", differences)
+    yield _gauge(f"{name}_wallets", "Wallets verified in the last verification", wallets)
+    yield _gauge(f"{name}_differences", "Differences found in the last verification", differences)
 
 
 def _relays(_cursor: Any) -> Iterator[Metric]:
-    """How each subscriber of the events fares."""
-    found = standings()
+    """Collect lag and failures of each subscriber."""
+    states = standings()
     for name, text, value in _SUBSCRIBER_METRICS:
         family = GaugeMetricFamily(f"walletsvc_relay_{name}", text, labels=["subscriber"])
-        for standing in found:
-            family.add_metric([standing.name], value(standing))
+        for state in states:
+            family.add_metric([state.name], value(state))
         yield family
 
 

@@ -1,7 +1,7 @@
-"""Faults of ours, reported to SENTRY_DSN: Sentry, or what speaks its protocol. Imported where that is set.
+"""Report errors to SENTRY_DSN: Sentry, or a server with its protocol. Imported only if SENTRY_DSN is set.
 
-What is logged as an error is reported; a refusal is an answer. Of an event all is left out but what is named
-here: so there are no bodies, headers, addresses, people or local variables in it.
+Log records of level ERROR are reported; refused requests are not errors. A report has only the fields that
+are listed here, so it contains no bodies, headers, addresses, user data or local variables.
 """
 
 import logging
@@ -18,14 +18,14 @@ from sentry_sdk.types import Event, Hint
 from wallets.observability import logs, request_context
 from wallets.observability.traces import trace_of
 
-TOLD: Final = frozenset(
+REPORTED_FIELDS: Final = frozenset(
     ("event_id", "timestamp", "level", "logger", "platform", "environment", "server_name", "sdk", "exception")
 )
-WITHOUT_CAUSE: Final = "django.request"  # says again that an answer was a 500
+DUPLICATE_LOGGER: Final = "django.request"  # also logs each 500 without its exception: a duplicate
 
 
 def start() -> None:
-    ignore_logger("opentelemetry.*")  # a collector that is away is said once a batch
+    ignore_logger("opentelemetry.*")  # logs an unreachable collector once per batch
     sentry_sdk.init(
         dsn=settings.SENTRY_DSN,
         environment=settings.SENTRY_ENVIRONMENT,
@@ -41,23 +41,23 @@ def start() -> None:
         max_request_body_size="never",
         max_breadcrumbs=0,
         send_default_pii=False,
-        before_send=_told,
-        # Brotli, which it takes where it is installed, not all can read.
+        before_send=_filter,
+        # Not Brotli, which the SDK prefers if it is installed: not every server can read it.
         _experiments={"transport_compression_algo": "gzip"},  # type: ignore[typeddict-item]
     )
 
 
-def _told(event: Event, hint: Hint) -> Event | None:
+def _filter(event: Event, hint: Hint) -> Event | None:
     record = hint.get("log_record")
-    if record is not None and record.name == WITHOUT_CAUSE and not record.exc_info:
+    if record is not None and record.name == DUPLICATE_LOGGER and not record.exc_info:
         return None
-    told: Any = {name: value for name, value in event.items() if name in TOLD}
-    for error in told.get("exception", {}).get("values", ()):
-        error["value"] = logs.what_is_told(error.get("module"), error["type"], error.get("value") or "")
+    report: Any = {name: value for name, value in event.items() if name in REPORTED_FIELDS}
+    for error in report.get("exception", {}).get("values", ()):
+        error["value"] = logs.safe_message(error.get("module"), error["type"], error.get("value") or "")
     if record is not None:
-        told["logentry"] = {"message": logs.message_of(record)}
-    told["tags"] = _tags()
-    return told  # type: ignore[no-any-return]
+        report["logentry"] = {"message": logs.message_of(record)}
+    report["tags"] = _tags()
+    return report  # type: ignore[no-any-return]
 
 
 def _tags() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""What a line of the log says: one JSON object, or text for people; and what it never says.
+"""Format log records as JSON objects or as text, without secrets and client input.
 
-Secrets, bodies and addresses as they were sent stay out: of an error only its first line is told, as those
-that follow in psycopg's and pydantic's quote what was stored or sent. No line begins where a client says.
-Nothing here may import Django: gunicorn's master has it for its logs.
+Secrets, bodies and raw paths are never logged. Of an exception's message only the first line is logged: the
+next lines of psycopg's and pydantic's messages quote stored or received values. Control characters are
+escaped, so a client cannot start a new line. This module must not import Django: gunicorn's master uses it.
 """
 
 import logging
@@ -24,7 +24,7 @@ _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 
 
 # --- One request ------------------------------------------------------------------------------------
 def log_request(method: str, status: int, seconds: float) -> None:
-    """The line of a request that has been answered."""
+    """Log a request that has been answered."""
     request = request_context.request.get()
     fields: dict[str, Any] = {"method": method, "status": status, "duration_ms": round(seconds * 1000, 3)}
     if request is not None:
@@ -35,12 +35,12 @@ def log_request(method: str, status: int, seconds: float) -> None:
             "who": request_context.sender_of(request),
         }
     route = fields.get("route", request_context.UNREADABLE)
-    told = {name: value for name, value in fields.items() if value is not None}
-    REQUESTS.info("%s %s %d", method, route, status, extra={"fields": told})
+    values = {name: value for name, value in fields.items() if value is not None}
+    REQUESTS.info("%s %s %d", method, route, status, extra={"fields": values})
 
 
 def outcome_of(response: Any) -> str | None:
-    """The code of a problem, or the status of what was made."""
+    """Return the problem's code, or the status of the created object."""
     if code := getattr(response, "problem", None):
         return str(code)
     data = getattr(response, "data", None)
@@ -49,38 +49,38 @@ def outcome_of(response: Any) -> str | None:
 
 # --- One line ---------------------------------------------------------------------------------------
 class Json(logging.Formatter):
-    """One object a line."""
+    """Format a record as one JSON object."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="microseconds")
-        told = {
+        values = {
             "time": time.replace("+00:00", "Z"),
             "level": record.levelname,
             "logger": record.name,
-            "message": _sendable(message_of(record)),
-            **_place(),
+            "message": _encodable(message_of(record)),
+            **_request_ids(),
             **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_info[1]:
-            told["exception"] = _sendable(traceback_of(record.exc_info[1]))
-        return orjson.dumps(told, default=str).decode()
+            values["exception"] = _encodable(traceback_of(record.exc_info[1]))
+        return orjson.dumps(values, default=str).decode()
 
 
 class Line(logging.Formatter):
-    """Text, with the same behind it."""
+    """Format a record as text, followed by its fields as name=value."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = _place() | getattr(record, "fields", {})
+        fields = _request_ids() | getattr(record, "fields", {})
         head = f"{self.formatTime(record)} {record.levelname} {record.name}: {message_of(record)}"
-        line = _sendable(" ".join((head, *(f"{name}={value}" for name, value in fields.items()))))
+        line = _encodable(" ".join((head, *(f"{name}={value}" for name, value in fields.items()))))
         line = line.translate(_CONTROLS)
         if record.exc_info and record.exc_info[1]:
-            line += "\n" + _sendable(traceback_of(record.exc_info[1]))
+            line += "\n" + _encodable(traceback_of(record.exc_info[1]))
         return line
 
 
-def _place() -> dict[str, str]:
-    """Of the request that is being served."""
+def _request_ids() -> dict[str, str]:
+    """Return the ids of the current request."""
     request = request_context.request.get()
     if request is None:
         return {}
@@ -88,21 +88,21 @@ def _place() -> dict[str, str]:
     return {"request_id": request.id, "trace_id": trace.trace_id, "span_id": trace.span_id}  # type: ignore[attr-defined]
 
 
-def _sendable(text: str) -> str:
-    """Without the halves of characters that a path can be made to contain."""
+def _encodable(text: str) -> str:
+    """Escape lone surrogates, which a crafted path can contain."""
     return text.encode(errors="backslashreplace").decode()
 
 
-# --- What is said of errors and addresses -----------------------------------------------------------
+# --- Errors and paths -------------------------------------------------------------------------------
 def message_of(record: logging.LogRecord) -> str:
-    request = getattr(record, "request", None)  # Django's lines have it, and name its path
+    request = getattr(record, "request", None)  # Django's own records have it, with the path in `args`
     if not isinstance(record.args, tuple) or not record.args:
         return record.getMessage()
-    args = tuple(_told(arg, request) for arg in record.args)
+    args = tuple(_safe_argument(arg, request) for arg in record.args)
     return str(record.msg) % args
 
 
-def _told(arg: Any, request: Any) -> Any:
+def _safe_argument(arg: Any, request: Any) -> Any:
     if isinstance(arg, BaseException):
         return first_line(arg)
     if request is not None and isinstance(arg, str) and arg.startswith("/"):
@@ -111,22 +111,22 @@ def _told(arg: Any, request: Any) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    return what_is_told(type(error).__module__, type(error).__qualname__, str(error))
+    return safe_message(type(error).__module__, type(error).__qualname__, str(error))
 
 
-def what_is_told(module: str | None, kind: str, text: str) -> str:
-    """Of the text of an error. smtplib's say in the first line to whom it was."""
+def safe_message(module: str | None, kind: str, text: str) -> str:
+    """Return the part of an error's message that may be logged: smtplib's first line names the recipient."""
     return kind if module == "smtplib" else text.strip().partition("\n")[0].translate(_CONTROLS)
 
 
 def traceback_of(error: BaseException | None) -> str:
-    """As Python's, the errors that led to it first."""
-    told: list[str] = []
-    while error is not None and len(told) < 10:  # noqa: PLR2004 - more lead nowhere, or in a circle
+    """Format the traceback like Python, causes first."""
+    values: list[str] = []
+    while error is not None and len(values) < 10:  # noqa: PLR2004 - the chain may be a cycle
         frames = "".join(traceback.format_tb(error.__traceback__))
-        told.append(f"Traceback (most recent call last):\n{frames}{_name(error)}: {first_line(error)}")
+        values.append(f"Traceback (most recent call last):\n{frames}{_name(error)}: {first_line(error)}")
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    return "\n\nThat led to:\n\n".join(reversed(told))
+    return "\n\nThat exception led to:\n\n".join(reversed(values))
 
 
 def _name(error: BaseException) -> str:

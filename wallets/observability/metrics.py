@@ -1,8 +1,8 @@
-"""What Prometheus is told of the requests, the operations and the batches; database.py has what is stored.
+"""Metrics of requests, operations and batches; database.py has the metrics that are read from the database.
 
-The workers count in files that they share (prometheus_client's multiprocess mode; gunicorn's master makes the
-folder): whichever of them is asked adds up, and what a worker has counted stays when it dies: the next in its
-place goes on with its files. Each label has few values: a route, never a path, and no id.
+The workers count in files of a shared folder, which gunicorn's master creates (the multiprocess mode of
+prometheus_client). The worker that gets a scrape adds up all files. When a worker dies, its replacement
+continues with the same files, so counts are not lost. Each label has few values: a route, not a path or id.
 """
 
 import logging
@@ -23,13 +23,13 @@ from wallets.observability.request_context import UNREADABLE, found_for, templat
 
 logger = logging.getLogger(__name__)
 
-FOLDER: Final = "PROMETHEUS_MULTIPROC_DIR"
-PLACE: Final = "WALLETSVC_PLACE"  # which of the files there are this worker's: walletsvc/gunicorn.py
-if FOLDER in os.environ:
-    # Named by process ids, as is usual, the files of each worker that has died would be read for ever.
-    values.ValueClass = values.MultiProcessValue(lambda place=os.environ[PLACE]: place)  # type: ignore[no-untyped-call]
-OURS: Final = CollectorRegistry()
-CACHE_SECONDS: Final = 1.0  # seconds until the files say what has happened, and what stands: queues, the pool
+FOLDER_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+WORKER_NUMBER_VARIABLE: Final = "WALLETSVC_PLACE"  # set by walletsvc/gunicorn.py; names the worker's files
+if FOLDER_VARIABLE in os.environ:
+    # By default process ids name the files: those of dead workers would accumulate and slow down each scrape.
+    values.ValueClass = values.MultiProcessValue(lambda place=os.environ[WORKER_NUMBER_VARIABLE]: place)  # type: ignore[no-untyped-call]
+REGISTRY: Final = CollectorRegistry()
+GAUGE_UPDATE_SECONDS: Final = 1.0  # between two updates of the gauges: queues, pool
 RESPONSE_BUCKETS_SECONDS: Final = (
     0.002,
     0.005,
@@ -42,7 +42,7 @@ RESPONSE_BUCKETS_SECONDS: Final = (
     1.0,
     2.5,
     10.0,
-)  # seconds of an answer
+)
 BATCH_BUCKETS_SECONDS: Final = (
     0.001,
     0.0025,
@@ -56,81 +56,86 @@ BATCH_BUCKETS_SECONDS: Final = (
     1,
     2.5,
     10,
-)  # of what shares a call
+)
 
 REQUESTS: Final = Counter(
-    "walletsvc_http_requests", "Answers, by route", ["route", "method", "status"], registry=OURS
+    "walletsvc_http_requests", "Responses, by route", ["route", "method", "status"], registry=REGISTRY
 )
 SECONDS: Final = Histogram(
     "walletsvc_http_request_seconds",
-    "Time until an answer is made",
+    "Time until the response is ready",
     ["route", "method"],
     buckets=RESPONSE_BUCKETS_SECONDS,
-    registry=OURS,
+    registry=REGISTRY,
 )
 OPERATIONS: Final = Counter(
     "walletsvc_operations",
-    "What the committers answered: COMPLETED, PENDING, REJECTED, REFUSED (leaves no trace), REPLAYED."
-    " What becomes of PENDING is not counted",
+    "Results of the committers: COMPLETED, PENDING, REJECTED, REFUSED (not recorded), REPLAYED."
+    " The later result of a PENDING one is not counted",
     ["type", "outcome", "reason"],
-    registry=OURS,
+    registry=REGISTRY,
 )
 BATCH_SIZE: Final = Histogram(
     "walletsvc_batch_size",
-    "Items that shared a call",
+    "Items in a batch",
     ["queue"],
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
-    registry=OURS,
+    registry=REGISTRY,
 )
 BATCH_WAIT: Final = Histogram(
     "walletsvc_batch_wait_seconds",
-    "How long the first item of a call had waited for it",
+    "Wait of the first item of a batch",
     ["queue"],
     buckets=BATCH_BUCKETS_SECONDS,
-    registry=OURS,
+    registry=REGISTRY,
 )
 BATCH_SECONDS: Final = Histogram(
     "walletsvc_batch_seconds",
-    "Time of a call: of the committer, a transaction with its commit",
+    "Time of a batch; for the committer, a transaction with its commit",
     ["queue"],
     buckets=BATCH_BUCKETS_SECONDS,
-    registry=OURS,
+    registry=REGISTRY,
 )
 QUEUE: Final = Gauge(
     "walletsvc_queue_length",
-    "Items that wait in the worker where most do",
+    "Waiting items, in the worker with the longest queue",
     ["queue"],
     multiprocess_mode="livemax",
-    registry=OURS,
+    registry=REGISTRY,
 )
 QUEUE_LIMIT: Final = Gauge(
     "walletsvc_queue_limit",
-    "Items that may wait in a worker",
+    "Maximum number of waiting items in a worker",
     ["queue"],
     multiprocess_mode="livemax",
-    registry=OURS,
+    registry=REGISTRY,
 )
-WORKERS: Final = Gauge("walletsvc_workers", "Processes at work", multiprocess_mode="livesum", registry=OURS)
+WORKERS: Final = Gauge(
+    "walletsvc_workers", "Running worker processes", multiprocess_mode="livesum", registry=REGISTRY
+)
 POOL: Final = Gauge(
     "walletsvc_pool_connections",
-    "Connections of the pools: in use, or idle",
+    "Connections in the pools: in use, or idle",
     ["state"],
     multiprocess_mode="livesum",
-    registry=OURS,
+    registry=REGISTRY,
 )
 POOL_LIMIT: Final = Gauge(
-    "walletsvc_pool_limit", "Connections that the pools may have", multiprocess_mode="livesum", registry=OURS
+    "walletsvc_pool_limit",
+    "Maximum number of connections in the pools",
+    multiprocess_mode="livesum",
+    registry=REGISTRY,
 )
 POOL_WAITING: Final = Gauge(
     "walletsvc_pool_waiting",
-    "Requests that wait for a connection of a pool",
+    "Requests that wait for a pool connection",
     multiprocess_mode="livesum",
-    registry=OURS,
+    registry=REGISTRY,
 )
 
 # --- Requests ---------------------------------------------------------------------------------------
 METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
-OTHER: Final = "other"
+OTHER_METHOD: Final = "other"
 
 
 @cache
@@ -140,15 +145,15 @@ def _counters(found: str, method: str, status: int) -> tuple[Counter, Histogram]
 
 
 def count_request(request: HttpRequest, status: int, seconds: float) -> None:
-    """Count by the route, so that a client cannot make up label values."""
-    method = request.method if request.method in METHODS else OTHER
+    """Count by route, as clients could create any number of label values with paths."""
+    method = request.method if request.method in METHODS else OTHER_METHOD
     requests, times = _counters(found_for(request), method, status)
     requests.inc()
     times.observe(seconds)
 
 
 def count_unreadable(status: int) -> None:
-    REQUESTS.labels(UNREADABLE, OTHER, status).inc()
+    REQUESTS.labels(UNREADABLE, OTHER_METHOD, status).inc()
 
 
 # --- Operations -------------------------------------------------------------------------------------
@@ -162,7 +167,7 @@ def count_operations(kinds: Mapping[Kind, int]) -> None:
 
 # --- Queues and batches -----------------------------------------------------------------------------
 class Batches:
-    """Counts the calls that one queue makes. With METRICS off it does nothing."""
+    """Counts the batches of one queue. With METRICS off it does nothing."""
 
     def __init__(self, queue: str, length: Callable[[], int], limit: int) -> None:
         if settings.METRICS:
@@ -183,28 +188,28 @@ class Batches:
 _queues: Final[dict[str, Callable[[], int]]] = {}
 
 
-# --- Kept up to date --------------------------------------------------------------------------------
+# --- Gauges -----------------------------------------------------------------------------------------
 def watch() -> None:
-    """Keep up to date what this worker says, whether it is asked or not."""
-    threading.Thread(target=_write_down_again_and_again, name="metrics", daemon=True).start()
+    """Start a thread that updates this worker's gauges, for scrapes that other workers answer."""
+    threading.Thread(target=_update_gauges_forever, name="metrics", daemon=True).start()
 
 
-def _write_down_again_and_again() -> None:
+def _update_gauges_forever() -> None:
     while True:
-        try_to_write_down()
-        time.sleep(CACHE_SECONDS)
+        try_to_update_gauges()
+        time.sleep(GAUGE_UPDATE_SECONDS)
 
 
-def try_to_write_down() -> None:
-    """What fails once may do the next time; without the thread nobody would hear of this worker again."""
+def try_to_update_gauges() -> None:
+    """Update the gauges; log a failure, which must not end the thread."""
     try:
-        write_down()
+        update_gauges()
     except Exception:
-        logger.exception("the metrics could not be written down")
+        logger.exception("could not update the metrics")
 
 
-def write_down() -> None:
-    """Write the gauges of this worker."""
+def update_gauges() -> None:
+    """Set the gauges of this worker."""
     WORKERS.set(1)
     for queue, length in _queues.items():
         QUEUE.labels(queue).set(length())
@@ -216,12 +221,12 @@ def write_down() -> None:
     POOL_WAITING.set(now["requests_waiting"])
 
 
-# --- Told -------------------------------------------------------------------------------------------
-def counted() -> Collector:
-    """What all workers have counted; what this process has, where it is no worker."""
-    write_down()
-    if FOLDER not in os.environ:
-        return OURS
+# --- Scrapes ----------------------------------------------------------------------------------------
+def collector() -> Collector:
+    """Return the collector of all workers, or of this process if it is not a worker."""
+    update_gauges()
+    if FOLDER_VARIABLE not in os.environ:
+        return REGISTRY
     from prometheus_client.multiprocess import MultiProcessCollector
 
     return MultiProcessCollector(None)  # type: ignore[no-untyped-call]

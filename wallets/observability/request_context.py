@@ -1,6 +1,6 @@
-"""The request that is being served here, for what is told about it: logs, traces, error reports.
+"""The current request, for logs, traces and error reports.
 
-Each greenlet or thread has its own. Nothing here may import Django: gunicorn's master has it for its logs.
+Each greenlet or thread has its own. This module must not import Django: gunicorn's master uses it.
 """
 
 import re
@@ -15,20 +15,20 @@ request: Final[ContextVar["HttpRequest | None"]] = ContextVar("request", default
 PROBE_PATHS: Final = ("/livez", "/readyz", "/metrics")
 HOME: Final = "/"
 STATIC: Final = "/static/"
-UNKNOWN: Final = "unknown"  # there is nothing at the address
-REFUSED: Final = "refused"  # before anybody looked for the address
-UNREADABLE: Final = "unreadable"  # not even HTTP
+UNKNOWN: Final = "unknown"  # no route has this path
+REFUSED: Final = "refused"  # before the path was resolved
+UNREADABLE: Final = "unreadable"  # not valid HTTP
 
 _PARAMETER: Final = re.compile(r"(?<!\?P)<(?:\w+:)?(\w+)>")
 
 
 def route_of(request: "HttpRequest") -> str:
-    """What was found at the address, as a template: the path itself may be a secret, long or forged."""
+    """Return the route as a template, never the path: a path may be secret, long or forged."""
     return template_of(found_for(request))
 
 
 def found_for(request: "HttpRequest") -> str:
-    """The same as Django writes it, which costs nothing."""
+    """Return the route in Django's notation, without the cost of the conversion."""
     match = request.resolver_match
     if match is None:
         return STATIC if request.path_info.startswith(STATIC) else REFUSED
@@ -42,16 +42,16 @@ def template_of(found: str) -> str:
 
 
 def wallet_of(request: "HttpRequest") -> str | None:
-    """The wallet that the address names."""
+    """Return the id of the wallet in the path."""
     match = request.resolver_match
     return str(match.kwargs["wallet_id"]) if match and "wallet_id" in match.kwargs else None
 
 
 def sender_of(request: Any) -> str | None:
-    """Who asks: a key by its prefix, a person or operator by their number. Asks no database."""
+    """Identify the caller, without a query: an API key by its prefix, a user or operator by id."""
     actor = getattr(getattr(request, "auth", None), "actor", "")
     if actor.startswith("key:"):
         return str(actor)
-    user = getattr(request, "_cached_user", None)  # what Django has found, where a view has asked
+    user = getattr(request, "_cached_user", None)  # set by Django once a view has read request.user
     number = getattr(user, "pk", None)
     return f"user:{number}" if number else None

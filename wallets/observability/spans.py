@@ -1,6 +1,6 @@
-"""OpenTelemetry's spans, sent to OTEL_EXPORTER_OTLP_ENDPOINT; imported where that is set.
+"""Send OpenTelemetry spans to OTEL_EXPORTER_OTLP_ENDPOINT; imported only if that is set.
 
-opentelemetry-instrumentation-django would not do: it records paths, query strings, IP addresses and messages
+opentelemetry-instrumentation-django is unsuitable: it records paths, query strings, IP addresses and messages
 of exceptions, which can hold secrets, and ends the span of a streamed response before the stream. The SDK
 reads OpenTelemetry's other variables itself (OTEL_TRACES_SAMPLER, OTEL_BSP_… and so on).
 """
@@ -25,19 +25,19 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from wallets.observability import traces
 from wallets.observability.request_context import PROBE_PATHS, route_of, wallet_of
 
-MAX_SPAN_LINKS: Final = 100  # requests that the span of a batch names
-SHUTDOWN_SECONDS: Final = 3.0  # in which a worker sends its last spans
+MAX_SPAN_LINKS: Final = 100  # of the span of a batch to its requests
+SHUTDOWN_SECONDS: Final = 3.0  # for a worker to send its last spans
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
 # An exception's message may quote the request.
 _WITHOUT_MESSAGES: Final[dict[str, Any]] = {"record_exception": False, "set_status_on_exception": False}
 
 
 class Spans:
-    """Middleware: a span for each request. Made after the fork, as the exporter has a thread."""
+    """Middleware: a span for each request. Created after the fork, as the exporter has a thread."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         for name in [name for name, value in os.environ.items() if name.startswith("OTEL_") and not value]:
-            del os.environ[name]  # the SDK does not take all empty variables for unset ones
+            del os.environ[name]  # the SDK does not treat every empty variable as unset
         instance = {"service.instance.id": f"{os.uname().nodename}:{os.getpid()}"}
         resource = Resource.create({"service.name": settings.OTEL_SERVICE_NAME} | instance)
         self.get_response = get_response
@@ -60,36 +60,36 @@ class Spans:
             response = self.get_response(request)
         if span.is_recording():
             _describe(span, request, response)
-        response._resource_closers.append(span.end)  # type: ignore[attr-defined]  # a stream is yet to be sent
+        response._resource_closers.append(span.end)  # type: ignore[attr-defined]  # a stream is sent after this returns
         return response
 
-    def here(self) -> SpanContext | None:
+    def current_span(self) -> SpanContext | None:
         span = trace.get_current_span()
         return span.get_span_context() if span.is_recording() else None
 
-    def open(self, name: str, **given: Any) -> AbstractContextManager[Any]:
-        return self._tracer.start_as_current_span(name, **_WITHOUT_MESSAGES, **given)
+    def open(self, name: str, **options: Any) -> AbstractContextManager[Any]:
+        return self._tracer.start_as_current_span(name, **_WITHOUT_MESSAGES, **options)
 
     def batch(self, spans: Sequence[SpanContext | None]) -> AbstractContextManager[Any]:
         """Open a span in the trace of the batch's first recorded request, with links to the others."""
         links = [Link(span) for span in spans if span is not None][:MAX_SPAN_LINKS]
         return self.open(
             "commit",
-            context=_below(links[0].context if links else _UNRECORDED),
+            context=_child_context(links[0].context if links else _UNRECORDED),
             links=links,
             attributes={"walletsvc.batch.size": len(spans)},
         )
 
     def stop(self) -> None:
-        with gevent.Timeout(SHUTDOWN_SECONDS, False):  # the collector may be away
+        with gevent.Timeout(SHUTDOWN_SECONDS, False):  # the collector may be unavailable
             self._provider.shutdown()
 
 
-# The parent of a batch without a recorded request: in a trace of its own the batch could be sampled.
+# The parent of a batch without a recorded request: without this parent the batch itself could be sampled.
 _UNRECORDED: Final = SpanContext(1, 1, is_remote=False, trace_flags=TraceFlags(0))
 
 
-def _below(parent: SpanContext) -> Context:
+def _child_context(parent: SpanContext) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(parent), Context())
 
 

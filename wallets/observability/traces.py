@@ -1,6 +1,6 @@
 """The trace that a request belongs to (W3C Trace Context), and the hooks of spans.py, which records traces.
 
-Every request passes here: nothing here may import Django or OpenTelemetry.
+Every request uses this module: it must not import Django or OpenTelemetry.
 """
 
 import re
@@ -19,7 +19,7 @@ _TRACEPARENT: Final = re.compile(
     r"(?!ff)(?!00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
 _NOTHING: Final[AbstractContextManager[None]] = nullcontext()
-recorder: "Spans | None" = None  # where OTEL_EXPORTER_OTLP_ENDPOINT is set
+recorder: "Spans | None" = None  # None unless OTEL_EXPORTER_OTLP_ENDPOINT is set
 
 
 class Trace(NamedTuple):
@@ -44,9 +44,9 @@ def response_header(trace: Trace) -> str:
     return f"00-{trace.trace_id}-{trace.span_id}-{'01' if trace.is_sampled else '00'}"
 
 
-def here() -> Any:
-    """Return the context of the span that is open and recorded here, or None."""
-    return recorder.here() if recorder else None
+def current_span() -> Any:
+    """Return the context of the current recorded span, or None."""
+    return recorder.current_span() if recorder else None
 
 
 def wait() -> AbstractContextManager[Any]:
@@ -55,11 +55,11 @@ def wait() -> AbstractContextManager[Any]:
 
 
 def batch(spans: Sequence[Any]) -> AbstractContextManager[Any]:
-    """Record a transaction. `spans` has for each of its calls what `here` returned when the call was made."""
+    """Record a transaction. `spans` has, for each of its calls, the result of `current_span` at the call."""
     return recorder.batch(spans) if recorder else _NOTHING
 
 
 def stop() -> None:
-    """Send what is recorded, and record no more."""
+    """Send the remaining spans, and record no more."""
     if recorder:
         recorder.stop()
