@@ -18,7 +18,7 @@ from wallets.events.delivery_state import DeliveryState
 from wallets.models import LedgerCheck
 from wallets.report import Movements, Period, Refusals
 
-pytestmark = pytest.mark.usefixtures("patient_report")
+pytestmark = pytest.mark.usefixtures("long_report_timeout")
 
 START = "/admin/"
 FIGURES = 'id="figures"'

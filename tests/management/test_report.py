@@ -25,7 +25,7 @@ from wallets import report
 from wallets.models import LedgerCheck
 from wallets.report import Period, Report, Volume
 
-pytestmark = pytest.mark.usefixtures("patient_report")
+pytestmark = pytest.mark.usefixtures("long_report_timeout")
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
