@@ -1,4 +1,4 @@
-"""docs/api.md says of every request what it is refused for, and in which order that is checked."""
+"""docs/api.md lists the refusals of every request in the order of the checks."""
 
 import json
 import os
@@ -24,14 +24,14 @@ from wallets.ledger import rules
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGE = (ROOT / "docs" / "api.md").read_text()
-WITHOUT_REFUSALS = {"POST /logout", "GET /me"}  # of their own
-DECISION = problems.RejectedByOperator  # the reason of an operation; no request is answered with it
-EVERYWHERE = {"bad_request", "not_found", "method_not_allowed", "internal_error"}  # of no one request
+WITHOUT_REFUSALS = {"POST /logout", "GET /me"}  # without own refusals
+DECISION = problems.RejectedByOperator  # the reason of an operation; no response has this code
+EVERYWHERE = {"bad_request", "not_found", "method_not_allowed", "internal_error"}  # not specific to a request
 
-Row = tuple[str, int]
+Refusal = tuple[str, int]
 
 
-def rows_of(text: str) -> list[Row]:
+def rows_of(text: str) -> list[Refusal]:
     return [
         (code, int(status)) for code, status in re.findall(r"^\| `(\w+)` \| (\d+) \|", text, re.MULTILINE)
     ]
@@ -46,7 +46,7 @@ SECTIONS = {request: rows_of(text) for heading, text in HEADINGS for request in 
 KEYED = [
     line
     for line, rows in SECTIONS.items()
-    if ("idempotency_key_reused", 422) in rows and "/webhooks" not in line  # which move no money
+    if ("idempotency_key_reused", 422) in rows and "/webhooks" not in line  # webhooks move no money
 ]
 ANY_REQUEST, ANY_BODY, ANY_TIME = (
     rows_of(table) for table in re.findall(r"\| code \|.*\n(?:\|.*\n)+", PAGE[: PAGE.index("\n### ")])
@@ -55,7 +55,7 @@ ANY_REQUEST, ANY_BODY, ANY_TIME = (
 
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
-    """The OpenAPI document by request, such as GET /wallets/{id}."""
+    """Return the operations of the OpenAPI document by request, such as GET /wallets/{id}."""
     paths = Api().sender.send("GET", "/api/schema?format=json").json["paths"]
     return {
         f"{method.upper()} {re.sub(r'{.*?}', '{id}', path.removeprefix('/api/v1'))}": operation
@@ -64,10 +64,10 @@ def document() -> dict[str, Any]:
     }
 
 
-def any_request(operation: dict[str, Any]) -> list[Row]:
-    """What every request meets; one that is for everybody is not asked who sends it."""
-    is_for_everybody = "security" not in operation
-    return [row for row in ANY_REQUEST if not is_for_everybody or row[1] not in (401, 403)]
+def common_refusals(operation: dict[str, Any]) -> list[Refusal]:
+    """Return the refusals common to all requests; a public request needs no authentication."""
+    is_public = "security" not in operation
+    return [row for row in ANY_REQUEST if not is_public or row[1] not in (401, 403)]
 
 
 def test_every_request_has_one_section_with_a_table(document: dict[str, Any]) -> None:
@@ -77,12 +77,12 @@ def test_every_request_has_one_section_with_a_table(document: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize("request_line", SECTIONS)
-def test_the_page_and_the_document_list_the_same_refusals_in_the_same_order(
+def test_page_and_document_list_the_same_refusals_in_order(
     document: dict[str, Any], request_line: str
 ) -> None:
     operation = document[request_line]
     met = [
-        *any_request(operation),
+        *common_refusals(operation),
         *(ANY_BODY if "requestBody" in operation else []),
         *SECTIONS[request_line],
         *ANY_TIME,
@@ -95,17 +95,17 @@ def test_the_page_and_the_document_list_the_same_refusals_in_the_same_order(
     assert {str(status) for _, status in ours} <= operation["responses"].keys()
 
 
-def test_every_problem_is_on_the_page_with_its_status() -> None:
+def test_page_lists_every_problem_with_its_status() -> None:
     shown = {*ANY_REQUEST, *ANY_BODY, *ANY_TIME, *(row for rows in SECTIONS.values() for row in rows)}
     kinds = problems.Problem.__subclasses__()
     answers = [kind for kind in kinds if kind is not DECISION]
-    # A refusal of one of many is a 409 of all.
+    # An atomic bulk with a refused item is answered with 409.
     assert {(kind.code, kind.status) for kind in answers} <= shown
     assert {code for code, _ in shown} == {kind.code for kind in answers}
     assert f"`{DECISION.code}`" in PAGE
 
 
-def test_the_page_says_which_request_needs_which_scope() -> None:
+def test_page_names_the_scopes_of_every_request() -> None:
     rows = re.findall(r"^\| `([a-z]+:[a-z]+|admin)` \| (.*) \|$", PAGE, re.MULTILINE)
     rows += [(rights.PERSON, cell) for cell in re.findall(r"^\| none, but a session \| (.*) \|$", PAGE, re.M)]
     shown = {(scope, line) for scope, cell in rows for line in requests_of(cell)}
@@ -118,7 +118,7 @@ def test_the_page_says_which_request_needs_which_scope() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_test_that_a_page_names_is_there(page: Path) -> None:
+def test_every_test_named_by_a_page_exists(page: Path) -> None:
     named = re.findall(r"`(?:tests/)?((?:\w+/)*test_\w+\.py)(?:::(test_\w+))?", page.read_text())
     missing = [
         (file, test)
@@ -130,37 +130,37 @@ def test_every_test_that_a_page_names_is_there(page: Path) -> None:
 
 # --- The order of the rules -------------------------------------------------------------------------
 def codes_of_rules() -> list[str]:
-    """The codes of the table in rules.py, in its order."""
+    """Return the codes of the table in rules.py, in its order."""
     lines = re.findall(r"^ *\d+\. .* {2,}(\w+)(?: \(not recorded\))?$", str(rules.__doc__), re.MULTILINE)
     return [getattr(problems, name).code for name in lines]
 
 
 @pytest.mark.parametrize("request_line", KEYED)
-def test_what_comes_after_the_key_is_in_the_order_of_the_rules(request_line: str) -> None:
+def test_refusals_after_the_key_are_in_the_order_of_the_rules(request_line: str) -> None:
     codes = [code for code, _ in SECTIONS[request_line]]
     after_key = codes[
         len(codes) - codes[::-1].index("idempotency_key_reused") :
-    ]  # of a bulk, that of its items
+    ]  # in a bulk, the key of an item
     own = [code for code in after_key if code != "wallet_not_found"]
     order = iter(codes_of_rules())
-    assert [code for code in own if code not in order] == []  # each is looked for after the one before
+    assert [code for code in own if code not in order] == []  # `in` continues after the previous code
 
 
-def test_the_table_of_the_rules_is_read_whole() -> None:
+def test_whole_table_of_the_rules_is_parsed() -> None:
     assert len(codes_of_rules()) == len(re.findall(r"^ *\d+\. ", str(rules.__doc__), re.MULTILINE)) > 10
     assert set(problems.REJECTIONS) - {DECISION.code} | {"validation_error"} == set(codes_of_rules())
 
 
-# --- The order before the rules ---------------------------------------------------------------------
+# --- The order of the checks before the rules -------------------------------------------------------
 @dataclass
-class Asked:
-    """A request with everything wrong, to be mended one by one."""
+class InvalidRequest:
+    """A request with every fault, which the test corrects one by one."""
 
     method: str
     address: str
     valid: bytes | None
     settings: LazySettings
-    has_more_to_allow: bool = False  # whether what the body asks for can be forbidden
+    has_more_to_allow: bool = False  # whether the content of the body can be forbidden
     query: str = "?unknown=1"
     is_allowed: bool = False
 
@@ -168,11 +168,11 @@ class Asked:
         self.headers = {"Accept": "text/html", "Content-Type": "text/plain"}
         self.content = b" " * (settings.MAX_BODY_BYTES + 1) if self.valid is not None else None
         self.settings.API_ACCESS = "key"
-        # What the first of them may is of no use here, what the second may is not enough.
-        useless = new_key(rights.READ if self.method != "GET" else rights.HOLD)
+        # The first key has no scope for this request, the second lacks the right for its body.
+        unrelated_key = new_key(rights.READ if self.method != "GET" else rights.HOLD)
         self.is_for_people = self.address in ("/me", "/me/wallet", "/logout")
-        scarce = new_key(rights.WRITE, rights.WITHDRAW, owner=new_owner(), is_restricted=True)
-        self.keys = [useless, scarce] if self.has_more_to_allow else [useless]
+        restricted_key = new_key(rights.WRITE, rights.WITHDRAW, owner=new_owner(), is_restricted=True)
+        self.keys = [unrelated_key, restricted_key] if self.has_more_to_allow else [unrelated_key]
 
     def send(self, api: Api) -> Answer:
         if self.is_allowed and self.is_for_people:
@@ -185,83 +185,85 @@ class Asked:
         return api.sender.send(self.method, f"/api/v1{self.address}{self.query}", self.content, headers)
 
 
-def accept(asked: Asked) -> None:
-    asked.headers["Accept"] = "*/*"
+def correct_accept(request: InvalidRequest) -> None:
+    request.headers["Accept"] = "*/*"
 
 
-def be_known(asked: Asked) -> None:
-    asked.headers["Authorization"] = f"Bearer {asked.keys.pop(0)}"
+def authenticate(request: InvalidRequest) -> None:
+    request.headers["Authorization"] = f"Bearer {request.keys.pop(0)}"
 
 
-def be_allowed(asked: Asked) -> None:
-    asked.is_allowed = not asked.keys
-    key = asked.keys.pop(0) if asked.keys else new_key(rights.ADMIN)
-    asked.headers["Authorization"] = f"Bearer {key}"
+def authorize(request: InvalidRequest) -> None:
+    request.is_allowed = not request.keys
+    key = request.keys.pop(0) if request.keys else new_key(rights.ADMIN)
+    request.headers["Authorization"] = f"Bearer {key}"
 
 
-def name_the_type(asked: Asked) -> None:
-    asked.headers["Content-Type"] = JSON
+def correct_content_type(request: InvalidRequest) -> None:
+    request.headers["Content-Type"] = JSON
 
 
-def be_short(asked: Asked) -> None:
-    asked.content = b"{"
+def shorten_body(request: InvalidRequest) -> None:
+    request.content = b"{"
 
 
-def be_json(asked: Asked) -> None:
-    asked.content = b'{"unknown": 1}'
+def correct_json(request: InvalidRequest) -> None:
+    request.content = b'{"unknown": 1}'
 
 
-def be_valid(asked: Asked) -> None:
-    asked.content, asked.query = asked.valid, ""
+def correct_body(request: InvalidRequest) -> None:
+    request.content, request.query = request.valid, ""
 
 
-MEND: dict[str, Callable[[Asked], None]] = {
-    "not_acceptable": accept,
-    "unauthorized": be_known,
-    "forbidden": be_allowed,
-    "unsupported_media_type": name_the_type,
-    "payload_too_large": be_short,
-    "malformed_json": be_json,
-    "validation_error": be_valid,
+CORRECTIONS: dict[str, Callable[[InvalidRequest], None]] = {
+    "not_acceptable": correct_accept,
+    "unauthorized": authenticate,
+    "forbidden": authorize,
+    "unsupported_media_type": correct_content_type,
+    "payload_too_large": shorten_body,
+    "malformed_json": correct_json,
+    "validation_error": correct_body,
 }
 
 
 @pytest.mark.parametrize("request_line", SECTIONS)
-def test_the_first_thing_that_is_wrong_is_the_answer(
+def test_first_failed_check_is_the_response(
     api: Api, document: dict[str, Any], settings: LazySettings, request_line: str
 ) -> None:
-    """Of a request with everything wrong, until it is only that what it names does not exist."""
+    """Start with every fault and correct one at a time, until only the named object does not exist."""
     method, _, path = request_line.partition(" ")
     body = document[request_line].get("requestBody")
     examples = body["content"][JSON]["examples"].values() if body else []
     valid = next((json.dumps(example["value"]).encode() for example in examples), None)
     may_forbid = ("forbidden", 403) in SECTIONS[request_line]
-    asked = Asked(method, path.replace("{id}", str(uuid4())), valid, settings, may_forbid)
+    request = InvalidRequest(method, path.replace("{id}", str(uuid4())), valid, settings, may_forbid)
     met = [
-        *any_request(document[request_line]),
+        *common_refusals(document[request_line]),
         *(ANY_BODY if valid is not None else []),
         *SECTIONS[request_line],
     ]
     for code, status in met:
         if code in EVERYWHERE or code == "too_many_requests":
             continue
-        if code not in MEND and not code.endswith("_not_found"):
+        if code not in CORRECTIONS and not code.endswith("_not_found"):
             break
-        if code == "validation_error" and not asked.query:  # the shape was mended; this is what comes later
+        if (
+            code == "validation_error" and not request.query
+        ):  # the body is valid by now; this is a later check
             break
-        answer = asked.send(api)
-        if code.endswith("_not_found") and answer.status == 200:  # of one of many
+        answer = request.send(api)
+        if code.endswith("_not_found") and answer.status == 200:  # the result of a bulk item
             break
         assert (answer.code, answer.status) == (code, status)
         if code.endswith("_not_found"):
             break
-        MEND[code](asked)
+        CORRECTIONS[code](request)
 
 
-# --- The examples -----------------------------------------------------------------------------------
+# --- Examples ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("command", re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
 @pytest.mark.slow
-def test_the_examples_do_what_they_say(live_api: Api, service: str, command: str) -> None:
+def test_examples_of_the_page_succeed(live_api: Api, service: str, command: str) -> None:
     wallet, other = (live_api.open(deposit="100", currency="EUR") for _ in range(2))
     named = {
         "API": f"{service}/api/v1",
@@ -274,7 +276,7 @@ def test_the_examples_do_what_they_say(live_api: Api, service: str, command: str
         ["bash", "-euc", command], env=os.environ | named, capture_output=True, text=True, check=True
     )
     if "text/csv" in command:
-        assert done.stdout.count("\n") == 5  # its head, both balances, and what was put in
+        assert done.stdout.count("\n") == 5  # the header, both balances and two deposits
         return
     if "/events" in command:
         assert done.stdout.startswith(": hello\n")
@@ -284,7 +286,7 @@ def test_the_examples_do_what_they_say(live_api: Api, service: str, command: str
     assert answer.keys() & {"id", "results", "balance", "walletId"}
 
 
-def test_a_key_for_many_leaves_room_for_their_numbers(api: Api, unchanged: Unchanged) -> None:
+def test_key_of_a_bulk_leaves_room_for_item_numbers(api: Api, unchanged: Unchanged) -> None:
     wallet = api.open(currency="EUR")
     deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": "1"}
     many = {"operations": [deposit] * 1000}

@@ -451,7 +451,7 @@ def test_backdated_operation_is_found_by_a_checkpoint(ledger: TamperedLedger, ap
     id = api.deposit(ledger.wallet, "1").json["id"]
     [found] = compare(checkpoint)
     assert found.startswith(f"{ledger.wallet} operation {id} is of ")
-    assert found.endswith("before the checkpoint, and was write_key_pair after it")
+    assert found.endswith("before the checkpoint, and was written after it")
 
 
 def test_deleted_wallet_is_found_by_a_checkpoint(
@@ -558,9 +558,9 @@ def refused(*arguments: object) -> str:
 
 
 def test_checkpoint_does_not_overwrite_a_file(keys: tuple[Path, Path], tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("own_wallets")
+    (tmp_path / "file").write_text("mine")
     assert "exists" in refused("checkpoint", tmp_path / "file", "--key", keys[0])
-    assert (tmp_path / "file").read_text() == "own_wallets"
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_keys_of_other_kinds_are_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
