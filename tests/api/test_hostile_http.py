@@ -72,7 +72,7 @@ def assert_is_problem(answer: Raw, *codes: str) -> None:
     problem = json.loads(answer.body)
     assert problem["code"] in codes
     assert problem["status"] == answer.status
-    assert problem["requestId"] == answer.headers["X-Request-ID"]
+    assert problem["requestId"] == answer.headers["X-ApiRequest-ID"]
 
 
 def statuses(answers: list[Raw]) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ import pytest
 from tests.faults.conftest import IS_LONG, WORKERS, FaultTarget, running
 from tests.support.faults.clients import CARRIED_OUT, Mix, SentRequest, deposit, reading
 from tests.support.faults.database import Database
-from tests.support.histories.journal import Request
+from tests.support.histories.journal import ApiRequest
 
 DEADLINE_SECONDS = 10 if IS_LONG else 2
 LOCKED_SECONDS = 30 if IS_LONG else 5
@@ -28,9 +28,9 @@ def target(database: Database) -> Iterator[FaultTarget]:
 def test_locked_wallet_is_refused_and_delays_other_wallets_once(target: FaultTarget) -> None:
     held, *others = target.open(21)
 
-    def of_held(dice: random.Random) -> Request:
+    def of_held(dice: random.Random) -> ApiRequest:
         if (number := dice.randrange(20)) == 0:
-            return Request("PATCH", f"/wallets/{held}", {"label": str(dice.random())})
+            return ApiRequest("PATCH", f"/wallets/{held}", {"label": str(dice.random())})
         return deposit(held, "1") if number < 12 else reading(held)
 
     with (

@@ -1,4 +1,4 @@
-"""PostgreSQL restarts or loses backends: clients see latency but no errors, and each operation counts once."""
+"""PostgreSQL restarts or loses backends: clients see latency but no errors, and operations count once."""
 
 import os
 import signal

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from tests.faults.conftest import TIMES, FaultTarget
 from tests.support.faults.clients import CARRIED_OUT, Mix, deposit
 from tests.support.faults.database import Database
-from tests.support.histories.journal import Request
+from tests.support.histories.journal import ApiRequest
 
 REFUSED_AMOUNT = "666.66"
 
@@ -29,7 +29,7 @@ def test_only_the_failing_command_is_refused(target: FaultTarget) -> None:
     hot, *cold = target.open(21)
     valid = Mix(hot, cold)
 
-    def one_in_fifty_is_refused(dice: random.Random) -> Request:
+    def one_in_fifty_is_refused(dice: random.Random) -> ApiRequest:
         return deposit(hot, REFUSED_AMOUNT) if dice.random() < 0.02 else valid(dice)
 
     with (

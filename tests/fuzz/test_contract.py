@@ -1,6 +1,6 @@
 """Schemathesis checks the service against its OpenAPI document, without and with API keys.
 
-`make fuzz` takes its time; the tests are a short run of the same.
+The tests are a short run of `make fuzz`.
 """
 
 import json
@@ -36,8 +36,8 @@ def test_service_with_keys_conforms_and_separates_owners(tmp_path: Path) -> None
     anna, boris = new_owner(), new_owner()
     config = (
         with_wallets(*(new_wallet(anna, "1000") for _ in range(2)))
-        + peers(tmp_path / "users.json", anna=owners_key(anna), boris=owners_key(boris))
-        + asked_by(new_key(ADMIN), "webhooks")
+        + peers(tmp_path / "users.json", anna=new_owner_key(anna), boris=new_owner_key(boris))
+        + key_of_tag(new_key(ADMIN), "webhooks")
     )
     with running_service(API_ACCESS="key", WEBHOOK_TARGETS="any") as address:
         assert_conforms(address, config, tmp_path)
@@ -53,7 +53,7 @@ def with_wallets(*wallet_ids: str) -> str:
     return f"{CONFIG.read_text()}\n[dictionaries.wallets]\nvalues = {json.dumps(wallet_ids)}\n"
 
 
-def owners_key(owner: User) -> str:
+def new_owner_key(owner: User) -> str:
     """Create a key that is restricted to the wallets of its owner."""
     scopes = [scope for scope in SCOPES if scope != ADMIN]
     return new_key(*scopes, owner=owner, is_restricted=True)
@@ -70,7 +70,7 @@ def peers(file: Path, **keys: str) -> str:
     return f'\n[auth.wfc]\npath = "{file}"\nuser = "{first}"\npeers = {json.dumps(names)}\n'
 
 
-def asked_by(key: str, tag: str) -> str:
+def key_of_tag(key: str, tag: str) -> str:
     """Configure the key of the operations with this tag."""
     return f'\n[[operations]]\ninclude-tag = "{tag}"\nheaders = {{ Authorization = "Bearer {key}" }}\n'
 

@@ -139,7 +139,15 @@ def test_invalid_id_is_not_found(id: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("Idempotency-Key", "Prefer", "traceparent", "Accept", "If-Match", "If-None-Match", "X-Request-ID"),
+        *(
+            "Idempotency-Key",
+            "Prefer",
+            "traceparent",
+            "Accept",
+            "If-Match",
+            "If-None-Match",
+            "X-ApiRequest-ID",
+        ),
         *("Authorization", "Cookie", "Content-Type", "Accept-Language", "Last-Event-ID", "Origin", "Host"),
     ],
 )

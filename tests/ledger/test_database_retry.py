@@ -96,11 +96,11 @@ def test_unresponsive_database_is_disconnected(alias: str) -> None:
 def test_kernel_ends_connections_to_a_vanished_host(alias: str) -> None:
     """Check the socket options: the timeout of unacknowledged data, and the probes of an idle connection."""
     db.connections[alias].ensure_connection()
-    with socket.socket(fileno=os.dup(db.connections[alias].connection.fileno())) as it:
-        assert it.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000  # milliseconds
-        assert it.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    with socket.socket(fileno=os.dup(db.connections[alias].connection.fileno())) as probe:
+        assert probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000  # milliseconds
+        assert probe.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        assert [it.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
+        assert [probe.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
 
 
 def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,11 +112,11 @@ def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pyt
 
     def answer_lost(work: Callable[[], Wallet]) -> Wallet:
         work()
-        Wallet.objects.filter(id=wallet.id).update(label="of somebody else")
+        Wallet.objects.filter(id=wallet.id).update(label="of another client")
         return work()
 
     monkeypatch.setattr(wallets, "retry_until_deadline", answer_lost)
-    assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of somebody else"
+    assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of another client"
     assert WalletChange.objects.filter(wallet=wallet, type="CHANGED").count() == 1
 
 

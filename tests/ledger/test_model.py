@@ -1,8 +1,8 @@
-"""Random programs against the real service, judged by the model of the rules in tests/support/histories.
+"""Random programs run against the service and are judged by the rules in tests/support/histories.
 
 A program is a list of rounds; the requests of a round are sent together. The checker decides whether the
-answers and the committed ledger are one history, so whether the service is linearizable. Hypothesis shrinks a
-program that fails.
+responses and the committed ledger are one history, that is, whether the service is linearizable. Hypothesis
+shrinks a failing program.
 """
 
 import os
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.support.cluster import cluster
 from tests.support.histories.checker import check
-from tests.support.histories.journal import Call, Connection, History, Request, call
+from tests.support.histories.journal import ApiRequest, Call, Connection, History, call
 from tests.support.histories.ledger import read
 from wallets.ledger.inbox import drain
 from wallets.ledger.verify import verify
@@ -104,7 +104,7 @@ class ProgramRun:
         self.operations: list[str] = []
         self.wallet_ids = [str(uuid4()) for _ in WALLETS]
         for wallet_id, limits in zip(self.wallet_ids, WALLETS, strict=True):
-            self.send([Request("POST", "/wallets", {"id": wallet_id, **limits})])
+            self.send([ApiRequest("POST", "/wallets", {"id": wallet_id, **limits})])
         self.round([Instruction("DEPOSIT", wallet, amount="200") for wallet in range(len(WALLETS))])
 
     def round(self, instructions: Sequence[Instruction]) -> None:
@@ -114,7 +114,7 @@ class ProgramRun:
             return
         self.send([request for instruction in instructions if (request := self.request(instruction))])
 
-    def send(self, requests: Sequence[Request]) -> None:
+    def send(self, requests: Sequence[ApiRequest]) -> None:
         """Send the requests concurrently. Keep the ids of the responses for later requests."""
         done = list(self.pool.map(call, self.clients, range(len(requests)), requests))
         self.calls += done
@@ -127,40 +127,42 @@ class ProgramRun:
             if made.request.method == "POST" and made.request.path != "/wallets":
                 self.operations += sides or [id for id in (body.get("operationId", body.get("id")),) if id]
 
-    def request(self, instruction: Instruction) -> Request | None:
+    def request(self, instruction: Instruction) -> ApiRequest | None:
         """Return the HTTP request, or None if it refers to a hold or operation and there is none yet."""
         request = self._request(instruction)
         return request and replace(request, key=instruction.key, is_async=instruction.is_async)
 
-    def _request(self, instruction: Instruction) -> Request | None:
+    def _request(self, instruction: Instruction) -> ApiRequest | None:
         wallet = f"/wallets/{self.wallet_ids[instruction.wallet]}"
         amount = {} if instruction.amount is None else {"amount": instruction.amount}
         match instruction.kind:
             case "DEPOSIT" | "WITHDRAW":
-                return Request("POST", f"{wallet}/operation", {"operationType": instruction.kind, **amount})
+                return ApiRequest(
+                    "POST", f"{wallet}/operation", {"operationType": instruction.kind, **amount}
+                )
             case "transfer":
-                return Request("POST", "/transfers", self._item(replace(instruction, key=None)))
+                return ApiRequest("POST", "/transfers", self._item(replace(instruction, key=None)))
             case "hold":
                 expiry = datetime.now(UTC) + timedelta(seconds=HOLD_SECONDS)
                 expires = {"expiresAt": expiry.isoformat()} if instruction.expires else {}
-                return Request("POST", f"{wallet}/holds", amount | expires)
+                return ApiRequest("POST", f"{wallet}/holds", amount | expires)
             case "capture" | "void" if self.holds:
-                return Request(
+                return ApiRequest(
                     "POST",
                     f"/holds/{self.holds[instruction.other % len(self.holds)]}/{instruction.kind}",
                     amount,
                 )
             case "reversal" if self.operations:
                 operation = self.operations[instruction.other % len(self.operations)]
-                return Request("POST", f"/operations/{operation}/reversal", amount)
+                return ApiRequest("POST", f"/operations/{operation}/reversal", amount)
             case "change":
                 # The checker finds the change by its unique label.
-                return Request("PATCH", wallet, {"status": instruction.status, "label": str(uuid4())})
+                return ApiRequest("PATCH", wallet, {"status": instruction.status, "label": str(uuid4())})
             case "wallet":
-                return Request("GET", wallet)
+                return ApiRequest("GET", wallet)
             case "bulk":
                 items = [self._item(item) for item in instruction.items]
-                return Request("POST", "/operations", {"operations": items, "atomic": True})
+                return ApiRequest("POST", "/operations", {"operations": items, "atomic": True})
         return None
 
     def _item(self, instruction: Instruction) -> dict[str, Any]:
@@ -177,7 +179,7 @@ class ProgramRun:
             HOLD_SECONDS if any("expiresAt" in (made.request.body or {}) for made in self.calls) else 0
         )
         for path in (*(f"/wallets/{id}" for id in self.wallet_ids), *(f"/holds/{id}" for id in self.holds)):
-            self.send([Request("GET", path)])
+            self.send([ApiRequest("GET", path)])
         history = History(self.calls, self.wallet_ids, time.time() - time.monotonic())
         found = check(history, read(cluster.url(), self.wallet_ids))
         assert not found, "\n".join(map(str, [*found, "", *self.calls]))

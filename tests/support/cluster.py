@@ -1,8 +1,8 @@
 """A pytest plugin: a PostgreSQL server for the session, with its schema built by Liquibase.
 
-It is loaded by `-p` before Django reads its settings, because those need the database's address. The service
+The option `-p` loads it before Django reads its settings, which need the database's address. The service
 runs in the tests as it does in production: as the application's role, with real commits and no rollback.
-Every test makes wallets of its own and speaks only of them.
+Every test makes its own wallets and checks only these.
 """
 
 import os

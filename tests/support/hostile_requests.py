@@ -1,7 +1,7 @@
 """Hostile and malformed requests, as the bytes that a client sends.
 
-A row says what the service answers and how many deposits that makes. WALLET stands for a wallet's id, and is
-as long, so that what is counted stays right.
+Each row has the expected responses and the number of deposits. WALLET is a placeholder for a wallet's id of
+the same length, so that a Content-Length stays correct.
 """
 
 import select
@@ -337,10 +337,10 @@ def converse(talk: Talk, shape: Shape, wallet_id: str) -> list[Raw]:
         while len(heard) < max(1, len(shape.answers)) and (answer := talk.hear()):
             heard.append(answer)
         if shape.end is not End.STALL:
-            talk.say(GET + b"X-Request-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
+            talk.say(GET + b"X-ApiRequest-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
         while answer := talk.hear():
             heard.append(answer)
-    if heard and heard[-1].headers.get("X-Request-ID") == CANARY:
+    if heard and heard[-1].headers.get("X-ApiRequest-ID") == CANARY:
         assert heard.pop().status == 200
     return heard
 

@@ -20,7 +20,7 @@ def quiet_day() -> datetime:
 def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
     """Move the operations of these wallets, in their order, to these times.
 
-    The service takes the time from its database, and may not change it. A transfer has one for both sides.
+    The service takes the time from its database and cannot change it. Both sides of a transfer share a time.
     """
     with psycopg.connect(cluster.url("postgres")) as database:
         moments = database.execute(

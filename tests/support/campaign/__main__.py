@@ -1,7 +1,7 @@
 """`make campaign`: repeated rounds of load and faults, until a round fails or the time is over.
 
-Everything that is chosen follows from the seed: the first round has it, the next one the next number. So the
-seed of a round that went wrong makes the same choices again.
+All random choices follow from the seed. The first round uses the seed, each further round the next number.
+The seed of a failed round reproduces its choices.
 """
 
 import argparse

@@ -111,7 +111,7 @@ class Node:
             return False
 
     def processes(self) -> list[int]:
-        """Send the signal to all processes, the postmaster first."""
+        """Return the process ids of the server, the postmaster first."""
         assert self.cluster.process
         pid = self.cluster.process.pid
         with suppress(OSError):
@@ -168,7 +168,7 @@ class Node:
 class Pair:
     """A primary and its synchronous standby, which confirms every commit.
 
-    A failover loses nothing that was answered as long as the standby was there before: it is waited for.
+    A failover loses no answered operation, because a round waits for the standby before the failover.
     """
 
     def __init__(self, folder: Path) -> None:

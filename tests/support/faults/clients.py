@@ -10,27 +10,33 @@ from typing import Self
 from uuid import uuid4
 
 from tests.support.client import Answer
-from tests.support.histories.journal import ANSWER_TIMEOUT_SECONDS, Connection, NoAnswer, NotReached, Request
+from tests.support.histories.journal import (
+    ANSWER_TIMEOUT_SECONDS,
+    ApiRequest,
+    Connection,
+    NoAnswer,
+    NotReached,
+)
 
 # --- Requests ---------------------------------------------------------------------------------------
-Choose = Callable[[random.Random], Request]
+Choose = Callable[[random.Random], ApiRequest]
 
 
-def deposit(wallet_id: str, amount: str) -> Request:
+def deposit(wallet_id: str, amount: str) -> ApiRequest:
     return operation(wallet_id, "DEPOSIT", amount)
 
 
-def operation(wallet_id: str, kind: str, amount: str) -> Request:
+def operation(wallet_id: str, kind: str, amount: str) -> ApiRequest:
     body = {"operationType": kind, "amount": amount}
-    return Request("POST", f"/wallets/{wallet_id}/operation", body, str(uuid4()), wallet_id)
+    return ApiRequest("POST", f"/wallets/{wallet_id}/operation", body, str(uuid4()), wallet_id)
 
 
-def reading(wallet_id: str) -> Request:
-    return Request("GET", f"/wallets/{wallet_id}", wallet_id=wallet_id)
+def reading(wallet_id: str) -> ApiRequest:
+    return ApiRequest("GET", f"/wallets/{wallet_id}", wallet_id=wallet_id)
 
 
-def opening() -> Request:
-    return Request("POST", "/wallets", {"id": str(uuid4())})
+def opening() -> ApiRequest:
+    return ApiRequest("POST", "/wallets", {"id": str(uuid4())})
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Mix:
     cold: Sequence[str]
     others: int = 6
 
-    def __call__(self, dice: random.Random) -> Request:
+    def __call__(self, dice: random.Random) -> ApiRequest:
         wallet_id = self.hot if dice.random() < 0.5 else dice.choice(self.cold)
         if (number := dice.randrange(100)) < self.others:
             return self._other(dice, wallet_id)
@@ -50,14 +56,14 @@ class Mix:
             return operation(wallet_id, kind, f"{dice.randint(1, 100_000) / 100:.2f}")
         return reading(wallet_id)
 
-    def _other(self, dice: random.Random, wallet_id: str) -> Request:
+    def _other(self, dice: random.Random, wallet_id: str) -> ApiRequest:
         match dice.randrange(4):
             case 0:
-                return Request("GET", f"/wallets/{wallet_id}/operations?limit=5")
+                return ApiRequest("GET", f"/wallets/{wallet_id}/operations?limit=5")
             case 1:
-                return Request("GET", "/wallets?limit=5")
+                return ApiRequest("GET", "/wallets?limit=5")
             case 2:
-                return Request("PATCH", f"/wallets/{wallet_id}", {"label": f"label {dice.random()}"})
+                return ApiRequest("PATCH", f"/wallets/{wallet_id}", {"label": f"label {dice.random()}"})
             case _:
                 return opening()
 
@@ -70,7 +76,7 @@ CARRIED_OUT = (200, 201, 409)
 class SentRequest:
     """One request and its response; without a response, `lost` says why."""
 
-    request: Request
+    request: ApiRequest
     sent_at: float
     answer: Answer | None = None
     lost: NoAnswer | NotReached | None = None
@@ -99,7 +105,7 @@ class SentRequest:
         return self.answer is not None and self.answer.status in (201, 409)
 
 
-def ask(connection: Connection, request: Request) -> SentRequest:
+def ask(connection: Connection, request: ApiRequest) -> SentRequest:
     sent = SentRequest(request, time.monotonic())
     try:
         sent.answer = connection.ask(request)

@@ -87,7 +87,7 @@ class Database:
         return psycopg.connect(self.cluster.url(SUPERUSER, DATABASE))
 
     def expect_at_most(self, connections: int) -> None:
-        """Wait until there are at most `count` connections; those of killed processes end after a moment."""
+        """Wait until there are at most `connections`; those of killed processes end after a moment."""
         deadline = time.monotonic() + 10
         while len(self.backends()) > connections:
             assert time.monotonic() < deadline, f"{len(self.backends())} connections, not {connections}"

@@ -1,7 +1,7 @@
 """A proxy in front of PostgreSQL that loses messages around a COMMIT and simulates other network faults.
 
-It understands just enough of the protocol: a message is a type byte, a length and a body. Only what a client
-says first has no type.
+It reads only the framing of the protocol: a message is a type byte, a length and a body. Only the first
+message of a client has no type.
 """
 
 import re

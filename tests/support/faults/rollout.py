@@ -1,7 +1,7 @@
 """A model of a Kubernetes Deployment and its Service, as far as requests notice them.
 
-A Service leads each new connection to one of its pods, where it stays. A pod that has to go leaves the
-Service a moment after that was decided, and gets its SIGTERM when preStop is over.
+A Service forwards each new connection to one of its pods for the life of the connection. A stopping pod
+is removed from the Service after a moment, and gets SIGTERM at the end of preStop.
 """
 
 import asyncio
@@ -94,7 +94,7 @@ class Deployment:
             yield load
 
     def replace(self, old: House) -> None:
-        """Replace the pods with maxSurge 1 and maxUnavailable 0: a new pod is ready before an old one stops."""
+        """Replace the pods (maxSurge 1, maxUnavailable 0): a new pod is ready before an old one stops."""
         self._add()
         time.sleep(NOTICE_SECONDS)
         self._balancer.endpoints.remove(old.address)
