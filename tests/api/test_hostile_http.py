@@ -72,7 +72,7 @@ def assert_is_problem(answer: Raw, *codes: str) -> None:
     problem = json.loads(answer.body)
     assert problem["code"] in codes
     assert problem["status"] == answer.status
-    assert problem["requestId"] == answer.headers["X-ApiRequest-ID"]
+    assert problem["requestId"] == answer.headers["X-Request-ID"]
 
 
 def statuses(answers: list[Raw]) -> tuple[int, ...]:
@@ -120,7 +120,7 @@ def test_stalled_clients_are_disconnected(contended: str, api: Api, unchanged: U
 def test_slow_bytes_do_not_keep_a_connection_open(contended: str, api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     head, body, chunks = (
-        Shape(name, sent, at_once=1)
+        Shape(name, sent, max_packet_bytes=1)
         for name, sent in (
             ("head", GET + b"X-A: b\r\n" * 100),
             ("body", POST + b"Content-Length: 1000\r\n\r\n" + b" " * 1000),

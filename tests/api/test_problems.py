@@ -168,13 +168,11 @@ def test_wallet_locked_too_long_is_busy(api: Api, monkeypatch: pytest.MonkeyPatc
     assert answer.headers["retry-after"] == "1"
 
 
-# --- X-ApiRequest-ID -----------------------------------------------------------------------------------
+# --- X-Request-ID -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", ["/livez", "/api/v1/wallets", "/nope", "/admin/login/"])
 def test_every_response_has_a_request_id(api: Api, path: str) -> None:
     assert api.sender.send("GET", path).headers["x-request-id"]
-    assert (
-        api.sender.send("GET", path, headers={"X-ApiRequest-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
-    )
+    assert api.sender.send("GET", path, headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "<b>", "я", "a\r\nX-Evil: 1"])

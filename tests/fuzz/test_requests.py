@@ -146,7 +146,7 @@ def test_invalid_id_is_not_found(id: str) -> None:
             "Accept",
             "If-Match",
             "If-None-Match",
-            "X-ApiRequest-ID",
+            "X-Request-ID",
         ),
         *("Authorization", "Cookie", "Content-Type", "Accept-Language", "Last-Event-ID", "Origin", "Host"),
     ],

@@ -337,10 +337,10 @@ def converse(talk: Talk, shape: Shape, wallet_id: str) -> list[Raw]:
         while len(heard) < max(1, len(shape.answers)) and (answer := talk.hear()):
             heard.append(answer)
         if shape.end is not End.STALL:
-            talk.say(GET + b"X-ApiRequest-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
+            talk.say(GET + b"X-Request-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
         while answer := talk.hear():
             heard.append(answer)
-    if heard and heard[-1].headers.get("X-ApiRequest-ID") == CANARY:
+    if heard and heard[-1].headers.get("X-Request-ID") == CANARY:
         assert heard.pop().status == 200
     return heard
 

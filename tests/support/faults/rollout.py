@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from tests.faults.conftest import House
-from tests.support.faults.clients import Load, Mix
+from tests.faults.conftest import FaultTarget
+from tests.support.faults.clients import Mix, RequestLoad
 from tests.support.faults.database import Database
 
 Address = tuple[str, int]
@@ -75,7 +75,7 @@ class Deployment:
     def __init__(self, database: Database, balancer: Balancer) -> None:
         self._database = database
         self._balancer = balancer
-        self.pods: list[House] = []
+        self.pods: list[FaultTarget] = []
 
     def __enter__(self) -> Self:
         for _ in range(2):
@@ -88,12 +88,12 @@ class Deployment:
             self._database.services -= 1
 
     @contextmanager
-    def under_load(self) -> Iterator[Load]:
+    def under_load(self) -> Iterator[RequestLoad]:
         hot, *cold = wallets = self.pods[0].open(21)
         with self.pods[0].serving(Mix(hot, cold), wallets, at=self._balancer.address) as load:
             yield load
 
-    def replace(self, old: House) -> None:
+    def replace(self, old: FaultTarget) -> None:
         """Replace the pods (maxSurge 1, maxUnavailable 0): a new pod is ready before an old one stops."""
         self._add()
         time.sleep(NOTICE_SECONDS)
@@ -104,7 +104,7 @@ class Deployment:
         self._database.services -= 1
 
     def _add(self) -> None:
-        pod = House(self._database)
+        pod = FaultTarget(self._database)
         self.pods.append(pod)
         self._database.services += 1
         pod.start()

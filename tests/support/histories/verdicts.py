@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from tests.support.histories.commands import Form
 from tests.support.histories.findings import Findings
 from tests.support.histories.ledger import Operation, Wallet
-from tests.support.histories.replay import SLACK, Replay, State
+from tests.support.histories.replay import MAX_BATCH_SPAN, Replay, State
 from tests.support.histories.rules import OPPOSITES, SIGNS, Side, refusal, rest
 
 
@@ -58,7 +58,7 @@ class Verdicts:
             first = last = self._replay.positions[counterpart.id] - 1
         else:
             last = max(0, story.last_before(at))
-            first = max(0, story.last_until(at - SLACK))
+            first = max(0, story.last_until(at - MAX_BATCH_SPAN))
         for state in story.states[first : last + 1]:
             yield from self._sides(story.wallet, state, operation)
 
@@ -69,7 +69,7 @@ class Verdicts:
                 balance += SIGNS[form.type] * (form.amount or 0)
             if form.counterparty_id == wallet.id:
                 balance -= SIGNS[form.type] * (form.amount or 0)
-        for held in state.held_between(operation.created_at - SLACK, operation.created_at):
+        for held in state.held_between(operation.created_at - MAX_BATCH_SPAN, operation.created_at):
             yield Side(wallet, state.status, balance, held)
 
     def _expect_both_sides(self, operation: Operation, transfer_id: str) -> None:
