@@ -186,12 +186,12 @@ def test_body_of_100_megabytes_is_refused_unread(service: str, live_api: Api, un
     head = b"".join(Shape("", POST).parts(wallet_id))
     megabyte = b" " * 1_000_000
     with unchanged(wallet_id):
-        told = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
+        refused = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
         sent = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", *[megabyte] * 100)
         chunked = exchange(
             service, head + b"Transfer-Encoding: chunked\r\n\r\n", *[b"F4240\r\n" + megabyte + b"\r\n"] * 100
         )
-        for answer in (told, sent, chunked):
+        for answer in (refused, sent, chunked):
             assert answer.status == 413
             assert_is_problem(answer, "payload_too_large")
 

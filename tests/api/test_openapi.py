@@ -125,18 +125,18 @@ def test_body_is_required_unless_all_fields_are_optional(document: Any) -> None:
 def test_response_links_to_the_next_requests(document: Any) -> None:
     answer = document["paths"]["/api/v1/wallets/{wallet_id}/holds"]["post"]["responses"]["201"]
     assert set(answer["links"]) == {"holds_read", "holds_capture", "holds_void"}
-    asked = {operation["operationId"] for _, _, operation in operations(document)}
+    operation_ids = {operation["operationId"] for _, _, operation in operations(document)}
     for name, link in document["components"]["links"].items():
         assert name == link["operationId"]
-        assert name in asked
+        assert name in operation_ids
 
 
 @pytest.mark.parametrize("access", ["open", "key"])
 def test_document_requires_the_credentials_of_the_service(settings: LazySettings, access: str) -> None:
     settings.API_ACCESS = access
     paths = json.loads(build()[JSON].plain)["paths"]
-    nobody: list[Any] = [{}] if access == "open" else []
-    assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *nobody]
+    anonymous: list[Any] = [{}] if access == "open" else []
+    assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *anonymous]
     assert paths["/api/v1/me"]["get"]["security"] == [{"session": []}]
     assert not any(paths["/api/v1/login"]["post"].get("security", []))
 

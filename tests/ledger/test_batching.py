@@ -275,7 +275,7 @@ def test_deferred_call_counts_toward_the_queue_limit(
     assert answer.result() == "A"
 
 
-def test_error_of_a_batch_reaches_every_caller_and_the_next_batch_runs(
+def test_batch_error_reaches_every_caller_and_the_next_batch_runs(
     pool: ThreadPoolExecutor, work: RecordingHandler
 ) -> None:
     batcher = new_batcher(work)

@@ -126,8 +126,8 @@ def test_id_sent_to_two_wallets_is_applied_to_one(
 def test_wallet_opened_by_20_clients_is_opened_once(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
-    asked = {"id": str(uuid4()), "label": "one"}
-    answers = in_threads(lambda api, _: api.post("/wallets", asked), 20)
+    body = {"id": str(uuid4()), "label": "one"}
+    answers = in_threads(lambda api, _: api.post("/wallets", body), 20)
     assert {answer.status for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
 

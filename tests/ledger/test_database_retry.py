@@ -103,7 +103,7 @@ def test_kernel_ends_connections_to_a_vanished_host(alias: str) -> None:
         assert [probe.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
 
 
-def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_in_doubt_is_found_after_another_change(monkeypatch: pytest.MonkeyPatch) -> None:
     wallet = open_wallet(Opening(currency="RUB")).wallet
 
     def as_opened(now: Wallet) -> None:

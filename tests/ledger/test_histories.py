@@ -105,8 +105,8 @@ class OverlappingClients:
     def _open(self) -> Known:
         fields: list[Body] = [{}, {"overdraftLimit": "50"}, {"maxBalance": "60"}, {"currency": "JPY"}, {}]
         ids = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(len(fields))]
-        for id, asked in zip(ids, fields, strict=True):
-            call = Call(0, ApiRequest("POST", "/wallets", {"id": id, **asked}), self.now)
+        for id, limits in zip(ids, fields, strict=True):
+            call = Call(0, ApiRequest("POST", "/wallets", {"id": id, **limits}), self.now)
             call.answer = self.service.ask(call.request, self._moment(self.now + 0.001))
             call.ended = self.now = self.now + 0.002
             self.calls.append(call)

@@ -307,11 +307,11 @@ def test_present_balance_and_statement_wait_for_a_writer(api: Api) -> None:
             connection.close()
 
     with ThreadPoolExecutor(1) as pool, uncommitted_deposit(wallet_id) as commit:
-        asked = pool.submit(read, now())
+        reading = pool.submit(read, now())
         wait_for_blocked_reader()
-        assert not asked.done()
+        assert not reading.done()
         commit.set()
-        found, listed = asked.result()
+        found, listed = reading.result()
     assert (found.json["balance"], found.json["sequence"]) == ("105.00", 2)
     assert listed.json["closingBalance"] == "105.00"
 

@@ -175,11 +175,11 @@ def test_refused_transfer_is_rejected_with_its_reason(api: Api) -> None:
     Books((source, target)).verify()
 
 
-@pytest.mark.parametrize(("asked", "taken"), [({"amount": "3"}, "3.00"), ({}, "10.00")])
-def test_capture_may_be_accepted_asynchronously(api: Api, asked: dict[str, str], taken: str) -> None:
+@pytest.mark.parametrize(("body", "taken"), [({"amount": "3"}, "3.00"), ({}, "10.00")])
+def test_capture_may_be_accepted_asynchronously(api: Api, body: dict[str, str], taken: str) -> None:
     wallet_id = api.open(deposit="10")
     hold_id = api.post(f"/wallets/{wallet_id}/holds", {"amount": 10}).json["id"]
-    accepted = later(api, f"/holds/{hold_id}/capture", asked)
+    accepted = later(api, f"/holds/{hold_id}/capture", body)
     assert (accepted.status, accepted.json["operationType"], accepted.json["amount"]) == (
         202,
         "CAPTURE",
@@ -207,11 +207,11 @@ def test_first_of_two_accepted_captures_succeeds(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-@pytest.mark.parametrize(("asked", "left_over"), [({"amount": "3"}, "7.00"), ({}, "0.00")])
-def test_reversal_may_be_accepted_asynchronously(api: Api, asked: dict[str, str], left_over: str) -> None:
+@pytest.mark.parametrize(("body", "left_over"), [({"amount": "3"}, "7.00"), ({}, "0.00")])
+def test_reversal_may_be_accepted_asynchronously(api: Api, body: dict[str, str], left_over: str) -> None:
     wallet_id = api.open()
     deposit = api.deposit(wallet_id, "10").json["id"]
-    accepted = later(api, f"/operations/{deposit}/reversal", asked)
+    accepted = later(api, f"/operations/{deposit}/reversal", body)
     assert (accepted.status, accepted.json["operationType"]) == (202, "REVERSAL_OUT")
     drain_all()
     done = operation(api, accepted)
@@ -377,18 +377,18 @@ def test_id_of_an_accepted_operation_is_taken_on_every_wallet(
     assert (api.balance(wallet_id), api.balance(other)) == ("10.00", "0.00")
 
 
-@pytest.mark.parametrize("asked", [{}, {"amount": 10}])
+@pytest.mark.parametrize("body", [{}, {"amount": 10}])
 def test_accepted_capture_and_reversal_are_replayed(
-    api: Api, maybe_drain: Callable[[], None], asked: dict[str, int]
+    api: Api, maybe_drain: Callable[[], None], body: dict[str, int]
 ) -> None:
     wallet_id = api.open()
     deposit = api.deposit(wallet_id, 20).json["id"]
     hold_id = api.post(f"/wallets/{wallet_id}/holds", {"amount": 10}).json["id"]
     paths = f"/holds/{hold_id}/capture", f"/operations/{deposit}/reversal"
-    firsts = [later(api, path, asked, key=path[:5]) for path in paths]
+    firsts = [later(api, path, body, key=path[:5]) for path in paths]
     maybe_drain()
     for path, first in zip(paths, firsts, strict=True):
-        again = api.post(path, asked, Idempotency_Key=path[:5])
+        again = api.post(path, body, Idempotency_Key=path[:5])
         assert (again.status, again.json) == (202, first.json)
         assert api.post(path, {"amount": 4}, Idempotency_Key=path[:5]).code == "idempotency_key_reused"
     drain_all()
@@ -645,8 +645,8 @@ def test_killed_drain_loses_and_repeats_no_operation(api: Api) -> None:
 def blocks_another_transaction(holder: psycopg.Connection) -> bool:
     pid = holder.info.backend_pid
     with psycopg.connect(cluster.url("postgres")) as database:
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        return database.execute(asked, [pid]).fetchone() != (0,)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+        return database.execute(query, [pid]).fetchone() != (0,)
 
 
 @pytest.mark.slow

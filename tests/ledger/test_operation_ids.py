@@ -268,7 +268,7 @@ def test_each_use_of_advisory_locks_has_its_own_class() -> None:
     assert set().union(*used.values()) == {lock_class.name for lock_class in LockClass}
 
 
-def test_lock_keys_depend_on_the_class_and_on_all_of_the_id() -> None:
+def test_lock_keys_depend_on_the_class_and_the_whole_id() -> None:
     id = uuid4()
     keys = {lock_key(lock_class, of) for lock_class in LockClass for of in (None, id, sharing_low_half(id))}
     assert len(keys) == 3 * len(LockClass)

@@ -116,7 +116,7 @@ def test_balance_stays_between_overdraft_and_maximum(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_the_largest_amount_can_be_moved(api: Api) -> None:
+def test_largest_amount_can_be_moved(api: Api) -> None:
     wallet_id = api.open()
     assert api.deposit(wallet_id, 1000000000000).status == 201
     assert api.deposit(wallet_id, "1000000000000.01").json["errors"][0]["code"] == "out_of_range"

@@ -50,11 +50,11 @@ def test_both_urls_open_a_wallet_with_the_given_fields(api: Api) -> None:
 
 
 def test_opening_with_a_client_id_is_replayed(api: Api) -> None:
-    asked: dict[str, Any] = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
-    first = api.post("/wallets", asked)
-    api.deposit(asked["id"], 5)
-    api.patch(f"/wallets/{asked['id']}", {"label": "b"})
-    again = api.post("/wallets", asked | {"overdraftLimit": "10.00"})
+    body: dict[str, Any] = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
+    first = api.post("/wallets", body)
+    api.deposit(body["id"], 5)
+    api.patch(f"/wallets/{body['id']}", {"label": "b"})
+    again = api.post("/wallets", body | {"overdraftLimit": "10.00"})
     assert (again.status, again.json) == (201, first.json)
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
@@ -71,10 +71,10 @@ def test_opening_with_a_client_id_is_replayed(api: Api) -> None:
     ],
 )
 def test_id_of_a_different_wallet_is_refused(api: Api, unchanged: Unchanged, other: dict[str, Any]) -> None:
-    asked = {"id": str(uuid4()), "label": "a", "metadata": {"n": 1}}
-    api.post("/wallets", asked)
-    with unchanged(asked["id"]):
-        answer = api.post("/wallets", asked | other)
+    body = {"id": str(uuid4()), "label": "a", "metadata": {"n": 1}}
+    api.post("/wallets", body)
+    with unchanged(body["id"]):
+        answer = api.post("/wallets", body | other)
         assert (answer.status, answer.code) == (422, "idempotency_key_reused")
 
 

@@ -20,12 +20,12 @@ def superuser() -> Iterator[psycopg.Connection]:
 def lines(database: psycopg.Connection, wallet_id: str) -> list[tuple[bytes, bytes]]:
     """Return the hash and the COPY line of each operation of the wallet, in order."""
     columns = ", ".join(chain.COLUMNS)
-    asked = (
+    statement = (
         f"COPY (SELECT encode(hash, 'hex'), {columns} FROM operation WHERE wallet_id = '{wallet_id}'"
         " ORDER BY created_at) TO STDOUT"
     )
     database.execute("SET timezone = 'UTC'")
-    with database.cursor() as cursor, cursor.copy(asked.encode()) as copied:
+    with database.cursor() as cursor, cursor.copy(statement.encode()) as copied:
         rows = [bytes(row)[:-1] for row in copied]
     return [(bytes.fromhex(row[:64].decode()), row[65:]) for row in rows]
 

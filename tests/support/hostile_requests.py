@@ -291,10 +291,10 @@ class Talk:
 
     def hear_until(self, end: bytes) -> bytes:
         """Return the received bytes up to and including `end`, or up to the end of the connection."""
-        heard = b""
-        while not heard.endswith(end) and (byte := self._reader.read(1)):
-            heard += byte
-        return heard
+        received = b""
+        while not received.endswith(end) and (byte := self._reader.read(1)):
+            received += byte
+        return received
 
     def hear(self) -> Raw | None:
         """Return the next response, or None if the connection has ended."""
@@ -333,16 +333,16 @@ def converse(talk: Talk, shape: Shape, wallet_id: str) -> list[Raw]:
         talk.end(shape.end)
         if shape.end in (End.RESET, End.LEAVE):
             return []
-        heard: list[Raw] = []
-        while len(heard) < max(1, len(shape.answers)) and (answer := talk.hear()):
-            heard.append(answer)
+        received: list[Raw] = []
+        while len(received) < max(1, len(shape.answers)) and (answer := talk.hear()):
+            received.append(answer)
         if shape.end is not End.STALL:
             talk.say(GET + b"X-Request-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
         while answer := talk.hear():
-            heard.append(answer)
-    if heard and heard[-1].headers.get("X-Request-ID") == CANARY:
-        assert heard.pop().status == 200
-    return heard
+            received.append(answer)
+    if received and received[-1].headers.get("X-Request-ID") == CANARY:
+        assert received.pop().status == 200
+    return received
 
 
 def connections(service: str) -> int:

@@ -112,7 +112,7 @@ class _Check:
         alike = [command for command in group.commands if command.form == form_of(row)]
         if not alike or any(command.form != form_of(row) for command in settled):
             self.findings.add(
-                "not as answered", row.wallet_id, "it was asked for otherwise", *group.commands, row
+                "not as answered", row.wallet_id, "the request was different", *group.commands, row
             )
         if not settled:
             return
@@ -205,7 +205,7 @@ class _Check:
                 detail = f"position {known} was known before, it shows {fact.last}"
                 self.findings.add("stale read", wallet_id, detail, fact.source, by and by.source)
             elif not is_end and not fact.is_read and fact.first <= known:
-                detail = f"position {known} was known before it was asked for, it stands at {fact.first}"
+                detail = f"position {known} was known before the request, it has position {fact.first}"
                 self.findings.add(rule, wallet_id, detail, fact.source, by and by.source)
 
     # --- Wallets ------------------------------------------------------------------------------------
@@ -222,14 +222,14 @@ class _Check:
                     self.findings.add("lost", body["id"], "the wallet was opened and is not there", call)
                 continue
             maximum = body.get("maxBalance")
-            asked = (
+            requested = (
                 body.get("currency", "RUB"),
                 Decimal(body.get("overdraftLimit", 0)),
                 maximum and Decimal(maximum),
             )
             wallet = story.wallet
-            if (wallet.currency, wallet.overdraft_limit, wallet.max_balance) != asked:
-                self.findings.add("not as answered", wallet.id, "it was asked for otherwise", call, wallet)
+            if (wallet.currency, wallet.overdraft_limit, wallet.max_balance) != requested:
+                self.findings.add("not as answered", wallet.id, "the request was different", call, wallet)
 
     def _expect_changes(self) -> None:
         """Match the changes of wallets by their unique labels."""
@@ -258,7 +258,7 @@ class _Check:
         status = (call.request.body or {}).get("status")
         after = self.replay.stories[change.wallet_id].states[position]
         if change.wallet_id != _named(call) or status not in (None, after.status):
-            self.findings.add("not as answered", change.wallet_id, "it was asked for otherwise", call, change)
+            self.findings.add("not as answered", change.wallet_id, "the request was different", call, change)
         self.facts[change.wallet_id].append(Fact(call.began, call.ended, position, position, False, change))
 
     def _expect_refused_change(self, call: Call) -> None:

@@ -166,7 +166,9 @@ class Chooser:
         """Choose a request that leaves no record: a reused key, an invalid amount or an unknown object."""
         wallet = self._wallet()
         match self.dice.randrange(4):
-            case 0 if again := [asked for asked in self._known.keyed[-MAX_REMEMBERED:] if asked.wallet_id]:
+            case 0 if again := [
+                earlier for earlier in self._known.keyed[-MAX_REMEMBERED:] if earlier.wallet_id
+            ]:
                 other = self.dice.choice(again)
                 body = {"operationType": "DEPOSIT", "amount": self._amount(), "description": self._name()}
                 path = f"/wallets/{other.wallet_id}/operation"
@@ -397,10 +399,10 @@ class Load:
         """Return the wallets that the load has opened or may have opened."""
         return list(
             dict.fromkeys(
-                asked.request.body["id"]
+                made.request.body["id"]
                 for journal in self._journals
-                for asked in list(journal)
-                if asked.request.path == "/wallets" and asked.request.body
+                for made in list(journal)
+                if made.request.path == "/wallets" and made.request.body
             )
         )
 

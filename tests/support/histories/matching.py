@@ -120,7 +120,7 @@ def _explain(left: Sequence[Operation], groups: Sequence[Group], findings: Findi
         if row.idempotency_key is None and waiting.get(form):
             waiting[form].pop().row = row
         elif form in answered or form in waiting:
-            findings.add("applied twice", row.wallet_id, "it was asked for once", row)
+            findings.add("applied twice", row.wallet_id, "it was requested once", row)
         elif form in refused:
             refused.pop(form).row = row
         else:

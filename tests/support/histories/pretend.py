@@ -287,17 +287,17 @@ class SimulatedService:
 
     def _change(self, request: ApiRequest) -> Body:
         wallet = self._expired(request.wallet_id)
-        asked = request.body or {}
-        changes = {name: [getattr(wallet, name), new] for name, new in asked.items()}
+        requested = request.body or {}
+        changes = {name: [getattr(wallet, name), new] for name, new in requested.items()}
         changes = {name: values for name, values in changes.items() if values[0] != values[1]}
         is_empty = not wallet.balance and not wallet.held
-        reason = rules.refusal_of_change(wallet.status, is_empty, asked.get("status"))
+        reason = rules.refusal_of_change(wallet.status, is_empty, requested.get("status"))
         if changes and reason:
             raise Refused(409, reason)
         at = max(self.now, wallet.updated_at + TICK)
         change = Change(id=self._id(), wallet_id=wallet.id, type="CHANGED", changes=changes, created_at=at)
         self.books.changes.append(change)
-        self.books.wallets[wallet.id] = replace(wallet, updated_at=at, **asked)
+        self.books.wallets[wallet.id] = replace(wallet, updated_at=at, **requested)
         return self._wallet_body(wallet.id)
 
     def _expired(self, wallet_id: str) -> Wallet:
@@ -367,10 +367,10 @@ class SimulatedService:
         listed = [row for row in rows if row.type not in ("HOLD", "VOID")]
         return {"items": [bodies.operation(row) for row in listed[:limit]]}
 
-    def _balance(self, wallet_id: str, asked: str) -> Body:
+    def _balance(self, wallet_id: str, requested: str) -> Body:
         at = (
-            datetime.fromisoformat(asked)
-            if asked
+            datetime.fromisoformat(requested)
+            if requested
             else max(self.now, self.books.wallets[wallet_id].updated_at)
         )
         rows = [row for row in self.books.operations.values() if row.wallet_id == wallet_id and row.sequence]

@@ -88,17 +88,17 @@ class Reads:
             _expect(item, bodies.operation(row))
         return Seen(story.wallet.id, first, listed[after][0] - 1 if after < len(listed) else END)
 
-    def _balance(self, story: Story, shown: Mapping[str, Any], asked: str | None) -> Seen:
+    def _balance(self, story: Story, shown: Mapping[str, Any], requested_at: str | None) -> Seen:
         at = datetime.fromisoformat(shown["at"])
-        if asked is not None and at != datetime.fromisoformat(asked):
-            raise Impossible("it was asked for another moment")
+        if requested_at is not None and at != datetime.fromisoformat(requested_at):
+            raise Impossible("the request named another time")
         position = story.last_until(at)
         if position < 0:
             raise Impossible("there was no such wallet yet")
         state = story.states[position]
         _expect(shown, _as_shown(state))
         self._expect_held(state, shown, at, at)
-        return Seen(story.wallet.id, position, position if asked is None else END)
+        return Seen(story.wallet.id, position, position if requested_at is None else END)
 
     def _operation(self, operation_id: str, shown: Mapping[str, Any]) -> Seen:
         row = self._replay.operations.get(operation_id)
