@@ -42,7 +42,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _database(django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
-    """Every test may use the session's database, as the service would: no transaction around it."""
+    """Let every test use the session's database without a surrounding transaction, as the service does."""
     from django.core.management import call_command
     from django.db import connections
 
@@ -60,12 +60,12 @@ def api() -> Api:
 
 @dataclass(frozen=True)
 class Books:
-    """What the database says of some wallets, past the API."""
+    """The rows of some wallets, read from the database without the API."""
 
     wallet_ids: tuple[str, ...]
 
     def snapshot(self) -> tuple[Any, ...]:
-        """The wallets and their ledgers, whole: equal before and after where nothing has happened."""
+        """Return all rows of the wallets and their ledgers. They are equal if nothing has changed."""
         from wallets.models import Hold, InboxEntry, Operation, Wallet, WalletChange
 
         wallets = Wallet.objects.filter(id__in=self.wallet_ids).order_by("id").values()
@@ -75,7 +75,7 @@ class Books:
         )
 
     def money(self) -> tuple[Any, ...]:
-        """What they have and how they came by it: a refusal may be recorded, and this stays equal."""
+        """Return the amounts and the completed operations. A recorded refusal does not change them."""
         from wallets.models import Hold, Operation, Wallet
 
         wallets = Wallet.objects.filter(id__in=self.wallet_ids).order_by("id")
@@ -125,7 +125,7 @@ def unmoved() -> Unchanged:
 
 @pytest.fixture
 def no_subscribers() -> Iterator[None]:
-    """Nobody is told what happens but whom the test signs up; and no relay finds them later."""
+    """Delete all subscribers before the test, and those that the test registers after it."""
     from wallets.models import Subscriber
 
     Subscriber.objects.all().delete()
@@ -134,8 +134,8 @@ def no_subscribers() -> Iterator[None]:
 
 
 @pytest.fixture
-def patient_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its figures are there however busy the machine is."""
+def long_report_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the report finish on a busy machine."""
     monkeypatch.setattr("wallets.report.STATEMENT_TIMEOUT_SECONDS", 60.0)
 
 
@@ -150,7 +150,7 @@ def with_mail(settings: Any) -> None:
 
 @pytest.fixture
 def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password at a millionth of its cost."""
+    """Hash passwords with one iteration."""
     from wallets.access.passwords import Hasher
 
     monkeypatch.setattr(Hasher, "iterations", 1)
@@ -158,23 +158,23 @@ def quick_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The passwords that were hashed."""
+    """Return the list of the passwords that the test hashes."""
     from wallets.access.passwords import Hasher
 
     made: list[str] = []
     encode = Hasher.encode
 
-    def noted(self: Any, password: str, *args: Any) -> str:
+    def encode_and_record(self: Any, password: str, *args: Any) -> str:
         made.append(password)
         return encode(self, password, *args)
 
-    monkeypatch.setattr(Hasher, "encode", noted)
+    monkeypatch.setattr(Hasher, "encode", encode_and_record)
     return made
 
 
 @pytest.fixture(scope="session")
 def service() -> Iterator[str]:
-    """The address of the service as it really runs: gunicorn with several processes."""
+    """Return the URL of the service, run by gunicorn with several processes as in production."""
     with running_service() as address:
         yield address
 
@@ -187,16 +187,16 @@ def running_service(output: IO[bytes] | None = None, /, **environment: str) -> I
 
 @contextmanager
 def running_master(output: IO[bytes] | None = None, /, **environment: str) -> Iterator[tuple[str, int]]:
-    """Its address, and the process whose children are its workers.
+    """Run the service. Yield its URL and the process id of gunicorn's master, the parent of the workers.
 
-    What it writes goes to `output`; None: where the tests' own goes.
+    Its output goes to `output`, or if that is None to the output of the tests.
     """
     bind = environment.setdefault("BIND", f"127.0.0.1:{free_port()}")
     address = f"http://{bind}"
     environment.setdefault("PUBLIC_URL", address)
     process = subprocess.Popen(
         [sys.executable, "-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"],
-        # A test's connection may idle while others storm, for minutes on a busy machine.
+        # A test's connection may stay idle for minutes while other clients load a busy machine.
         env=os.environ | {"KEEPALIVE": "600"} | environment,
         stdout=output,
         stderr=output,
@@ -230,7 +230,7 @@ def live_api(service: str) -> Iterator[Api]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A running tests.support.rabbitmq.Server."""
+    """Return a running tests.support.rabbitmq.Server."""
     from tests.support.rabbitmq import Server
 
     with Server(tmp_path_factory.mktemp("rabbitmq")).running() as server:

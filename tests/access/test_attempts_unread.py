@@ -9,7 +9,7 @@ import pytest
 from tests.access.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a fixture
 from tests.conftest import running_service
 from tests.support.client import JSON, Answer, InProcess
-from tests.support.hostile_requests import HOST, PATIENCE, Talk
+from tests.support.hostile_requests import HOST, SOCKET_TIMEOUT_SECONDS, Talk
 from tests.support.keys import PASSWORD
 from tests.support.people import FORM, somebody
 
@@ -69,7 +69,7 @@ def test_body_that_never_comes_is_counted_and_refused_at_once() -> None:
         with Talk(address, source="127.0.0.77") as one, Talk(address, source="127.0.0.77") as other:
             for talk in (one, other):
                 talk.say(head + b"Content-Length: 100\r\n\r\n")
-            (answered,), _, _ = select.select([one.socket, other.socket], [], [], PATIENCE)
+            (answered,), _, _ = select.select([one.socket, other.socket], [], [], SOCKET_TIMEOUT_SECONDS)
             answer = (one if answered is one.socket else other).hear()
             assert answer is not None
             assert (answer.status, json.loads(answer.body)["code"]) == (429, "too_many_requests")

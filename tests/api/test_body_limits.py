@@ -1,4 +1,4 @@
-"""What a request may cost is bounded before it is parsed: bodies, forms, Accept; and pages of lists."""
+"""The cost of a request is bounded before parsing: bodies, forms, the Accept header; and list pages."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def padded(length: int, **fields: Any) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("path", "most"),
+    ("path", "max_bytes"),
     [
         ("/login", 16_384),
         ("/signup", 16_384),
@@ -34,13 +34,13 @@ def padded(length: int, **fields: Any) -> bytes:
         ("/wallet", 65_536),
     ],
 )
-def test_each_endpoint_has_its_own_body_limit(path: str, most: int) -> None:
+def test_each_endpoint_has_its_own_body_limit(path: str, max_bytes: int) -> None:
     sender = InProcess()
-    assert sender.send("POST", f"/api/v1{path}", padded(most, nothing=0)).code == "validation_error"
-    assert sender.send("POST", f"/api/v1{path}", padded(most + 1, nothing=0)).code == "payload_too_large"
+    assert sender.send("POST", f"/api/v1{path}", padded(max_bytes, nothing=0)).code == "validation_error"
+    assert sender.send("POST", f"/api/v1{path}", padded(max_bytes + 1, nothing=0)).code == "payload_too_large"
 
 
-def test_longest_credentials_and_bulks_still_fit(api: Api, settings: LazySettings) -> None:
+def test_longest_credentials_and_bulks_fit(api: Api, settings: LazySettings) -> None:
     person = registration(password="\U0001f600" * 1024, name="\U0001f600" * 150)
     assert len(json.dumps(person)) > 12_000
     assert api.post("/login", {"email": person["email"], "password": person["password"]}).status == 401
@@ -51,15 +51,15 @@ def test_longest_credentials_and_bulks_still_fit(api: Api, settings: LazySetting
 
 
 @pytest.mark.parametrize(
-    ("path", "most"),
+    ("path", "max_bytes"),
     [
         *(("/login", 16_384), ("/signup", 16_384), ("/admin/login/", 16_384)),
         *(("/language", MAX_FORM_BYTES), ("/logout", MAX_FORM_BYTES)),
     ],
 )
-def test_each_form_has_its_own_limit(path: str, most: int) -> None:
+def test_each_form_has_its_own_limit(path: str, max_bytes: int) -> None:
     sender = InProcess()
-    for length, is_refused in ((most, False), (most + 1, True)):
+    for length, is_refused in ((max_bytes, False), (max_bytes + 1, True)):
         form = urlencode({"note": "a"}).encode().ljust(length, b"a")
         answer = sender.send("POST", path, form, {"Content-Type": FORM})
         assert (answer.status == 413) is is_refused, path
@@ -145,7 +145,7 @@ def test_metadata_of_full_size_is_within_the_limits(api: Api) -> None:
         assert api.post("/wallets", {"metadata": metadata}).status == 201
 
 
-def test_field_errors_end_with_how_many_more(api: Api) -> None:
+def test_field_errors_end_with_the_number_of_further_errors(api: Api) -> None:
     answer = api.post("/wallets", {f"key{number}": 0 for number in range(50)})
     errors = answer.json["errors"]
     assert (answer.code, len(errors)) == ("validation_error", 21)
@@ -155,7 +155,7 @@ def test_field_errors_end_with_how_many_more(api: Api) -> None:
     assert [error["code"] for error in twenty] == ["unknown_field"] * 20
 
 
-def test_wrong_bulk_is_refused_with_its_first_wrong_items(
+def test_invalid_bulk_is_refused_with_its_first_invalid_items(
     api: Api, unchanged: Unchanged, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wallet_id, checked = api.open(), []
@@ -174,18 +174,18 @@ def test_wrong_bulk_is_refused_with_its_first_wrong_items(
         assert errors[0]["field"] == "operations.120.operationType"
         assert errors[0] == api.bulk(*[good] * 120, wrong).json["errors"][0]
         assert errors[20]["detail"] == f"and {30 * 3 - 20} more"
-    assert checked[:3] == [50, 50, 50]  # and no more of the thousand
+    assert checked[:3] == [50, 50, 50]  # the remaining items are not checked
     assert len(checked) == 3 + 3
 
 
-def test_bulk_is_carried_out_in_its_order(api: Api) -> None:
+def test_bulk_is_carried_out_in_order(api: Api) -> None:
     wallet_id = api.open()
     answer = api.bulk(*({"walletId": wallet_id, **OPERATION, "description": str(n)} for n in range(130)))
     described = [result["operation"]["description"] for result in answer.json["results"]]
     assert described == [str(number) for number in range(130)]
 
 
-def test_frame_of_a_bulk_is_checked_whatever_its_length(api: Api) -> None:
+def test_frame_of_a_bulk_is_checked_at_any_length(api: Api) -> None:
     item = {"walletId": api.open(), **OPERATION}
     for count in (1, 60):
         answer = api.post("/operations", {"operations": [item] * count, "atomic": 1, "other": 0})
@@ -196,7 +196,7 @@ def test_frame_of_a_bulk_is_checked_whatever_its_length(api: Api) -> None:
     assert api.post("/operations", {}).json["errors"][0]["code"] == "required"
 
 
-def test_long_accept_is_refused_unparsed() -> None:
+def test_long_accept_header_is_refused_before_parsing() -> None:
     sender = InProcess()
     for path in ("/api/v1/wallets", "/api/schema", "/", "/livez", "/admin/login/"):
         refused = sender.send("GET", path, headers={"Accept": "a/b," * 251})
@@ -204,8 +204,8 @@ def test_long_accept_is_refused_unparsed() -> None:
     assert sender.send("GET", "/api/v1/wallets", headers={"Accept": "a/b," * 50 + "*/*"}).status == 200
 
 
-def test_numbers_of_any_length_are_read_without_being_computed() -> None:
-    """Digits and exponents stay text until a field wants a number."""
+def test_long_numbers_are_not_converted_during_parsing() -> None:
+    """Digits and exponents stay text until a field needs a number."""
     long = "9" * 60_000
     assert parse_object(f'{{"a":{long},"b":1e1000000}}'.encode()) == {"a": long, "b": "1e1000000"}
 
@@ -218,7 +218,7 @@ def test_long_numbers_are_refused_as_amounts_and_metadata(api: Api) -> None:
     assert api.sender.send("POST", "/api/v1/wallets", b'{"metadata":{"a":1e1000000}}').status == 400
 
 
-def test_page_of_long_rows_ends_early_and_loses_none(api: Api) -> None:
+def test_page_of_long_rows_is_shorter_and_loses_no_row(api: Api) -> None:
     wallet_id = api.open()
     texts = {"metadata": {"text": "a" * 4000}, "description": "b" * 500}
     api.bulk(*({"walletId": wallet_id, **OPERATION, **texts} for _ in range(200)))

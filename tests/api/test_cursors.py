@@ -1,4 +1,4 @@
-"""Cursors: each is good for its own list, wallet and filters, and for nothing else."""
+"""A cursor is valid only for its own list, wallet and filters."""
 
 import base64
 import json
@@ -52,7 +52,7 @@ def new_wallet(api: Api) -> str:
 
 
 @pytest.mark.usefixtures("webhooks")
-def test_no_list_takes_the_cursor_of_another(api: Api) -> None:
+def test_list_refuses_the_cursor_of_another_list(api: Api) -> None:
     lists = ["/wallets", "/webhooks"]
     for wallet_id in (new_wallet(api), new_wallet(api)):
         lists += [f"/wallets/{wallet_id}/operations", f"/wallets/{wallet_id}/holds"]
@@ -63,7 +63,7 @@ def test_no_list_takes_the_cursor_of_another(api: Api) -> None:
         assert_refused(api.get(f"{path}?cursor={cursors[other]}"))
 
 
-def test_a_wallet_in_capitals_has_the_same_cursors(api: Api) -> None:
+def test_cursor_is_valid_for_the_wallet_id_in_upper_case(api: Api) -> None:
     wallet_id = new_wallet(api)
     cursor = cursor_of(api, f"/wallets/{wallet_id}/operations")
     assert api.get(f"/wallets/{wallet_id.upper()}/operations?cursor={cursor}").status == 200
@@ -77,12 +77,12 @@ def test_a_wallet_in_capitals_has_the_same_cursors(api: Api) -> None:
         *("2026-01-01", "", 1767225600, 1e300, -1, None, [], {}, True, "2026-01-01T00:00:00Z\x00"),
     ],
 )
-def test_a_forged_time_is_no_fault(api: Api, created_at: Any) -> None:
+def test_cursor_with_a_forged_time_causes_no_error(api: Api, created_at: Any) -> None:
     wallet_id = new_wallet(api)
     for path in ("/wallets", f"/wallets/{wallet_id}/operations", f"/wallets/{wallet_id}/holds"):
         forged = decoded(cursor_of(api, path)) | {"created_at": created_at}
         answer = api.get(f"{path}?cursor={encoded(forged)}")
-        if created_at != "2026-01-01T00:00:00+23:59":  # a time, far from here
+        if created_at != "2026-01-01T00:00:00+23:59":  # a valid time with a large offset
             assert_refused(answer)
         else:
             assert answer.status == 200
@@ -101,24 +101,24 @@ def test_a_forged_time_is_no_fault(api: Api, created_at: Any) -> None:
         {"more": 1},
     ],
 )
-def test_a_forged_cursor_is_refused(api: Api, change: dict[str, Any]) -> None:
+def test_forged_cursor_is_refused(api: Api, change: dict[str, Any]) -> None:
     path = f"/wallets/{new_wallet(api)}/operations"
     assert_refused(api.get(f"{path}?cursor={encoded(decoded(cursor_of(api, path)) | change)}"))
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "1", '"x"', "{}", "[" * 2000, "{", '{"a":\ud800}', "\x00"])
-def test_a_cursor_that_is_no_cursor_is_refused(api: Api, content: str) -> None:
+def test_invalid_cursor_is_refused(api: Api, content: str) -> None:
     assert_refused(api.get(f"/wallets?cursor={encoded(content)}"))
 
 
-def test_forged_filters_are_checked_as_parameters_are(api: Api) -> None:
+def test_forged_filters_are_validated_as_parameters(api: Api) -> None:
     path = f"/wallets/{new_wallet(api)}/operations"
     cursor = decoded(cursor_of(api, path))
     for name, value in (("status", "X"), ("from", "2026"), ("nope", "1")):
         assert_refused(api.get(f"{path}?cursor={encoded(cursor | {'filters': {name: value}})}"), name)
 
 
-def test_a_cursor_has_the_page_of_the_request_and_no_other(api: Api) -> None:
+def test_page_size_of_the_request_overrides_the_cursor(api: Api) -> None:
     path = f"/wallets/{new_wallet(api)}/operations"
     cursor = decoded(cursor_of(api, path)) | {"filters": {"limit": "500", "cursor": "x"}}
     assert len(api.get(f"{path}?limit=1&cursor={encoded(cursor)}").json["items"]) == 1

@@ -1,4 +1,4 @@
-"""Hostile requests at the socket, against the service as it really runs."""
+"""Hostile requests over a socket, sent to the service running under gunicorn."""
 
 import json
 import threading
@@ -31,14 +31,16 @@ from tests.support.hostile_requests import (
 )
 from wallets.problems import CONTENT_TYPE
 
-IMPATIENT = 3  # seconds that the service waits for a client, in these tests
+CLIENT_TIMEOUT_SECONDS = 3  # of the service, in these tests
 ROUNDS = 5
-GROWTH = 20 * 1024 * 1024  # bytes a worker may have more after all that: it has grown by none, or by far more
+MAX_GROWTH_BYTES = 20 * 1024 * 1024  # of a worker's memory; a leak would be far larger
 
 
 @pytest.fixture(scope="module")
 def master() -> Iterator[tuple[str, int]]:
-    with running_master(KEEPALIVE=str(IMPATIENT), CLIENT_TIMEOUT=str(IMPATIENT)) as started:
+    with running_master(
+        KEEPALIVE=str(CLIENT_TIMEOUT_SECONDS), CLIENT_TIMEOUT=str(CLIENT_TIMEOUT_SECONDS)
+    ) as started:
         yield started
 
 
@@ -57,7 +59,7 @@ def converse(service: str, shape: Shape, wallet_id: str) -> list[Raw]:
 
 
 def exchange(service: str, *parts: bytes) -> Raw:
-    """Send the parts as they are; the answer."""
+    """Send the parts unchanged. Return the response."""
     with connect(service) as talk:
         talk.say(*parts)
         answer = talk.hear()
@@ -77,17 +79,17 @@ def statuses(answers: list[Raw]) -> tuple[int, ...]:
     return tuple(answer.status for answer in answers)
 
 
-# --- Each by itself ---------------------------------------------------------------------------------
+# --- Single requests --------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", UNUSUAL)
 @pytest.mark.slow
-def test_what_is_unusual_is_served_as_what_it_is(contended: str, api: Api, name: str) -> None:
+def test_unusual_valid_request_is_served(contended: str, api: Api, name: str) -> None:
     shape, wallet_id = UNUSUAL[name], api.open()
     assert statuses(converse(contended, shape, wallet_id)) == shape.answers
     assert api.balance(wallet_id) == f"{shape.deposits}.00"
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_could_be_read_in_two_ways_is_refused_and_moves_nothing(
+def test_ambiguous_request_is_refused_and_moves_no_money(
     contended: str, api: Api, unchanged: Unchanged, name: str
 ) -> None:
     shape, wallet_id = REFUSED[name], api.open()
@@ -98,17 +100,15 @@ def test_what_could_be_read_in_two_ways_is_refused_and_moves_nothing(
 
 
 @pytest.mark.parametrize("name", GONE)
-def test_who_goes_in_the_middle_moves_nothing(
-    contended: str, api: Api, unchanged: Unchanged, name: str
-) -> None:
+def test_aborted_request_moves_no_money(contended: str, api: Api, unchanged: Unchanged, name: str) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         assert [answer for answer in converse(contended, GONE[name], wallet_id) if answer.status != 400] == []
         assert exchange(contended, GET + b"\r\n").status == 200
 
 
-def test_who_stops_in_the_middle_is_hung_up_on(contended: str, api: Api, unchanged: Unchanged) -> None:
-    """All at once: each takes as long as the service waits."""
+def test_stalled_clients_are_disconnected(contended: str, api: Api, unchanged: Unchanged) -> None:
+    """Stall all clients at once: each takes as long as the service's timeout."""
     wallet_id = api.open()
     with unchanged(wallet_id), ThreadPoolExecutor(len(STALLED)) as pool:
         talks = {name: pool.submit(converse, contended, shape, wallet_id) for name, shape in STALLED.items()}
@@ -117,12 +117,10 @@ def test_who_stops_in_the_middle_is_hung_up_on(contended: str, api: Api, unchang
         }
 
 
-def test_a_byte_now_and_then_does_not_keep_a_connection(
-    contended: str, api: Api, unchanged: Unchanged
-) -> None:
+def test_slow_bytes_do_not_keep_a_connection_open(contended: str, api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     head, body, chunks = (
-        Shape(name, sent, at_once=1)
+        Shape(name, sent, max_packet_bytes=1)
         for name, sent in (
             ("head", GET + b"X-A: b\r\n" * 100),
             ("body", POST + b"Content-Length: 1000\r\n\r\n" + b" " * 1000),
@@ -146,10 +144,10 @@ def test_a_byte_now_and_then_does_not_keep_a_connection(
         assert list(pool.map(drip, (head, body, chunks))) == [[], [400], [400]]
 
 
-def test_who_does_not_read_their_answers_is_hung_up_on(master: tuple[str, int]) -> None:
+def test_client_that_reads_no_responses_is_disconnected(master: tuple[str, int]) -> None:
     service, _ = master
     with connect(service) as talk:
-        talk.socket.settimeout(0.5)  # nothing is read, so that in the end nothing more can be sent
+        talk.socket.settimeout(0.5)  # nothing is read, so sending blocks when the buffers are full
         sent = 0
         try:
             while sent < 100_000_000:
@@ -160,7 +158,7 @@ def test_who_does_not_read_their_answers_is_hung_up_on(master: tuple[str, int]) 
 
 
 @pytest.mark.slow
-def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api) -> None:
+def test_endless_request_does_not_block_other_clients(api: Api) -> None:
     done = threading.Event()
     with running_service(WORKERS="1") as service, ThreadPoolExecutor(1) as pool:
 
@@ -169,7 +167,7 @@ def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api
             with connect(service) as talk:
                 talk.say(GET + b"Transfer-Encoding: chunked\r\n\r\n")
                 while not done.is_set():
-                    talk.say(b"1\r\n \r\n" * 50_000)  # which are more work to read than to send
+                    talk.say(b"1\r\n \r\n" * 50_000)  # they cost the reader more than the sender
                     sent += 1
             return sent
 
@@ -183,19 +181,17 @@ def test_who_sends_without_end_does_not_keep_the_others_from_their_turn(api: Api
 
 
 @pytest.mark.slow
-def test_a_body_of_100_megabytes_is_refused_without_being_read(
-    service: str, live_api: Api, unchanged: Unchanged
-) -> None:
+def test_body_of_100_megabytes_is_refused_unread(service: str, live_api: Api, unchanged: Unchanged) -> None:
     wallet_id = live_api.open()
     head = b"".join(Shape("", POST).parts(wallet_id))
     megabyte = b" " * 1_000_000
     with unchanged(wallet_id):
-        told = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
+        refused = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", megabyte)
         sent = exchange(service, head + b"Content-Length: 100000000\r\n\r\n", *[megabyte] * 100)
         chunked = exchange(
             service, head + b"Transfer-Encoding: chunked\r\n\r\n", *[b"F4240\r\n" + megabyte + b"\r\n"] * 100
         )
-        for answer in (told, sent, chunked):
+        for answer in (refused, sent, chunked):
             assert answer.status == 413
             assert_is_problem(answer, "payload_too_large")
 
@@ -203,7 +199,7 @@ def test_a_body_of_100_megabytes_is_refused_without_being_read(
 @pytest.mark.parametrize(
     "charset", [b"hex", b"rot13", b"idna", b"utf-16", b"unicode_escape", b"undefined", b"x"]
 )
-def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api: Api, charset: bytes) -> None:
+def test_text_is_read_as_utf_8_despite_another_charset(service: str, live_api: Api, charset: bytes) -> None:
     wallet_id = live_api.open(label="ключ")
     head = b"GET %s HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
     head += b"Content-Type: text/plain; charset=%s\r\n\r\n"
@@ -222,13 +218,13 @@ def test_texts_are_utf_8_whatever_charset_a_client_names(service: str, live_api:
         + b"Content-Type: multipart/form-data; boundary=x; charset=%s\r\n\r\n" % charset,
         form,
     )
-    assert posted.status == 403  # without its token
+    assert posted.status == 403  # without the CSRF token
 
 
-# --- Who is believed --------------------------------------------------------------------------------
+# --- Trusted proxies --------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> None:
-    """gunicorn would take its word for the scheme, and for a prefix of all addresses, for ever."""
+def test_local_client_is_not_trusted_as_a_proxy(api: Api) -> None:
+    """By default, gunicorn trusts the scheme and the path prefix that a local client sends."""
     with running_service(HTTPS="on", WORKERS="1") as service:
         plain = b"GET /login HTTP/1.1\r\n" + HOST
         for claim in (b"", b"X-Forwarded-Proto: https\r\n", b"X-Forwarded-Ssl: on\r\n"):
@@ -239,9 +235,11 @@ def test_a_client_on_this_machine_is_believed_no_more_than_others(api: Api) -> N
         assert exchange(service, file + b"\r\n").status == 200
 
 
-# --- All of them, again and again -------------------------------------------------------------------
+# --- All requests repeatedly ------------------------------------------------------------------------
 @pytest.mark.slow
-def test_nothing_is_left_of_any_of_them(master: tuple[str, int], api: Api, unchanged: Unchanged) -> None:
+def test_repeated_hostile_requests_leak_no_resources(
+    master: tuple[str, int], api: Api, unchanged: Unchanged
+) -> None:
     service, pid = master
     wallet_id = api.open()
     hostile = [*REFUSED.values(), *GONE.values(), *STALLED.values()]
@@ -256,10 +254,10 @@ def test_nothing_is_left_of_any_of_them(master: tuple[str, int], api: Api, uncha
         before = everything()
         for _ in range(ROUNDS):
             after = everything()
-    assert after.keys() == before.keys()  # none has crashed or was stuck
+    assert after.keys() == before.keys()  # no worker has crashed or hung
     for worker, (bytes_before, files_before) in before.items():
-        assert after[worker][0] < bytes_before + GROWTH
-        assert after[worker][1] <= files_before + len(after)  # the pool may have a connection more
+        assert after[worker][0] < bytes_before + MAX_GROWTH_BYTES
+        assert after[worker][1] <= files_before + len(after)  # the pool may have one more connection
     (served,) = converse(service, Shape("good", DEPOSIT), wallet_id)
     assert served.status == 201
 
@@ -273,8 +271,8 @@ def files(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Bad input gets a clear error and changes nothing: bodies, content types, amounts."""
+"""Invalid bodies, content types and amounts get a clear error and change nothing."""
 
 import json
 
@@ -8,7 +8,7 @@ from django.test import override_settings
 from tests.conftest import Unchanged
 from tests.support.client import JSON, Answer, Api
 
-GOOD = b'{"operationType": "DEPOSIT", "amount": 1}'
+VALID_BODY = b'{"operationType": "DEPOSIT", "amount": 1}'
 
 
 def post(api: Api, wallet_id: str, content: bytes | None, content_type: str = JSON) -> Answer:
@@ -22,17 +22,17 @@ def post(api: Api, wallet_id: str, content: bytes | None, content_type: str = JS
         b"",
         b" ",
         b"{",
-        GOOD[:-1],
-        GOOD + b"x",
-        GOOD + GOOD,
-        b"\xff\xfe" + GOOD.decode().encode("utf-16-le"),
+        VALID_BODY[:-1],
+        VALID_BODY + b"x",
+        VALID_BODY + VALID_BODY,
+        b"\xff\xfe" + VALID_BODY.decode().encode("utf-16-le"),
         b'{"operationType": "DEPOSIT", "amount": 1, "description": "\xff"}',
-        b"\xef\xbb\xbf" + GOOD,
+        b"\xef\xbb\xbf" + VALID_BODY,
         b"null",
         b"[]",
         b"1",
         b'"DEPOSIT"',
-        b"[" + GOOD + b"]",
+        b"[" + VALID_BODY + b"]",
         b"[" * 60_000,
         b'{"a":' * 13_000,
         b'{"amount":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
@@ -53,9 +53,7 @@ def post(api: Api, wallet_id: str, content: bytes | None, content_type: str = JS
     ],
     ids=lambda content: repr(content[:30]),
 )
-def test_a_body_that_is_not_one_json_object_is_malformed(
-    api: Api, unchanged: Unchanged, content: bytes
-) -> None:
+def test_body_that_is_no_json_object_is_malformed(api: Api, unchanged: Unchanged, content: bytes) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         answer = post(api, wallet_id, content)
@@ -74,7 +72,7 @@ def test_a_body_that_is_not_one_json_object_is_malformed(
     ],
     ids=lambda amount: repr(amount[:30]),
 )
-def test_what_is_not_an_amount_is_refused(api: Api, unchanged: Unchanged, amount: str) -> None:
+def test_invalid_amount_is_refused(api: Api, unchanged: Unchanged, amount: str) -> None:
     wallet_id = api.open()
     content = b'{"operationType": "DEPOSIT", "amount": %s}' % amount.encode()
     with unchanged(wallet_id):
@@ -96,10 +94,10 @@ def test_what_is_not_an_amount_is_refused(api: Api, unchanged: Unchanged, amount
         *("application/json; charset=utf-8; charset=latin-1", "text/json", "application/merge-patch+json"),
     ],
 )
-def test_only_json_in_utf_8_is_taken(api: Api, unchanged: Unchanged, content_type: str) -> None:
+def test_other_content_types_are_refused(api: Api, unchanged: Unchanged, content_type: str) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
-        answer = post(api, wallet_id, GOOD, content_type)
+        answer = post(api, wallet_id, VALID_BODY, content_type)
         assert (answer.status, answer.code) == (415, "unsupported_media_type")
 
 
@@ -107,25 +105,25 @@ def test_only_json_in_utf_8_is_taken(api: Api, unchanged: Unchanged, content_typ
     "content_type",
     [JSON, "Application/JSON", "application/json;charset=UTF-8", 'application/json; charset="utf8"'],
 )
-def test_json_may_say_that_it_is_utf_8(api: Api, content_type: str) -> None:
-    assert post(api, api.open(), GOOD, content_type).status == 201
+def test_content_type_may_name_utf_8(api: Api, content_type: str) -> None:
+    assert post(api, api.open(), VALID_BODY, content_type).status == 201
 
 
-def test_a_body_over_the_limit_is_too_large(api: Api, unchanged: Unchanged) -> None:
+def test_body_over_the_limit_is_too_large(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id), override_settings(MAX_BODY_BYTES=1000):
-        answer = post(api, wallet_id, GOOD + b" " * 1000)
+        answer = post(api, wallet_id, VALID_BODY + b" " * 1000)
         assert (answer.status, answer.code) == (413, "payload_too_large")
         assert post(api, wallet_id, b"x" * 1000).code == "malformed_json"
 
 
-def test_nothing_of_the_request_comes_back_as_markup(api: Api) -> None:
+def test_problem_echoes_no_markup_of_the_request(api: Api) -> None:
     answer = api.post(f"/wallets/{api.open()}/operation", {"<script>": "<script>"})
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_the_problem_names_every_field_that_is_missing(api: Api) -> None:
+def test_problem_names_every_missing_field(api: Api) -> None:
     answer = post(api, api.open(), b"{}")
     assert {(error["field"], error["code"]) for error in answer.json["errors"]} == {
         ("operationType", "required"),

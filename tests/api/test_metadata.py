@@ -1,4 +1,4 @@
-"""Metadata: what is accepted is stored, answered and compared as it was sent."""
+"""Accepted metadata is stored, returned and compared exactly as sent."""
 
 import json
 from decimal import Decimal
@@ -19,14 +19,14 @@ number_texts = st.from_regex(r"\A-?(0|[1-9][0-9]{0,20})(\.[0-9]{1,20})?([eE][-+]
 
 
 def deposit(wallet_id: str, metadata: str, key: str) -> Answer:
-    """A deposit with the metadata written exactly so."""
+    """Send a deposit with this text as its metadata."""
     content = f'{{"operationType": "DEPOSIT", "amount": 1, "metadata": {metadata}}}'
     headers = {"Content-Type": JSON, "Idempotency-Key": key}
     return Api().sender.send("POST", f"/api/v1/wallets/{wallet_id}/operation", content.encode(), headers)
 
 
 def exact(content: bytes | str) -> Any:
-    """The JSON value with each number as the decimal that it writes."""
+    """Parse JSON with each number as an exact decimal."""
     return json.loads(content, parse_float=Decimal, parse_int=Decimal)
 
 
@@ -38,7 +38,7 @@ def event_of(operation_id: str) -> bytes:
 
 
 def assert_kept(wallet_id: str, metadata: str, key: str) -> None:
-    """The answer, the stored operation, the event and the replay have the metadata as it was sent."""
+    """Assert that the response, the stored operation, the event and the replay have the metadata as sent."""
     first = deposit(wallet_id, metadata, key)
     assert first.status == 201, first
     stored = Api().get(f"/operations/{first.json['id']}")
@@ -57,7 +57,7 @@ def assert_kept(wallet_id: str, metadata: str, key: str) -> None:
         *("9007199254740991", "-9007199254740991", "9007199254740991.0", "0.1234567890123456", "1e15"),
     ],
 )
-def test_a_number_that_a_double_holds_is_kept(api: Api, number: str) -> None:
+def test_number_that_fits_a_double_is_kept(api: Api, number: str) -> None:
     wallet_id = api.open()
     assert_kept(wallet_id, f'{{"n": [{number}]}}', "k")
     Books((wallet_id,)).verify()
@@ -81,7 +81,7 @@ def test_a_number_that_a_double_holds_is_kept(api: Api, number: str) -> None:
         ),
     ],
 )
-def test_a_number_that_would_change_is_refused(
+def test_number_that_a_double_would_change_is_refused(
     api: Api, unchanged: Unchanged, number: str, code: str
 ) -> None:
     wallet_id = api.open()
@@ -94,12 +94,12 @@ def test_a_number_that_would_change_is_refused(
     assert deposit(wallet_id, f'{{"a": {{"n": "{number}"}}}}', "k").status == 201
 
 
-def test_a_negative_zero_is_stored_as_zero(api: Api) -> None:
+def test_negative_zero_is_stored_as_zero(api: Api) -> None:
     first = deposit(api.open(), '{"a": -0.0, "b": -0}', "k")
     assert '"metadata":{"a":0.0,"b":0}' in first.content.decode()
 
 
-def test_a_transfer_and_a_wallet_keep_their_metadata(api: Api) -> None:
+def test_transfer_and_wallet_keep_their_metadata(api: Api) -> None:
     chosen = {"id": str(uuid4()), "metadata": {"a": -0.0, "b": 1e-7}}
     assert [api.post("/wallets", chosen).status for _ in range(2)] == [201, 201]
     source, target = api.open(deposit="5"), api.open()
@@ -131,17 +131,17 @@ few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 @few
 @given(number=number_texts)
 @pytest.mark.slow
-def test_any_number_is_kept_or_refused(wallet_id: str, number: str) -> None:
+def test_any_number_is_kept_exactly_or_refused(wallet_id: str, number: str) -> None:
     metadata, key = f'{{"n": {number}}}', next(keys)
     if deposit(wallet_id, metadata, key).status == 201:
         assert_kept(wallet_id, metadata, next(keys))
     else:
-        assert deposit(wallet_id, '{"n": 1}', key).status == 201  # the refusal has left the key free
+        assert deposit(wallet_id, '{"n": 1}', key).status == 201  # the key of a refused request is free
 
 
 @few
 @given(value=values)
-def test_any_json_value_is_kept_or_refused(wallet_id: str, value: Any) -> None:
+def test_any_json_value_is_kept_exactly_or_refused(wallet_id: str, value: Any) -> None:
     metadata, key = json.dumps({"v": value}), next(keys)
     if deposit(wallet_id, metadata, key).status == 201:
         assert_kept(wallet_id, metadata, next(keys))

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the service does."""
+"""The OpenAPI document agrees with the service."""
 
 import json
 import re
@@ -37,20 +37,20 @@ def operations(document: Any) -> list[tuple[str, str, Any]]:
     ]
 
 
-def shape_of(content: Any) -> type[BaseModel]:
+def schema_of(content: Any) -> type[BaseModel]:
     name = content["schema"]["$ref"].rpartition("/")[2]
     shape: type[BaseModel] = getattr(request_schemas, name, None) or getattr(responses, name)
     return shape
 
 
-def test_the_document_is_valid(document: Any) -> None:
+def test_document_is_valid(document: Any) -> None:
     from openapi_spec_validator import validate  # imports jsonschema, which takes 3 s of CPU
 
     validate(document)
 
 
 def test_document_matches_the_schema_of_drf_spectacular(document: Any) -> None:
-    """As `spectacular --validate`, which needs 10 s of CPU in jsonschema."""
+    """Validate as `spectacular --validate` does, without its 10 s of CPU in jsonschema."""
     schema = json.loads(files("drf_spectacular").joinpath("validation/openapi_3_1_schema.json").read_bytes())
     assert document["openapi"].startswith("3.1")
     assert not jsonschema_rs.is_valid(schema, document | {"paths": []})
@@ -58,13 +58,13 @@ def test_document_matches_the_schema_of_drf_spectacular(document: Any) -> None:
 
 
 @pytest.mark.slow
-def test_it_is_made_without_a_warning() -> None:
+def test_document_is_built_without_a_warning() -> None:
     command = [sys.executable, "manage.py", "spectacular", "--fail-on-warn", "--file", "/dev/null"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_every_address_and_method_is_in_it(document: Any) -> None:
+def test_document_has_every_url_and_method(document: Any) -> None:
     described = {(path, method) for path, method, _ in operations(document)}
     served = set()
     for route in urls.urlpatterns:
@@ -76,7 +76,7 @@ def test_every_address_and_method_is_in_it(document: Any) -> None:
     assert described == served
 
 
-def test_every_answer_has_an_example_of_its_shape(document: Any) -> None:
+def test_every_response_has_a_valid_example(document: Any) -> None:
     for path, method, operation in operations(document):
         assert operation["summary"]
         assert operation["description"]
@@ -87,21 +87,21 @@ def test_every_answer_has_an_example_of_its_shape(document: Any) -> None:
                 examples = content["examples"].values()
                 assert examples, (path, method, status)
                 if kind in ("text/csv", "text/event-stream"):
-                    continue  # test_history.py and test_asyncapi.py hold them to what is sent
-                shape = shape_of(content)
+                    continue  # tested in test_history.py and test_asyncapi.py
+                shape = schema_of(content)
                 for example in examples:
                     shape.model_validate(example["value"])
 
 
-def test_every_request_has_an_example_that_is_accepted(document: Any) -> None:
+def test_every_request_has_an_accepted_example(document: Any) -> None:
     for _, _, operation in operations(document):
         for content in operation.get("requestBody", {}).get("content", {}).values():
-            shape = shape_of(content)
+            shape = schema_of(content)
             for example in content["examples"].values():
                 check(shape, parse_object(json.dumps(example["value"]).encode()))
 
 
-def test_what_bounds_a_number_is_said_in_the_words_of_json_schema(document: Any) -> None:
+def test_bounds_of_numbers_are_json_schema_keywords(document: Any) -> None:
     parameters = document["paths"]["/api/v1/wallets"]["get"]["parameters"]
     limit = next(parameter["schema"] for parameter in parameters if parameter["name"] == "limit")
     assert limit == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
@@ -113,7 +113,7 @@ def test_what_bounds_a_number_is_said_in_the_words_of_json_schema(document: Any)
     assert hours.items() >= {"minimum": 0, "maximum": 168}.items()
 
 
-def test_a_body_has_to_be_sent_unless_nothing_has_to_be_said(document: Any) -> None:
+def test_body_is_required_unless_all_fields_are_optional(document: Any) -> None:
     optional = {
         operation["operationId"]
         for _, _, operation in operations(document)
@@ -122,26 +122,26 @@ def test_a_body_has_to_be_sent_unless_nothing_has_to_be_said(document: Any) -> N
     assert optional == {"holds_capture", "holds_void", "operations_reverse", "webhooks_rotate"}
 
 
-def test_an_answer_links_to_what_can_be_asked_next(document: Any) -> None:
+def test_response_links_to_the_next_requests(document: Any) -> None:
     answer = document["paths"]["/api/v1/wallets/{wallet_id}/holds"]["post"]["responses"]["201"]
     assert set(answer["links"]) == {"holds_read", "holds_capture", "holds_void"}
-    asked = {operation["operationId"] for _, _, operation in operations(document)}
+    operation_ids = {operation["operationId"] for _, _, operation in operations(document)}
     for name, link in document["components"]["links"].items():
         assert name == link["operationId"]
-        assert name in asked
+        assert name in operation_ids
 
 
 @pytest.mark.parametrize("access", ["open", "key"])
-def test_credentials_are_asked_for_where_the_service_does(settings: LazySettings, access: str) -> None:
+def test_document_requires_the_credentials_of_the_service(settings: LazySettings, access: str) -> None:
     settings.API_ACCESS = access
     paths = json.loads(build()[JSON].plain)["paths"]
-    nobody: list[Any] = [{}] if access == "open" else []
-    assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *nobody]
+    anonymous: list[Any] = [{}] if access == "open" else []
+    assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *anonymous]
     assert paths["/api/v1/me"]["get"]["security"] == [{"session": []}]
     assert not any(paths["/api/v1/login"]["post"].get("security", []))
 
 
-def test_every_problem_of_the_service_is_in_it(document: Any) -> None:
+def test_document_has_every_problem_of_the_service(document: Any) -> None:
     codes = {
         example["value"]["code"]
         for _, _, operation in operations(document)
@@ -151,11 +151,11 @@ def test_every_problem_of_the_service_is_in_it(document: Any) -> None:
         for example in content["examples"].values()
     }
     everywhere = {"bad_request", "not_found", "method_not_allowed", "internal_error", "forbidden"}
-    decisions = {"rejected_by_operator"}  # the reason of an operation; no request is answered with it
+    decisions = {"rejected_by_operator"}  # the reason of an operation; no response has this code
     assert codes | everywhere | decisions == {kind.code for kind in every_problem()}
 
 
-def test_rendered_bodies_validate_against_their_schemas(api: Api) -> None:
+def test_response_bodies_match_their_schemas(api: Api) -> None:
     wallet_id = api.open(deposit="1", maxBalance="5", metadata={"a": 1})
     api.withdraw(wallet_id, 7)
     wallet = Wallet.objects.get(id=wallet_id)
@@ -165,7 +165,7 @@ def test_rendered_bodies_validate_against_their_schemas(api: Api) -> None:
 
 
 @pytest.mark.parametrize("page", ["/api/docs", "/api/redoc"])
-def test_the_documentation_needs_nothing_from_elsewhere(live_api: Api, page: str) -> None:
+def test_documentation_loads_nothing_from_other_hosts(live_api: Api, page: str) -> None:
     answer = live_api.sender.send("GET", page)
     html = answer.content.decode()
     assert answer.status == 200

@@ -1,4 +1,4 @@
-"""GET /api/schema: built once, and served as bytes that clients can keep."""
+"""GET /api/schema: the document is built once and served as cacheable bytes."""
 
 import gzip
 import re
@@ -23,7 +23,7 @@ def schema(query: str = "", **headers: str) -> Answer:
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """One entry for each time that the document is built; it has not been yet."""
+    """Return a list with one entry for each build of the document; the cache is empty."""
     builds: list[int] = []
 
     def build() -> dict[str, Document]:

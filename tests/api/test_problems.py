@@ -1,4 +1,4 @@
-"""Every error that a client can get has one form, wherever it comes from."""
+"""All errors have the same format, independent of the layer that raises them."""
 
 import logging
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def debug(request: pytest.FixtureRequest) -> Iterator[None]:
     ]
     + ["/static/nope.css", "/static/../manage.py", "/api/v1/wallets/a/b/c"],
 )
-def test_an_unknown_address_is_not_found(api: Api, path: str) -> None:
+def test_unknown_url_is_not_found(api: Api, path: str) -> None:
     assert_is_problem(api.sender.send("GET", path), 404, "not_found")
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_address_is_not_found(api: Api, path: str) -> None:
         ("NONSENSE", "/api/v1/wallets", "GET, POST"),
     ],
 )
-def test_an_unknown_method_is_not_allowed(api: Api, method: str, path: str, allow: str) -> None:
+def test_unknown_method_is_not_allowed(api: Api, method: str, path: str, allow: str) -> None:
     answer = api.sender.send(method, path)
     assert_is_problem(answer, 405, "method_not_allowed")
     assert set(answer.headers["allow"].split(", ")) - {"HEAD"} == set(allow.split(", "))
@@ -93,7 +93,7 @@ def test_head_answers_like_get(api: Api) -> None:
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/*"])
-def test_another_format_is_not_acceptable(api: Api, accept: str) -> None:
+def test_other_format_is_not_acceptable(api: Api, accept: str) -> None:
     assert_is_problem(api.get("/wallets", Accept=accept), 406, "not_acceptable")
 
 
@@ -106,11 +106,11 @@ def test_json_is_acceptable(api: Api, accept: str) -> None:
 
 @pytest.mark.usefixtures("debug")
 @pytest.mark.parametrize("host", ["evil.example", "a b", "localhost:x", "[", "localhost/../x"])
-def test_a_host_that_is_not_ours_is_refused(api: Api, host: str) -> None:
+def test_unknown_host_is_refused(api: Api, host: str) -> None:
     assert_is_problem(api.get("/wallets", Host=host), 400, "bad_request")
 
 
-def test_without_a_key_nobody_is_known(api: Api) -> None:
+def test_request_without_a_key_is_unauthorized(api: Api) -> None:
     wallet_id = api.open()
     with override_settings(API_ACCESS="key"):
         for answer in (
@@ -123,7 +123,7 @@ def test_without_a_key_nobody_is_known(api: Api) -> None:
     assert api.balance(wallet_id) == "0.00"
 
 
-# --- Faults of ours ---------------------------------------------------------------------------------
+# --- Server errors ----------------------------------------------------------------------------------
 def failing(error: Exception) -> Any:
     def fail(*_: Any) -> None:
         raise error
@@ -132,7 +132,7 @@ def failing(error: Exception) -> Any:
 
 
 @pytest.mark.usefixtures("debug")
-def test_an_unexpected_error_is_logged_and_shows_nothing(
+def test_unexpected_error_is_logged_and_not_shown(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wallet_id = api.open()
@@ -148,7 +148,7 @@ def test_an_unexpected_error_is_logged_and_shows_nothing(
 @pytest.mark.parametrize(
     "error", [OperationalError("server closed the connection"), InterfaceError("closed")]
 )
-def test_a_database_that_fails_is_unavailable(
+def test_database_failure_is_answered_as_unavailable(
     api: Api, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     wallet_id = api.open()
@@ -158,7 +158,7 @@ def test_a_database_that_fails_is_unavailable(
     assert answer.headers["retry-after"] == "1"
 
 
-def test_a_wallet_that_is_locked_for_too_long_is_busy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wallet_locked_too_long_is_busy(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     wallet_id = api.open()
     error = OperationalError()
     error.__cause__ = postgres.LockNotAvailable()
@@ -170,13 +170,13 @@ def test_a_wallet_that_is_locked_for_too_long_is_busy(api: Api, monkeypatch: pyt
 
 # --- X-Request-ID -----------------------------------------------------------------------------------
 @pytest.mark.parametrize("path", ["/livez", "/api/v1/wallets", "/nope", "/admin/login/"])
-def test_every_answer_names_its_request(api: Api, path: str) -> None:
+def test_every_response_has_a_request_id(api: Api, path: str) -> None:
     assert api.sender.send("GET", path).headers["x-request-id"]
     assert api.sender.send("GET", path, headers={"X-Request-ID": "abc-1"}).headers["x-request-id"] == "abc-1"
 
 
 @pytest.mark.parametrize("given", ["", "a b", "x" * 129, "<b>", "я", "a\r\nX-Evil: 1"])
-def test_an_insane_request_id_is_replaced(api: Api, given: str) -> None:
+def test_invalid_request_id_is_replaced(api: Api, given: str) -> None:
     answer = api.get("/wallets", X_Request_ID=given)
     assert answer.headers["x-request-id"] != given
     assert "x-evil" not in answer.headers

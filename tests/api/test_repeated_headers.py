@@ -1,4 +1,4 @@
-"""Headers that are sent twice: refused if they have a single value, read as one list if they are a list."""
+"""Repeated headers: a second single value is refused; list headers are read as one list."""
 
 import json
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def exchange(service: str, shape: Shape, wallet_id: str) -> Raw:
 
 
 def deposit(service: str, wallet_id: str, *lines: bytes) -> Raw:
-    """A deposit with these header lines, over a socket."""
+    """Send a deposit with these header lines over a socket."""
     head = b"POST %s HTTP/1.1\r\n%s%s\r\n" % (PATH, HOST, b"\r\n".join(lines or (JSON_TYPE,)))
     return exchange(service, Shape("", head + sized(GOOD)), wallet_id)
 
@@ -49,8 +49,8 @@ def read(service: str, wallet_id: str, *lines: bytes) -> Raw:
     return exchange(service, Shape("", head), wallet_id)
 
 
-# --- Over a socket ----------------------------------------------------------------------------------
-# As a client sends them, with the refusal. The server itself refuses a second Content-Type.
+# --- Sent over a socket -----------------------------------------------------------------------------
+# Header lines as a client sends them, with the refusal. gunicorn itself refuses a second Content-Type.
 @pytest.mark.parametrize(
     ("lines", "refusal"),
     [
@@ -74,7 +74,7 @@ def read(service: str, wallet_id: str, *lines: bytes) -> Raw:
         ((b"Authorization: Bearer wk_a_b", b"Authorization:"), (401, "unauthorized")),
     ],
 )
-def test_a_single_value_that_is_sent_twice_is_refused(
+def test_repeated_single_value_header_is_refused(
     socket_service: str,
     api: Api,
     unchanged: Unchanged,
@@ -93,24 +93,22 @@ def test_a_single_value_that_is_sent_twice_is_refused(
         (b"Idempotency-Key: \t a \t", "a"),
         (b'Idempotency-Key: "a,b"', "a,b"),
         (b"iDEMPOTENCY-kEY: a", "a"),
-        (b"Idempotency_Key: a", None),  # another header, which the server drops: it could hide the real one
+        (b"Idempotency_Key: a", None),  # gunicorn drops this other header: it could hide the real one
     ],
 )
-def test_one_key_is_read_however_it_is_written(
-    socket_service: str, api: Api, line: bytes, key: str | None
-) -> None:
+def test_key_header_is_read_in_any_case(socket_service: str, api: Api, line: bytes, key: str | None) -> None:
     wallet_id = api.open()
     assert deposit(socket_service, wallet_id, JSON_TYPE, line).status == 201
     assert api.history(wallet_id)[0]["idempotencyKey"] == key
 
 
-def test_a_repeated_request_id_is_not_taken(socket_service: str, api: Api) -> None:
+def test_repeated_request_id_is_replaced(socket_service: str, api: Api) -> None:
     answer = read(socket_service, api.open(), b"X-Request-ID: a", b"X-Request-ID: a")
     assert answer.status == 200
     assert "a,a" not in answer.headers["X-Request-ID"]
 
 
-def test_lists_are_read_over_several_lines(socket_service: str, api: Api) -> None:
+def test_list_headers_are_read_over_several_lines(socket_service: str, api: Api) -> None:
     wallet_id = api.open()
     tag = api.get(f"/wallets/{wallet_id}").headers["etag"].encode()
     assert read(socket_service, wallet_id, b'If-None-Match: "x"', b"If-None-Match: W/" + tag).status == 304
@@ -121,9 +119,9 @@ def test_lists_are_read_over_several_lines(socket_service: str, api: Api) -> Non
     assert preferring.status == 202
 
 
-# --- As a proxy may have joined them ----------------------------------------------------------------
+# --- Joined by a proxy ------------------------------------------------------------------------------
 @pytest.mark.parametrize("key", ["a,a", "a, a", ",a", "a,", ",", '"a","a"', '"a", "a"', '"a",a', '"a"b', '"'])
-def test_a_joined_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
+def test_joined_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         for path, body in (
@@ -138,14 +136,14 @@ def test_a_joined_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> No
             assert [error["field"] for error in answer.json["errors"]] == ["Idempotency-Key"]
 
 
-def test_a_comma_in_quotes_is_part_of_the_key(api: Api) -> None:
+def test_comma_in_quotes_is_part_of_the_key(api: Api) -> None:
     wallet_id = api.open()
     assert api.deposit(wallet_id, 1, key='"a,b"').json["idempotencyKey"] == "a,b"
     assert api.deposit(wallet_id, 1, key='"a,b"').headers["idempotent-replayed"] == "true"
 
 
 @pytest.mark.parametrize("kind", ["application/json,application/json", "application/json, text/plain", ","])
-def test_a_joined_content_type_is_refused(api: Api, unchanged: Unchanged, kind: str) -> None:
+def test_joined_content_type_is_refused(api: Api, unchanged: Unchanged, kind: str) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         answer = api.post(f"/wallets/{wallet_id}/operation", BODY, Content_Type=kind)
@@ -164,7 +162,7 @@ def test_joined_credentials_are_refused(settings: LazySettings, access: str) -> 
     assert Api().get("/wallets", Authorization=f"Bearer {key}").status == 200
 
 
-def test_other_credentials_with_commas_are_no_concern_of_an_open_api(settings: LazySettings) -> None:
+def test_open_api_ignores_credentials_with_commas(settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     assert Api().get("/wallets", Authorization='Digest username="x", realm="y"').status == 200
 
@@ -211,8 +209,8 @@ def test_preferences_are_read_as_a_list(api: Api, prefer: str, status: int) -> N
     assert api.post(path, BODY, Prefer=prefer).status == status
 
 
-def test_many_quotes_take_no_time(api: Api) -> None:
-    """Each pattern looks at a header once: a quadratic one would take minutes for this."""
+def test_many_quotes_are_parsed_in_linear_time(api: Api) -> None:
+    """Each pattern reads a header once; a quadratic pattern would take minutes for this one."""
     wallet_id, quotes = api.open(), '\\"' * 100_000
     assert api.get(f"/wallets/{wallet_id}", If_None_Match=f'"{quotes}').status == 200
     assert api.post(f"/wallets/{wallet_id}/operation", BODY, Prefer=f'"{quotes}').status == 201

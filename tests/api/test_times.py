@@ -1,4 +1,4 @@
-"""Times in answers have six fraction digits, whatever they are."""
+"""Times in responses always have six fraction digits."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo

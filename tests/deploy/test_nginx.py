@@ -26,9 +26,9 @@ from tests.support.hostile_requests import (
     GET,
     GONE,
     HOST,
-    PATIENCE,
     POST,
     REFUSED,
+    SOCKET_TIMEOUT_SECONDS,
     UNUSUAL,
     Raw,
     Shape,
@@ -79,7 +79,7 @@ class OverTls(OverHttp):
         self.connection = http.client.HTTPSConnection(
             "127.0.0.1",
             proxy.port,
-            timeout=PATIENCE,
+            timeout=SOCKET_TIMEOUT_SECONDS,
             context=trusting(proxy),
             source_address=(source, 0),
         )
@@ -339,7 +339,10 @@ def test_connection_flood_does_not_block_others(proxy: Nginx, api: Api) -> None:
     def flood() -> int:
         made = 0
         while not done.is_set():
-            with suppress(OSError), socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE):
+            with (
+                suppress(OSError),
+                socket.create_connection(("127.0.0.1", proxy.port), timeout=SOCKET_TIMEOUT_SECONDS),
+            ):
                 made += 1
         return made
 

@@ -1,6 +1,6 @@
-"""A service and a PostgreSQL of their own, to be broken under load.
+"""A service and a PostgreSQL server for the fault tests, which break them under load.
 
-Each thing is broken once; with FAULTS=long for longer and ten times.
+Each fault happens once, or with FAULTS=long ten times and for longer.
 """
 
 import os
@@ -14,14 +14,14 @@ import pytest
 from local.postgres import DATABASE
 from local.service import Address, Service
 from tests.support.client import Api, OverHttp
-from tests.support.faults.clients import Choose, Load, Mix
+from tests.support.faults.clients import Choose, Mix, RequestLoad
 from tests.support.faults.database import Database, children, quiet_port
 from tests.support.faults.reconcile import reconcile
 
 IS_LONG = os.environ.get("FAULTS") == "long"
 TIMES = 10 if IS_LONG else 1
 WORKERS = 2
-CONNECTIONS = WORKERS * (2 + 4)  # committer, reader, and the pool at its largest
+CONNECTIONS = WORKERS * (2 + 4)  # committer, reader and the full pool
 
 
 @pytest.fixture(scope="package")
@@ -33,14 +33,14 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="package")
-def house(database: Database) -> Iterator["House"]:
-    """The service with the settings that it has anywhere."""
-    with running(House(database)) as house:
-        yield house
+def target(database: Database) -> Iterator["FaultTarget"]:
+    """Run the service with its default settings."""
+    with running(FaultTarget(database)) as target:
+        yield target
 
 
-class House:
-    """The service, with this database or what stands in front of it at `port`."""
+class FaultTarget:
+    """The service, connected to the database directly or through a proxy at `port`."""
 
     def __init__(self, database: Database, port: int = 0, **environment: str) -> None:
         self.database = database
@@ -60,12 +60,12 @@ class House:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """At once: tests/faults/test_workers.py is about the gentle way."""
+        """Stop at once, without a graceful shutdown."""
         self.service.process.send_signal(signal.SIGQUIT)
         self.service.process.wait(30)
 
     def end(self) -> None:
-        """Gently: what is in flight is answered."""
+        """Shut down gracefully: requests in flight are answered."""
         self.service.process.terminate()
         assert self.service.process.wait(60) == 0
 
@@ -82,8 +82,8 @@ class House:
             return [Api(sender).open() for _ in range(wallets)]
 
     @contextmanager
-    def under_load(self, cold: int = 20, others: int = 6) -> Iterator[Load]:
-        """500 mixed requests a second; when the block has ended, the books are compared."""
+    def under_load(self, cold: int = 20, others: int = 6) -> Iterator[RequestLoad]:
+        """Send 500 mixed requests a second during the block, then reconcile the ledger."""
         hot, *rest = self.open(1 + cold)
         with self.serving(Mix(hot, rest, others), [hot, *rest]) as load:
             yield load
@@ -96,9 +96,9 @@ class House:
         rate: float = 500,
         clients: int = 40,
         at: tuple[str, int] | None = None,
-    ) -> Iterator[Load]:
-        """`at` is the address of what stands in front of it."""
-        with Load(at or self.address, choose, rate, clients) as load:
+    ) -> Iterator[RequestLoad]:
+        """Send requests during the block, then reconcile. `at` is the address of a proxy or balancer."""
+        with RequestLoad(at or self.address, choose, rate, clients) as load:
             load.wait_for()
             yield load
         reconcile(load.journal, self.database, load.address, wallet_ids)
@@ -106,11 +106,11 @@ class House:
 
 
 @contextmanager
-def running(house: House) -> Iterator[House]:
-    house.database.services += 1
+def running(target: FaultTarget) -> Iterator[FaultTarget]:
+    target.database.services += 1
     try:
-        house.start()
-        yield house
+        target.start()
+        yield target
     finally:
-        house.stop()
-        house.database.services -= 1
+        target.stop()
+        target.database.services -= 1

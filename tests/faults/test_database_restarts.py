@@ -1,4 +1,4 @@
-"""PostgreSQL goes and comes back: clients see latency, no errors, and everything is there once."""
+"""PostgreSQL restarts or loses backends: clients see latency but no errors, and operations count once."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.faults.conftest import IS_LONG, TIMES, House, running
+from tests.faults.conftest import IS_LONG, TIMES, FaultTarget, running
 from tests.support.faults.database import Database
 
 
@@ -30,7 +30,7 @@ def crash(database: Database) -> None:
 
 
 def slow(database: Database) -> None:
-    """Still within the deadline of 10 seconds."""
+    """Restart slowly, but within the deadline of 10 seconds."""
     database.end(signal.SIGINT)
     time.sleep(7 if IS_LONG else 1)
     database.start()
@@ -42,7 +42,7 @@ def kill_one_backend(database: Database) -> None:
 
 def kill_all_backends(database: Database) -> None:
     for backend in database.backends():
-        with suppress(ProcessLookupError):  # they all end when one of them is killed
+        with suppress(ProcessLookupError):  # one killed backend ends all of them
             os.kill(backend, signal.SIGKILL)
 
 
@@ -53,25 +53,27 @@ FAULTS = [fast, slow, immediate, crash, kill_one_backend, kill_all_backends]
 @pytest.mark.parametrize(
     "fault", [fault if fault is crash else pytest.param(fault, marks=pytest.mark.slow) for fault in FAULTS]
 )
-def test_a_fault_costs_latency_and_no_errors(house: House, fault: Fault) -> None:
-    with house.under_load() as load:
+def test_database_fault_causes_no_errors(target: FaultTarget, fault: Fault) -> None:
+    with target.under_load() as load:
         for _ in range(TIMES):
-            fault(house.database)
+            fault(target.database)
             load.wait_for()
     load.expect_only()
 
 
 @pytest.fixture(scope="module")
-def house_without_groups(database: Database) -> Iterator[House]:
-    with running(House(database, GROUP_COMMIT="off")) as house:
-        yield house
+def target_without_groups(database: Database) -> Iterator[FaultTarget]:
+    with running(FaultTarget(database, GROUP_COMMIT="off")) as target:
+        yield target
 
 
 @pytest.mark.parametrize("fault", FAULTS if IS_LONG else [slow])
 @pytest.mark.slow
-def test_the_same_without_group_commit(house_without_groups: House, fault: Fault) -> None:
-    with house_without_groups.under_load() as load:
+def test_database_fault_without_group_commit_causes_no_errors(
+    target_without_groups: FaultTarget, fault: Fault
+) -> None:
+    with target_without_groups.under_load() as load:
         for _ in range(TIMES):
-            fault(house_without_groups.database)
+            fault(target_without_groups.database)
             load.wait_for()
     load.expect_only()

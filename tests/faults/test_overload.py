@@ -1,4 +1,4 @@
-"""More than can be done, and a database that is gone for longer than anybody waits."""
+"""Overload, and a database that is unavailable for longer than the operation deadline."""
 
 import math
 import signal
@@ -9,27 +9,30 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from tests.faults.conftest import IS_LONG, TIMES, House, running
-from tests.support.faults.clients import CARRIED_OUT, Asked
+from tests.faults.conftest import IS_LONG, TIMES, FaultTarget, running
+from tests.support.faults.clients import CARRIED_OUT, SentRequest
 from tests.support.faults.database import Database
 
-DEADLINE = 10 if IS_LONG else 2
-GRACE = 1  # seconds past the deadline for what has begun
-NOISE = 1.5  # seconds that anything may take on a machine with other work
-AT_ONCE = 0.5  # seconds that most answers take at most, even there
+DEADLINE_SECONDS = 10 if IS_LONG else 2
+GRACE_SECONDS = 1  # past the deadline, for commands that have begun
+NOISE_SECONDS = 1.5  # added by other work on the machine
+MAX_MEDIAN_SECONDS = 0.5  # of a refusal, even on a busy machine
 
 
-def test_a_full_queue_refuses_at_once_and_applies_nothing(database: Database) -> None:
-    with running(House(database, GROUP_COMMIT_QUEUE="5")) as house, house.under_load(others=0) as load:
+def test_full_queue_refuses_at_once(database: Database) -> None:
+    with (
+        running(FaultTarget(database, GROUP_COMMIT_QUEUE="5")) as target,
+        target.under_load(others=0) as load,
+    ):
         for _ in range(TIMES):
             with database.frozen():
                 time.sleep(1)
             load.wait_for()
     load.expect_only(*CARRIED_OUT, 429)
-    refused = [asked for asked in load.journal if asked.outcome == 429]
-    assert statistics.median(asked.seconds for asked in refused) < AT_ONCE
-    for asked in refused:
-        expect_refusal(asked, "too_many_requests", max_seconds=NOISE)
+    refused = [sent for sent in load.journal if sent.outcome == 429]
+    assert statistics.median(sent.seconds for sent in refused) < MAX_MEDIAN_SECONDS
+    for sent in refused:
+        expect_refusal(sent, "too_many_requests", max_seconds=NOISE_SECONDS)
 
 
 @contextmanager
@@ -42,32 +45,34 @@ def stopped(database: Database) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=["on", "off"] if IS_LONG else ["on"])
-def house(request: pytest.FixtureRequest, database: Database) -> Iterator[House]:
-    settings = {"OPERATION_DEADLINE": str(DEADLINE), "GROUP_COMMIT": request.param}
-    with running(House(database, **settings)) as house:
-        yield house
+def target(request: pytest.FixtureRequest, database: Database) -> Iterator[FaultTarget]:
+    settings = {"OPERATION_DEADLINE": str(DEADLINE_SECONDS), "GROUP_COMMIT": request.param}
+    with running(FaultTarget(database, **settings)) as target:
+        yield target
 
 
 @pytest.mark.parametrize("absence", [stopped, Database.frozen])
 @pytest.mark.slow
-def test_a_long_absence_is_a_503_and_ends_by_itself(
-    house: House, absence: Callable[[Database], AbstractContextManager[None]]
+def test_unavailable_database_gives_503_until_it_returns(
+    target: FaultTarget, absence: Callable[[Database], AbstractContextManager[None]]
 ) -> None:
-    with house.under_load() as load:
-        with absence(house.database):
-            time.sleep(DEADLINE + GRACE + NOISE)
+    with target.under_load() as load:
+        with absence(target.database):
+            time.sleep(DEADLINE_SECONDS + GRACE_SECONDS + NOISE_SECONDS)
         load.wait_for()
     load.expect_only(*CARRIED_OUT, 503)
-    refused = [asked for asked in load.journal if asked.outcome == 503]
+    refused = [sent for sent in load.journal if sent.outcome == 503]
     assert refused
-    for asked in refused:
-        # What a frozen connection of the pool was given to may wait for the thaw.
-        limit = 1.25 * DEADLINE + GRACE + NOISE if asked.request.wallet_id else math.inf
-        expect_refusal(asked, "unavailable", max_seconds=limit)
+    for sent in refused:
+        # A request on a frozen connection of the pool may wait until the database continues.
+        limit = (
+            1.25 * DEADLINE_SECONDS + GRACE_SECONDS + NOISE_SECONDS if sent.request.wallet_id else math.inf
+        )
+        expect_refusal(sent, "unavailable", max_seconds=limit)
 
 
-def expect_refusal(asked: Asked, code: str, max_seconds: float) -> None:
-    assert asked.answer
-    assert asked.answer.code == code
-    assert asked.answer.headers["retry-after"] == "1"
-    assert asked.seconds < max_seconds
+def expect_refusal(sent: SentRequest, code: str, max_seconds: float) -> None:
+    assert sent.answer
+    assert sent.answer.code == code
+    assert sent.answer.headers["retry-after"] == "1"
+    assert sent.seconds < max_seconds

@@ -1,4 +1,4 @@
-"""Every pod is replaced under load, as an update of the Deployment in deploy/kubernetes/ does it."""
+"""Every pod is replaced under load, as by an update of the Deployment in deploy/kubernetes/."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.support.faults.rollout import Balancer, Deployment
 
 
 @pytest.mark.slow
-def test_a_rolling_update_fails_no_request(database: Database) -> None:
+def test_rolling_update_fails_no_request(database: Database) -> None:
     with Balancer() as service, Deployment(database, service) as deployment:
         with deployment.under_load() as load:
             for _ in range(2 * TIMES):

@@ -1,6 +1,6 @@
-"""Schemathesis holds the service to its own OpenAPI document, whatever is sent: open, and with keys.
+"""Schemathesis checks the service against its OpenAPI document, without and with API keys.
 
-`make fuzz` takes its time; the tests are a short run of the same.
+The tests are a short run of `make fuzz`.
 """
 
 import json
@@ -25,25 +25,25 @@ WITHOUT_LINKS: Final = ["Examples", "Coverage", "Fuzzing"]
 PHASES: Final = [*WITHOUT_LINKS, "Stateful"]
 
 
-def test_an_open_service_answers_as_its_document_says(tmp_path: Path) -> None:
+def test_open_service_conforms_to_its_document(tmp_path: Path) -> None:
     api = Api()
     config = with_wallets(*(api.open(deposit="1000", currency="EUR") for _ in range(2)))
     with running_service(API_ACCESS="open", WEBHOOK_TARGETS="any") as address:
         assert_conforms(address, config, tmp_path)
 
 
-def test_a_service_with_keys_answers_as_its_document_says_and_keeps_owners_apart(tmp_path: Path) -> None:
+def test_service_with_keys_conforms_and_separates_owners(tmp_path: Path) -> None:
     anna, boris = new_owner(), new_owner()
     config = (
         with_wallets(*(new_wallet(anna, "1000") for _ in range(2)))
-        + peers(tmp_path / "users.json", anna=owners_key(anna), boris=owners_key(boris))
-        + asked_by(new_key(ADMIN), "webhooks")
+        + peers(tmp_path / "users.json", anna=new_owner_key(anna), boris=new_owner_key(boris))
+        + key_of_tag(new_key(ADMIN), "webhooks")
     )
     with running_service(API_ACCESS="key", WEBHOOK_TARGETS="any") as address:
         assert_conforms(address, config, tmp_path)
 
 
-def test_who_is_logged_in_is_answered_as_the_document_says(service: str, tmp_path: Path) -> None:
+def test_session_requests_conform_to_the_document(service: str, tmp_path: Path) -> None:
     session = f'[auth.openapi.session]\napi_key = "{session_key(new_person())}"\n'
     config = with_wallets(UNKNOWN_ID) + session
     assert_conforms(service, config, tmp_path, WITHOUT_LINKS, "--include-tag", "people")
@@ -53,14 +53,14 @@ def with_wallets(*wallet_ids: str) -> str:
     return f"{CONFIG.read_text()}\n[dictionaries.wallets]\nvalues = {json.dumps(wallet_ids)}\n"
 
 
-def owners_key(owner: User) -> str:
-    """A key that sees its owner's wallets alone."""
+def new_owner_key(owner: User) -> str:
+    """Create a key that is restricted to the wallets of its owner."""
     scopes = [scope for scope in SCOPES if scope != ADMIN]
     return new_key(*scopes, owner=owner, is_restricted=True)
 
 
 def peers(file: Path, **keys: str) -> str:
-    """Who must not see each other's wallets; the first of them asks."""
+    """Write the keys whose owners must not see each other's wallets; the first key sends the requests."""
     users = [
         {"name": name, "fixedHeaders": [{"name": "Authorization", "value": f"Bearer {key}"}]}
         for name, key in keys.items()
@@ -70,15 +70,15 @@ def peers(file: Path, **keys: str) -> str:
     return f'\n[auth.wfc]\npath = "{file}"\nuser = "{first}"\npeers = {json.dumps(names)}\n'
 
 
-def asked_by(key: str, tag: str) -> str:
-    """What needs a key of its own."""
+def key_of_tag(key: str, tag: str) -> str:
+    """Configure the key of the operations with this tag."""
     return f'\n[[operations]]\ninclude-tag = "{tag}"\nheaders = {{ Authorization = "Bearer {key}" }}\n'
 
 
 def assert_conforms(
     address: str, config: str, folder: Path, phases: list[str] = PHASES, *options: str
 ) -> None:
-    """Runs Schemathesis, which tells what is wrong and how to ask for it again."""
+    """Run Schemathesis. Its output names each failure and the request that reproduces it."""
     file = folder / "schemathesis.toml"
     file.write_text(config)
     command = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(file), "--no-color", "run"]

@@ -1,4 +1,4 @@
-"""Whatever is filled into the pages' forms: a page, and never a fault."""
+"""Forms with random values are answered with a page, never with a server error."""
 
 from collections.abc import Iterator
 
@@ -44,7 +44,7 @@ def anna() -> Iterator[Person]:
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_nothing_that_is_filled_in_is_a_fault(anna: Person, path: str) -> None:
+def test_random_form_values_cause_no_server_error(anna: Person, path: str) -> None:
     person = Client(raise_request_exception=False)
     person.force_login(anna.user, backend=MODEL_BACKEND)
 

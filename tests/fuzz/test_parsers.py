@@ -1,4 +1,4 @@
-"""The parsers of requests take what they should, exactly, and refuse everything else with a Problem."""
+"""The request parsers read valid input exactly and refuse all other input with a Problem."""
 
 import inspect
 import json
@@ -41,7 +41,7 @@ AMOUNTS = GOOD_AMOUNTS | BAD_AMOUNTS
 @example(b'{"a": "\\ud800"}')
 @example(b"\xef\xbb\xbf{}")
 @example(b'{"a": ' + b"1" * 100_000 + b"}")
-def test_a_body_is_read_as_json_is_or_refused(content: bytes) -> None:
+def test_body_is_parsed_as_json_or_refused(content: bytes) -> None:
     try:
         found = parse_object(content)
     except MalformedJson:
@@ -52,7 +52,7 @@ def test_a_body_is_read_as_json_is_or_refused(content: bytes) -> None:
 
 
 def is_plain_object(content: bytes) -> bool:
-    """What RFC 8259 calls an object, in UTF-8, without a name twice."""
+    """Return whether the content is an RFC 8259 object in UTF-8 without duplicate names."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len({name for name, _ in pairs}) < len(pairs):
@@ -87,7 +87,7 @@ def as_numbers(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
-def test_a_shape_takes_an_object_or_says_what_is_wrong_with_it(shape: type[BaseModel]) -> None:
+def test_schema_accepts_an_object_or_names_its_errors(shape: type[BaseModel]) -> None:
     names = [field.alias or name for name, field in shape.model_fields.items()]
 
     @examples(50)
@@ -96,7 +96,7 @@ def test_a_shape_takes_an_object_or_says_what_is_wrong_with_it(shape: type[BaseM
         try:
             taken = check(shape, parse_object(json.dumps(fields).encode()))
         except ValidationError as problem:
-            orjson.dumps(problem.as_json(""))  # as the answer will be written
+            orjson.dumps(problem.as_json(""))  # as the response is encoded
         else:
             assert not [value for value in values_of(taken) if isinstance(value, float)]
 
@@ -104,7 +104,7 @@ def test_a_shape_takes_an_object_or_says_what_is_wrong_with_it(shape: type[BaseM
 
 
 def values_of(shape: BaseModel) -> Iterator[Any]:
-    """Metadata is the client's, and may have floats."""
+    """Yield the values of the model except metadata, which may contain floats."""
     for name in type(shape).model_fields:
         value = getattr(shape, name)
         if name == "operations":
@@ -116,7 +116,7 @@ def values_of(shape: BaseModel) -> Iterator[Any]:
 
 @examples(300)
 @given(AMOUNTS | texts | st.decimals(allow_nan=True).map(str) | st.integers().map(str))
-def test_an_amount_that_is_taken_is_exactly_what_was_written(text: str) -> None:
+def test_accepted_amount_equals_its_text(text: str) -> None:
     try:
         amount = money.parse(text)
     except ValueError:
@@ -128,7 +128,7 @@ def test_an_amount_that_is_taken_is_exactly_what_was_written(text: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["{}", '"{}"'], ids=["number", "text"])
-def test_an_amount_of_a_body_is_exactly_what_was_written(written: str) -> None:
+def test_accepted_amount_of_a_body_equals_its_text(written: str) -> None:
     @examples(200)
     @given(AMOUNTS | st.floats().map(repr) | st.integers(min_value=-1).map(str))
     def is_exact(text: str) -> None:
@@ -146,7 +146,7 @@ def test_an_amount_of_a_body_is_exactly_what_was_written(written: str) -> None:
 
 @examples(200)
 @given(currency=st.sampled_from(sorted(money.FRACTION_DIGITS)), units=st.integers(0, 10**20))
-def test_an_amount_of_any_currency_is_read_back_as_it_was_written(currency: str, units: int) -> None:
+def test_amount_of_any_currency_is_parsed_back(currency: str, units: int) -> None:
     amount = Decimal(units).scaleb(-money.FRACTION_DIGITS[currency])
     written = money.format_amount(amount, currency)
     assert money.parse(written) == amount
@@ -156,7 +156,7 @@ def test_an_amount_of_any_currency_is_read_back_as_it_was_written(currency: str,
 
 @examples(200)
 @given(texts)
-def test_a_cursor_that_was_not_made_here_is_refused(text: str) -> None:
+def test_foreign_cursor_is_refused(text: str) -> None:
     for kind in (Cursor, TimeCursor, NumberCursor):
         with pytest.raises(ValidationError):
             kind.decode(text)
@@ -164,7 +164,7 @@ def test_a_cursor_that_was_not_made_here_is_refused(text: str) -> None:
 
 @examples(200)
 @given(st.from_regex(r"https?://[\[\]:@./?#%a-z0-9-]{0,40}", fullmatch=True) | texts)
-def test_an_address_is_allowed_or_not(url: str) -> None:
+def test_any_url_is_allowed_or_refused(url: str) -> None:
     try:
         check_url(url)
     except NotAllowed:

@@ -1,4 +1,4 @@
-"""Whatever is in a body, a header, an address or a query is answered as the contract has it."""
+"""Random bodies, headers, URLs and queries are answered as the API's contract defines."""
 
 import json
 import string
@@ -16,7 +16,7 @@ from tests.support.fuzz.budget import examples
 from tests.support.fuzz.strategies import bodies, json_texts, objects, texts, values
 from wallets.problems import CONTENT_TYPE
 
-# What a header can hold once the server has taken it apart.
+# The texts that a header can contain after the server has parsed it.
 header_texts = st.text(
     st.characters(min_codepoint=0x20, max_codepoint=0xFF, exclude_characters="\x7f"), max_size=60
 )
@@ -39,7 +39,7 @@ def wallet_id() -> str:
 
 
 def is_of_the_contract(answer: Answer) -> bool:
-    """A success, or a problem that is the client's."""
+    """Return whether the response is a success or a problem with a 4xx status."""
     if answer.status < 400:
         return True
     return answer.status < 500 and answer.headers["content-type"] == CONTENT_TYPE and bool(answer.code)
@@ -47,7 +47,7 @@ def is_of_the_contract(answer: Answer) -> bool:
 
 @examples(150)
 @given(content=bodies | st.binary(max_size=40) | json_texts.map(str.encode))
-def test_a_spoilt_body_moves_nothing_or_is_carried_out(wallet_id: str, content: bytes) -> None:
+def test_corrupted_body_is_refused_or_carried_out(wallet_id: str, content: bytes) -> None:
     api, books = Api(), Books((wallet_id,))
     before = books.snapshot()
     answer = api.sender.send(
@@ -62,7 +62,7 @@ def test_a_spoilt_body_moves_nothing_or_is_carried_out(wallet_id: str, content: 
 
 @examples(100)
 @given(metadata=st.dictionaries(texts, values, max_size=4))
-def test_metadata_that_is_taken_comes_back_as_it_was_sent(metadata: dict[str, Any]) -> None:
+def test_accepted_metadata_is_returned_as_sent(metadata: dict[str, Any]) -> None:
     api = Api()
     opened = api.post("/wallets", {"metadata": metadata})
     assert is_of_the_contract(opened)
@@ -73,7 +73,7 @@ def test_metadata_that_is_taken_comes_back_as_it_was_sent(metadata: dict[str, An
 @pytest.mark.parametrize(
     "path", ["/transfers", "/operations", "/wallets", "/wallet", "/wallets/{}/holds", "/webhooks"]
 )
-def test_no_object_is_a_fault(wallet_id: str, path: str) -> None:
+def test_random_object_causes_no_server_error(wallet_id: str, path: str) -> None:
     @examples(30)
     @given(
         objects(
@@ -96,7 +96,7 @@ def test_no_object_is_a_fault(wallet_id: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", READ)
-def test_no_query_is_a_fault(wallet_id: str, path: str) -> None:
+def test_random_query_causes_no_server_error(wallet_id: str, path: str) -> None:
     @examples(30)
     @given(queries)
     def is_answered(query: dict[str, str]) -> None:
@@ -106,7 +106,7 @@ def test_no_query_is_a_fault(wallet_id: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", LISTS)
-def test_a_cursor_that_was_tampered_with_is_refused(wallet_id: str, path: str) -> None:
+def test_changed_cursor_is_refused(wallet_id: str, path: str) -> None:
     api = Api()
     for _ in range(2):
         api.deposit(wallet_id, 1)
@@ -130,7 +130,7 @@ def test_a_cursor_that_was_tampered_with_is_refused(wallet_id: str, path: str) -
 
 @examples(100)
 @given(id=texts.filter(lambda id: id.isprintable() and id not in ("", ".", "..")))
-def test_what_is_no_id_names_nothing(id: str) -> None:
+def test_invalid_id_is_not_found(id: str) -> None:
     for noun in ("wallets", "operations", "transfers", "holds", "webhooks"):
         answer = Api().get(f"/{noun}/{quote(id)}")
         assert answer.code == ("not_found" if "/" in id else f"{noun.removesuffix('s')}_not_found")
@@ -139,11 +139,19 @@ def test_what_is_no_id_names_nothing(id: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("Idempotency-Key", "Prefer", "traceparent", "Accept", "If-Match", "If-None-Match", "X-Request-ID"),
+        *(
+            "Idempotency-Key",
+            "Prefer",
+            "traceparent",
+            "Accept",
+            "If-Match",
+            "If-None-Match",
+            "X-Request-ID",
+        ),
         *("Authorization", "Cookie", "Content-Type", "Accept-Language", "Last-Event-ID", "Origin", "Host"),
     ],
 )
-def test_no_header_is_a_fault(wallet_id: str, name: str) -> None:
+def test_random_header_causes_no_server_error(wallet_id: str, name: str) -> None:
     @examples(30)
     @given(header_texts)
     def is_answered(value: str) -> None:
@@ -158,5 +166,5 @@ def test_no_header_is_a_fault(wallet_id: str, name: str) -> None:
     is_answered()
 
 
-def test_all_that_was_sent_here_leaves_the_books_right(wallet_id: str) -> None:
+def test_ledger_is_consistent_after_the_random_requests(wallet_id: str) -> None:
     Books((wallet_id,)).verify()

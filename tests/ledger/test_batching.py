@@ -1,4 +1,4 @@
-"""The requests in flight share the next call; nobody waits for ever, and nothing is done for who has gone."""
+"""Concurrent calls share one batch; waiting is bounded, and an abandoned call is not carried out."""
 
 import threading
 import time
@@ -11,12 +11,12 @@ from wallets import batching as module
 from wallets.batching import Batcher, PendingCall, once
 from wallets.problems import TooManyRequests, Unavailable
 
-LONG = 60.0
-TextTicket = PendingCall[str, str]
+LONG_TIMEOUT_SECONDS = 60.0
+TextCall = PendingCall[str, str]
 
 
-def ticket(patience: float = LONG) -> TextTicket:
-    return PendingCall("asked", patience)
+def pending_call(timeout_seconds: float = LONG_TIMEOUT_SECONDS) -> TextCall:
+    return PendingCall("item", timeout_seconds)
 
 
 @pytest.fixture
@@ -24,116 +24,116 @@ def _no_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0)
 
 
-# --- A ticket ---------------------------------------------------------------------------------------
-def test_a_ticket_brings_its_result() -> None:
-    given = ticket()
-    given.resolve("result")
-    assert given.wait() == "result"
+# --- One pending call -------------------------------------------------------------------------------
+def test_pending_call_returns_its_result() -> None:
+    call = pending_call()
+    call.resolve("result")
+    assert call.wait() == "result"
 
 
-def test_a_ticket_brings_its_error() -> None:
-    given = ticket()
-    given.fail(LookupError("mine"))
+def test_pending_call_raises_its_error() -> None:
+    call = pending_call()
+    call.fail(LookupError("mine"))
     with pytest.raises(LookupError, match="mine"):
-        given.wait()
+        call.wait()
 
 
-def test_a_ticket_is_claimed_once() -> None:
-    given = ticket()
-    assert given.claim()
-    assert not given.claim()
+def test_pending_call_is_claimed_once() -> None:
+    call = pending_call()
+    assert call.claim()
+    assert not call.claim()
 
 
-def test_a_parked_ticket_is_claimed_again() -> None:
-    given = ticket()
-    given.claim()
-    given.defer()
-    assert given.claim()
+def test_deferred_call_is_claimed_again() -> None:
+    call = pending_call()
+    call.claim()
+    call.defer()
+    assert call.claim()
 
 
-def test_a_ticket_is_not_claimed_past_its_deadline() -> None:
-    assert not ticket(patience=0).claim()
+def test_pending_call_is_not_claimed_after_its_deadline() -> None:
+    assert not pending_call(timeout_seconds=0).claim()
 
 
-def test_who_was_not_served_in_time_gives_up() -> None:
+def test_unclaimed_call_raises_unavailable_after_its_deadline() -> None:
     with pytest.raises(Unavailable):
-        ticket(patience=0).wait()
+        pending_call(timeout_seconds=0).wait()
 
 
-def test_who_waited_for_something_taken_is_told_that_nothing_was_done() -> None:
-    given = ticket()
-    given.claim()
-    given.defer()
-    given.deadline = 0
+def test_deferred_call_raises_too_many_requests_after_its_deadline() -> None:
+    call = pending_call()
+    call.claim()
+    call.defer()
+    call.deadline = 0
     with pytest.raises(TooManyRequests):
-        given.wait()
+        call.wait()
 
 
-def test_who_may_have_been_served_is_not_told_that_nothing_was_done() -> None:
-    given = ticket()
-    given.claim()
-    given.is_in_doubt = True
-    given.defer()
-    given.deadline = 0
+def test_call_in_doubt_raises_unavailable_after_its_deadline() -> None:
+    call = pending_call()
+    call.claim()
+    call.is_in_doubt = True
+    call.defer()
+    call.deadline = 0
     with pytest.raises(Unavailable):
-        given.wait()
+        call.wait()
 
 
-def test_work_that_has_begun_gets_a_moment_past_the_deadline() -> None:
-    given = ticket()
-    given.claim()
-    given.deadline = 0
+def test_claimed_call_may_finish_shortly_after_its_deadline() -> None:
+    call = pending_call()
+    call.claim()
+    call.deadline = 0
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(given.wait)
-        given.resolve("late")
+        waiting = pool.submit(call.wait)
+        call.resolve("late")
         assert waiting.result() == "late"
 
 
 @pytest.mark.usefixtures("_no_grace")
-def test_work_that_does_not_end_is_waited_for_no_longer() -> None:
-    given = ticket()
-    given.claim()
-    given.deadline = 0
+def test_claimed_call_raises_unavailable_after_the_grace_time() -> None:
+    call = pending_call()
+    call.claim()
+    call.deadline = 0
     with pytest.raises(Unavailable):
-        given.wait()
+        call.wait()
 
 
-def test_work_that_came_to_nothing_past_the_deadline_is_not_begun_again() -> None:
-    given = ticket()
-    given.claim()
-    given.deadline = 0
+def test_call_deferred_after_its_deadline_is_not_claimed_again() -> None:
+    call = pending_call()
+    call.claim()
+    call.deadline = 0
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(given.wait)
-        given.defer()
+        waiting = pool.submit(call.wait)
+        call.defer()
         with pytest.raises(TooManyRequests):
             waiting.result()
-    assert not given.claim()
+    assert not call.claim()
 
 
-# --- One for the whole process ----------------------------------------------------------------------
-def test_what_is_made_once_is_made_once_though_many_ask_together() -> None:
-    together = threading.Barrier(8)
+# --- One object for each process --------------------------------------------------------------------
+def test_once_creates_one_object_for_concurrent_callers() -> None:
+    barrier = threading.Barrier(8)
     made: list[object] = []
 
     @once
     def thing() -> object:
-        time.sleep(0)  # lets the others in
+        time.sleep(0)  # let the other threads run
         made.append(object())
         return made[-1]
 
-    def ask() -> object:
-        together.wait()
+    def call_thing() -> object:
+        barrier.wait()
         return thing()
 
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(ask) for _ in range(8)]
+        answers = [pool.submit(call_thing) for _ in range(8)]
     assert {answer.result() for answer in answers} == {made[0]}
     assert len(made) == 1
 
 
-# --- A gather ---------------------------------------------------------------------------------------
-class Work:
-    """What the gather runs: answers in capitals, once it may, and remembers the batches."""
+# --- Batcher ----------------------------------------------------------------------------------------
+class RecordingHandler:
+    """A batch handler that waits for `may_end`, resolves each item to upper case and records the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -142,26 +142,26 @@ class Work:
         self.error: Exception | None = None
         self.busy: set[str] = set()
 
-    def run(self, tickets: Sequence[TextTicket]) -> list[TextTicket]:
-        claimed = [given for given in tickets if given.claim()]
-        self.batches.append([given.item for given in claimed])
+    def run(self, calls: Sequence[TextCall]) -> list[TextCall]:
+        claimed = [call for call in calls if call.claim()]
+        self.batches.append([call.item for call in claimed])
         self.has_begun.release()
         self.may_end.acquire()
         if self.error:
             raise self.error
-        again = []
-        for given in claimed:
-            if given.item in self.busy:
-                given.defer()
-                again.append(given)
+        deferred = []
+        for call in claimed:
+            if call.item in self.busy:
+                call.defer()
+                deferred.append(call)
             else:
-                given.resolve(given.item.upper())
-        return again
+                call.resolve(call.item.upper())
+        return deferred
 
 
 @pytest.fixture
-def work() -> Work:
-    return Work()
+def work() -> RecordingHandler:
+    return RecordingHandler()
 
 
 @pytest.fixture
@@ -170,62 +170,75 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield pool
 
 
-def gather(work: Work, most: int = 100, bound: int = 100, patience: float = LONG) -> Batcher[str, str]:
-    return Batcher("test", work.run, max_batch_size=most, queue_limit=bound, timeout_seconds=patience)
+def new_batcher(
+    work: RecordingHandler,
+    max_batch_size: int = 100,
+    queue_limit: int = 100,
+    timeout_seconds: float = LONG_TIMEOUT_SECONDS,
+) -> Batcher[str, str]:
+    return Batcher(
+        "test",
+        work.run,
+        max_batch_size=max_batch_size,
+        queue_limit=queue_limit,
+        timeout_seconds=timeout_seconds,
+    )
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LONG
+    deadline = time.monotonic() + LONG_TIMEOUT_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
 
 
-def ask_while_busy(
-    pool: ThreadPoolExecutor, gathered: Batcher[str, str], work: Work, *items: str
+def call_while_busy(
+    pool: ThreadPoolExecutor, batcher: Batcher[str, str], work: RecordingHandler, *items: str
 ) -> list[Future[str]]:
-    """Ask for "first", and for the items, in their order, while the call for it runs."""
-    answers = [pool.submit(gathered.call, "first")]
+    """Call with "first", and while its batch runs with the items in their order."""
+    answers = [pool.submit(batcher.call, "first")]
     work.has_begun.acquire()
     for count, item in enumerate(items, start=1):
-        answers.append(pool.submit(gathered.call, item))
-        wait_until(lambda count=count: gathered._queue.qsize() == count)  # type: ignore[misc]
+        answers.append(pool.submit(batcher.call, item))
+        wait_until(lambda count=count: batcher._queue.qsize() == count)  # type: ignore[misc]
     return answers
 
 
-def test_alone_a_request_goes_at_once(work: Work) -> None:
+def test_single_call_runs_at_once(work: RecordingHandler) -> None:
     work.may_end.release()
-    assert gather(work).call("a") == "A"
+    assert new_batcher(work).call("a") == "A"
     assert work.batches == [["a"]]
 
 
-def test_those_that_come_while_a_call_runs_share_the_next(pool: ThreadPoolExecutor, work: Work) -> None:
-    answers = ask_while_busy(pool, gather(work), work, "a", "b", "c")
+def test_calls_made_during_a_batch_form_the_next_batch(
+    pool: ThreadPoolExecutor, work: RecordingHandler
+) -> None:
+    answers = call_while_busy(pool, new_batcher(work), work, "a", "b", "c")
     work.may_end.release(2)
     assert [answer.result() for answer in answers] == ["FIRST", "A", "B", "C"]
     assert work.batches == [["first"], ["a", "b", "c"]]
 
 
-def test_a_call_is_made_for_so_many_at_most(pool: ThreadPoolExecutor, work: Work) -> None:
-    answers = ask_while_busy(pool, gather(work, most=2), work, "a", "b", "c")
+def test_batch_has_at_most_max_batch_size_items(pool: ThreadPoolExecutor, work: RecordingHandler) -> None:
+    answers = call_while_busy(pool, new_batcher(work, max_batch_size=2), work, "a", "b", "c")
     work.may_end.release(3)
     assert [answer.result() for answer in answers] == ["FIRST", "A", "B", "C"]
     assert work.batches == [["first"], ["a", "b"], ["c"]]
 
 
-def test_a_full_queue_refuses_at_once(pool: ThreadPoolExecutor, work: Work) -> None:
-    gathered = gather(work, bound=2)
-    answers = ask_while_busy(pool, gathered, work, "a", "b")
+def test_full_queue_refuses_at_once(pool: ThreadPoolExecutor, work: RecordingHandler) -> None:
+    batcher = new_batcher(work, queue_limit=2)
+    answers = call_while_busy(pool, batcher, work, "a", "b")
     with pytest.raises(TooManyRequests):
-        gathered.call("one too many")
+        batcher.call("one too many")
     work.may_end.release(2)
     assert [answer.result() for answer in answers] == ["FIRST", "A", "B"]
     assert work.batches == [["first"], ["a", "b"]]
 
 
-def test_what_comes_back_is_tried_again_before_what_is_new(pool: ThreadPoolExecutor, work: Work) -> None:
+def test_deferred_call_is_retried_before_new_calls(pool: ThreadPoolExecutor, work: RecordingHandler) -> None:
     work.busy = {"first"}
-    answers = ask_while_busy(pool, gather(work), work, "a")
+    answers = call_while_busy(pool, new_batcher(work), work, "a")
     work.may_end.release()
     work.has_begun.acquire()
     work.busy = set()
@@ -234,9 +247,9 @@ def test_what_comes_back_is_tried_again_before_what_is_new(pool: ThreadPoolExecu
     assert work.batches == [["first"], ["first", "a"]]
 
 
-def test_what_comes_back_is_tried_again_where_nothing_is_new(pool: ThreadPoolExecutor, work: Work) -> None:
+def test_deferred_call_is_retried_without_new_calls(pool: ThreadPoolExecutor, work: RecordingHandler) -> None:
     work.busy = {"a"}
-    answer = pool.submit(gather(work).call, "a")
+    answer = pool.submit(new_batcher(work).call, "a")
     work.may_end.release()
     for _ in range(2):
         work.has_begun.acquire()
@@ -246,41 +259,43 @@ def test_what_comes_back_is_tried_again_where_nothing_is_new(pool: ThreadPoolExe
     assert work.batches == [["a"], ["a"]]
 
 
-def test_what_comes_back_counts_for_the_bound(pool: ThreadPoolExecutor, work: Work) -> None:
+def test_deferred_call_counts_toward_the_queue_limit(
+    pool: ThreadPoolExecutor, work: RecordingHandler
+) -> None:
     work.busy = {"a"}
-    gathered = gather(work, bound=1)
-    answer = pool.submit(gathered.call, "a")
+    batcher = new_batcher(work, queue_limit=1)
+    answer = pool.submit(batcher.call, "a")
     work.may_end.release()
     for _ in range(2):
         work.has_begun.acquire()
     with pytest.raises(TooManyRequests):
-        gathered.call("b")
+        batcher.call("b")
     work.busy = set()
     work.may_end.release()
     assert answer.result() == "A"
 
 
-def test_a_call_that_raises_leaves_nobody_waiting_and_the_next_is_made(
-    pool: ThreadPoolExecutor, work: Work
+def test_batch_error_reaches_every_caller_and_the_next_batch_runs(
+    pool: ThreadPoolExecutor, work: RecordingHandler
 ) -> None:
-    gathered = gather(work)
-    answers = ask_while_busy(pool, gathered, work, "a", "b")
-    work.error = LookupError("a fault of ours")
+    batcher = new_batcher(work)
+    answers = call_while_busy(pool, batcher, work, "a", "b")
+    work.error = LookupError("the handler failed")
     work.may_end.release(2)
     for answer in answers:
-        with pytest.raises(LookupError, match="a fault of ours"):
+        with pytest.raises(LookupError, match="the handler failed"):
             answer.result()
     work.error = None
     work.may_end.release()
-    assert gathered.call("c") == "C"
+    assert batcher.call("c") == "C"
 
 
-def test_nothing_is_done_for_who_has_given_up(pool: ThreadPoolExecutor, work: Work) -> None:
-    gathered = gather(work)
-    first = ask_while_busy(pool, gathered, work)[0]
-    gathered._timeout_seconds = 0
+def test_timed_out_call_is_not_carried_out(pool: ThreadPoolExecutor, work: RecordingHandler) -> None:
+    batcher = new_batcher(work)
+    first = call_while_busy(pool, batcher, work)[0]
+    batcher._timeout_seconds = 0
     with pytest.raises(Unavailable):
-        gathered.call("gone")
+        batcher.call("gone")
     work.may_end.release(2)
     assert first.result() == "FIRST"
     work.has_begun.acquire()

@@ -1,4 +1,4 @@
-"""Many commands in one request: each with its own verdict, or all of them or none."""
+"""Bulk requests: each command has its own result, or the bulk is atomic."""
 
 from dataclasses import replace
 from decimal import Decimal
@@ -28,7 +28,7 @@ def transfer(source_id: str, target_id: str, amount: Any = "1", **fields: Any) -
 
 
 def verdicts(answer: Answer) -> list[tuple[int, str | None, bool]]:
-    """Of each result its status, the code of its problem, and whether it is a replay."""
+    """Return of each result the status, the problem code and whether it is a replay."""
     assert answer.status == 200, answer
     return [
         (result["status"], result.get("problem", {}).get("code"), result["replayed"])
@@ -37,7 +37,7 @@ def verdicts(answer: Answer) -> list[tuple[int, str | None, bool]]:
 
 
 def without_request_ids(answer: Answer) -> list[Any]:
-    """The results, but for what differs from one request to the next."""
+    """Return the results without the fields that differ between a request and its replay."""
     results: list[Any] = answer.json["results"]
     for result in results:
         result.pop("replayed")
@@ -45,8 +45,8 @@ def without_request_ids(answer: Answer) -> list[Any]:
     return results
 
 
-# --- Each by itself ---------------------------------------------------------------------------------
-def test_each_command_has_its_own_verdict_in_the_order_in_which_they_were_sent(api: Api) -> None:
+# --- Independent commands ---------------------------------------------------------------------------
+def test_results_are_in_the_order_of_the_commands(api: Api) -> None:
     one, other, unknown, euro = api.open(), api.open(), str(uuid4()), api.open(currency="EUR")
     answer = api.bulk(
         withdraw(one, "10"),
@@ -72,7 +72,7 @@ def test_each_command_has_its_own_verdict_in_the_order_in_which_they_were_sent(a
     Books((one, other, euro)).verify()
 
 
-def test_a_result_is_what_the_request_would_have_been_answered_alone(api: Api) -> None:
+def test_result_equals_the_response_of_a_single_request(api: Api) -> None:
     one, other = api.open(deposit="10"), api.open()
     deposited, sent, refused = api.bulk(
         deposit(one, "1", description="x", metadata={"a": 1}), transfer(one, other, "1"), withdraw(one, "99")
@@ -90,11 +90,11 @@ def test_a_result_is_what_the_request_would_have_been_answered_alone(api: Api) -
     }
 
 
-def test_a_thousand_commands_go_in_one_request(api: Api) -> None:
+def test_bulk_may_have_a_thousand_commands(api: Api) -> None:
     one, other = api.open(), api.open()
     commands = [deposit(one, "2") if number % 2 else transfer(one, other) for number in range(1000)]
     answer = api.bulk(*commands)
-    # The first transfer finds nothing to send; after it there is always enough.
+    # The first transfer finds no money to send; every later one finds enough.
     assert [status for status, _, _ in verdicts(answer)] == [409] + [201] * 999
     assert (api.balance(one), api.balance(other)) == ("501.00", "499.00")
     sequences = [result["operation"]["sequence"] for result in answer.json["results"][1::2]]
@@ -104,7 +104,7 @@ def test_a_thousand_commands_go_in_one_request(api: Api) -> None:
 
 @pytest.mark.parametrize("atomic", [False, True])
 @pytest.mark.parametrize("count", [0, 1001])
-def test_none_or_more_than_a_thousand_are_refused_whole(
+def test_bulk_of_none_or_over_a_thousand_is_refused(
     api: Api, unchanged: Unchanged, count: int, atomic: bool
 ) -> None:
     wallet_id = api.open()
@@ -116,7 +116,7 @@ def test_none_or_more_than_a_thousand_are_refused_whole(
 
 # --- Keys -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("atomic", [False, True])
-def test_the_second_with_one_key_is_a_replay_of_the_first(api: Api, atomic: bool) -> None:
+def test_second_command_with_a_key_is_a_replay(api: Api, atomic: bool) -> None:
     one, other = api.open(deposit="10"), api.open()
     again = [deposit(one, "1", idempotencyKey="a"), transfer(one, other, "2", idempotencyKey="b")]
     answer = api.bulk(*again, *again, atomic=atomic)
@@ -128,7 +128,7 @@ def test_the_second_with_one_key_is_a_replay_of_the_first(api: Api, atomic: bool
     Books((one, other)).verify()
 
 
-def test_the_second_with_the_key_of_a_refusal_is_refused_alike(api: Api) -> None:
+def test_second_command_with_the_key_of_a_refusal_replays_it(api: Api) -> None:
     wallet_id = api.open()
     refused = withdraw(wallet_id, "1", idempotencyKey="a")
     answer = api.bulk(refused, deposit(wallet_id, "1"), refused)
@@ -141,7 +141,7 @@ def test_the_second_with_the_key_of_a_refusal_is_refused_alike(api: Api) -> None
     assert results[0] == results[2]
 
 
-def test_another_request_with_a_key_of_the_same_bulk_is_refused(api: Api) -> None:
+def test_different_command_with_a_key_of_the_bulk_is_refused(api: Api) -> None:
     wallet_id = api.open()
     answer = api.bulk(
         deposit(wallet_id, "1", idempotencyKey="a"),
@@ -157,7 +157,7 @@ def test_another_request_with_a_key_of_the_same_bulk_is_refused(api: Api) -> Non
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_a_key_or_id_is_the_same_in_a_bulk_and_alone(api: Api, unchanged: Unchanged, atomic: bool) -> None:
+def test_bulk_and_single_requests_share_keys_and_ids(api: Api, unchanged: Unchanged, atomic: bool) -> None:
     wallet_id, chosen = api.open(), str(uuid4())
     alone = [api.deposit(wallet_id, "1", key="a").json, api.deposit(wallet_id, "2", id=chosen).json]
     with unchanged(wallet_id):
@@ -170,36 +170,36 @@ def test_a_key_or_id_is_the_same_in_a_bulk_and_alone(api: Api, unchanged: Unchan
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_a_key_in_the_header_stands_for_the_whole(api: Api, unchanged: Unchanged, atomic: bool) -> None:
+def test_header_key_covers_the_whole_bulk(api: Api, unchanged: Unchanged, atomic: bool) -> None:
     one, other = api.open(deposit="10"), api.open()
-    asked = [deposit(one), transfer(one, other), withdraw(one, "2", idempotencyKey="own"), deposit(one)]
-    first = api.bulk(*asked, key=f"k-{one}", atomic=atomic)
+    commands = [deposit(one), transfer(one, other), withdraw(one, "2", idempotencyKey="own"), deposit(one)]
+    first = api.bulk(*commands, key=f"k-{one}", atomic=atomic)
     assert verdicts(first) == [(201, None, False)] * 4
     with unchanged(one, other):
-        again = api.bulk(*asked, key=f"k-{one}", atomic=atomic)
+        again = api.bulk(*commands, key=f"k-{one}", atomic=atomic)
         assert verdicts(again) == [(201, None, True)] * 4
         assert without_request_ids(again) == without_request_ids(first)
         assert again.headers["idempotent-replayed"] == "true"
         assert api.withdraw(one, "2", key="own").status == 201
 
 
-def test_a_bulk_is_repeated_with_its_refusals(api: Api, unchanged: Unchanged) -> None:
+def test_replay_of_a_bulk_includes_its_refusals(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(), api.open()
-    asked = [withdraw(one, "5"), deposit(one, "5"), transfer(one, other, "9")]
-    first = api.bulk(*asked, key=f"k-{one}")
+    commands = [withdraw(one, "5"), deposit(one, "5"), transfer(one, other, "9")]
+    first = api.bulk(*commands, key=f"k-{one}")
     api.deposit(one, "100")
     with unchanged(one, other):
-        again = api.bulk(*asked, key=f"k-{one}")
+        again = api.bulk(*commands, key=f"k-{one}")
         assert [status for status, _, _ in verdicts(again)] == [409, 201, 409]
         assert without_request_ids(again) == without_request_ids(first)
 
 
-# --- All or none ------------------------------------------------------------------------------------
-def test_all_of_them_are_carried_out_as_one(api: Api) -> None:
+# --- Atomic bulk ------------------------------------------------------------------------------------
+def test_atomic_bulk_carries_out_all_commands(api: Api) -> None:
     one, other, third = api.open(), api.open(), api.open()
     commands = [
         deposit(one, "10"),
-        *[deposit(third, "1")] * 3,  # the busier wallet is ahead in time, and the transfer comes after it
+        *[deposit(third, "1")] * 3,  # the transfer is later than these
         transfer(one, third, "0.5"),
         transfer(one, other, "9.5"),
         transfer(other, third, "9.5"),
@@ -209,7 +209,7 @@ def test_all_of_them_are_carried_out_as_one(api: Api) -> None:
     Books((one, other, third)).verify()
 
 
-def test_a_thousand_go_together_or_not_at_all(api: Api, unmoved: Unchanged) -> None:
+def test_atomic_bulk_of_a_thousand_is_all_or_nothing(api: Api, unmoved: Unchanged) -> None:
     one, other = api.open(deposit="1000"), api.open()
     with unmoved(one, other):
         answer = api.bulk(*[transfer(one, other)] * 999, transfer(one, other, "1.01"), atomic=True)
@@ -220,7 +220,7 @@ def test_a_thousand_go_together_or_not_at_all(api: Api, unmoved: Unchanged) -> N
     Books((one, other)).verify()
 
 
-def test_the_first_refusal_is_named_and_alone_recorded(api: Api, unmoved: Unchanged) -> None:
+def test_first_refusal_of_an_atomic_bulk_is_named_and_recorded(api: Api, unmoved: Unchanged) -> None:
     one, other = api.open(deposit="10"), api.open()
     with unmoved(one, other):
         answer = api.bulk(
@@ -242,7 +242,7 @@ def test_the_first_refusal_is_named_and_alone_recorded(api: Api, unmoved: Unchan
         ({"amount": "0.001"}, "validation_error", "operations.1.amount"),
     ],
 )
-def test_what_leaves_no_trace_alone_leaves_none_together(
+def test_unrecorded_refusal_of_an_atomic_bulk_leaves_no_trace(
     api: Api, unchanged: Unchanged, last: dict[str, str], code: str, field: str
 ) -> None:
     wallet_id = api.open()
@@ -253,17 +253,17 @@ def test_what_leaves_no_trace_alone_leaves_none_together(
         assert (answer.code, answer.json["errors"][0]["field"]) == (code, field)
 
 
-def test_a_repeat_of_what_was_refused_is_refused_alike(api: Api, unchanged: Unchanged) -> None:
+def test_replay_of_a_refused_atomic_bulk_is_refused_alike(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(deposit="5"), api.open()
-    asked = [withdraw(one, "5"), withdraw(other, "5")]
-    first = api.bulk(*asked, atomic=True, key=f"k-{one}")
+    commands = [withdraw(one, "5"), withdraw(other, "5")]
+    first = api.bulk(*commands, atomic=True, key=f"k-{one}")
     assert first.json["errors"][0]["field"] == "operations.1"
-    api.deposit(other, "5")  # what was refused would not be now,
+    api.deposit(other, "5")  # the refused command could be carried out now
     with unchanged(one, other):
-        assert refusal(api.bulk(*asked, atomic=True, key=f"k-{one}")) == refusal(first)
-    api.withdraw(one, "5")  # and what was not would be
+        assert refusal(api.bulk(*commands, atomic=True, key=f"k-{one}")) == refusal(first)
+    api.withdraw(one, "5")  # the other command would be refused now
     with unchanged(one, other):
-        again = api.bulk(*asked, atomic=True, key=f"k-{one}")
+        again = api.bulk(*commands, atomic=True, key=f"k-{one}")
         assert refusal(again) == refusal(first)
         assert again.headers["idempotent-replayed"] == "true"
 
@@ -273,7 +273,7 @@ def refusal(answer: Answer) -> tuple[int, str, str, Any]:
     return answer.status, answer.code, problem["operationId"], problem["errors"]
 
 
-def test_a_command_that_was_refused_alone_refuses_all(api: Api, unchanged: Unchanged) -> None:
+def test_replayed_refusal_refuses_the_atomic_bulk(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(deposit="5"), api.open()
     alone = api.withdraw(other, "5", key="a")
     with unchanged(one, other):
@@ -282,7 +282,7 @@ def test_a_command_that_was_refused_alone_refuses_all(api: Api, unchanged: Uncha
         assert answer.json["operationId"] == alone.json["operationId"]
 
 
-def test_the_keys_of_what_was_not_carried_out_stay_free(api: Api) -> None:
+def test_keys_of_rolled_back_commands_stay_free(api: Api) -> None:
     wallet_id = api.open()
     api.bulk(
         deposit(wallet_id, "1", idempotencyKey="a"),
@@ -296,8 +296,8 @@ def test_the_keys_of_what_was_not_carried_out_stay_free(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_a_refusal_together_does_not_touch_what_comes_after(api: Api) -> None:
-    """The trial that came to nothing is forgotten: sequences and balances go on where they were."""
+def test_refused_atomic_bulk_does_not_affect_later_commands(api: Api) -> None:
+    """Sequences and balances continue from their values before the bulk."""
     wallet_id = api.open(deposit="1")
     api.bulk(deposit(wallet_id, "50"), withdraw(wallet_id, "99"), atomic=True)
     after = api.withdraw(wallet_id, "1").json
@@ -306,7 +306,7 @@ def test_a_refusal_together_does_not_touch_what_comes_after(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_whoever_shares_the_transaction_sees_nothing_of_what_was_refused_together(api: Api) -> None:
+def test_refused_atomic_bulk_is_invisible_within_its_transaction(api: Api) -> None:
     wallet_id = UUID(api.open())
     command = Deposit(wallet_id=wallet_id, amount=Decimal(1), key="a")
     too_much = Withdraw(wallet_id=wallet_id, amount=Decimal(2))
@@ -321,7 +321,7 @@ def test_whoever_shares_the_transaction_sees_nothing_of_what_was_refused_togethe
     Books((str(wallet_id),)).verify()
 
 
-# --- Form -------------------------------------------------------------------------------------------
+# --- Validation -------------------------------------------------------------------------------------
 @pytest.mark.parametrize("atomic", [False, True])
 @pytest.mark.parametrize(
     ("change", "field", "code"),
@@ -340,7 +340,7 @@ def test_whoever_shares_the_transaction_sees_nothing_of_what_was_refused_togethe
         ({"metadata": {"a": {"b": "\u0000"}}}, "operations.1.metadata", "invalid_text"),
     ],
 )
-def test_what_is_wrong_with_one_is_named_by_its_place_and_nothing_is_done(  # noqa: PLR0913, PLR0917
+def test_invalid_command_is_named_by_its_index(  # noqa: PLR0913, PLR0917
     api: Api, unchanged: Unchanged, change: dict[str, Any], field: str, code: str, atomic: bool
 ) -> None:
     wallet_id = api.open()
@@ -350,7 +350,7 @@ def test_what_is_wrong_with_one_is_named_by_its_place_and_nothing_is_done(  # no
         assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [(field, code)]
 
 
-def test_what_is_wrong_with_a_transfer_is_named_by_its_place(api: Api, unchanged: Unchanged) -> None:
+def test_invalid_transfer_is_named_by_its_index(api: Api, unchanged: Unchanged) -> None:
     one, other = api.open(deposit="5"), api.open()
     with unchanged(one, other):
         answer = api.bulk(
@@ -367,7 +367,7 @@ def test_what_is_wrong_with_a_transfer_is_named_by_its_place(api: Api, unchanged
 
 
 @pytest.mark.parametrize("item", [None, 1, "x", [], [{}], {}])
-def test_an_item_that_is_no_command_is_refused(api: Api, unchanged: Unchanged, item: Any) -> None:
+def test_item_that_is_no_command_is_refused(api: Api, unchanged: Unchanged, item: Any) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         answer = api.bulk(deposit(wallet_id), item)
@@ -386,7 +386,7 @@ def test_an_item_that_is_no_command_is_refused(api: Api, unchanged: Unchanged, i
         {"atomic": True},
     ],
 )
-def test_a_body_without_a_list_of_commands_is_refused(api: Api, body: dict[str, Any]) -> None:
+def test_body_without_a_list_of_commands_is_refused(api: Api, body: dict[str, Any]) -> None:
     answer = api.post("/operations", body)
     assert (answer.status, answer.code) == (400, "validation_error")
     assert [error["field"] for error in answer.json["errors"]] == ["operations"]
@@ -408,7 +408,7 @@ def test_atomic_is_true_or_false(api: Api, unchanged: Unchanged, atomic: Any) ->
         ({"operations": [], "atomic": "yes"}, "atomic", "must be true or false"),
     ],
 )
-def test_what_is_of_the_wrong_kind_is_told_in_words_of_json(
+def test_wrong_type_is_described_in_json_terms(
     api: Api, body: dict[str, Any], field: str, detail: str
 ) -> None:
     answer = api.post("/operations", body)

@@ -33,7 +33,7 @@ JSON = st.recursive(
 )
 
 
-def test_every_operation_follows_on_its_predecessor_and_the_wallet_on_the_last(api: Api) -> None:
+def test_operations_and_wallet_form_a_hash_chain(api: Api) -> None:
     one, other = api.open(overdraftLimit="5"), api.open()
     api.deposit(
         one, "100.10", description="tab\there, \\N and a\nline", metadata={"b": [1.50, None], "a": "é"}
@@ -54,13 +54,13 @@ def test_every_operation_follows_on_its_predecessor_and_the_wallet_on_the_last(a
             assert head == previous
 
 
-def test_a_wallet_without_operations_carries_nothing(api: Api) -> None:
+def test_wallet_without_operations_has_the_first_hash(api: Api) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         [(head,)] = database.execute("SELECT hash FROM wallet WHERE id = %s", [api.open()]).fetchall()
     assert head == chain.BEGINNING
 
 
-def test_the_chain_is_over_every_column_but_the_hash_and_where_it_was_written() -> None:
+def test_chain_covers_every_column_except_the_hash() -> None:
     assert set(chain.COLUMNS) == set(_NAMES) - {"hash"}
 
 
@@ -90,7 +90,7 @@ IDS = st.uuids()
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
-def test_an_operation_is_written_as_copy_writes_it(database: psycopg.Connection, data: st.DataObject) -> None:
+def test_operation_is_written_as_copy_writes_it(database: psycopg.Connection, data: st.DataObject) -> None:
     draw = data.draw
     record = Record(
         id=draw(IDS),
@@ -122,14 +122,14 @@ def test_an_operation_is_written_as_copy_writes_it(database: psycopg.Connection,
     database.execute(
         f"INSERT INTO line ({', '.join(values)}) VALUES ({places})".encode(), list(values.values())
     )
-    asked = f"COPY (SELECT {', '.join(chain.COLUMNS)} FROM line) TO STDOUT"
-    with database.cursor() as cursor, cursor.copy(asked.encode()) as copied:
+    statement = f"COPY (SELECT {', '.join(chain.COLUMNS)} FROM line) TO STDOUT"
+    with database.cursor() as cursor, cursor.copy(statement.encode()) as copied:
         [written] = [bytes(line) for line in copied]
     assert chain.canonical(record) == written.removesuffix(b"\n")
 
 
-def test_a_record_read_back_is_hashed_as_it_was_written(api: Api) -> None:
-    """What waits in the inbox goes through the database before it is chained."""
+def test_record_read_back_has_the_same_hash(api: Api) -> None:
+    """An inbox entry goes through the database before it is chained."""
     wallet_id = api.open()
     body = {"operationType": "DEPOSIT", "amount": "1", "metadata": {"n": [1.0, -0.0, 1e-7, 0.1]}}
     answer = api.post(f"/wallets/{wallet_id}/operation", body)
@@ -144,7 +144,7 @@ CHANGELOG = Path(__file__).parents[2] / "liquibase/changes/011-hash-chain.sql"
 
 
 @pytest.mark.slow
-def test_the_changelog_chains_what_was_there_before_it(api: Api) -> None:
+def test_changelog_chains_the_existing_operations(api: Api) -> None:
     one, other = api.open(deposit="100"), api.open(deposit="0.5")
     api.deposit(
         one, "1", key="k\\", description="\\N\t\b\f\n\r\v\\", metadata={"\n": "\\t", "é": [1.50, -1e-9]}
@@ -169,8 +169,8 @@ def test_the_changelog_chains_what_was_there_before_it(api: Api) -> None:
         owner.rollback()
 
 
-def test_psql_and_a_few_lines_follow_a_chain(api: Api) -> None:
-    """Those of the documentation."""
+def test_documented_psql_script_follows_a_chain(api: Api) -> None:
+    """Run the script in docs/reliability.md."""
     wallet_id = api.open(deposit="100")
     api.deposit(wallet_id, "1", description="tab\there", metadata={"a": "\\"})
     api.withdraw(wallet_id, "1000")
@@ -178,9 +178,9 @@ def test_psql_and_a_few_lines_follow_a_chain(api: Api) -> None:
     [script] = re.findall(r"```sh\n(PGTZ.*?)```", document, re.DOTALL)
     path = f"{Path(program('psql')).parent}:{os.environ['PATH']}"
     given = {"DATABASE_URL": cluster.url("walletsvc_app"), "WALLET": wallet_id, "PATH": path}
-    told = subprocess.run(
+    output = subprocess.run(
         ["bash", "-c", script], env=given, capture_output=True, text=True, check=True
     ).stdout
     with psycopg.connect(cluster.url("postgres")) as database:
         [(head,)] = database.execute("SELECT hash FROM wallet WHERE id = %s", [wallet_id]).fetchall()
-    assert told == f"{head.hex()}\n"
+    assert output == f"{head.hex()}\n"

@@ -1,4 +1,4 @@
-"""Every command is settled once, whatever the database does to the batch that it is in."""
+"""Every command is settled once, even if the database fails while its batch runs."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,40 +24,40 @@ from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation
 from wallets.problems import InsufficientFunds, TooManyRequests, Unavailable
 
-LONG = 60.0
+LONG_TIMEOUT_SECONDS = 60.0
 HELD, FREE = uuid4(), uuid4()
 
 
-def ticket(wallet_id: UUID = FREE, patience: float = LONG) -> PendingWork:
-    return PendingWork(Deposit(wallet_id=wallet_id, amount=Decimal(1)), patience)
+def pending_work(wallet_id: UUID = FREE, timeout_seconds: float = LONG_TIMEOUT_SECONDS) -> PendingWork:
+    return PendingWork(Deposit(wallet_id=wallet_id, amount=Decimal(1)), timeout_seconds)
 
 
-def failure(kind: type[db.Error], cause: psycopg.Error) -> db.Error:
-    """As Django raises what psycopg has raised."""
+def database_error(kind: type[db.Error], cause: psycopg.Error) -> db.Error:
+    """Return the Django error that wraps this psycopg error."""
     error = kind(str(cause))
     error.__cause__ = cause
     return error
 
 
-def lost() -> db.Error:
-    return failure(db.OperationalError, psycopg.OperationalError("the connection is lost"))
+def connection_lost() -> db.Error:
+    return database_error(db.OperationalError, psycopg.OperationalError("the connection is lost"))
 
 
 def lock_timeout() -> db.Error:
-    return failure(db.OperationalError, postgres.LockNotAvailable("lock timeout"))
+    return database_error(db.OperationalError, postgres.LockNotAvailable("lock timeout"))
 
 
 def no_connection() -> db.Error:
-    return failure(db.OperationalError, PoolTimeout("no connection in time"))
+    return database_error(db.OperationalError, PoolTimeout("no connection in time"))
 
 
 def violation() -> db.Error:
-    return failure(db.IntegrityError, postgres.CheckViolation("a check"))
+    return database_error(db.IntegrityError, postgres.CheckViolation("a check"))
 
 
-# --- Against a database that does what it is told ---------------------------------------------------
-class Call:
-    """What `execute` was asked for."""
+# --- With a scripted database -----------------------------------------------------------------------
+class ExecuteCall:
+    """The arguments of one call of `execute`."""
 
     def __init__(self, commands: Sequence[Command], contended: Collection[UUID], is_recovering: bool) -> None:
         self.commands = list(commands)
@@ -65,20 +65,20 @@ class Call:
         self.is_recovering = is_recovering
 
 
-Step = db.Error | Callable[[Command], Outcome | Deferred | db.Error]
+ScriptStep = db.Error | Callable[[Command], Outcome | Deferred | db.Error]
 
 
 class Script:
-    """Instead of `execute`: one step a call, the last one for ever."""
+    """A replacement of `execute`: each call takes the next step; the last step repeats."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self.calls: list[Call] = []
+        self.steps: list[ScriptStep] = []
+        self.calls: list[ExecuteCall] = []
 
     def __call__(
         self, commands: Sequence[Command], *, using: str, contended: Collection[UUID], is_recovering: bool
     ) -> list[Outcome | Deferred]:
-        self.calls.append(Call(commands, contended, is_recovering))
+        self.calls.append(ExecuteCall(commands, contended, is_recovering))
         step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
         if isinstance(step, db.Error):
             raise step
@@ -91,16 +91,16 @@ class Script:
         return outcomes
 
 
-class Told(InsufficientFunds):
-    """An outcome, of this command."""
+class RefusalOfCommand(InsufficientFunds):
+    """An outcome that names its command."""
 
     def __init__(self, command: Command) -> None:
         super().__init__()
         self.operation_id = command.id
 
 
-def busy_if_held(command: Command) -> Outcome | Deferred:
-    return DEFERRED if command.wallet_id == HELD else Told(command)
+def defer_if_held(command: Command) -> Outcome | Deferred:
+    return DEFERRED if command.wallet_id == HELD else RefusalOfCommand(command)
 
 
 @pytest.fixture
@@ -111,107 +111,107 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     return script
 
 
-def run(*tickets: PendingWork) -> list[PendingWork]:
-    return Committer(LEDGER).run(tickets)
+def run(*pending: PendingWork) -> list[PendingWork]:
+    return Committer(LEDGER).run(pending)
 
 
-def assert_told(*tickets: PendingWork) -> None:
-    """Each has the outcome of its own command."""
-    for given in tickets:
-        outcome = given.wait()
-        assert isinstance(outcome, Told)
-        assert isinstance(given.item, Command)
-        assert outcome.operation_id == given.item.id
+def assert_own_outcomes(*pending: PendingWork) -> None:
+    """Assert that each item has the outcome of its own command."""
+    for work in pending:
+        outcome = work.wait()
+        assert isinstance(outcome, RefusalOfCommand)
+        assert isinstance(work.item, Command)
+        assert outcome.operation_id == work.item.id
 
 
-def test_all_tickets_are_settled_by_one_call(script: Script) -> None:
-    script.steps = [Told]
-    tickets = [ticket() for _ in range(3)]
-    assert run(*tickets) == []
-    assert_told(*tickets)
-    assert [call.commands for call in script.calls] == [[given.item for given in tickets]]
+def test_one_call_settles_all_pending_work(script: Script) -> None:
+    script.steps = [RefusalOfCommand]
+    pending = [pending_work() for _ in range(3)]
+    assert run(*pending) == []
+    assert_own_outcomes(*pending)
+    assert [call.commands for call in script.calls] == [[work.item for work in pending]]
     assert not script.calls[0].is_recovering
     assert not script.calls[0].contended
 
 
-def test_what_was_given_up_is_not_carried_out(script: Script) -> None:
-    script.steps = [Told]
-    gone, stays = ticket(patience=0), ticket()
-    run(gone, stays)
-    assert [call.commands for call in script.calls] == [[stays.item]]
-    assert not gone.is_done
+def test_timed_out_command_is_not_carried_out(script: Script) -> None:
+    script.steps = [RefusalOfCommand]
+    expired, active = pending_work(timeout_seconds=0), pending_work()
+    run(expired, active)
+    assert [call.commands for call in script.calls] == [[active.item]]
+    assert not expired.is_done
 
 
-def test_in_a_batch_that_fails_only_the_guilty_one_fails(script: Script) -> None:
-    guilty, *innocent = [ticket() for _ in range(3)]
+def test_failed_batch_fails_only_the_invalid_command(script: Script) -> None:
+    invalid, *valid = [pending_work() for _ in range(3)]
 
     def outcome(command: Command) -> Outcome | db.Error:
-        return violation() if command is guilty.item else Told(command)
+        return violation() if command is invalid.item else RefusalOfCommand(command)
 
     script.steps = [outcome]
-    assert run(innocent[0], guilty, innocent[1]) == []
-    assert_told(*innocent)
+    assert run(valid[0], invalid, valid[1]) == []
+    assert_own_outcomes(*valid)
     with pytest.raises(db.IntegrityError):
-        guilty.wait()
+        invalid.wait()
     assert [len(call.commands) for call in script.calls] == [3, 1, 1, 1]
 
 
-def test_a_lock_that_is_not_to_be_had_is_waited_for_once_and_holds_up_nobody_else(script: Script) -> None:
-    script.steps = [lock_timeout(), busy_if_held]
-    held, free = ticket(HELD), ticket(FREE)
+def test_lock_timeout_delays_only_its_own_wallet(script: Script) -> None:
+    script.steps = [lock_timeout(), defer_if_held]
+    held, free = pending_work(HELD), pending_work(FREE)
     assert run(held, free) == [held]
-    assert_told(free)
+    assert_own_outcomes(free)
     assert not held.is_done
     assert [call.contended for call in script.calls] == [set(), {HELD, FREE}]
 
 
-def test_a_wallet_that_kept_somebody_waiting_is_not_waited_for_until_its_lock_was_to_be_had(
+def test_wallet_stays_contended_until_its_lock_is_acquired(
     script: Script,
 ) -> None:
     committer = Committer(LEDGER)
-    script.steps = [busy_if_held]
-    given_up = ticket(HELD)
-    assert committer.run([given_up]) == [given_up]
-    held, free = ticket(HELD), ticket(FREE)
+    script.steps = [defer_if_held]
+    timed_out = pending_work(HELD)
+    assert committer.run([timed_out]) == [timed_out]
+    held, free = pending_work(HELD), pending_work(FREE)
     assert committer.run([held, free]) == [held]
-    script.steps = [Told]
+    script.steps = [RefusalOfCommand]
     assert committer.run([held]) == []
-    assert_told(held)
-    assert committer.run([ticket(HELD)]) == []
+    assert_own_outcomes(held)
+    assert committer.run([pending_work(HELD)]) == []
     assert [call.contended for call in script.calls] == [set(), {HELD}, {HELD}, set()]
 
 
-def test_after_a_lost_connection_the_same_commands_run_again_to_find_what_was_committed(
+def test_lost_connection_repeats_the_commands_to_find_committed_ones(
     script: Script,
 ) -> None:
-    script.steps = [lost(), lost(), Told]
-    tickets = [ticket() for _ in range(3)]
-    assert run(*tickets) == []
-    assert_told(*tickets)
-    assert [call.commands for call in script.calls] == [[given.item for given in tickets]] * 3
+    script.steps = [connection_lost(), connection_lost(), RefusalOfCommand]
+    pending = [pending_work() for _ in range(3)]
+    assert run(*pending) == []
+    assert_own_outcomes(*pending)
+    assert [call.commands for call in script.calls] == [[work.item for work in pending]] * 3
     assert [call.is_recovering for call in script.calls] == [False, True, True]
 
 
-def test_who_has_no_time_left_when_the_connection_is_lost_is_told_that_it_is_not_known(
+def test_command_past_its_deadline_is_in_doubt_after_a_lost_connection(
     script: Script,
 ) -> None:
-    late, in_time = ticket(), ticket()
+    late, in_time = pending_work(), pending_work()
 
-    def lose(command: Command) -> db.Error:
+    def lose_connection(command: Command) -> db.Error:
         late.deadline = 0
-        return lost()
+        return connection_lost()
 
-    script.steps = [lose, Told]
+    script.steps = [lose_connection, RefusalOfCommand]
     assert run(late, in_time) == []
-    assert_told(in_time)
+    assert_own_outcomes(in_time)
     with pytest.raises(Unavailable):
         late.wait()
     assert [call.commands for call in script.calls] == [[late.item, in_time.item], [in_time.item]]
 
 
-def test_doubt_stays_with_a_command_that_has_to_wait_for_its_wallet(script: Script) -> None:
-    script.steps = [lost(), busy_if_held]
-    held = ticket(HELD)
+def test_command_in_doubt_stays_in_doubt_while_its_wallet_is_locked(script: Script) -> None:
+    script.steps = [connection_lost(), defer_if_held]
+    held = pending_work(HELD)
     assert run(held) == [held]
     assert run(held) == [held]
     assert [call.is_recovering for call in script.calls] == [False, True, True]
@@ -220,34 +220,34 @@ def test_doubt_stays_with_a_command_that_has_to_wait_for_its_wallet(script: Scri
         held.wait()
 
 
-def test_doubt_stays_with_the_commands_of_a_batch_that_fails(script: Script) -> None:
-    script.steps = [lost(), violation(), Told]
-    tickets = [ticket() for _ in range(2)]
-    assert run(*tickets) == []
-    assert_told(*tickets)
+def test_commands_stay_in_doubt_after_their_batch_fails(script: Script) -> None:
+    script.steps = [connection_lost(), violation(), RefusalOfCommand]
+    pending = [pending_work() for _ in range(2)]
+    assert run(*pending) == []
+    assert_own_outcomes(*pending)
     assert [call.is_recovering for call in script.calls] == [False, True, True, True]
 
 
-def test_without_a_connection_there_is_no_doubt(script: Script) -> None:
-    script.steps = [no_connection(), busy_if_held]
-    held = ticket(HELD)
+def test_command_without_a_connection_is_not_in_doubt(script: Script) -> None:
+    script.steps = [no_connection(), defer_if_held]
+    held = pending_work(HELD)
     assert run(held) == [held]
     held.deadline = 0
     with pytest.raises(TooManyRequests):
         held.wait()
 
 
-# --- Against PostgreSQL -----------------------------------------------------------------------------
+# --- With PostgreSQL --------------------------------------------------------------------------------
 @pytest.fixture
 def wallet_id() -> UUID:
     return open_wallet(Opening(currency="RUB")).wallet.id
 
 
 @pytest.mark.parametrize("key", [None, "key"])
-def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID, key: str | None) -> None:
+def test_commit_in_doubt_is_found_and_answered_as_the_first(wallet_id: UUID, key: str | None) -> None:
     command = Deposit(wallet_id=wallet_id, amount=Decimal(1), key=key)
     (first,) = execute([command], using=LEDGER)
-    doubtful = PendingWork(command, LONG)
+    doubtful = PendingWork(command, LONG_TIMEOUT_SECONDS)
     doubtful.is_in_doubt = True
     assert run(doubtful) == []
     assert doubtful.wait() == first
@@ -256,10 +256,10 @@ def test_a_commit_in_doubt_is_found_and_its_answer_is_the_first(wallet_id: UUID,
     assert Operation.objects.filter(wallet_id=wallet_id).count() == 1
 
 
-def test_a_rejection_in_doubt_is_found(wallet_id: UUID) -> None:
+def test_rejection_in_doubt_is_found(wallet_id: UUID) -> None:
     command = Withdraw(wallet_id=wallet_id, amount=Decimal(1))
     execute([command], using=LEDGER)
-    doubtful = PendingWork(command, LONG)
+    doubtful = PendingWork(command, LONG_TIMEOUT_SECONDS)
     doubtful.is_in_doubt = True
     run(doubtful)
     outcome = doubtful.wait()
@@ -268,36 +268,36 @@ def test_a_rejection_in_doubt_is_found(wallet_id: UUID) -> None:
     assert Operation.objects.filter(wallet_id=wallet_id).count() == 1
 
 
-def test_a_commit_in_doubt_that_did_not_happen_happens_now(wallet_id: UUID) -> None:
-    doubtful = ticket(wallet_id)
+def test_commit_in_doubt_that_failed_is_repeated(wallet_id: UUID) -> None:
+    doubtful = pending_work(wallet_id)
     doubtful.is_in_doubt = True
     run(doubtful)
     assert isinstance(doubtful.wait(), Posted)
     assert Operation.objects.filter(wallet_id=wallet_id).count() == 1
 
 
-def test_a_connection_that_was_cut_is_made_again(wallet_id: UUID) -> None:
-    run(ticket(wallet_id))
+def test_terminated_connection_is_replaced(wallet_id: UUID) -> None:
+    run(pending_work(wallet_id))
     with db.connections[LEDGER].cursor() as cursor, pytest.raises(db.OperationalError):
         cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
-    after = ticket(wallet_id)
+    after = pending_work(wallet_id)
     run(after)
     assert isinstance(after.wait(), Posted)
     assert Operation.objects.filter(wallet_id=wallet_id).count() == 2
 
 
 @contextmanager
-def held_by_somebody_else(wallet_id: UUID) -> Iterator[None]:
+def locked_by_another_transaction(wallet_id: UUID) -> Iterator[None]:
     with psycopg.connect(cluster.url()) as connection:
         connection.execute("SELECT 1 FROM wallet WHERE id = %s FOR UPDATE", [wallet_id])
         yield
         connection.rollback()
 
 
-def test_a_held_wallet_comes_back_and_the_others_are_served(wallet_id: UUID) -> None:
+def test_locked_wallet_is_deferred_and_the_others_are_served(wallet_id: UUID) -> None:
     other = open_wallet(Opening(currency="RUB")).wallet.id
-    held, free = ticket(wallet_id), ticket(other)
-    with held_by_somebody_else(wallet_id):
+    held, free = pending_work(wallet_id), pending_work(other)
+    with locked_by_another_transaction(wallet_id):
         assert run(held, free) == [held]
         assert isinstance(free.wait(), Posted)
         assert run(held) == [held]
@@ -306,13 +306,13 @@ def test_a_held_wallet_comes_back_and_the_others_are_served(wallet_id: UUID) -> 
 
 
 @pytest.mark.parametrize("group_commit", [True, False])
-def test_a_wallet_held_for_too_long_is_refused_with_nothing_applied(
+def test_wallet_locked_past_the_deadline_is_refused_and_unchanged(
     wallet_id: UUID, settings: Settings, monkeypatch: pytest.MonkeyPatch, group_commit: bool
 ) -> None:
     settings.GROUP_COMMIT = group_commit
     settings.OPERATION_DEADLINE = 1
     batcher = Batcher("test", Committer(LEDGER).run, max_batch_size=10, queue_limit=10, timeout_seconds=1)
     monkeypatch.setattr(module, "batcher", lambda: batcher)
-    with held_by_somebody_else(wallet_id), pytest.raises(TooManyRequests):
+    with locked_by_another_transaction(wallet_id), pytest.raises(TooManyRequests):
         submit(Deposit(wallet_id=wallet_id, amount=Decimal(1)))
     assert not Operation.objects.filter(wallet_id=wallet_id).exists()

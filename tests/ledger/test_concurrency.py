@@ -1,4 +1,4 @@
-"""Many clients at once, over real HTTP, against several processes: it adds up to the cent."""
+"""Many concurrent HTTP clients of several service processes: balances are exact to the cent."""
 
 import multiprocessing
 import random
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @pytest.fixture
 def in_threads(service: str) -> Callable[..., list[Any]]:
-    """Run one function many times at once, each with a connection of its own."""
+    """Run a function in concurrent threads, each with its own connection."""
 
     def run(work: Callable[[Api, int], T], times: int) -> list[T]:
         def one(number: int) -> T:
@@ -38,7 +38,7 @@ def in_threads(service: str) -> Callable[..., list[Any]]:
 def operate_at_random(
     api: Api, wallet_ids: Sequence[str], seed: int, times: int
 ) -> list[tuple[str, str, str, int]]:
-    """Mixed operations; what was asked for, and the status that answered it."""
+    """Send random operations. Return the wallet, type, amount and response status of each."""
     dice = random.Random(seed)  # noqa: S311
     done = []
     for number in range(times):
@@ -49,7 +49,7 @@ def operate_at_random(
     return done
 
 
-def in_a_process(
+def operate_in_a_process(
     service: str, wallet_ids: Sequence[str], seed: int, times: int
 ) -> list[tuple[str, str, str, int]]:
     sender = OverHttp(service)
@@ -58,7 +58,7 @@ def in_a_process(
 
 
 def assert_adds_up(api: Api, wallet_ids: Sequence[str], done: list[tuple[str, str, str, int]]) -> None:
-    """Balance, ledger and what the clients were told are the same."""
+    """Assert that the balances, the ledger and the responses agree."""
     assert {status for *_, status in done} <= {201, 409}
     expected = dict.fromkeys(wallet_ids, Decimal(0))
     entries: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def assert_adds_up(api: Api, wallet_ids: Sequence[str], done: list[tuple[str, st
 
 @pytest.mark.parametrize("wallets", [1, 10])
 @pytest.mark.slow
-def test_64_clients_with_200_mixed_operations_each_add_up(
+def test_64_clients_with_200_operations_each_add_up(
     live_api: Api, in_threads: Callable[..., list[Any]], wallets: int
 ) -> None:
     wallet_ids = [live_api.open() for _ in range(wallets)]
@@ -84,17 +84,15 @@ def test_64_clients_with_200_mixed_operations_each_add_up(
 
 
 @pytest.mark.slow
-def test_clients_in_processes_of_their_own_add_up(service: str, live_api: Api) -> None:
+def test_clients_in_several_processes_add_up(service: str, live_api: Api) -> None:
     wallet_ids = [live_api.open() for _ in range(3)]
     with ProcessPoolExecutor(8, mp_context=multiprocessing.get_context("spawn")) as pool:
-        running = [pool.submit(in_a_process, service, wallet_ids, seed, 100) for seed in range(8)]
+        running = [pool.submit(operate_in_a_process, service, wallet_ids, seed, 100) for seed in range(8)]
         done = [operation for client in running for operation in client.result()]
     assert_adds_up(live_api, wallet_ids, done)
 
 
-def test_one_key_sent_by_50_at_once_counts_once(
-    live_api: Api, in_threads: Callable[..., list[Answer]]
-) -> None:
+def test_key_sent_by_50_clients_counts_once(live_api: Api, in_threads: Callable[..., list[Answer]]) -> None:
     wallet_id = live_api.open()
     answers = in_threads(lambda api, _: api.deposit(wallet_id, "7", key="same"), 50)
     assert {answer.status for answer in answers} == {201}
@@ -104,7 +102,7 @@ def test_one_key_sent_by_50_at_once_counts_once(
     Books((wallet_id,)).verify()
 
 
-def test_one_refused_key_sent_by_50_at_once_is_refused_once(
+def test_refused_key_sent_by_50_clients_is_recorded_once(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     wallet_id = live_api.open()
@@ -116,7 +114,7 @@ def test_one_refused_key_sent_by_50_at_once_is_refused_once(
 
 
 @pytest.mark.parametrize("attempt", range(10))
-def test_one_id_on_two_wallets_at_once_is_applied_to_one(
+def test_id_sent_to_two_wallets_is_applied_to_one(
     live_api: Api, in_threads: Callable[..., list[Answer]], attempt: int
 ) -> None:
     wallet_ids, chosen = [live_api.open(), live_api.open()], str(uuid4())
@@ -125,16 +123,16 @@ def test_one_id_on_two_wallets_at_once_is_applied_to_one(
     assert sorted(live_api.balance(wallet_id) for wallet_id in wallet_ids) == ["0.00", "1.00"]
 
 
-def test_one_wallet_opened_by_20_at_once_is_opened_once(
+def test_wallet_opened_by_20_clients_is_opened_once(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
-    asked = {"id": str(uuid4()), "label": "one"}
-    answers = in_threads(lambda api, _: api.post("/wallets", asked), 20)
+    body = {"id": str(uuid4()), "label": "one"}
+    answers = in_threads(lambda api, _: api.post("/wallets", body), 20)
     assert {answer.status for answer in answers} == {201}
     assert len({answer.content for answer in answers}) == 1
 
 
-def test_withdrawals_racing_for_the_last_cent_have_one_winner(
+def test_one_of_50_withdrawals_gets_the_last_cent(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     wallet_id = live_api.open(deposit="0.01")
@@ -145,7 +143,7 @@ def test_withdrawals_racing_for_the_last_cent_have_one_winner(
 
 
 @pytest.mark.parametrize("attempt", range(5))
-def test_closing_races_with_deposits_and_no_money_is_left_in_a_closed_wallet(
+def test_wallet_closed_during_deposits_has_no_money(
     live_api: Api, in_threads: Callable[..., list[Answer]], attempt: int
 ) -> None:
     wallet_id = live_api.open()
@@ -166,49 +164,49 @@ def test_closing_races_with_deposits_and_no_money_is_left_in_a_closed_wallet(
 
 
 # --- Transfers --------------------------------------------------------------------------------------
-def together(api: Api, wallet_ids: Sequence[str]) -> Decimal:
-    """What is in all of them; their books are right."""
+def verified_total(api: Api, wallet_ids: Sequence[str]) -> Decimal:
+    """Verify the wallets and return the sum of their balances."""
     Books(tuple(wallet_ids)).verify()
     return sum((Decimal(api.balance(wallet_id)) for wallet_id in wallet_ids), Decimal(0))
 
 
 @pytest.mark.slow
-def test_transfers_in_circles_deadlock_nobody_and_keep_every_cent(
+def test_circular_transfers_do_not_deadlock_and_keep_the_total(
     live_api: Api, in_threads: Callable[..., list[Counter[int]]]
 ) -> None:
     wallet_ids = [live_api.open(deposit="100") for _ in range(5)]
 
-    def round_and_round(api: Api, number: int) -> Counter[int]:
-        """Each client goes its own way round: every pair of wallets is locked from both ends."""
+    def transfer_at_random(api: Api, number: int) -> Counter[int]:
+        """Transfer between random pairs: every pair of wallets is locked in both orders."""
         dice, statuses = random.Random(number), Counter[int]()  # noqa: S311
         for _ in range(60):
             source_id, target_id = dice.sample(wallet_ids, 2)
             statuses[api.transfer(source_id, target_id, f"{dice.randint(1, 8000) / 100:.2f}").status] += 1
         return statuses
 
-    statuses = sum(in_threads(round_and_round, 32), Counter[int]())
+    statuses = sum(in_threads(transfer_at_random, 32), Counter[int]())
     assert set(statuses) == {201, 409}
     assert sum(statuses.values()) == 32 * 60
-    assert together(live_api, wallet_ids) == 500
+    assert verified_total(live_api, wallet_ids) == 500
 
 
 @pytest.mark.slow
-def test_opposite_transfers_in_a_storm_are_all_carried_out(
+def test_concurrent_opposite_transfers_are_all_carried_out(
     live_api: Api, in_threads: Callable[..., list[set[int]]]
 ) -> None:
     one, other = live_api.open(deposit="10000"), live_api.open(deposit="10000")
 
-    def there_or_back(api: Api, number: int) -> set[int]:
+    def transfer_either_way(api: Api, number: int) -> set[int]:
         source_id, target_id = (one, other) if number % 2 else (other, one)
         return {api.transfer(source_id, target_id, "1").status for _ in range(60)}
 
-    assert set[int]().union(*in_threads(there_or_back, 32)) == {201}
+    assert set[int]().union(*in_threads(transfer_either_way, 32)) == {201}
     assert (live_api.balance(one), live_api.balance(other)) == ("10000.00", "10000.00")
     assert live_api.wallet(one)["sequence"] == live_api.wallet(other)["sequence"] == 1 + 32 * 60
-    assert together(live_api, (one, other)) == 20000
+    assert verified_total(live_api, (one, other)) == 20000
 
 
-def test_one_transfers_key_sent_by_100_at_once_counts_once(
+def test_transfer_key_sent_by_100_clients_counts_once(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     one, other = live_api.open(deposit="100"), live_api.open()
@@ -217,27 +215,27 @@ def test_one_transfers_key_sent_by_100_at_once_counts_once(
     assert len({answer.content for answer in answers}) == 1
     assert sum("idempotent-replayed" in answer.headers for answer in answers) == 99
     assert (live_api.balance(one), live_api.balance(other)) == ("93.00", "7.00")
-    assert together(live_api, (one, other)) == 100
+    assert verified_total(live_api, (one, other)) == 100
 
 
-def test_one_id_for_transfers_both_ways_at_once_is_applied_to_one(
+def test_id_sent_for_opposite_transfers_is_applied_to_one(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     both = [live_api.open(deposit="100"), live_api.open(deposit="100")]
     for _ in range(10):
         chosen = str(uuid4())
 
-        def there_or_back(api: Api, number: int, chosen: str = chosen) -> Answer:
+        def transfer_either_way(api: Api, number: int, chosen: str = chosen) -> Answer:
             return api.transfer(both[number % 2], both[1 - number % 2], 1, id=chosen)
 
-        answers = in_threads(there_or_back, 8)
+        answers = in_threads(transfer_either_way, 8)
         assert Counter(answer.status for answer in answers) == {201: 4, 422: 4}
-    assert together(live_api, both) == 200
+    assert verified_total(live_api, both) == 200
 
 
 # --- Holds ------------------------------------------------------------------------------------------
-def ends_soon(api: Api, wallet_id: str, seconds: float) -> str:
-    """A hold that expires in a moment; a longer one where the machine is slower than that."""
+def place_short_hold(api: Api, wallet_id: str, seconds: float) -> str:
+    """Place a hold that expires soon. Double `seconds` if the time has passed before the hold is placed."""
     while True:
         expires_at = datetime.now(UTC) + timedelta(seconds=seconds)
         answer = api.hold(wallet_id, "10", expiresAt=expires_at.isoformat())
@@ -249,16 +247,16 @@ def ends_soon(api: Api, wallet_id: str, seconds: float) -> str:
 
 
 @pytest.mark.parametrize("expires", [False, True])
-def test_a_hold_that_is_raced_for_ends_exactly_once(
+def test_hold_ends_once_under_concurrent_captures_and_voids(
     live_api: Api, in_threads: Callable[..., list[tuple[str, Answer]]], expires: bool
 ) -> None:
-    """Capture against void, and against its time, which may come first."""
+    """Race captures against voids, and if `expires` against the expiry time."""
     wallet_id = live_api.open(deposit="1000")
     left = Decimal(1000)
     ends: Counter[str] = Counter()
     for number in range(12):
         hold_id = (
-            ends_soon(live_api, wallet_id, 0.02 + number / 200)
+            place_short_hold(live_api, wallet_id, 0.02 + number / 200)
             if expires
             else live_api.hold(wallet_id, "10").json["id"]
         )
@@ -282,7 +280,7 @@ def test_a_hold_that_is_raced_for_ends_exactly_once(
     Books((wallet_id,)).verify()
 
 
-def test_holds_and_withdrawals_racing_for_the_last_cents_never_take_too_much(
+def test_concurrent_holds_and_withdrawals_take_only_the_available_amount(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     wallet_id, other_id = live_api.open(deposit="10"), live_api.open()
@@ -304,7 +302,7 @@ def test_holds_and_withdrawals_racing_for_the_last_cents_never_take_too_much(
 
 
 # --- Reversals --------------------------------------------------------------------------------------
-def test_reversals_at_once_never_come_to_more_than_the_original(
+def test_concurrent_reversals_never_exceed_the_original(
     live_api: Api, in_threads: Callable[..., list[Answer]]
 ) -> None:
     one, other = live_api.open(deposit="100"), live_api.open(deposit="100")
@@ -317,7 +315,7 @@ def test_reversals_at_once_never_come_to_more_than_the_original(
     answers = in_threads(lambda api, number: api.reverse(sides[number % 2]), 32)
     assert Counter(answer.status for answer in answers) == {201: 1, 409: 31}
     assert (live_api.balance(one), live_api.balance(other)) == ("100.00", "100.00")
-    assert together(live_api, (one, other)) == 200
+    assert verified_total(live_api, (one, other)) == 200
 
 
 # --- Bulk -------------------------------------------------------------------------------------------
@@ -327,35 +325,35 @@ def test_bulk_and_single_requests_on_one_wallet_add_up(
     wallet_id, other_id = live_api.open(deposit="100"), live_api.open(deposit="100")
 
     def work(api: Api, number: int) -> Counter[str]:
-        """What came in, as the answers tell it; everybody's transfers cancel out or stay between the two."""
-        came = Counter[str]()
+        """Return the number of successful deposits. The transfers do not change the sum of both wallets."""
+        deposited = Counter[str]()
         for _ in range(6):
             deposit = {"walletId": wallet_id, "operationType": "DEPOSIT", "amount": "1"}
             transfer = {"sourceWalletId": wallet_id, "targetWalletId": other_id, "amount": "2"}
             back = {"sourceWalletId": other_id, "targetWalletId": wallet_id, "amount": "2"}
             if number % 2:
-                came["single"] += api.deposit(wallet_id, "1").status == 201
+                deposited["single"] += api.deposit(wallet_id, "1").status == 201
                 assert api.transfer(other_id, wallet_id, "0.5").status in (201, 409)
                 continue
             is_atomic = number % 4 == 0
             answer = api.bulk(*[deposit, transfer, back, deposit] * 10, atomic=is_atomic)
             if answer.status == 200:
                 deposits = answer.json["results"][::4] + answer.json["results"][3::4]
-                came["bulk"] += sum(result["status"] == 201 for result in deposits)
+                deposited["bulk"] += sum(result["status"] == 201 for result in deposits)
                 statuses = {result["status"] for result in answer.json["results"]}
                 assert statuses == {201} if is_atomic else statuses <= {201, 409}
             else:
                 assert (is_atomic, answer.code) == (True, "insufficient_funds")
-        return came
+        return deposited
 
-    came = sum(in_threads(work, 16), Counter[str]())
-    assert came["single"] == 8 * 6
-    assert came["bulk"] >= 4 * 6 * 20  # the bulks that are not atomic deposit whatever else is refused
-    assert together(live_api, (wallet_id, other_id)) == 200 + came["single"] + came["bulk"]
+    deposited = sum(in_threads(work, 16), Counter[str]())
+    assert deposited["single"] == 8 * 6
+    assert deposited["bulk"] >= 4 * 6 * 20  # in a bulk that is not atomic, all deposits succeed
+    assert verified_total(live_api, (wallet_id, other_id)) == 200 + deposited["single"] + deposited["bulk"]
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_one_bulk_sent_by_16_at_once_counts_once(
+def test_bulk_sent_by_16_clients_counts_once(
     live_api: Api, in_threads: Callable[..., list[Answer]], atomic: bool
 ) -> None:
     one, other = live_api.open(deposit="10"), live_api.open()
@@ -368,4 +366,4 @@ def test_one_bulk_sent_by_16_at_once_counts_once(
     first = [result for answer in answers for result in answer.json["results"] if not result["replayed"]]
     assert len(first) == 10
     assert (live_api.balance(one), live_api.balance(other)) == ("0.00", "10.00")
-    assert together(live_api, (one, other)) == 10
+    assert verified_total(live_api, (one, other)) == 10

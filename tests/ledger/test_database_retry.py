@@ -1,4 +1,4 @@
-"""What is done again while the database is away, and what is told where it stays away."""
+"""Work is retried while the database is unavailable, until a deadline; then the worst error is raised."""
 
 import os
 import socket
@@ -20,20 +20,20 @@ from wallets.models import Wallet, WalletChange
 from wallets.problems import PreconditionFailed
 
 
-def failure(cause: psycopg.Error) -> db.Error:
-    """As Django raises what psycopg has raised."""
+def django_error(cause: psycopg.Error) -> db.Error:
+    """Return the Django error that wraps this psycopg error."""
     error = db.OperationalError(str(cause))
     error.__cause__ = cause
     return error
 
 
-AWAY = failure(psycopg.OperationalError("the connection is lost"))
-TAKEN = failure(postgres.LockNotAvailable("lock timeout"))
-NO_CONNECTION = failure(PoolTimeout("no connection in time"))
+CONNECTION_LOST = django_error(psycopg.OperationalError("the connection is lost"))
+LOCK_TIMEOUT = django_error(postgres.LockNotAvailable("lock timeout"))
+NO_CONNECTION = django_error(PoolTimeout("no connection in time"))
 
 
-class Work:
-    """Raises the failures, the last one for ever; returns where there is none left."""
+class FailingWork:
+    """Work that raises the failures in turn. It then returns `then`, or repeats the last failure."""
 
     def __init__(self, *failures: db.Error, then: str | None = None) -> None:
         self.failures = list(failures)
@@ -49,40 +49,40 @@ class Work:
 
 
 @pytest.fixture(autouse=True)
-def _short(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_deadlines(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     settings.OPERATION_DEADLINE = settings.LOCK_PATIENCE = 0.3
     monkeypatch.setattr(database_retry, "RECONNECT_PAUSE_SECONDS", 0.01)
 
 
-@pytest.mark.parametrize("error", [AWAY, TAKEN, NO_CONNECTION])
-def test_work_is_done_again_until_it_succeeds(error: db.Error) -> None:
-    assert database_retry.retry_until_deadline(Work(error, error, then="done")) == "done"
+@pytest.mark.parametrize("error", [CONNECTION_LOST, LOCK_TIMEOUT, NO_CONNECTION])
+def test_work_is_retried_until_it_succeeds(error: db.Error) -> None:
+    assert database_retry.retry_until_deadline(FailingWork(error, error, then="done")) == "done"
 
 
 def test_other_errors_are_raised_at_once() -> None:
     with pytest.raises(db.IntegrityError):
-        database_retry.retry_until_deadline(Work(db.IntegrityError("a check"), then="never"))
+        database_retry.retry_until_deadline(FailingWork(db.IntegrityError("a check"), then="never"))
 
 
 @pytest.mark.parametrize(
-    ("errors", "told"),
+    ("errors", "expected"),
     [
-        ([AWAY], AWAY),
-        ([TAKEN], TAKEN),
+        ([CONNECTION_LOST], CONNECTION_LOST),
+        ([LOCK_TIMEOUT], LOCK_TIMEOUT),
         ([NO_CONNECTION], NO_CONNECTION),
-        ([AWAY, TAKEN], AWAY),  # it may have been done
-        ([TAKEN, NO_CONNECTION], TAKEN),
-        ([NO_CONNECTION, TAKEN], TAKEN),
+        ([CONNECTION_LOST, LOCK_TIMEOUT], CONNECTION_LOST),  # the outcome is unknown
+        ([LOCK_TIMEOUT, NO_CONNECTION], LOCK_TIMEOUT),
+        ([NO_CONNECTION, LOCK_TIMEOUT], LOCK_TIMEOUT),
     ],
 )
-def test_past_the_deadline_the_gravest_error_is_told(errors: list[db.Error], told: db.Error) -> None:
+def test_worst_error_is_raised_after_the_deadline(errors: list[db.Error], expected: db.Error) -> None:
     with pytest.raises(db.OperationalError) as raised:
-        database_retry.retry_until_deadline(Work(*errors))
-    assert raised.value is told
+        database_retry.retry_until_deadline(FailingWork(*errors))
+    assert raised.value is expected
 
 
 @pytest.mark.parametrize("alias", [READER, db.DEFAULT_DB_ALIAS])
-def test_a_database_that_says_nothing_is_not_waited_for(alias: str) -> None:
+def test_unresponsive_database_is_disconnected(alias: str) -> None:
     begin = time.monotonic()
     with pytest.raises(db.OperationalError) as raised, database_retry.disconnected_when_slow(alias):
         run(alias, "SELECT pg_sleep(60)")
@@ -93,17 +93,17 @@ def test_a_database_that_says_nothing_is_not_waited_for(alias: str) -> None:
 
 
 @pytest.mark.parametrize("alias", list(db.connections))
-def test_a_host_that_has_vanished_is_not_waited_for(alias: str) -> None:
-    """The kernel ends the connection: after seconds without an answer, or without any word while it idles."""
+def test_kernel_ends_connections_to_a_vanished_host(alias: str) -> None:
+    """Check the socket options: the timeout of unacknowledged data, and the probes of an idle connection."""
     db.connections[alias].ensure_connection()
-    with socket.socket(fileno=os.dup(db.connections[alias].connection.fileno())) as it:
-        assert it.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000  # milliseconds
-        assert it.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    with socket.socket(fileno=os.dup(db.connections[alias].connection.fileno())) as probe:
+        assert probe.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 5000  # milliseconds
+        assert probe.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
-        assert [it.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
+        assert [probe.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [10, 5, 3]
 
 
-def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_change_in_doubt_is_found_after_another_change(monkeypatch: pytest.MonkeyPatch) -> None:
     wallet = open_wallet(Opening(currency="RUB")).wallet
 
     def as_opened(now: Wallet) -> None:
@@ -112,11 +112,11 @@ def test_a_change_in_doubt_is_found_whatever_has_happened_since(monkeypatch: pyt
 
     def answer_lost(work: Callable[[], Wallet]) -> Wallet:
         work()
-        Wallet.objects.filter(id=wallet.id).update(label="of somebody else")
+        Wallet.objects.filter(id=wallet.id).update(label="of another client")
         return work()
 
     monkeypatch.setattr(wallets, "retry_until_deadline", answer_lost)
-    assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of somebody else"
+    assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of another client"
     assert WalletChange.objects.filter(wallet=wallet, type="CHANGED").count() == 1
 
 

@@ -1,4 +1,4 @@
-"""The checker of histories finds nothing in a right one, and each thing that can be wrong, by its name."""
+"""The history checker accepts a correct history and names each kind of violation."""
 
 import heapq
 import random
@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.client import Answer
-from tests.support.histories.asked import Form
 from tests.support.histories.checker import check
+from tests.support.histories.commands import Form
 from tests.support.histories.findings import Rule
-from tests.support.histories.journal import NEVER, Call, History, NoAnswer, NotReached, Request
+from tests.support.histories.journal import NEVER, ApiRequest, Call, History, NoAnswer, NotReached
 from tests.support.histories.ledger import Ledger, Operation, Wallet
 from tests.support.histories.load import Chooser, Known, is_safe_to_repeat
-from tests.support.histories.pretend import Body, Books, Pretended
+from tests.support.histories.pretend import Body, SimulatedLedger, SimulatedService
 from tests.support.histories.rules import Past, Side
 
 CLIENTS = 6
@@ -28,14 +28,14 @@ BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 @dataclass
-class World:
-    """Clients whose requests overlap, before a service that takes one after the other, in a time of our own.
+class OverlappingClients:
+    """Clients with overlapping requests to a simulated service that handles them in sequence.
 
-    A request is carried out at some moment between its begin and its end. Some are carried out and not
-    answered, or neither; some clients ask again meanwhile.
+    A request is carried out at a random time between its begin and its end. Some are carried out without a
+    response, others get neither; some clients retry during this time.
     """
 
-    service: Pretended
+    service: SimulatedService
     seed: int = 0
     calls: list[Call] = field(default_factory=list)
     now: float = 0.0
@@ -52,7 +52,7 @@ class World:
         def at(moment: float, action: Callable[[], None]) -> None:
             heapq.heappush(due, (moment, len(self.calls) + len(due) + dice.getrandbits(40), action))
 
-        def begin(chooser: Chooser, request: Request, goes_on: bool = True) -> None:
+        def begin(chooser: Chooser, request: ApiRequest, goes_on: bool = True) -> None:
             call = Call(chooser._client, request, self.now)
             self.calls.append(call)
             if len(self.calls) > requests:
@@ -98,15 +98,15 @@ class World:
         self.service.drain()
         return History(self.calls, list(self.service.books.wallets), BEGIN.timestamp())
 
-    def is_early(self, _request: Request) -> bool:
-        """Whether it is answered before it is carried out."""
+    def is_early(self, _request: ApiRequest) -> bool:
+        """Return whether the request is answered before it is carried out."""
         return False
 
     def _open(self) -> Known:
         fields: list[Body] = [{}, {"overdraftLimit": "50"}, {"maxBalance": "60"}, {"currency": "JPY"}, {}]
         ids = [f"00000000-0000-4000-8000-00000000000{number}" for number in range(len(fields))]
-        for id, asked in zip(ids, fields, strict=True):
-            call = Call(0, Request("POST", "/wallets", {"id": id, **asked}), self.now)
+        for id, limits in zip(ids, fields, strict=True):
+            call = Call(0, ApiRequest("POST", "/wallets", {"id": id, **limits}), self.now)
             call.answer = self.service.ask(call.request, self._moment(self.now + 0.001))
             call.ended = self.now = self.now + 0.002
             self.calls.append(call)
@@ -120,28 +120,28 @@ class World:
 @given(st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None)
 @pytest.mark.slow
-def test_a_right_history_has_nothing_wrong(seed: int) -> None:
-    service = Pretended(seed)
-    history = World(service, seed).run()
+def test_correct_history_has_no_violations(seed: int) -> None:
+    service = SimulatedService(seed)
+    history = OverlappingClients(service, seed).run()
     assert check(history, service.books.ledger) == []
 
 
-# --- Services that are wrong once -------------------------------------------------------------------
-class Faulty(Pretended):
-    """Right until there is enough history, then wrong at the first opportunity."""
+# --- Services with one fault ------------------------------------------------------------------------
+class Faulty(SimulatedService):
+    """A correct service that makes one error once its history is long enough."""
 
-    rule: Rule  # what is to be found
-    also: set[Rule] = set()  # what may follow from it
+    rule: Rule  # the expected violation
+    also: set[Rule] = set()  # violations that may follow from it
     is_done = False
     requests = 1000
 
     @staticmethod
-    def is_first_and_last(request: Request, answer: Answer) -> bool:
-        """Whether it is carried out just now, and no client sends it again."""
+    def is_first_and_last(request: ApiRequest, answer: Answer) -> bool:
+        """Return whether the request was carried out now and no client sends it again."""
         return answer.status == 201 and not is_safe_to_repeat(request)
 
     def once(self) -> bool:
-        """Not in a request for many: what it did may be undone."""
+        """Return True for the one error. A bulk is skipped, as it may be undone."""
         is_bulk = self.request is not None and self.request.path == "/operations"
         if self.is_done or is_bulk or len(self.books.operations) < 60:
             return False
@@ -150,7 +150,7 @@ class Faulty(Pretended):
 
 
 class LostUpdate(Faulty):
-    """Two operations go out from the same balance."""
+    """Two operations start from the same balance."""
 
     rule: Rule = "balance"
 
@@ -167,22 +167,22 @@ class DoubleApply(Faulty):
     rule: Rule = "applied twice"
 
     def decide(self, form: Form, row: Operation) -> tuple[int, Body]:
-        told = super().decide(form, row)
-        if told[0] == 201 and row.type == "DEPOSIT" and self.once():
+        response = super().decide(form, row)
+        if response[0] == 201 and row.type == "DEPOSIT" and self.once():
             again = self._row(form, self._id(), None, self._later_than(form))
             assert super().decide(form, again)[0] in (201, 409)
-        return told
+        return response
 
 
 class LostOperation(Faulty):
     rule: Rule = "lost"
-    before: Books
+    before: SimulatedLedger
 
-    def ask(self, request: Request, now: datetime) -> Answer:
+    def ask(self, request: ApiRequest, now: datetime) -> Answer:
         self.before = self.books.copy()
         return super().ask(request, now)
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         if self.is_first_and_last(request, answer) and b'"balance": "' in answer.content and self.once():
             self.books = self.before
         return answer
@@ -190,7 +190,7 @@ class LostOperation(Faulty):
 
 class LostAcceptance(Faulty):
     rule: Rule = "lost"
-    also: set[Rule] = {"stale read", "half a bulk"}  # if a client reads it, or if it is an item of a bulk
+    also: set[Rule] = {"stale read", "half a bulk"}  # if a client reads it, or if it is a bulk item
 
     def take(self) -> tuple[Form, Operation]:
         if len(self.books.inbox) > 1 and self.once():
@@ -212,16 +212,16 @@ class LaterAcceptedFirst(Faulty):
 
 class StaleRead(Faulty):
     rule: Rule = "stale read"
-    old: Books | None = None
+    old: SimulatedLedger | None = None
 
     def read_wallet(self, wallet_id: str) -> Body:
         self.old = self.old or self.books.copy()
         old = self.old.wallets.get(wallet_id)
         if old and self.books.wallets[wallet_id].sequence > 8 + old.sequence and self.once():
             now, self.books = self.books, self.old
-            told = super().read_wallet(wallet_id)
+            response = super().read_wallet(wallet_id)
             self.books = now
-            return told
+            return response
         return super().read_wallet(wallet_id)
 
 
@@ -229,42 +229,42 @@ class UncommittedRead(Faulty):
     rule: Rule = "impossible read"
 
     def read_wallet(self, wallet_id: str) -> Body:
-        told = super().read_wallet(wallet_id)
+        response = super().read_wallet(wallet_id)
         return (
-            told | {"balance": told["balance"] + 1, "available": told["available"] + 1}
+            response | {"balance": response["balance"] + 1, "available": response["available"] + 1}
             if self.once()
-            else told
+            else response
         )
 
 
-class AnsweredAgain(Faulty):
-    """Wrong in the answer to a repeat of what was answered before."""
+class WrongReplay(Faulty):
+    """The replay of an answered request has a wrong response."""
 
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        self.heard: set[str] = set()
+        self.answered_keys: set[str] = set()
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         if request.key is None or answer.status != 201 or b'"balance": "' not in answer.content:
             return answer
-        if request.key in self.heard and answer.headers and self.once():
+        if request.key in self.answered_keys and answer.headers and self.once():
             return self.wrong(answer)
-        self.heard.add(request.key)
+        self.answered_keys.add(request.key)
         return answer
 
     def wrong(self, answer: Answer) -> Answer:
         raise NotImplementedError
 
 
-class OtherAnswerToARepeat(AnsweredAgain):
+class ReplayWithOtherContent(WrongReplay):
     rule: Rule = "another answer"
-    also: set[Rule] = {"not as answered"}  # where the repeat was sent first
+    also: set[Rule] = {"not as answered"}  # if the replay was sent first
 
     def wrong(self, answer: Answer) -> Answer:
         return replace(answer, content=answer.content.replace(b'"sequence": ', b'"sequence": 1'))
 
 
-class RepeatAnsweredAsNew(AnsweredAgain):
+class ReplayAnsweredAsNew(WrongReplay):
     rule: Rule = "another answer"
 
     def wrong(self, answer: Answer) -> Answer:
@@ -274,7 +274,7 @@ class RepeatAnsweredAsNew(AnsweredAgain):
 class OtherAnswer(Faulty):
     rule: Rule = "not as answered"
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         if self.is_first_and_last(request, answer) and b'"balance": "' in answer.content and self.once():
             return replace(answer, content=answer.content.replace(b'"sequence": ', b'"sequence": 1'))
         return answer
@@ -289,14 +289,14 @@ class HalfATransfer(Faulty):
 
 
 class HalfABulk(Faulty):
-    """The first refusal ends it, and what came before stays."""
+    """The first refusal ends an atomic bulk, and the earlier items stay applied."""
 
     rule: Rule = "half a bulk"
     also: set[Rule] = {"refused, but applied"}
 
     def undo(  # noqa: PLR0913, PLR0917
         self,
-        before: Books,
+        before: SimulatedLedger,
         number: int,
         form: Form,
         key: str | None,
@@ -305,34 +305,34 @@ class HalfABulk(Faulty):
         replayed: bool,
     ) -> tuple[int, Body, bool]:
         now = self.books
-        told = super().undo(before, number, form, key, status, body, replayed)
+        response = super().undo(before, number, form, key, status, body, replayed)
         if not self.is_done and not replayed and any(row.is_completed for row in _newer(now, before)):
             self.books, self.is_done = now, True
-        return told
+        return response
 
 
-def _newer(now: Books, before: Books) -> list[Operation]:
+def _newer(now: SimulatedLedger, before: SimulatedLedger) -> list[Operation]:
     return [row for id, row in now.operations.items() if id not in before.operations]
 
 
 class AppliedAfter429(Faulty):
     rule: Rule = "refused, but applied"
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         if self.is_first_and_last(request, answer) and request.path != "/wallets" and self.once():
             return Answer(429, {}, b'{"code": "too_many_requests"}')
         return answer
 
 
-class NobodyAsked(Faulty):
-    rule: Rule = "nobody asked"
+class UnrequestedOperation(Faulty):
+    rule: Rule = "unrequested"
 
     def decide(self, form: Form, row: Operation) -> tuple[int, Body]:
-        told = super().decide(form, row)
+        response = super().decide(form, row)
         if self.once():
             own = Form(wallet_id=row.wallet_id, type="DEPOSIT", amount=Decimal(1), description="a present")
             super().decide(own, self._row(own, self._id(), None, self._later_than(own)))
-        return told
+        return response
 
 
 class Overdrawn(Faulty):
@@ -354,7 +354,7 @@ class CapturedTwice(Faulty):
 
 class FrozenWalletMoves(Faulty):
     rule: Rule = "verdict"
-    requests = 2000  # few are asked of a frozen wallet
+    requests = 2000  # few requests use a frozen wallet
 
     def refusal(self, row: Operation, past: Past, mine: Side, theirs: Side | None) -> str | None:
         reason = super().refusal(row, past, mine, theirs)
@@ -403,18 +403,18 @@ class WrongNotFound(Faulty):
 class LowHalfTakenForTheId(Faulty):
     """Some ids are refused because others have the same low half.
 
-    One may not be enough: if a rival used the id at the same time, the refusal was right.
+    One fault may not be enough: if a rival used the id at the same time, the refusal was right.
     """
 
     rule: Rule = "wrong refusal"
     times = 5
-    before: Books
+    before: SimulatedLedger
 
-    def ask(self, request: Request, now: datetime) -> Answer:
+    def ask(self, request: ApiRequest, now: datetime) -> Answer:
         self.before = self.books.copy()
         return super().ask(request, now)
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         id = (request.body or {}).get("id", "")
         is_new = answer.status == 201 and not answer.headers and request.path != "/wallets"
         is_alike = any(other.endswith(id[18:]) for other in self.before.operations)
@@ -425,26 +425,26 @@ class LowHalfTakenForTheId(Faulty):
 
 
 class Reusing(Faulty):
-    """Once, something is carried out under an id or a key that stands for another request."""
+    """A request is carried out once with the id or key of another request."""
 
     is_tried = False
 
-    def ask(self, request: Request, now: datetime) -> Answer:
+    def ask(self, request: ApiRequest, now: datetime) -> Answer:
         before, self.is_tried = self.books.copy(), False
         answer = super().ask(request, now)
         if not self.is_tried:
             return answer
         self.is_done = _size(self.books) > _size(before)
         if self.is_done:
-            return self.told(answer)
+            return self.response(answer)
         self.books = before
         return REUSED
 
-    def told(self, answer: Answer) -> Answer:
+    def response(self, answer: Answer) -> Answer:
         return answer
 
 
-def _size(books: Books) -> int:
+def _size(books: SimulatedLedger) -> int:
     return len(books.operations) + len(books.inbox)
 
 
@@ -474,16 +474,16 @@ class ChangedBulkRefusedAndCarriedOut(ChangedBulkCarriedOut):
     rule: Rule = "refused, but applied"
     also: set[Rule] = {"key of two bulks"}
 
-    def told(self, _answer: Answer) -> Answer:
+    def response(self, _answer: Answer) -> Answer:
         return REUSED
 
 
 class RepeatedBulkRefused(Faulty):
-    """A bulk that is sent again is taken for another one."""
+    """A repeated bulk is refused as a different one."""
 
     rule: Rule = "wrong refusal"
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         is_repeat = request.path == "/operations" and request.key is not None and answer.headers
         if self.is_done or not is_repeat:
             return answer
@@ -494,7 +494,7 @@ class RepeatedBulkRefused(Faulty):
 class ServerError(Faulty):
     rule: Rule = "server error"
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
         return Answer(500, {}, b"{}") if self.once() else answer
 
 
@@ -502,33 +502,33 @@ def _with_subclasses(fault: type[Faulty]) -> list[type[Faulty]]:
     return [fault, *(each for subclass in fault.__subclasses__() for each in _with_subclasses(subclass))]
 
 
-FAULTS = [fault for fault in _with_subclasses(Faulty) if fault not in (Faulty, AnsweredAgain, Reusing)]
+FAULTS = [fault for fault in _with_subclasses(Faulty) if fault not in (Faulty, WrongReplay, Reusing)]
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 @pytest.mark.slow
-def test_what_is_wrong_is_found_and_named(fault: type[Faulty], seed: int) -> None:
+def test_fault_is_found_and_named(fault: type[Faulty], seed: int) -> None:
     service = fault(seed)
-    history = World(service, seed).run(service.requests)
-    assert service.is_done, "it never came to that"
-    expect(history, service.books.ledger, service.rule, service.also)
+    history = OverlappingClients(service, seed).run(service.requests)
+    assert service.is_done, "the fault did not happen"
+    expect_violations(history, service.books.ledger, service.rule, service.also)
 
 
-def expect(history: History, ledger: Ledger, rule: Rule, also: set[Rule]) -> None:
+def expect_violations(history: History, ledger: Ledger, rule: Rule, also: set[Rule]) -> None:
     found = check(history, ledger)
     rules = {violation.rule for violation in found}
     assert rule in rules
     assert rules <= {rule} | also, "\n".join(map(str, found))
 
 
-# --- Against real time ------------------------------------------------------------------------------
-class EarlyWorld(World):
-    """One operation is answered, and carried out a little later."""
+# --- Contradictions of real time --------------------------------------------------------------------
+class EarlyAnswerClients(OverlappingClients):
+    """One operation is answered shortly before it is carried out."""
 
     is_done = False
 
-    def is_early(self, request: Request) -> bool:
+    def is_early(self, request: ApiRequest) -> bool:
         is_move = request.path.endswith("/operation") and request.wallet_id.endswith("0")
         is_new = request.key and all(call.request.key != request.key for call in self.calls[:-1])
         if self.is_done or not is_move or not is_new or request.is_async or len(self.calls) < 200:
@@ -538,21 +538,21 @@ class EarlyWorld(World):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_answer_before_the_commit_is_found(seed: int) -> None:
-    service = Pretended(seed)
-    world = EarlyWorld(service, seed)
-    history = world.run(800)
+def test_response_before_the_commit_is_found(seed: int) -> None:
+    service = SimulatedService(seed)
+    clients = EarlyAnswerClients(service, seed)
+    history = clients.run(800)
     found = {violation.rule for violation in check(history, service.books.ledger)}
-    assert world.is_done
+    assert clients.is_done
     assert found & {"order", "stale read"}
     assert found <= {"order", "stale read", "wrong refusal"}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_an_order_against_real_time_is_found(seed: int) -> None:
-    """Of two neighbours in a wallet's history, the first was asked for when the second had been answered."""
-    service = Pretended(seed)
-    history = World(service, seed).run()
+def test_order_that_contradicts_real_time_is_found(seed: int) -> None:
+    """The first of two successive operations was requested after the second had been answered."""
+    service = SimulatedService(seed)
+    history = OverlappingClients(service, seed).run()
     answered = {
         call.answer.json["id"]: call
         for call in history
@@ -570,32 +570,32 @@ def test_an_order_against_real_time_is_found(seed: int) -> None:
     assert found <= {"order", "stale read", "impossible read"}
 
 
-# --- What became of the ledger afterwards -----------------------------------------------------------
-def _other_balance(books: Books) -> None:
+# --- Changes of the ledger --------------------------------------------------------------------------
+def _other_balance(books: SimulatedLedger) -> None:
     wallet = max(books.wallets.values(), key=lambda wallet: wallet.sequence)
     books.wallets[wallet.id] = replace(wallet, balance=wallet.balance + 1)
 
 
-def _other_hold(books: Books) -> None:
+def _other_hold(books: SimulatedLedger) -> None:
     hold = next(hold for hold in books.holds.values() if hold.status == "CAPTURED")
     books.holds[hold.id] = replace(hold, status="VOIDED")
 
 
-def _no_expiry(books: Books) -> None:
+def _no_expiry(books: SimulatedLedger) -> None:
     books.changes.remove(next(change for change in books.changes if change.type == "HOLD_EXPIRED"))
 
 
-def _other_amount(books: Books) -> None:
+def _other_amount(books: SimulatedLedger) -> None:
     row = next(row for row in books.operations.values() if row.status == "REJECTED" and row.amount > 1)
     books.operations[row.id] = replace(row, amount=row.amount - Decimal("0.01"))
 
 
-def _same_time(books: Books) -> None:
+def _same_time(books: SimulatedLedger) -> None:
     rows = [row for row in books.operations.values() if row.wallet_id.endswith("0")]
     books.operations[rows[30].id] = replace(rows[30], created_at=rows[29].created_at)
 
 
-def _closed_with_money(books: Books) -> None:
+def _closed_with_money(books: SimulatedLedger) -> None:
     number, change = next(
         (number, change) for number, change in enumerate(books.changes) if "status" in change.changes
     )
@@ -614,16 +614,16 @@ def _closed_with_money(books: Books) -> None:
         (_same_time, "time"),
     ],
 )
-def test_a_ledger_that_was_changed_is_found(change: Callable[[Books], None], rule: Rule) -> None:
-    service = Pretended()
-    history = World(service).run(800)
+def test_changed_ledger_is_found(change: Callable[[SimulatedLedger], None], rule: Rule) -> None:
+    service = SimulatedService()
+    history = OverlappingClients(service).run(800)
     change(service.books)
     assert rule in {violation.rule for violation in check(history, service.books.ledger)}
 
 
 def test_needless_refusal_of_a_change_is_found() -> None:
-    service = Pretended()
-    history = World(service).run(800)
+    service = SimulatedService()
+    history = OverlappingClients(service).run(800)
     changed = next(call for call in history if call.request.method == "PATCH" and call.outcome == 200)
     changed.answer = Answer(409, {}, b'{"code": "wallet_closed"}')
     assert "wrong refusal" in {violation.rule for violation in check(history, service.books.ledger)}

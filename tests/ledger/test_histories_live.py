@@ -1,4 +1,4 @@
-"""The real service under a load of everything that it offers, and what it left behind."""
+"""A mixed load on the running service: its responses and the ledger are one consistent history."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ from tests.support.histories.checker import check
 from tests.support.histories.ledger import read
 from tests.support.histories.load import Load
 
-CALLS = 2000
+MIN_CALLS = 2000
 
 
 @contextmanager
@@ -28,12 +28,12 @@ def drain() -> None:
     subprocess.run([sys.executable, "manage.py", "process_inbox", "--until-empty"], check=True, timeout=60)
 
 
-def test_what_many_clients_were_told_is_one_history(service: str) -> None:
+def test_responses_to_many_clients_are_one_history(service: str) -> None:
     address = urlsplit(service)
     assert address.hostname
     assert address.port
     with inbox_worker(), Load((address.hostname, address.port), seed=7, rate=500, clients=30) as load:
-        load.wait_for(CALLS)
+        load.wait_for(MIN_CALLS)
     drain()
     history = load.history
     found = check(history, read(cluster.url(), history.wallet_ids))

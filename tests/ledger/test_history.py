@@ -1,4 +1,4 @@
-"""What was: balances at a time, statements, and history by type."""
+"""Balances at a past time, statements, and the history by type."""
 
 import csv
 import io
@@ -78,16 +78,16 @@ def assert_adds_up(found: Any) -> None:
 
 # --- Balance at a time ------------------------------------------------------------------------------
 @dataclass
-class Replay:
-    """What the answers said, in plain Python."""
+class ExpectedBalances:
+    """A model in plain Python, built from the responses."""
 
     moves: list[tuple[datetime, Decimal]] = field(default_factory=list)
     holds: dict[str, tuple[datetime, datetime, Decimal]] = field(default_factory=dict)
 
-    def saw(self, operation: Any) -> None:
+    def record(self, operation: Any) -> None:
         self.moves.append((parsed(operation["createdAt"]), moved(operation)))
 
-    def saw_hold(self, hold: Any) -> None:
+    def record_hold(self, hold: Any) -> None:
         end = parsed(hold["endedAt"] or hold["expiresAt"] or NEVER)
         self.holds[hold["id"]] = (parsed(hold["createdAt"]), end, Decimal(hold["amount"]))
 
@@ -103,50 +103,50 @@ class Replay:
         return sum(done, Decimal(0)), sum(held, Decimal(0)), len(done)
 
 
-def live(api: Api, wallet_id: str, dice: random.Random, times: int) -> Replay:
-    """Whatever can happen to a wallet, at random."""
-    replay = Replay()
+def operate_at_random(api: Api, wallet_id: str, dice: random.Random, times: int) -> ExpectedBalances:
+    """Send random requests to the wallet. Return what the successful responses tell."""
+    expected = ExpectedBalances()
     for _ in range(times):
         amount = f"{dice.randint(1, 5000) / 100:.2f}"
         active = [item["id"] for item in api.get(f"/wallets/{wallet_id}/holds?status=ACTIVE").json["items"]]
         match dice.choice(["deposit", "withdraw", "hold", "hold for a moment", "capture", "void"]):
             case "deposit":
-                replay.saw(api.deposit(wallet_id, amount).json)
+                expected.record(api.deposit(wallet_id, amount).json)
             case "withdraw" if (answer := api.withdraw(wallet_id, amount)).status == 201:
-                replay.saw(answer.json)
+                expected.record(answer.json)
             case "hold" | "hold for a moment" as kind:
                 end = {"expiresAt": format_time(now() + timedelta(milliseconds=dice.randint(20, 80)))}
                 body = {"amount": amount, **(end if kind == "hold for a moment" else {})}
                 if (answer := api.post(f"/wallets/{wallet_id}/holds", body)).status == 201:
-                    replay.saw_hold(answer.json)
+                    expected.record_hold(answer.json)
             case "capture" if active:
                 answer = api.post(f"/holds/{dice.choice(active)}/capture", {"amount": "0.01"})
                 if answer.status == 201:
-                    replay.saw(answer.json)
-                    replay.saw_hold(api.get(f"/holds/{answer.json['holdId']}").json)
+                    expected.record(answer.json)
+                    expected.record_hold(api.get(f"/holds/{answer.json['holdId']}").json)
             case "void" if active:
                 answer = api.post(f"/holds/{dice.choice(active)}/void", {})
                 if answer.status == 200:
-                    replay.saw_hold(answer.json)
-    return replay
+                    expected.record_hold(answer.json)
+    return expected
 
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.slow
-def test_the_balance_is_exact_at_every_instant(api: Api, seed: int) -> None:
+def test_balance_is_exact_at_every_instant(api: Api, seed: int) -> None:
     wallet_id = api.open(deposit="1000")
-    replay = Replay()
-    replay.saw(api.history(wallet_id)[0])
-    more = live(api, wallet_id, random.Random(seed), 60)  # noqa: S311
-    replay.moves += more.moves
-    replay.holds = more.holds
-    assert len(replay.holds) > 5
-    instants = replay.instants()
+    expected = ExpectedBalances()
+    expected.record(api.history(wallet_id)[0])
+    more = operate_at_random(api, wallet_id, random.Random(seed), 60)  # noqa: S311
+    expected.moves += more.moves
+    expected.holds = more.holds
+    assert len(expected.holds) > 5
+    instants = expected.instants()
     while now() <= max(instants):
         time.sleep(0.01)
     for at in sorted(instants):
         found = balance(api, wallet_id, at).json
-        money, held, sequence = replay.at(at)
+        money, held, sequence = expected.at(at)
         assert (found["balance"], found["held"], found["available"], found["sequence"]) == (
             f"{money:.2f}",
             f"{held:.2f}",
@@ -157,7 +157,7 @@ def test_the_balance_is_exact_at_every_instant(api: Api, seed: int) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_the_present_balance_is_that_of_the_moment_it_names(api: Api) -> None:
+def test_present_balance_names_its_time(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     api.post(f"/wallets/{wallet_id}/holds", {"amount": "30"})
     api.withdraw(wallet_id, 500)
@@ -176,7 +176,7 @@ def test_the_present_balance_is_that_of_the_moment_it_names(api: Api) -> None:
 
 
 def hold_for_a_moment(api: Api, wallet_id: str, amount: str) -> datetime:
-    """Return when it has expired, with the time at which it has."""
+    """Place a hold, wait until it has expired, and return its expiry time."""
     end = now() + timedelta(milliseconds=50)
     answer = api.post(f"/wallets/{wallet_id}/holds", {"amount": amount, "expiresAt": format_time(end)})
     assert answer.status == 201
@@ -186,10 +186,10 @@ def hold_for_a_moment(api: Api, wallet_id: str, amount: str) -> datetime:
     return end
 
 
-def test_a_hold_expires_at_its_time_in_the_present_balance_too(api: Api) -> None:
+def test_present_balance_excludes_an_unrecorded_expired_hold(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     end = hold_for_a_moment(api, wallet_id, "30")
-    assert Hold.objects.get(wallet_id=wallet_id).status == "ACTIVE"  # nobody has written it down
+    assert Hold.objects.get(wallet_id=wallet_id).status == "ACTIVE"  # the expiry is not recorded yet
     found = balance(api, wallet_id).json
     assert (found["held"], found["available"]) == ("0.00", "100.00")
     assert parsed(found["at"]) >= end
@@ -198,7 +198,7 @@ def test_a_hold_expires_at_its_time_in_the_present_balance_too(api: Api) -> None
     assert balance(api, wallet_id, end - TICK).json["held"] == "30.00"
 
 
-def test_an_expiry_that_was_written_down_by_a_repeat_is_in_the_present_balance(api: Api) -> None:
+def test_present_balance_includes_an_expiry_recorded_by_a_replay(api: Api) -> None:
     wallet_id = api.open()
     api.deposit(wallet_id, 100, key="first")
     end = hold_for_a_moment(api, wallet_id, "30")
@@ -210,7 +210,7 @@ def test_an_expiry_that_was_written_down_by_a_repeat_is_in_the_present_balance(a
     Books((wallet_id,)).verify()
 
 
-def test_a_condition_on_a_wallet_holds_while_an_expiry_is_written_down(api: Api) -> None:
+def test_if_match_holds_while_an_expiry_is_recorded(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     hold_for_a_moment(api, wallet_id, "30")
     tag = api.get(f"/wallets/{wallet_id}").headers["etag"]
@@ -218,7 +218,7 @@ def test_a_condition_on_a_wallet_holds_while_an_expiry_is_written_down(api: Api)
     assert (answer.status, answer.json["held"], answer.json["label"]) == (200, "0.00", "new")
 
 
-def test_before_its_first_operation_a_wallet_had_nothing_and_before_that_it_was_not(api: Api) -> None:
+def test_balance_is_zero_after_opening_and_not_found_before(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     opened = parsed(api.wallet(wallet_id)["createdAt"])
     found = balance(api, wallet_id, opened).json
@@ -230,7 +230,7 @@ def test_before_its_first_operation_a_wallet_had_nothing_and_before_that_it_was_
 
 @pytest.mark.parametrize("path", ["balance", "balance?at=2026-01-01T00:00:00Z", "statement"])
 @pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "x"])
-def test_a_wallet_that_is_not_has_no_past(api: Api, wallet_id: str, path: str) -> None:
+def test_unknown_wallet_has_no_past(api: Api, wallet_id: str, path: str) -> None:
     assert api.get(f"/wallets/{wallet_id}/{path}").code == "wallet_not_found"
 
 
@@ -245,22 +245,22 @@ def test_a_wallet_that_is_not_has_no_past(api: Api, wallet_id: str, path: str) -
         ("balance?at=2026-01-01T00:00:00Z&at=2026-01-01T00:00:00Z", "at"),
     ],
 )
-def test_a_senseless_time_is_refused_by_name(api: Api, path: str, name: str) -> None:
+def test_invalid_time_is_refused_by_parameter_name(api: Api, path: str, name: str) -> None:
     answer = api.get(f"/wallets/{api.open()}/{path}")
     assert (answer.status, answer.code) == (400, "validation_error")
     assert [error["field"] for error in answer.json["errors"]] == [name]
 
 
-def test_the_future_is_refused_and_the_present_is_not(api: Api) -> None:
+def test_future_time_is_refused_and_the_present_is_not(api: Api) -> None:
     wallet_id = api.open(deposit="1")
     assert balance(api, wallet_id, now() + timedelta(seconds=60)).code == "validation_error"
     assert balance(api, wallet_id, now()).json["balance"] == "1.00"
 
 
-# --- What is in progress ----------------------------------------------------------------------------
+# --- Uncommitted operations -------------------------------------------------------------------------
 @contextmanager
 def uncommitted_deposit(wallet_id: str) -> Iterator[threading.Event]:
-    """Somebody has the wallet's lock and has written a deposit of 5, which is committed on the event."""
+    """Hold the wallet's lock in another transaction with a deposit of 5; commit when the event is set."""
     written, commit = threading.Event(), threading.Event()
 
     def write() -> None:
@@ -283,7 +283,7 @@ def uncommitted_deposit(wallet_id: str) -> Iterator[threading.Event]:
             writer.result()
 
 
-def wait_for_a_waiting_reader() -> None:
+def wait_for_blocked_reader() -> None:
     deadline = time.monotonic() + 8
     while time.monotonic() < deadline:
         with connection.cursor() as cursor:
@@ -293,13 +293,13 @@ def wait_for_a_waiting_reader() -> None:
             )
             if cursor.fetchone()[0]:
                 return
-    raise AssertionError("nobody waits")
+    raise AssertionError("no reader waits for the lock")
 
 
-def test_what_is_being_written_is_waited_for(api: Api) -> None:
+def test_present_balance_and_statement_wait_for_a_writer(api: Api) -> None:
     wallet_id = api.open(deposit="100")
 
-    def ask(at: datetime) -> tuple[Answer, Answer]:
+    def read(at: datetime) -> tuple[Answer, Answer]:
         try:
             until = f"to={format_time(at)}"
             return balance(Api(), wallet_id, at), statement(Api(), wallet_id, until)
@@ -307,16 +307,16 @@ def test_what_is_being_written_is_waited_for(api: Api) -> None:
             connection.close()
 
     with ThreadPoolExecutor(1) as pool, uncommitted_deposit(wallet_id) as commit:
-        asked = pool.submit(ask, now())
-        wait_for_a_waiting_reader()
-        assert not asked.done()
+        reading = pool.submit(read, now())
+        wait_for_blocked_reader()
+        assert not reading.done()
         commit.set()
-        found, listed = asked.result()
+        found, listed = reading.result()
     assert (found.json["balance"], found.json["sequence"]) == ("105.00", 2)
     assert listed.json["closingBalance"] == "105.00"
 
 
-def test_what_is_over_is_answered_whoever_has_the_lock(api: Api) -> None:
+def test_past_balance_does_not_wait_for_a_writer(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     last = api.wallet(wallet_id)["updatedAt"]
     with uncommitted_deposit(wallet_id):
@@ -326,7 +326,7 @@ def test_what_is_over_is_answered_whoever_has_the_lock(api: Api) -> None:
     assert balance(api, wallet_id).json["balance"] == "105.00"
 
 
-def test_a_wallet_that_stays_locked_is_busy(api: Api, settings: Any) -> None:
+def test_wallet_locked_past_the_deadline_is_busy(api: Api, settings: Any) -> None:
     settings.OPERATION_DEADLINE = 1
     wallet_id = api.open(deposit="100")
     with uncommitted_deposit(wallet_id):
@@ -335,7 +335,7 @@ def test_a_wallet_that_stays_locked_is_busy(api: Api, settings: Any) -> None:
 
 
 # --- Statements -------------------------------------------------------------------------------------
-def test_a_statement_leads_from_balance_to_balance(api: Api) -> None:
+def test_statement_leads_from_opening_to_closing_balance(api: Api) -> None:
     wallet_id, other = api.open(deposit="100"), api.open()
     api.withdraw(wallet_id, 500)
     api.post("/transfers", {"sourceWalletId": wallet_id, "targetWalletId": other, "amount": "30"})
@@ -352,7 +352,7 @@ def test_a_statement_leads_from_balance_to_balance(api: Api) -> None:
     assert_adds_up(found)
 
 
-def test_an_entry_at_the_beginning_belongs_to_a_statement_and_one_at_the_end_does_not(api: Api) -> None:
+def test_statement_includes_its_beginning_and_excludes_its_end(api: Api) -> None:
     wallet_id = api.open()
     times = [api.deposit(wallet_id, amount).json["createdAt"] for amount in (1, 2, 4, 8)]
     found = statement(api, wallet_id, f"from={times[1]}&to={times[3]}").json
@@ -365,7 +365,7 @@ def test_an_entry_at_the_beginning_belongs_to_a_statement_and_one_at_the_end_doe
     assert (nothing["openingBalance"], nothing["entries"], nothing["closingBalance"]) == ("3.00", [], "3.00")
 
 
-def test_before_the_wallet_existed_a_statement_is_empty(api: Api) -> None:
+def test_statement_before_the_wallet_existed_is_empty(api: Api) -> None:
     wallet_id = api.open(deposit="1")
     for query in (f"from={LONG_AGO}&to=2001-01-01T00:00:00Z", "to=2001-01-01T00:00:00Z", f"to={LONG_AGO}"):
         found = statement(api, wallet_id, query).json
@@ -397,14 +397,14 @@ def test_statements_add_up_while_operations_are_posted(live_api: Api, service: s
             writer.result()
     for one in found:
         assert_adds_up(one)
-    # What was said then is what is said now: nothing came in later.
+    # Each statement is still the same: no later entry lies in its period.
     assert len(found[-1]["entries"]) >= 100
     for one in found:
         assert statement(live_api, wallet_id, f"from={one['from']}&to={one['to']}").json == one
 
 
-# --- As CSV -----------------------------------------------------------------------------------------
-def test_a_statement_as_csv_has_what_an_accountant_expects(api: Api) -> None:
+# --- CSV --------------------------------------------------------------------------------------------
+def test_csv_statement_has_balances_and_signed_amounts(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     paid = api.withdraw(wallet_id, "30.5", key="order-1", description='Ёлка, "large"\r\nand green').json
     answer = statement(api, wallet_id, Accept="text/csv")
@@ -426,7 +426,7 @@ def test_a_statement_as_csv_has_what_an_accountant_expects(api: Api) -> None:
     assert answer.content.count(b"\r\n") == 6  # header, four rows, and one in the description
 
 
-def test_the_columns_are_those_of_the_documentation(api: Api) -> None:
+def test_csv_columns_are_documented(api: Api) -> None:
     answer = statement(api, api.open(), Accept="text/csv")
     assert answer.content.splitlines()[0] == STATEMENT_AS_CSV.encode().splitlines()[0]
     documented = list(csv.reader(io.StringIO(STATEMENT_AS_CSV, newline="")))
@@ -434,7 +434,7 @@ def test_the_columns_are_those_of_the_documentation(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "cell"),
     [
         *((text, f"'{text}") for text in ("=1+1", "+1", "-1", "@SUM(A1)", " =1", "＝1", '"=1"')),
         *((f"{space}=1", f"'{space}'=1") for space in "\t\r\n"),
@@ -448,14 +448,14 @@ def test_the_columns_are_those_of_the_documentation(api: Api) -> None:
         ("'=1", "'=1"),
     ],
 )
-def test_a_text_never_becomes_a_formula(api: Api, text: str, told: str) -> None:
+def test_csv_text_never_becomes_a_formula(api: Api, text: str, cell: str) -> None:
     wallet_id = api.open()
     api.deposit(wallet_id, 1, description=text)
     row = rows_of(statement(api, wallet_id, Accept="text/csv"))[1]
-    assert (row["description"], row["amount"]) == (told, "1.00")
+    assert (row["description"], row["amount"]) == (cell, "1.00")
 
 
-def test_no_cell_is_a_formula_in_any_locale(api: Api) -> None:
+def test_no_csv_cell_is_a_formula_in_any_locale(api: Api) -> None:
     wallet_id = api.open(deposit="5")
     api.withdraw(wallet_id, "2", key='"k;=1"', description='x;=1,"=2"\t+3')
     lines = statement(api, wallet_id, Accept="text/csv").content.decode().splitlines()
@@ -464,7 +464,7 @@ def test_no_cell_is_a_formula_in_any_locale(api: Api) -> None:
     assert [cell for cell in cells if cell.startswith("-")] == ["-2.00"]  # an amount stays a number
 
 
-def test_texts_with_a_separator_of_any_locale_are_quoted(api: Api) -> None:
+def test_csv_text_with_a_separator_of_any_locale_is_quoted(api: Api) -> None:
     wallet_id = api.open()
     api.deposit(wallet_id, 1, key="k;1", description='a\t"b"')
     line = statement(api, wallet_id, Accept="text/csv").content.decode().splitlines()[2]
@@ -483,12 +483,12 @@ def test_texts_with_a_separator_of_any_locale_are_quoted(api: Api) -> None:
         ("text/csv;q=0.5, application/json", "application/json"),
     ],
 )
-def test_the_client_chooses_the_form(api: Api, accept: str, kind: str) -> None:
+def test_accept_header_chooses_the_format(api: Api, accept: str, kind: str) -> None:
     answer = statement(api, api.open(), Accept=accept)
     assert (answer.status, answer.headers["content-type"]) == (200, kind)
 
 
-def test_other_forms_are_not_acceptable_and_problems_stay_problems(api: Api) -> None:
+def test_other_formats_are_not_acceptable(api: Api) -> None:
     wallet_id = api.open()
     for accept in ("text/html", "application/xml", "text/csv;q=0"):
         answer = statement(api, wallet_id, Accept=accept)
@@ -499,9 +499,9 @@ def test_other_forms_are_not_acceptable_and_problems_stay_problems(api: Api) -> 
     assert statement(api, str(uuid4()), Accept="text/csv").code == "wallet_not_found"
 
 
-# --- However long -----------------------------------------------------------------------------------
+# --- Long statements --------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_long_statement_is_streamed_whole(live_api: Api) -> None:
+def test_long_statement_is_streamed_completely(live_api: Api) -> None:
     wallet_id = live_api.open()
     deposit_many(live_api, wallet_id, 3000)
     answer = statement(live_api, wallet_id)
@@ -517,7 +517,7 @@ def test_a_long_statement_is_streamed_whole(live_api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_a_page_is_all_that_is_in_memory_and_no_connection_is_held_between_two(api: Api) -> None:
+def test_streaming_holds_one_page_and_no_connection(api: Api) -> None:
     def peak(entries: int) -> int:
         wallet_id = api.open()
         deposit_many(api, wallet_id, entries)
@@ -532,13 +532,13 @@ def test_a_page_is_all_that_is_in_memory_and_no_connection_is_held_between_two(a
         assert chunks == 2 + -(-entries // history.STATEMENT_PAGE_SIZE)
         return highest
 
-    peak(2 * history.STATEMENT_PAGE_SIZE)  # what is made once
-    # Five times the entries: what the garbage collector has not come to yet is some of it, but not all.
+    peak(2 * history.STATEMENT_PAGE_SIZE)  # warm up: allocate what is allocated once
+    # Five times the entries need less than 2.5 times the memory; some garbage is not collected yet.
     assert peak(10 * history.STATEMENT_PAGE_SIZE) < 2.5 * peak(2 * history.STATEMENT_PAGE_SIZE)
 
 
 # --- History by type --------------------------------------------------------------------------------
-def test_every_type_can_be_asked_for_and_what_moves_no_money_has_to_be(api: Api) -> None:
+def test_history_by_type_includes_types_that_move_no_money(api: Api) -> None:
     wallet_id, other = api.open(deposit="100"), api.open()
     api.withdraw(wallet_id, 1)
     sent = api.post("/transfers", {"sourceWalletId": wallet_id, "targetWalletId": other, "amount": 10}).json
@@ -559,7 +559,7 @@ def test_every_type_can_be_asked_for_and_what_moves_no_money_has_to_be(api: Api)
     assert api.history(wallet_id) == sorted(together, key=lambda item: item["createdAt"], reverse=True)
 
 
-def test_a_cursor_of_one_type_and_time_keeps_both_while_others_come(api: Api) -> None:
+def test_cursor_keeps_the_type_and_time_filters(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     path = f"/wallets/{wallet_id}/operations"
     holds = [api.post(f"/wallets/{wallet_id}/holds", {"amount": 1}).json for _ in range(5)]

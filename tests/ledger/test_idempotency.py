@@ -1,4 +1,4 @@
-"""A key counts once: the same request is answered again, another one is refused."""
+"""An idempotency key counts once: the same request is replayed, a different request is refused."""
 
 from decimal import Decimal
 from typing import Any
@@ -23,7 +23,7 @@ from wallets.ledger.lookups import original
 from wallets.problems import Problem
 
 
-def test_a_repeat_gets_the_first_answer_and_moves_nothing(api: Api, unchanged: Unchanged) -> None:
+def test_replay_gets_the_first_response_and_moves_no_money(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     first = api.deposit(wallet_id, "10", key="k")
     api.deposit(wallet_id, "5")
@@ -36,9 +36,7 @@ def test_a_repeat_gets_the_first_answer_and_moves_nothing(api: Api, unchanged: U
     assert "idempotent-replayed" not in first.headers
 
 
-def test_a_refusal_is_repeated_too_even_when_it_would_no_longer_be_refused(
-    api: Api, unchanged: Unchanged
-) -> None:
+def test_refusal_is_replayed_after_its_reason_has_passed(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     first = api.withdraw(wallet_id, "10", key="k")
     api.deposit(wallet_id, "100")
@@ -56,7 +54,7 @@ def without_request_id(problem: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "reason", ["wallet_frozen", "wallet_closed", "balance_limit_exceeded", "insufficient_funds"]
 )
-def test_every_refusal_of_a_rule_is_repeated(api: Api, reason: str) -> None:
+def test_every_refusal_of_a_rule_is_replayed(api: Api, reason: str) -> None:
     wallet_id = api.open(maxBalance="0")
     if reason in ("wallet_frozen", "wallet_closed"):
         api.patch(f"/wallets/{wallet_id}", {"status": reason[7:].upper()})
@@ -70,9 +68,7 @@ def test_every_refusal_of_a_rule_is_repeated(api: Api, reason: str) -> None:
     "other",
     [{"amount": "10.01"}, {"operationType": "WITHDRAW"}, {"description": "x"}, {"metadata": {"a": 1}}],
 )
-def test_the_same_key_for_another_request_is_refused(
-    api: Api, unchanged: Unchanged, other: dict[str, Any]
-) -> None:
+def test_key_of_a_different_request_is_refused(api: Api, unchanged: Unchanged, other: dict[str, Any]) -> None:
     wallet_id = api.open()
     body = {"operationType": "DEPOSIT", "amount": "10"}
     path = f"/wallets/{wallet_id}/operation"
@@ -82,41 +78,41 @@ def test_the_same_key_for_another_request_is_refused(
         assert (answer.status, answer.code) == (422, "idempotency_key_reused")
 
 
-def test_metadata_is_compared_as_json_does(api: Api) -> None:
+def test_metadata_is_compared_as_json(api: Api) -> None:
     wallet_id = api.open()
     api.deposit(wallet_id, 1, key="k", metadata={"a": 1, "b": 1.5})
     assert api.deposit(wallet_id, 1, key="k", metadata={"b": 1.5, "a": 1}).status == 201
     assert api.deposit(wallet_id, 1, key="k", metadata={"a": True, "b": 1.5}).status == 422
 
 
-def test_a_key_used_on_one_wallet_is_free_on_another(api: Api) -> None:
+def test_key_used_on_one_wallet_is_free_on_another(api: Api) -> None:
     one, other = api.open(), api.open()
     first, second = api.deposit(one, 1, key="k"), api.deposit(other, 2, key="k")
     assert (first.status, second.status) == (201, 201)
     assert first.json["id"] != second.json["id"]
 
 
-def test_without_a_key_every_request_counts(api: Api) -> None:
+def test_every_request_without_a_key_counts(api: Api) -> None:
     wallet_id = api.open()
     for _ in range(3):
         api.deposit(wallet_id, 1)
     assert api.balance(wallet_id) == "3.00"
 
 
-def test_a_key_may_stand_in_quotes(api: Api) -> None:
+def test_key_may_be_quoted(api: Api) -> None:
     wallet_id = api.open()
     first = api.deposit(wallet_id, 1, key='"order 1"'.replace(" ", "-"))
     assert first.json["idempotencyKey"] == "order-1"
     assert api.deposit(wallet_id, 1, key="order-1").json == first.json
 
 
-def test_the_longest_key_is_taken(api: Api) -> None:
+def test_longest_key_is_accepted(api: Api) -> None:
     wallet_id = api.open()
     assert api.deposit(wallet_id, 1, key="~" * 255).status == 201
 
 
 @pytest.mark.parametrize("key", ["", '""', "a b", "я", "x" * 256, '"' + "x" * 256 + '"', '"a"b"', "a\tb"])
-def test_what_is_not_a_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
+def test_invalid_key_is_refused(api: Api, unchanged: Unchanged, key: str) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         answer = api.deposit(wallet_id, 1, key=key)
@@ -124,8 +120,8 @@ def test_what_is_not_a_key_is_refused(api: Api, unchanged: Unchanged, key: str) 
         assert answer.json["errors"][0]["field"] == "Idempotency-Key"
 
 
-# --- An id instead of a key -------------------------------------------------------------------------
-def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
+# --- Client ids -------------------------------------------------------------------------------------
+def test_client_id_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
     wallet_id, chosen = api.open(), str(uuid4())
     first = api.deposit(wallet_id, 1, id=chosen)
     assert (first.json["id"], first.json["idempotencyKey"]) == (chosen, chosen)
@@ -135,21 +131,21 @@ def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) ->
         assert api.deposit(wallet_id, 2, id=chosen).code == "idempotency_key_reused"
 
 
-def test_an_id_names_one_operation_in_all_wallets(api: Api, unchanged: Unchanged) -> None:
+def test_client_id_names_one_operation_in_all_wallets(api: Api, unchanged: Unchanged) -> None:
     one, other, chosen = api.open(), api.open(), str(uuid4())
     api.deposit(one, 1, id=chosen)
     with unchanged(one, other):
         assert api.deposit(other, 1, id=chosen).code == "idempotency_key_reused"
 
 
-def test_an_id_that_the_service_made_is_taken(api: Api, unchanged: Unchanged) -> None:
+def test_id_that_the_service_generated_is_taken(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     made = api.deposit(wallet_id, 1).json["id"]
     with unchanged(wallet_id):
         assert api.deposit(wallet_id, 2, id=made).code == "idempotency_key_reused"
 
 
-def test_an_id_and_a_key_at_once_are_refused(api: Api, unchanged: Unchanged) -> None:
+def test_id_together_with_a_key_is_refused(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         answer = api.deposit(wallet_id, 1, key="k", id=str(uuid4()))
@@ -158,7 +154,7 @@ def test_an_id_and_a_key_at_once_are_refused(api: Api, unchanged: Unchanged) -> 
 
 # --- Commits in doubt -------------------------------------------------------------------------------
 def commands(api: Api, kind: str) -> list[Command]:
-    """One that is carried out, and one that is refused."""
+    """Return two commands of the kind: the first is carried out, the second is refused."""
     one, other = (UUID(api.open(deposit="100")) for _ in range(2))
     hold = UUID(api.hold(str(one), "40").json["id"])
     match kind:
@@ -179,14 +175,12 @@ KINDS = ["transfer", "hold", "capture", "void", "reversal"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_was_committed_unheard_is_found_and_not_done_again(
-    api: Api, unchanged: Unchanged, kind: str
-) -> None:
-    asked = commands(api, kind)
-    wallet_ids = {str(wallet_id) for command in asked for wallet_id in command.wallet_ids}
-    done, refused = execute(asked)
+def test_command_in_doubt_is_found_and_not_repeated(api: Api, unchanged: Unchanged, kind: str) -> None:
+    sent = commands(api, kind)
+    wallet_ids = {str(wallet_id) for command in sent for wallet_id in command.wallet_ids}
+    done, refused = execute(sent)
     with unchanged(*wallet_ids):
-        done_again, refused_again = execute(asked, is_recovering=True)
+        done_again, refused_again = execute(sent, is_recovering=True)
     assert done == done_again
     assert isinstance(refused, Problem)
     assert isinstance(refused_again, Problem)
@@ -197,16 +191,16 @@ def test_what_was_committed_unheard_is_found_and_not_done_again(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_refused", [False, True])
-def test_what_was_done_together_unheard_is_found_whole(
+def test_atomic_bulk_in_doubt_is_found_as_a_whole(
     api: Api, unchanged: Unchanged, kind: str, is_refused: bool
 ) -> None:
-    asked = commands(api, kind)
-    first = Deposit(wallet_id=asked[0].wallet_id, amount=Decimal("0.01"))
-    together = AtomicBulk(commands=(first, *(asked if is_refused else asked[:1])))
-    wallet_ids = {str(wallet_id) for wallet_id in together.wallet_ids}
-    (outcome,) = execute([together])
+    sent = commands(api, kind)
+    first = Deposit(wallet_id=sent[0].wallet_id, amount=Decimal("0.01"))
+    bulk = AtomicBulk(commands=(first, *(sent if is_refused else sent[:1])))
+    wallet_ids = {str(wallet_id) for wallet_id in bulk.wallet_ids}
+    (outcome,) = execute([bulk])
     with unchanged(*wallet_ids):
-        (again,) = execute([together], is_recovering=True)
+        (again,) = execute([bulk], is_recovering=True)
     if is_refused:
         assert isinstance(outcome, Problem)
         assert isinstance(again, Problem)

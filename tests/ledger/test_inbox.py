@@ -1,4 +1,4 @@
-"""Accepted for later: durable before it is answered, carried out once, in the order of each wallet."""
+"""The inbox: accepted operations are durable, carried out once, and in the order of each wallet."""
 
 import os
 import random
@@ -27,7 +27,7 @@ from wallets.ledger.inbox import SKIP_SECONDS, Drain, drain, waiting
 from wallets.models import Hold, InboxEntry, Operation
 
 ASYNC = {"Prefer": "respond-async"}
-PATIENCE = 60.0
+TIMEOUT_SECONDS = 60.0
 
 
 def later(api: Api, path: str, body: Any, key: str | None = None) -> Answer:
@@ -57,9 +57,9 @@ def drain_all() -> None:
         pass
 
 
-def wait_until(happens: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happens():
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.01)
 
@@ -72,7 +72,7 @@ def operation(api: Api, accepted: Answer) -> Any:
     return api.get(f"/operations/{accepted.json['id']}").json
 
 
-# --- Accepted, then decided -------------------------------------------------------------------------
+# --- Accepted, maybe_drain decided ------------------------------------------------------------------
 @contextmanager
 def no_money_moved(*wallet_ids: str) -> Iterator[None]:
     before = Books(wallet_ids).money()
@@ -80,7 +80,7 @@ def no_money_moved(*wallet_ids: str) -> Iterator[None]:
     assert Books(wallet_ids).money() == before
 
 
-def test_what_is_accepted_is_on_disk_and_has_moved_nothing(api: Api) -> None:
+def test_accepted_operation_is_durable_and_moves_no_money(api: Api) -> None:
     wallet_id = api.open(deposit="1")
     with no_money_moved(wallet_id):
         accepted = deposit_later(api, wallet_id, "10", key="k", description="x", metadata={"a": 1})
@@ -112,7 +112,7 @@ def test_what_is_accepted_is_on_disk_and_has_moved_nothing(api: Api) -> None:
         assert another.execute("SELECT count(*) FROM inbox WHERE id = %s", [operation_id]).fetchone() == (1,)
 
 
-def test_what_is_carried_out_is_completed_and_in_the_history(api: Api) -> None:
+def test_carried_out_operation_is_completed_in_the_history(api: Api) -> None:
     wallet_id = api.open(deposit="1")
     accepted = deposit_later(api, wallet_id, "10", key="k", description="x", metadata={"a": 1})
     drain_all()
@@ -126,7 +126,7 @@ def test_what_is_carried_out_is_completed_and_in_the_history(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_what_a_rule_refuses_is_rejected_when_its_turn_comes(api: Api) -> None:
+def test_operation_refused_by_a_rule_is_rejected(api: Api) -> None:
     wallet_id = api.open(deposit="1")
     accepted = withdraw_later(api, wallet_id, "1.01")
     drain_all()
@@ -137,7 +137,7 @@ def test_what_a_rule_refuses_is_rejected_when_its_turn_comes(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_rules_are_asked_when_its_turn_comes_and_not_before(api: Api) -> None:
+def test_rules_apply_when_the_operation_is_carried_out(api: Api) -> None:
     wallet_id = api.open()
     withdrawal = withdraw_later(api, wallet_id, 5)
     assert withdrawal.status == 202
@@ -148,7 +148,7 @@ def test_rules_are_asked_when_its_turn_comes_and_not_before(api: Api) -> None:
     assert found == ["REJECTED", "COMPLETED", "COMPLETED"]
 
 
-def test_a_transfer_is_pending_and_then_has_both_sides(api: Api) -> None:
+def test_accepted_transfer_is_pending_then_completed(api: Api) -> None:
     source, target = api.open(deposit="10"), api.open()
     accepted = later(api, "/transfers", transfer(source, target, "4"))
     transfer_id = accepted.json["id"]
@@ -166,7 +166,7 @@ def test_a_transfer_is_pending_and_then_has_both_sides(api: Api) -> None:
     Books((source, target)).verify()
 
 
-def test_a_refused_transfer_is_rejected_with_its_reason(api: Api) -> None:
+def test_refused_transfer_is_rejected_with_its_reason(api: Api) -> None:
     source, target = api.open(), api.open()
     accepted = later(api, "/transfers", transfer(source, target, "4"))
     drain_all()
@@ -175,11 +175,11 @@ def test_a_refused_transfer_is_rejected_with_its_reason(api: Api) -> None:
     Books((source, target)).verify()
 
 
-@pytest.mark.parametrize(("asked", "taken"), [({"amount": "3"}, "3.00"), ({}, "10.00")])
-def test_a_capture_may_be_for_later(api: Api, asked: dict[str, str], taken: str) -> None:
+@pytest.mark.parametrize(("body", "taken"), [({"amount": "3"}, "3.00"), ({}, "10.00")])
+def test_capture_may_be_accepted_asynchronously(api: Api, body: dict[str, str], taken: str) -> None:
     wallet_id = api.open(deposit="10")
     hold_id = api.post(f"/wallets/{wallet_id}/holds", {"amount": 10}).json["id"]
-    accepted = later(api, f"/holds/{hold_id}/capture", asked)
+    accepted = later(api, f"/holds/{hold_id}/capture", body)
     assert (accepted.status, accepted.json["operationType"], accepted.json["amount"]) == (
         202,
         "CAPTURE",
@@ -197,7 +197,7 @@ def test_a_capture_may_be_for_later(api: Api, asked: dict[str, str], taken: str)
     Books((wallet_id,)).verify()
 
 
-def test_of_two_captures_for_later_the_first_wins(api: Api) -> None:
+def test_first_of_two_accepted_captures_succeeds(api: Api) -> None:
     wallet_id = api.open(deposit="10")
     hold_id = api.post(f"/wallets/{wallet_id}/holds", {"amount": 10}).json["id"]
     accepted = [later(api, f"/holds/{hold_id}/capture", {"amount": amount}) for amount in (3, 10)]
@@ -207,11 +207,11 @@ def test_of_two_captures_for_later_the_first_wins(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-@pytest.mark.parametrize(("asked", "left_over"), [({"amount": "3"}, "7.00"), ({}, "0.00")])
-def test_a_reversal_may_be_for_later(api: Api, asked: dict[str, str], left_over: str) -> None:
+@pytest.mark.parametrize(("body", "left_over"), [({"amount": "3"}, "7.00"), ({}, "0.00")])
+def test_reversal_may_be_accepted_asynchronously(api: Api, body: dict[str, str], left_over: str) -> None:
     wallet_id = api.open()
     deposit = api.deposit(wallet_id, "10").json["id"]
-    accepted = later(api, f"/operations/{deposit}/reversal", asked)
+    accepted = later(api, f"/operations/{deposit}/reversal", body)
     assert (accepted.status, accepted.json["operationType"]) == (202, "REVERSAL_OUT")
     drain_all()
     done = operation(api, accepted)
@@ -219,7 +219,7 @@ def test_a_reversal_may_be_for_later(api: Api, asked: dict[str, str], left_over:
     Books((wallet_id,)).verify()
 
 
-def test_a_transfer_reversed_later_is_reversed_on_both_sides(api: Api) -> None:
+def test_accepted_reversal_of_a_transfer_reverses_both_sides(api: Api) -> None:
     source, target = api.open(deposit="10"), api.open()
     done = api.post("/transfers", transfer(source, target, "4")).json
     accepted = later(api, f"/operations/{done['id']}/reversal", {})
@@ -229,7 +229,7 @@ def test_a_transfer_reversed_later_is_reversed_on_both_sides(api: Api) -> None:
     Books((source, target)).verify()
 
 
-def test_more_than_all_is_not_reversed_however_it_is_asked(api: Api) -> None:
+def test_accepted_reversals_never_exceed_the_original(api: Api) -> None:
     wallet_id = api.open()
     deposit = api.deposit(wallet_id, "10").json["id"]
     accepted = [later(api, f"/operations/{deposit}/reversal", {"amount": 6}) for _ in range(2)]
@@ -238,7 +238,7 @@ def test_more_than_all_is_not_reversed_however_it_is_asked(api: Api) -> None:
     assert api.balance(wallet_id) == "4.00"
 
 
-def test_a_bulk_is_accepted_item_by_item(api: Api) -> None:
+def test_bulk_is_accepted_item_by_item(api: Api) -> None:
     one, other = api.open(deposit="5"), api.open()
     operations = [
         *deposits(one, [1, 2]),
@@ -256,7 +256,7 @@ def test_a_bulk_is_accepted_item_by_item(api: Api) -> None:
     Books((one, other)).verify()
 
 
-def test_an_atomic_bulk_is_accepted_as_a_whole_or_not_at_all(api: Api) -> None:
+def test_atomic_bulk_is_accepted_as_a_whole_or_refused(api: Api) -> None:
     wallet_id = api.open()
     good, bad = deposits(wallet_id, [1, "0.001"])
     with no_money_moved(wallet_id):
@@ -280,7 +280,7 @@ def test_an_atomic_bulk_is_accepted_as_a_whole_or_not_at_all(api: Api) -> None:
         ("", 201),
     ],
 )
-def test_what_the_client_prefers_is_read_as_http_has_it(api: Api, prefer: str, status: int) -> None:
+def test_prefer_header_is_parsed_as_http_defines(api: Api, prefer: str, status: int) -> None:
     wallet_id = api.open()
     body = {"operationType": "DEPOSIT", "amount": 1}
     assert api.post(f"/wallets/{wallet_id}/operation", body, Prefer=prefer).status == status
@@ -288,29 +288,29 @@ def test_what_the_client_prefers_is_read_as_http_has_it(api: Api, prefer: str, s
     assert api.balance(wallet_id) == "1.00"
 
 
-def test_what_can_never_be_is_refused_at_once(api: Api, unchanged: Unchanged) -> None:
-    wallet_id, nobody = api.open(), str(uuid4())
+def test_impossible_operation_is_refused_at_once(api: Api, unchanged: Unchanged) -> None:
+    wallet_id, unknown_id = api.open(), str(uuid4())
     with unchanged(wallet_id):
         assert deposit_later(api, wallet_id, "0.001").code == "validation_error"
         assert deposit_later(api, wallet_id, "-1").code == "validation_error"
-        assert deposit_later(api, nobody, 1).code == "wallet_not_found"
-        assert later(api, "/transfers", transfer(wallet_id, nobody, 1)).code == "wallet_not_found"
-        assert later(api, f"/operations/{nobody}/reversal", {}).code == "operation_not_found"
-        assert later(api, f"/holds/{nobody}/capture", {}).code == "hold_not_found"
-    assert left(wallet_id, nobody) == 0
+        assert deposit_later(api, unknown_id, 1).code == "wallet_not_found"
+        assert later(api, "/transfers", transfer(wallet_id, unknown_id, 1)).code == "wallet_not_found"
+        assert later(api, f"/operations/{unknown_id}/reversal", {}).code == "operation_not_found"
+        assert later(api, f"/holds/{unknown_id}/capture", {}).code == "hold_not_found"
+    assert left(wallet_id, unknown_id) == 0
 
 
 # --- Keys -------------------------------------------------------------------------------------------
-@pytest.fixture(params=["while it waits", "when it is done"])
-def then(request: pytest.FixtureRequest) -> Callable[[], None]:
-    return drain_all if request.param == "when it is done" else lambda: None
+@pytest.fixture(params=["before the drain", "after the drain"])
+def maybe_drain(request: pytest.FixtureRequest) -> Callable[[], None]:
+    return drain_all if request.param == "after the drain" else lambda: None
 
 
-def test_a_repeat_gets_the_first_answer_for_ever(api: Api, then: Callable[[], None]) -> None:
+def test_replay_gets_the_first_response(api: Api, maybe_drain: Callable[[], None]) -> None:
     wallet_id = api.open()
     first = deposit_later(api, wallet_id, "10", key="k")
-    then()
-    # However it prefers to be answered now: the first answer is the answer.
+    maybe_drain()
+    # The replay gets the first response even if it prefers the other kind.
     for again in (deposit_later(api, wallet_id, 10, key="k"), api.deposit(wallet_id, "10.0", key="k")):
         assert (again.status, again.json) == (202, first.json)
         assert again.headers["idempotent-replayed"] == "true"
@@ -319,19 +319,19 @@ def test_a_repeat_gets_the_first_answer_for_ever(api: Api, then: Callable[[], No
     assert (api.balance(wallet_id), len(api.history(wallet_id))) == ("10.00", 1)
 
 
-def test_a_repeat_of_what_was_rejected_is_still_answered_that_it_was_accepted(
-    api: Api, then: Callable[[], None]
-) -> None:
+def test_replay_of_a_rejected_operation_is_still_accepted(api: Api, maybe_drain: Callable[[], None]) -> None:
     wallet_id = api.open()
     first = withdraw_later(api, wallet_id, "10", key="k")
-    then()
+    maybe_drain()
     for again in (withdraw_later(api, wallet_id, 10, key="k"), api.withdraw(wallet_id, "10.0", key="k")):
         assert (again.status, again.json) == (202, first.json)
     drain_all()
     assert len(api.history(wallet_id)) == 1
 
 
-def test_what_was_done_at_once_is_repeated_as_done(api: Api, unchanged: Unchanged) -> None:
+def test_asynchronous_replay_of_a_synchronous_request_gets_its_response(
+    api: Api, unchanged: Unchanged
+) -> None:
     wallet_id = api.open()
     done, refused = api.deposit(wallet_id, 10, key="a"), api.withdraw(wallet_id, 11, key="b")
     with unchanged(wallet_id):
@@ -344,12 +344,12 @@ def test_what_was_done_at_once_is_repeated_as_done(api: Api, unchanged: Unchange
         drain_all()
 
 
-def test_the_key_of_what_was_accepted_is_taken(
-    api: Api, unchanged: Unchanged, then: Callable[[], None]
+def test_key_of_an_accepted_operation_is_taken(
+    api: Api, unchanged: Unchanged, maybe_drain: Callable[[], None]
 ) -> None:
     wallet_id = api.open()
     deposit_later(api, wallet_id, 10, key="k")
-    then()
+    maybe_drain()
     with unchanged(wallet_id):
         for answer in (
             deposit_later(api, wallet_id, 11, key="k"),
@@ -362,13 +362,13 @@ def test_the_key_of_what_was_accepted_is_taken(
     assert api.balance(wallet_id) == "10.00"
 
 
-def test_the_id_of_what_was_accepted_is_taken_on_every_wallet(
-    api: Api, unchanged: Unchanged, then: Callable[[], None]
+def test_id_of_an_accepted_operation_is_taken_on_every_wallet(
+    api: Api, unchanged: Unchanged, maybe_drain: Callable[[], None]
 ) -> None:
     wallet_id, other, chosen = api.open(), api.open(), str(uuid4())
     first = deposit_later(api, wallet_id, 10, id=chosen)
     assert first.json["id"] == chosen
-    then()
+    maybe_drain()
     with unchanged(wallet_id, other):
         assert api.deposit(wallet_id, 10, id=chosen).json == first.json
         assert api.deposit(other, 10, id=chosen).code == "idempotency_key_reused"
@@ -377,25 +377,25 @@ def test_the_id_of_what_was_accepted_is_taken_on_every_wallet(
     assert (api.balance(wallet_id), api.balance(other)) == ("10.00", "0.00")
 
 
-@pytest.mark.parametrize("asked", [{}, {"amount": 10}])
-def test_a_capture_and_a_reversal_are_repeated_as_they_were_asked(
-    api: Api, then: Callable[[], None], asked: dict[str, int]
+@pytest.mark.parametrize("body", [{}, {"amount": 10}])
+def test_accepted_capture_and_reversal_are_replayed(
+    api: Api, maybe_drain: Callable[[], None], body: dict[str, int]
 ) -> None:
     wallet_id = api.open()
     deposit = api.deposit(wallet_id, 20).json["id"]
     hold_id = api.post(f"/wallets/{wallet_id}/holds", {"amount": 10}).json["id"]
     paths = f"/holds/{hold_id}/capture", f"/operations/{deposit}/reversal"
-    firsts = [later(api, path, asked, key=path[:5]) for path in paths]
-    then()
+    firsts = [later(api, path, body, key=path[:5]) for path in paths]
+    maybe_drain()
     for path, first in zip(paths, firsts, strict=True):
-        again = api.post(path, asked, Idempotency_Key=path[:5])
+        again = api.post(path, body, Idempotency_Key=path[:5])
         assert (again.status, again.json) == (202, first.json)
         assert api.post(path, {"amount": 4}, Idempotency_Key=path[:5]).code == "idempotency_key_reused"
     drain_all()
     Books((wallet_id,)).verify()
 
 
-def test_one_key_sent_by_100_at_once_in_both_ways_counts_once(service: str, live_api: Api) -> None:
+def test_key_sent_100_times_synchronously_and_asynchronously_counts_once(service: str, live_api: Api) -> None:
     wallet_id = live_api.open()
 
     def send(number: int) -> Answer:
@@ -416,9 +416,9 @@ def test_one_key_sent_by_100_at_once_in_both_ways_counts_once(service: str, live
     Books((wallet_id,)).verify()
 
 
-# --- Order ------------------------------------------------------------------------------------------
+# --- Order of the entries ---------------------------------------------------------------------------
 def accept_at_random(api: Api, wallet_ids: Sequence[str], times: int, seed: int) -> dict[str, list[str]]:
-    """Mixed operations for later; by wallet, the ids of what concerns it in the order of acceptance."""
+    """Let random operations be accepted. Return by wallet the ids of its operations in their order."""
     dice = random.Random(seed)  # noqa: S311
     expected: dict[str, list[str]] = {wallet_id: [] for wallet_id in wallet_ids}
     items = []
@@ -446,7 +446,7 @@ def assert_carried_out_in_order(expected: dict[str, list[str]]) -> None:
             str(operation.transfer_id or operation.id)
             for operation in Operation.objects.filter(wallet_id=wallet_id).order_by("created_at")
         ]
-        # A transfer that was refused is history of its source alone.
+        # A refused transfer is in the history of its source only.
         refused = set(
             Operation.objects.filter(id__in=accepted, status="REJECTED").exclude(wallet_id=wallet_id)
         )
@@ -455,11 +455,11 @@ def assert_carried_out_in_order(expected: dict[str, list[str]]) -> None:
     Books(tuple(expected)).verify()
 
 
-def _drain_in_a_thread(wallet_ids: Sequence[str], most: int, at_least: float = 0) -> int:
+def _drain_in_a_thread(wallet_ids: Sequence[str], max_entries: int, at_least: float = 0) -> int:
     own, done, until = Drain(), 0, time.monotonic() + at_least
     with closing(connection):
         while left(*wallet_ids) or time.monotonic() < until:
-            done += (now := own.run(most))
+            done += (now := own.run(max_entries))
             if not now:
                 time.sleep(0.01)
     return done
@@ -467,29 +467,29 @@ def _drain_in_a_thread(wallet_ids: Sequence[str], most: int, at_least: float = 0
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.slow
-def test_several_drains_at_once_keep_the_order_of_every_wallet(api: Api, seed: int) -> None:
+def test_concurrent_drains_keep_the_order_of_every_wallet(api: Api, seed: int) -> None:
     drain_all()
     wallet_ids = [api.open() for _ in range(8)]
     expected = accept_at_random(api, wallet_ids, 400, seed)
     with ThreadPoolExecutor(3) as pool:
-        done = list(pool.map(lambda most: _drain_in_a_thread(wallet_ids, most), [5, 20, 60]))
+        done = list(pool.map(lambda max_entries: _drain_in_a_thread(wallet_ids, max_entries), [5, 20, 60]))
     assert sum(done) == 400
     assert_carried_out_in_order(expected)
 
 
 @pytest.mark.slow
-def test_several_processes_keep_the_order_of_every_wallet(api: Api) -> None:
+def test_concurrent_processes_keep_the_order_of_every_wallet(api: Api) -> None:
     wallet_ids = [api.open() for _ in range(20)]
     expected = accept_at_random(api, wallet_ids, 1000, seed=1)
     with (
         processing("--until-empty", "--batch", "10") as one,
         processing("--until-empty", "--batch", "30") as two,
     ):
-        assert [one.wait(PATIENCE), two.wait(PATIENCE)] == [0, 0]
+        assert [one.wait(TIMEOUT_SECONDS), two.wait(TIMEOUT_SECONDS)] == [0, 0]
     assert_carried_out_in_order(expected)
 
 
-def test_operations_at_once_go_on_beside_a_drain(service: str, live_api: Api) -> None:
+def test_synchronous_operations_run_during_a_drain(service: str, live_api: Api) -> None:
     wallet_ids = [live_api.open() for _ in range(3)]
 
     def send(seed: int) -> Counter[int]:
@@ -503,25 +503,25 @@ def test_operations_at_once_go_on_beside_a_drain(service: str, live_api: Api) ->
 
     with ThreadPoolExecutor(9) as pool:
         draining = pool.submit(_drain_in_a_thread, wallet_ids, 20, 1.0)
-        told = sum(pool.map(send, range(8)), Counter[int]())
+        statuses = sum(pool.map(send, range(8)), Counter[int]())
         draining.result()
     drain_all()
-    assert set(told) <= {201, 202, 409}
+    assert set(statuses) <= {201, 202, 409}
     done = Operation.objects.filter(wallet_id__in=wallet_ids).values_list("status", flat=True)
-    assert Counter(done) == {"COMPLETED": told[201] + told[202], "REJECTED": told[409]}
+    assert Counter(done) == {"COMPLETED": statuses[201] + statuses[202], "REJECTED": statuses[409]}
     Books(tuple(wallet_ids)).verify()
 
 
-# --- What stands in the way -------------------------------------------------------------------------
+# --- Locked wallets and failing entries -------------------------------------------------------------
 @contextmanager
 def locked(wallet_id: str) -> Iterator[psycopg.Connection]:
-    """Somebody else is at work on the wallet, and takes his time."""
+    """Lock the wallet in another transaction."""
     with psycopg.connect(cluster.url("postgres")) as other:
         other.execute("SELECT FROM wallet WHERE id = %s FOR UPDATE", [wallet_id])
         yield other
 
 
-def test_a_locked_wallet_holds_up_only_what_needs_it(api: Api) -> None:
+def test_locked_wallet_delays_only_its_own_entries(api: Api) -> None:
     drain_all()
     busy, free = api.open(deposit="5"), api.open(deposit="5")
     own = Drain()
@@ -529,7 +529,7 @@ def test_a_locked_wallet_holds_up_only_what_needs_it(api: Api) -> None:
         for _ in range(12):
             deposit_later(api, free, 1)
         assert own.run(6) == 6
-    # What is accepted needs the wallet too, so it comes before the lock.
+    # Accepting an operation needs the wallet's lock too, so these requests come before the lock.
     first = deposit_later(api, busy, 1)
     between = later(api, "/transfers", transfer(busy, free, 6))
     last = withdraw_later(api, free, 17 + 6)
@@ -547,7 +547,7 @@ def test_a_locked_wallet_holds_up_only_what_needs_it(api: Api) -> None:
 
 @pytest.fixture
 def impossible(api: Api) -> Iterator[tuple[str, str]]:
-    """A wallet, and an entry of its inbox that is nothing we know how to carry out."""
+    """Return a wallet and an inbox entry of it that cannot be carried out."""
     drain_all()
     wallet_id, entry_id = api.open(), uuid4()
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
@@ -561,7 +561,7 @@ def impossible(api: Api) -> Iterator[tuple[str, str]]:
     drain_all()
 
 
-def test_what_cannot_be_carried_out_holds_up_its_wallet_alone(
+def test_failing_entry_delays_only_its_own_wallet(
     api: Api, impossible: tuple[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
     stuck, entry_id = impossible
@@ -572,20 +572,21 @@ def test_what_cannot_be_carried_out_holds_up_its_wallet_alone(
     withdraw_later(api, target, 5)
     deposit_later(api, other, 1)
     own = Drain()
-    # Fewer at once than wait behind it: what is held up does not hide the rest.
+    # Each batch is smaller than the number of delayed entries: these must not hide the others.
     assert sum(own.run(4) for _ in range(4)) == 1
     assert f"inbox entry {entry_id} failed" in caplog.text
     assert (api.balance(other), api.balance(stuck), api.balance(target)) == ("1.00", "0.00", "5.00")
     assert (left(stuck), left(target)) == (10, 2)
     InboxEntry.objects.filter(id=entry_id).delete()
     drain_all()
-    assert (api.balance(stuck), api.balance(target)) == ("14.00", "0.00")  # in their order: no money was left
+    assert (api.balance(stuck), api.balance(target)) == (
+        "14.00",
+        "0.00",
+    )  # the transfer came first and took the money of the withdrawal
     Books((stuck, target, other)).verify()
 
 
-def test_wallets_that_were_held_up_one_after_the_other_are_not_so_for_ever(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_delays_of_two_wallets_end(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     drain_all()
     one, other = api.open(deposit="5"), api.open(deposit="5")
     first = later(api, "/transfers", transfer(one, other, 1)).json["source"]["id"]
@@ -595,9 +596,9 @@ def test_wallets_that_were_held_up_one_after_the_other_are_not_so_for_ever(
     monkeypatch.setattr("wallets.ledger.inbox.time.monotonic", lambda: now)
     with psycopg.connect(cluster.url("postgres")) as elsewhere:
         elsewhere.execute("SELECT FROM inbox WHERE id = %s FOR UPDATE", [first])
-        assert own.run(1) == 0  # sees the deposit to the one wallet, behind the transfer
+        assert own.run(1) == 0  # finds the deposit to `one` behind the transfer
         now += SKIP_SECONDS / 2
-        assert own.run(1) == 0  # passes that wallet over, and so sees the other one's
+        assert own.run(1) == 0  # skips `one`, so it finds the deposit to `other`
     done = 0
     for _ in range(20):
         now += SKIP_SECONDS / 4
@@ -626,28 +627,30 @@ def processing(*arguments: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 @pytest.mark.slow
-def test_a_drain_that_is_killed_at_work_loses_and_doubles_nothing(api: Api) -> None:
+def test_killed_drain_loses_and_repeats_no_operation(api: Api) -> None:
     drain_all()
     wallet_id = api.open()
     later(api, "/operations", {"operations": deposits(wallet_id, [1] * 20)})
     with locked(wallet_id) as other, processing() as killed:
-        wait_until(lambda: is_waited_for(other), "it does not reach the wallet")
+        wait_until(
+            lambda: blocks_another_transaction(other), "the process does not wait for the wallet's lock"
+        )
         killed.kill()
         killed.wait()
-    wait_until(lambda: drain(500) == 20, "what the killed one had claimed is not free again")
+    wait_until(lambda: drain(500) == 20, "the entries of the killed process stay locked")
     assert (api.balance(wallet_id), left(wallet_id)) == ("20.00", 0)
     Books((wallet_id,)).verify()
 
 
-def is_waited_for(holder: psycopg.Connection) -> bool:
+def blocks_another_transaction(holder: psycopg.Connection) -> bool:
     pid = holder.info.backend_pid
     with psycopg.connect(cluster.url("postgres")) as database:
-        asked = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
-        return database.execute(asked, [pid]).fetchone() != (0,)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))"
+        return database.execute(query, [pid]).fetchone() != (0,)
 
 
 @pytest.mark.slow
-def test_drains_that_are_killed_again_and_again_lose_and_double_nothing(api: Api) -> None:
+def test_repeatedly_killed_drains_lose_and_repeat_no_operation(api: Api) -> None:
     one, other = api.open(), api.open()
     for _ in range(5):
         operations = [
@@ -659,11 +662,11 @@ def test_drains_that_are_killed_again_and_again_lose_and_double_nothing(api: Api
     for _ in range(5):
         before = left(one, other)
         with processing("--batch", "20") as killed:
-            wait_until(lambda before=before: left(one, other) < before, "nothing is carried out")  # type: ignore[misc]
+            wait_until(lambda before=before: left(one, other) < before, "no operation is carried out")  # type: ignore[misc]
             killed.kill()
             killed.wait()
         Books((one, other)).verify()
-    assert left(one, other) > 0, "all were killed too late"
+    assert left(one, other) > 0, "the processes were killed too late"
     call_command("process_inbox", "--until-empty", stdout=StringIO())
     assert left(one, other) == 0
     assert (api.balance(one), api.balance(other)) == ("1500.00", "3000.00")
@@ -673,17 +676,17 @@ def test_drains_that_are_killed_again_and_again_lose_and_double_nothing(api: Api
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.slow
-def test_a_signal_ends_it_after_its_batch(api: Api, number: signal.Signals) -> None:
+def test_signal_ends_the_command_after_its_batch(api: Api, number: signal.Signals) -> None:
     wallet_id = api.open()
     with processing() as process:
         accepted = deposit_later(api, wallet_id, 1)
-        wait_until(lambda: operation(api, accepted)["status"] == "COMPLETED", "nothing is carried out")
+        wait_until(lambda: operation(api, accepted)["status"] == "COMPLETED", "no operation is carried out")
         process.send_signal(number)
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert (process.returncode, output, errors) == (0, "", "")
 
 
-def test_until_empty_ends_by_itself_and_says_what_it_did(api: Api) -> None:
+def test_until_empty_ends_and_reports_the_count(api: Api) -> None:
     drain_all()
     wallet_id = api.open()
     later(api, "/operations", {"operations": deposits(wallet_id, [1] * 7)})
@@ -694,20 +697,22 @@ def test_until_empty_ends_by_itself_and_says_what_it_did(api: Api) -> None:
 
 
 @pytest.mark.slow
-def test_a_lost_connection_is_made_again(api: Api) -> None:
+def test_command_reconnects_after_a_lost_connection(api: Api) -> None:
     wallet_id = api.open()
     drain_all()
     before = backends()
     with processing() as process:
-        wait_until(lambda: backends() > before, "it does not connect")
+        wait_until(lambda: backends() > before, "the command does not connect")
         with psycopg.connect(cluster.url("postgres")) as database:
             database.execute(
                 "SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [[*backends() - before]]
             )
         accepted = deposit_later(api, wallet_id, 1)
-        wait_until(lambda: operation(api, accepted)["status"] == "COMPLETED", "it does not come back")
+        wait_until(
+            lambda: operation(api, accepted)["status"] == "COMPLETED", "the command does not reconnect"
+        )
         process.terminate()
-        _, errors = process.communicate(timeout=PATIENCE)
+        _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
     assert errors.count("the database is away") == errors.count("the database is back") == 1
     assert "Traceback" not in errors
@@ -719,8 +724,8 @@ def backends() -> set[int]:
         return {pid for (pid,) in found.fetchall()}
 
 
-# --- To be seen -------------------------------------------------------------------------------------
-def test_how_much_waits_and_for_how_long_can_be_seen(api: Api) -> None:
+# --- Status -----------------------------------------------------------------------------------------
+def test_status_shows_the_count_and_the_oldest_entry(api: Api) -> None:
     drain_all()
     assert waiting().entries == 0
     assert status() == "the inbox is empty\n"
@@ -745,7 +750,7 @@ def status() -> str:
     return output.getvalue()
 
 
-def test_what_waits_twice_is_a_difference_that_verify_names(api: Api) -> None:
+def test_verify_names_an_operation_in_ledger_and_inbox(api: Api) -> None:
     from wallets.ledger.verify import verify
 
     wallet_id = api.open()

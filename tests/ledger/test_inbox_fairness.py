@@ -58,7 +58,7 @@ def claim(turns: Turns, size: int) -> list[ClaimedEntry]:
         return turns.claim(size, [])
 
 
-def test_flood_of_one_wallet_delays_others_by_no_claim(api: Api, database: Database) -> None:
+def test_flood_of_one_wallet_does_not_delay_others(api: Api, database: Database) -> None:
     flooding, others = api.open(), [api.open() for _ in range(10)]
     flood(database, flooding, 5000)
     accepted = [deposit_later(api, other, 1) for other in others]
@@ -82,8 +82,8 @@ def test_claim_of_one_wallet_is_full(api: Api, database: Database) -> None:
     assert positions == list(range(positions[0], positions[0] + 100))
 
 
-def test_more_wallets_than_a_claim_has_places_for_take_turns(api: Api, database: Database) -> None:
-    """Among n wallets, an entry that is the first of its wallet waits for at most n / half a claim claims."""
+def test_more_wallets_than_places_in_a_claim_take_turns(api: Api, database: Database) -> None:
+    """Among n wallets, the first entry of a wallet waits for at most n / (half of the claim size) claims."""
     flooding, others = api.open(), [api.open() for _ in range(12)]
     flood(database, flooding, 1000)
     for other in others:
@@ -106,8 +106,8 @@ def test_flood_of_transfers_keeps_the_order_of_both_wallets(api: Api, database: 
     Books((source, target)).verify()
 
 
-def test_entry_claimed_too_early_holds_up_no_wallet(api: Api, database: Database) -> None:
-    """A wallet's turn may come while its transfer still waits for the other wallet: that is no hindrance."""
+def test_entry_claimed_too_early_delays_no_wallet(api: Api, database: Database) -> None:
+    """A claim may include a transfer whose other wallet has earlier entries. The transfer is then skipped."""
     wallets = sorted(api.open(deposit="5") for _ in range(2))
     first, second = wallets
     flood(database, second, 100)
@@ -115,11 +115,11 @@ def test_entry_claimed_too_early_holds_up_no_wallet(api: Api, database: Database
     own = Drain()
     done = [own.run(10) for _ in range(12)]
     assert sum(done) == 101
-    assert done[:11] == [9] * 11  # each claim has the transfer in vain, and nothing waits for it
+    assert done[:11] == [9] * 11  # each claim includes the transfer and skips it
     assert api.balance(second) == "110.00"
 
 
-def test_wallet_that_is_held_up_is_passed_over(api: Api, database: Database) -> None:
+def test_claim_skips_a_delayed_wallet(api: Api, database: Database) -> None:
     busy, free = api.open(), api.open()
     flood(database, busy, 1000)
     deposit_later(api, free, 1)
@@ -138,16 +138,14 @@ def test_claims_of_two_workers_have_no_entry_in_common(api: Api, database: Datab
     assert ours.isdisjoint(id for (id,) in free)
 
 
-# --- How many may wait ------------------------------------------------------------------------------
+# --- Limit of pending entries -----------------------------------------------------------------------
 @pytest.fixture
 def limit(settings: LazySettings) -> int:
     settings.INBOX_PENDING_PER_WALLET = 3
     return 3
 
 
-def test_full_inbox_of_a_wallet_refuses_and_changes_nothing(
-    api: Api, unchanged: Unchanged, limit: int
-) -> None:
+def test_full_inbox_refuses_and_changes_nothing(api: Api, unchanged: Unchanged, limit: int) -> None:
     wallet_id, other = api.open(deposit="1"), api.open()
     accepted = [deposit_later(api, wallet_id, 1, key=f"{n}") for n in range(limit)]
     assert {answer.status for answer in accepted} == {202}
@@ -156,15 +154,15 @@ def test_full_inbox_of_a_wallet_refuses_and_changes_nothing(
         assert (refused.status, refused.code) == (429, "too_many_requests")
         assert int(refused.headers["retry-after"]) > 0
         assert later(api, "/transfers", transfer(wallet_id, other, 1)).status == 429
-        assert deposit_later(api, wallet_id, 1, key="0").json == accepted[0].json  # a repeat adds nothing
+        assert deposit_later(api, wallet_id, 1, key="0").json == accepted[0].json  # a replay adds no entry
         assert deposit_later(api, wallet_id, "0.001").status == 400
     assert deposit_later(api, other, 1).status == 202
-    assert api.deposit(wallet_id, 1).status == 201  # at once
+    assert api.deposit(wallet_id, 1).status == 201  # a synchronous request has no limit
     drain_all()
     assert deposit_later(api, wallet_id, 1, key="more").status == 202
 
 
-def test_entry_that_is_set_aside_counts_as_waiting(api: Api, database: Database, limit: int) -> None:
+def test_set_aside_entry_counts_toward_the_limit(api: Api, database: Database, limit: int) -> None:
     wallet_id = api.open()
     for _ in range(limit):
         deposit_later(api, wallet_id, 1)
@@ -197,7 +195,7 @@ def test_atomic_bulk_beyond_the_limit_is_refused_as_a_whole(api: Api, limit: int
     assert left(wallet_id) == limit
 
 
-def test_requests_at_once_do_not_pass_the_limit(api: Api, limit: int) -> None:
+def test_concurrent_requests_do_not_exceed_the_limit(api: Api, limit: int) -> None:
     wallet_id = api.open()
 
     def send(_: int) -> int:
@@ -210,12 +208,12 @@ def test_requests_at_once_do_not_pass_the_limit(api: Api, limit: int) -> None:
     assert left(wallet_id) == limit
 
 
-# --- What it costs ----------------------------------------------------------------------------------
+# --- Cost of a claim --------------------------------------------------------------------------------
 @pytest.mark.parametrize("statement", ["_NEXT_WALLETS", "_FIRST_OF_EACH", "_OLDEST"])
-def test_claim_reads_as_much_as_it_takes(api: Api, database: Database, statement: str) -> None:
-    """However long the inbox is: each statement is read from an index and ends by a LIMIT.
+def test_claim_is_read_from_an_index_with_a_limit(api: Api, database: Database, statement: str) -> None:
+    """The cost of a claim does not depend on the length of the inbox.
 
-    While no entry is set aside, the planner may prefer an index of all entries to that of the waiting ones.
+    While no entry is set aside, the planner may use the index of all entries or that of the pending ones.
     """
     from wallets.ledger import inbox_claim
 
@@ -223,7 +221,7 @@ def test_claim_reads_as_much_as_it_takes(api: Api, database: Database, statement
     for _ in range(20):
         flood(database, api.open(), 50)
     database.execute("ANALYZE inbox")
-    asked: dict[str, Any] = {
+    parameters: dict[str, Any] = {
         "after": UUID(int=0),
         "most": 50,
         "wallets": [uuid4()],
@@ -233,7 +231,7 @@ def test_claim_reads_as_much_as_it_takes(api: Api, database: Database, statement
         "looked_at": 200,
     }
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN {getattr(inbox_claim, statement)}", asked)
+        cursor.execute(f"EXPLAIN {getattr(inbox_claim, statement)}", parameters)
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert re.search(r"Index (Only )?Scan using inbox_\w*(wallet|position|waiting)\w*_idx", plan), plan
     assert "Seq Scan on inbox" not in plan

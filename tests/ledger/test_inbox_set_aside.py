@@ -1,4 +1,4 @@
-"""Inbox entries that cannot be carried out are tried again, set aside, then retried or rejected."""
+"""Inbox entries that fail are retried, then set aside until an operator retries or rejects them."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +39,7 @@ MAX = inbox_failures.MAX_ATTEMPTS
 
 @pytest.fixture
 def database() -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-    """As the owner of the data: what it does, no request can do."""
+    """Return a superuser's connection, which can make changes that no request can make."""
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as opened:
         yield opened
 
@@ -56,8 +56,8 @@ def _only_own_entries(database: Database) -> Iterator[None]:
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt may follow on another without a pause."""
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry without a pause."""
     monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (0,) * (MAX - 1))
 
 
@@ -75,7 +75,7 @@ def entry(id: UUID | str) -> InboxEntry:
 
 
 def set_aside(api: Api, database: Database, wallet_id: str | None = None) -> UUID:
-    """A deposit that is possible, set aside as after a failure that has passed."""
+    """Set aside a valid deposit, as if its earlier attempts had failed."""
     accepted = deposit_later(api, wallet_id or api.open(), 5)
     database.execute(
         "UPDATE inbox SET attempts = %s, last_error = 'disk full', set_aside_at = now() WHERE id = %s",
@@ -127,9 +127,9 @@ KINDS = [
 Kind = Callable[[Api, Database, str], UUID]
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_failure_is_set_aside_after_bounded_attempts(api: Api, database: Database, kind: Kind) -> None:
+def test_every_kind_of_failing_entry_is_set_aside(api: Api, database: Database, kind: Kind) -> None:
     wallet_id, other = api.open(), api.open()
     entry_id = kind(api, database, wallet_id)
     deposit_later(api, wallet_id, 3)
@@ -151,9 +151,9 @@ def test_any_failure_is_set_aside_after_bounded_attempts(api: Api, database: Dat
     assert entry(entry_id).attempts == MAX
 
 
-@pytest.mark.usefixtures("at_once")
-def test_capture_whose_hold_has_gone_holds_up_no_other_wallet(api: Api, database: Database) -> None:
-    """The attack: of an accepted capture the hold goes, and wallets that it pays are drawn into it."""
+@pytest.mark.usefixtures("no_pauses")
+def test_capture_without_its_hold_delays_no_other_wallet(api: Api, database: Database) -> None:
+    """An attacker's capture fails, and transfers to the attacker must not delay other wallets."""
     attacker, victim, stranger = api.open(deposit="10"), api.open(deposit="5"), api.open()
     hold_id = api.hold(attacker, 10).json["id"]
     capture = later(api, f"/holds/{hold_id}/capture", {}).json["id"]
@@ -173,7 +173,9 @@ def test_capture_whose_hold_has_gone_holds_up_no_other_wallet(api: Api, database
     Books((victim, stranger)).verify()
 
 
-def test_attempt_comes_after_its_pause(api: Api, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_next_attempt_waits_for_its_pause(
+    api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (3600,) * (MAX - 1))
     entry_id = reversal_of_nothing(api, database, api.open())
     for _ in range(3):
@@ -184,13 +186,13 @@ def test_attempt_comes_after_its_pause(api: Api, database: Database, monkeypatch
     assert entry(entry_id).attempts == 2
 
 
-def test_pauses_grow() -> None:
+def test_retry_pauses_grow() -> None:
     pauses = inbox_failures.RETRY_PAUSES_SECONDS
     assert list(pauses) == sorted(set(pauses))
-    assert sum(pauses) < 60  # for so long the wallets of an entry wait
+    assert sum(pauses) < 60  # the other entries of its wallets wait for this time
 
 
-def test_failure_that_passes_leaves_order_and_no_trace(
+def test_temporary_failure_keeps_the_order(
     api: Api, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inbox_failures, "RETRY_PAUSES_SECONDS", (0,) * (MAX - 1))
@@ -209,8 +211,8 @@ def test_failure_that_passes_leaves_order_and_no_trace(
     Books((source, target)).verify()
 
 
-@pytest.mark.usefixtures("at_once")
-def test_wallet_has_one_retried_entry_at_a_time(api: Api, database: Database) -> None:
+@pytest.mark.usefixtures("no_pauses")
+def test_wallet_retries_one_entry_at_a_time(api: Api, database: Database) -> None:
     wallet_id, victim = api.open(deposit="5"), api.open()
     first = reversal_of_nothing(api, database, wallet_id)
     others = [reversal_of_nothing(api, database, wallet_id) for _ in range(3)]
@@ -224,7 +226,7 @@ def test_wallet_has_one_retried_entry_at_a_time(api: Api, database: Database) ->
     assert operation(api, withdrawal)["status"] == "COMPLETED"
 
 
-def test_error_is_bounded_and_may_have_any_character(api: Api) -> None:
+def test_recorded_error_is_bounded_and_may_have_any_character(api: Api) -> None:
     accepted = deposit_later(api, api.open(), 1)
     (claimed,) = [found for found in _claimed() if str(found.id) == accepted.json["id"]]
     inbox_failures.record_failure(claimed, ValueError("\x00\ud800 " + "x" * 1000))
@@ -240,8 +242,8 @@ def _claimed() -> list[Any]:
 
 # --- Entries that end the process or its connection -------------------------------------------------
 @pytest.fixture
-def deadly(api: Api, database: Database) -> Iterator[str]:
-    """A wallet of which each operation ends the connection that writes it."""
+def connection_ending_wallet(api: Api, database: Database) -> Iterator[str]:
+    """Return a wallet whose operations end the connection that inserts them."""
     wallet_id = api.open()
     database.execute(
         "CREATE FUNCTION end_connection() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS"
@@ -255,8 +257,8 @@ def deadly(api: Api, database: Database) -> Iterator[str]:
     database.execute("DROP FUNCTION end_connection CASCADE")
 
 
-def carry_on(own: Drain) -> int:
-    """Run the drain as a worker would, which connects again."""
+def run_or_reconnect(own: Drain) -> int:
+    """Run the drain. Reconnect after a lost connection, as the worker does."""
     try:
         return own.run(500)
     except Error as error:
@@ -266,25 +268,27 @@ def carry_on(own: Drain) -> int:
         return 0
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("has_died", [False, True], ids=["connection lost", "process ended"])
-def test_entry_that_ends_its_connection_is_set_aside(api: Api, deadly: str, has_died: bool) -> None:
+def test_entry_that_ends_its_connection_is_set_aside(
+    api: Api, connection_ending_wallet: str, has_died: bool
+) -> None:
     other = api.open()
     accepted = [deposit_later(api, other, 1) for _ in range(3)]
-    guilty = deposit_later(api, deadly, 1)
+    failing = deposit_later(api, connection_ending_wallet, 1)
     accepted += [deposit_later(api, other, 1) for _ in range(3)]
     own = Drain(careful=has_died)
     for _ in range(40):
         if has_died:
-            own = Drain(careful=True)  # of a new process, which remembers nothing
-        carry_on(own)
-        if entry(guilty.json["id"]).set_aside_at:
+            own = Drain(careful=True)  # a new process has no memory of the failures
+        run_or_reconnect(own)
+        if entry(failing.json["id"]).set_aside_at:
             break
-    found = entry(guilty.json["id"])
+    found = entry(failing.json["id"])
     assert found.attempts == MAX
     assert found.last_error == inbox_failures.ENDED
-    carry_on(own := Drain())
-    carry_on(own)
+    run_or_reconnect(own := Drain())
+    run_or_reconnect(own)
     assert {operation(api, one)["status"] for one in accepted} == {"COMPLETED"}
     assert api.balance(other) == "6.00"
 
@@ -299,7 +303,7 @@ def test_careful_drain_grows_and_loses_nothing(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_careful_attempt_waits_for_no_locked_wallet(api: Api, database: Database) -> None:
+def test_careful_attempt_skips_a_locked_wallet(api: Api, database: Database) -> None:
     wallet_id = api.open()
     accepted = deposit_later(api, wallet_id, 1)
     with psycopg.connect(cluster.url("postgres")) as other:
@@ -308,8 +312,8 @@ def test_careful_attempt_waits_for_no_locked_wallet(api: Api, database: Database
     assert entry(accepted.json["id"]).attempts == 0
 
 
-# --- Seen -------------------------------------------------------------------------------------------
-def test_set_aside_entry_is_pending_and_its_key_is_taken(api: Api, database: Database) -> None:
+# --- Visibility -------------------------------------------------------------------------------------
+def test_set_aside_entry_stays_pending_and_its_key_taken(api: Api, database: Database) -> None:
     wallet_id = api.open()
     first = deposit_later(api, wallet_id, 5, key="k")
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [first.json["id"]])
@@ -319,7 +323,7 @@ def test_set_aside_entry_is_pending_and_its_key_is_taken(api: Api, database: Dat
     assert deposit_later(api, wallet_id, 6, key="k").code == "idempotency_key_reused"
 
 
-def test_status_tells_waiting_and_set_aside_apart(api: Api, database: Database) -> None:
+def test_status_counts_waiting_and_set_aside_entries(api: Api, database: Database) -> None:
     set_aside(api, database)
     assert status() == "the inbox is empty; 1 are set aside\n"
     deposit_later(api, api.open(), 1)
@@ -327,8 +331,8 @@ def test_status_tells_waiting_and_set_aside_apart(api: Api, database: Database) 
     assert status().endswith(" s; 1 are set aside\n")
 
 
-@pytest.mark.usefixtures("at_once")
-def test_metrics_tell_failures_and_set_aside_entries(api: Api, database: Database) -> None:
+@pytest.mark.usefixtures("no_pauses")
+def test_metrics_count_failures_and_set_aside_entries(api: Api, database: Database) -> None:
     before = scrape(api)
     assert before.sum("walletsvc_inbox_set_aside") == 0
     reversal_of_nothing(api, database, api.open())
@@ -341,8 +345,8 @@ def test_metrics_tell_failures_and_set_aside_entries(api: Api, database: Databas
     assert after.sum(name) - before.sum(name) == MAX
 
 
-# --- Retried ----------------------------------------------------------------------------------------
-def test_retried_entry_is_carried_out_before_later_ones(api: Api, database: Database) -> None:
+# --- Retrying ---------------------------------------------------------------------------------------
+def test_retried_entry_is_carried_out_before_later_entries(api: Api, database: Database) -> None:
     wallet_id = api.open()
     entry_id = set_aside(api, database, wallet_id)
     withdrawal = withdraw_later(api, wallet_id, 5)
@@ -354,7 +358,7 @@ def test_retried_entry_is_carried_out_before_later_ones(api: Api, database: Data
     Books((wallet_id,)).verify()
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("no_pauses")
 def test_retried_entry_that_fails_again_is_set_aside_again(api: Api, database: Database) -> None:
     entry_id = reversal_of_nothing(api, database, api.open())
     for _ in range(2):
@@ -365,7 +369,7 @@ def test_retried_entry_that_fails_again_is_set_aside_again(api: Api, database: D
 
 
 @pytest.mark.parametrize("decide", [retry, reject])
-def test_only_set_aside_entries_are_decided(
+def test_only_set_aside_entries_can_be_retried_or_rejected(
     api: Api, database: Database, decide: Callable[[UUID], None]
 ) -> None:
     wallet_id = api.open()
@@ -377,8 +381,8 @@ def test_only_set_aside_entries_are_decided(
     assert not Operation.objects.filter(wallet_id=wallet_id).exists()
 
 
-# --- Rejected ---------------------------------------------------------------------------------------
-def test_rejected_entry_is_history_and_moves_nothing(api: Api, database: Database) -> None:
+# --- Rejecting --------------------------------------------------------------------------------------
+def test_rejected_entry_is_in_the_history_and_moves_no_money(api: Api, database: Database) -> None:
     wallet_id = api.open(deposit="1")
     entry_id = set_aside(api, database, wallet_id)
     accepted = api.get(f"/operations/{entry_id}").json
@@ -393,7 +397,7 @@ def test_rejected_entry_is_history_and_moves_nothing(api: Api, database: Databas
         reject(entry_id)
 
 
-def test_rejected_transfer_is_history_of_its_source_alone(api: Api, database: Database) -> None:
+def test_rejected_transfer_is_in_the_history_of_its_source(api: Api, database: Database) -> None:
     source, target = api.open(deposit="5"), api.open()
     accepted = later(api, "/transfers", transfer(source, target, 5)).json
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [accepted["id"]])
@@ -403,7 +407,7 @@ def test_rejected_transfer_is_history_of_its_source_alone(api: Api, database: Da
     Books((source, target)).verify()
 
 
-def test_request_of_rejected_entry_is_answered_as_the_first_time(api: Api, database: Database) -> None:
+def test_replay_of_a_rejected_entry_gets_the_first_response(api: Api, database: Database) -> None:
     wallet_id = api.open()
     first = deposit_later(api, wallet_id, 5, key="k")
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [first.json["id"]])
@@ -416,7 +420,7 @@ def test_request_of_rejected_entry_is_answered_as_the_first_time(api: Api, datab
     "kind",
     [capture_of_no_hold, capture_of_anothers_hold, reversal_of_nothing, transfer_to_no_wallet],
 )
-def test_rejection_needs_nothing_that_the_entry_refers_to(api: Api, database: Database, kind: Kind) -> None:
+def test_rejection_ignores_the_objects_that_the_entry_names(api: Api, database: Database, kind: Kind) -> None:
     wallet_id = api.open(deposit="9")
     entry_id = kind(api, database, wallet_id)
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
@@ -427,11 +431,11 @@ def test_rejection_needs_nothing_that_the_entry_refers_to(api: Api, database: Da
     assert (done.hold_id, done.reverses_id, done.takes_rest) == (was.hold_id, was.reverses_id, was.takes_rest)
     assert (done.counterparty_id, done.accepted_at) == (was.counterparty_id, was.created_at)
     assert (left(wallet_id), api.balance(wallet_id)) == (0, "9.00")
-    assert api.deposit(wallet_id, 1).status == 201  # the chain goes on
+    assert api.deposit(wallet_id, 1).status == 201  # the chain continues
     Books((wallet_id,)).verify()
 
 
-def test_rejection_that_the_ledger_refuses_changes_nothing(api: Api, database: Database) -> None:
+def test_rejection_refused_by_the_ledger_changes_nothing(api: Api, database: Database) -> None:
     wallet_id = api.open()
     entry_id = id_of_another_operation(api, database, wallet_id)
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
@@ -441,7 +445,7 @@ def test_rejection_that_the_ledger_refuses_changes_nothing(api: Api, database: D
     assert len(api.history(wallet_id)) == 1
 
 
-def test_rejection_while_another_has_the_entry_changes_nothing(api: Api, database: Database) -> None:
+def test_rejection_of_a_locked_entry_changes_nothing(api: Api, database: Database) -> None:
     entry_id = set_aside(api, database)
     client = operator()
     with psycopg.connect(cluster.url("postgres")) as other:
@@ -488,7 +492,7 @@ def test_operator_retries_an_entry(api: Api, database: Database) -> None:
     client, where = operator(), f"{INBOX}{entry_id}/retry/"
     assert f'"{where}"' in shown(client, f"{INBOX}{entry_id}/change/")
     assert "set aside after 5 attempts" in shown(client, where)
-    assert entry(entry_id).set_aside_at is not None  # to look changes nothing
+    assert entry(entry_id).set_aside_at is not None  # a GET request changes nothing
     assert "Retried." in text_of(client.post(where, follow=True))
     assert audit_of(entry_id) == ["Retried"]
     assert "no longer set aside" in text_of(client.post(where, follow=True))  # a double click
@@ -518,7 +522,7 @@ def test_operator_rejects_an_entry_with_a_comment(api: Api, database: Database) 
     Books((wallet_id,)).verify()
 
 
-def test_entry_that_is_retried_meanwhile_is_not_rejected(api: Api, database: Database) -> None:
+def test_entry_retried_before_the_rejection_is_not_rejected(api: Api, database: Database) -> None:
     entry_id = set_aside(api, database)
     client = operator()
     retry(entry_id)
@@ -528,7 +532,7 @@ def test_entry_that_is_retried_meanwhile_is_not_rejected(api: Api, database: Dat
     assert audit_of(entry_id) == []
 
 
-def test_failed_rejection_is_told_and_not_in_the_audit_trail(api: Api, database: Database) -> None:
+def test_failed_rejection_is_shown_and_not_audited(api: Api, database: Database) -> None:
     wallet_id = api.open()
     entry_id = id_of_another_operation(api, database, wallet_id)
     database.execute("UPDATE inbox SET set_aside_at = now() WHERE id = %s", [entry_id])
@@ -542,7 +546,7 @@ def test_failed_rejection_is_told_and_not_in_the_audit_trail(api: Api, database:
 @pytest.mark.parametrize(
     "permissions", [("view_inboxentry",), ("view_inboxentry", "change_wallet"), ("adjust_wallet",)]
 )
-def test_decision_needs_its_permissions(
+def test_retry_and_reject_need_their_permissions(
     api: Api, database: Database, what: str, permissions: tuple[str, ...]
 ) -> None:
     entry_id = set_aside(api, database)
@@ -555,18 +559,18 @@ def test_decision_needs_its_permissions(
         assert f'"{where}"' not in shown(client, f"{INBOX}{entry_id}/change/")
 
 
-def test_error_of_an_entry_is_shown_and_never_run(api: Api, database: Database) -> None:
+def test_error_of_an_entry_is_escaped(api: Api, database: Database) -> None:
     entry_id = set_aside(api, database)
-    evil = "<script>alert(1)</script>"
-    database.execute("UPDATE inbox SET last_error = %s WHERE id = %s", [evil, entry_id])
+    markup = "<script>alert(1)</script>"
+    database.execute("UPDATE inbox SET last_error = %s WHERE id = %s", [markup, entry_id])
     client = operator()
     for where in (INBOX, f"{INBOX}{entry_id}/change/", f"{INBOX}{entry_id}/reject/"):
         html = shown(client, where)
-        assert evil not in html
+        assert markup not in html
         assert "&lt;script&gt;alert(1)" in html
 
 
-def test_set_aside_list_is_read_from_its_index(database: Database) -> None:
+def test_set_aside_list_uses_its_index(database: Database) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off")
         cursor.execute("EXPLAIN SELECT FROM inbox WHERE set_aside_at IS NOT NULL ORDER BY position LIMIT 51")

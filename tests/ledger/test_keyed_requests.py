@@ -1,4 +1,4 @@
-"""A key stands for one whole request: of a bulk, and of what makes a wallet, a webhook or a secret."""
+"""One idempotency key covers a whole request: a bulk, or the creation of a wallet, webhook or secret."""
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -42,27 +42,27 @@ def assert_reused(answer: Answer) -> None:
 # --- Bulks ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("atomic", [False, True])
 @pytest.mark.parametrize("change", ["more", "fewer", "order", "amount", "metadata", "key", "atomic"])
-def test_another_bulk_under_the_key_is_refused(
+def test_different_bulk_with_the_key_is_refused(
     api: Api, unchanged: Unchanged, change: str, atomic: bool
 ) -> None:
     one, other, key = api.open(deposit="10"), api.open(), new_key_name()
-    asked = [deposit(one, "1"), transfer(one, other, "2")]
+    body = [deposit(one, "1"), transfer(one, other, "2")]
     changed = {
-        "more": [*asked, deposit(one, "5")],
-        "fewer": asked[:1],
-        "order": asked[::-1],
-        "amount": [deposit(one, "1.01"), asked[1]],
-        "metadata": [deposit(one, "1", metadata={"a": True}), asked[1]],
-        "key": [deposit(one, "1", idempotencyKey="own"), asked[1]],
-        "atomic": asked,
+        "more": [*body, deposit(one, "5")],
+        "fewer": body[:1],
+        "order": body[::-1],
+        "amount": [deposit(one, "1.01"), body[1]],
+        "metadata": [deposit(one, "1", metadata={"a": True}), body[1]],
+        "key": [deposit(one, "1", idempotencyKey="own"), body[1]],
+        "atomic": body,
     }[change]
-    assert api.bulk(*asked, key=key, atomic=atomic).status == 200
+    assert api.bulk(*body, key=key, atomic=atomic).status == 200
     with unchanged(one, other):
         assert_reused(api.bulk(*changed, key=key, atomic=atomic != (change == "atomic")))
-        assert is_replay(api.bulk(*asked, key=key, atomic=atomic))
+        assert is_replay(api.bulk(*body, key=key, atomic=atomic))
 
 
-def test_the_same_bulk_may_be_spelled_differently(api: Api, unchanged: Unchanged) -> None:
+def test_replayed_bulk_may_be_spelled_differently(api: Api, unchanged: Unchanged) -> None:
     one, key = api.open(), new_key_name()
     first = api.bulk(deposit(one, "1.50", metadata={"a": 1, "b": 2}), key=key)
     with unchanged(one):
@@ -71,18 +71,18 @@ def test_the_same_bulk_may_be_spelled_differently(api: Api, unchanged: Unchanged
         assert again.json["results"][0]["operation"] == first.json["results"][0]["operation"]
 
 
-def test_a_bulk_refused_for_its_form_leaves_the_key_free(api: Api) -> None:
+def test_invalid_bulk_leaves_the_key_free(api: Api) -> None:
     one, key = api.open(), new_key_name()
     with_both = deposit(one, id=str(uuid4()), idempotencyKey="a")
     for operations in ([deposit(one, "x")], [with_both], [deposit(one)] * 1001):
         assert api.bulk(*operations, key=key).code == "validation_error"
-    weak = Api(key=new_key("operations:withdraw"))
-    assert weak.bulk(deposit(one), key=key).code == "forbidden"
+    restricted = Api(key=new_key("operations:withdraw"))
+    assert restricted.bulk(deposit(one), key=key).code == "forbidden"
     assert api.bulk(deposit(one), key=key).status == 200
 
 
-def test_a_bulk_goes_on_after_a_crash(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded and not carried out: the same request is carried out, another is refused."""
+def test_bulk_continues_after_a_crash(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is recorded, the bulk is not carried out: the same bulk is carried out, another is refused."""
     one, key = api.open(), new_key_name()
     with monkeypatch.context() as crash:
         crash.setattr(ledger, "submit_all", _fail)
@@ -96,15 +96,15 @@ def _fail(*_: object) -> Any:
     raise RuntimeError("crashed")
 
 
-def test_a_bulk_of_before_the_records_replays_by_its_items(api: Api, unchanged: Unchanged) -> None:
+def test_bulk_without_a_record_replays_by_its_items(api: Api, unchanged: Unchanged) -> None:
     one, key = api.open(), new_key_name()
     items = [deposit(one, "1", idempotencyKey=f"{key}/0"), deposit(one, "2", idempotencyKey=f"{key}/1")]
-    assert api.bulk(*items).status == 200  # what a bulk under the key has left behind
+    assert api.bulk(*items).status == 200  # the rows that a bulk with the key leaves
     with unchanged(one):
         assert is_replay(api.bulk(deposit(one, "1"), deposit(one, "2"), key=key))
 
 
-def test_a_bulk_may_be_repeated_with_another_preference(api: Api) -> None:
+def test_bulk_may_be_replayed_with_another_preference(api: Api) -> None:
     one, key = api.open(), new_key_name()
     body = {"operations": [deposit(one)]}
     first = api.post("/operations", body, Idempotency_Key=key, Prefer="respond-async")
@@ -112,7 +112,7 @@ def test_a_bulk_may_be_repeated_with_another_preference(api: Api) -> None:
     assert [answer.json["results"][0]["status"] for answer in (first, again)] == [202, 202]
 
 
-def test_of_two_bulks_at_once_under_a_key_one_is_carried_out(api: Api) -> None:
+def test_one_of_concurrent_bulks_with_a_key_is_carried_out(api: Api) -> None:
     one, key = api.open(), new_key_name()
 
     def send(amount: int) -> int:
@@ -129,26 +129,26 @@ def test_of_two_bulks_at_once_under_a_key_one_is_carried_out(api: Api) -> None:
     Books((one,)).verify()
 
 
-def test_a_bulk_without_a_key_leaves_no_record(api: Api) -> None:
+def test_bulk_without_a_key_leaves_no_record(api: Api) -> None:
     before = KeyedRequest.objects.count()
     assert api.bulk(deposit(api.open(), idempotencyKey="own")).status == 200
     assert KeyedRequest.objects.count() == before
 
 
 # --- Wallets ----------------------------------------------------------------------------------------
-def test_a_wallet_is_opened_once_under_a_key(api: Api) -> None:
-    key, asked = new_key_name(), {"label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
-    first = api.post("/wallets", asked, Idempotency_Key=key)
+def test_wallet_is_opened_once_for_a_key(api: Api) -> None:
+    key, body = new_key_name(), {"label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
+    first = api.post("/wallets", body, Idempotency_Key=key)
     assert (first.status, is_replay(first)) == (201, False)
     api.deposit(first.json["id"], 5)
     for address in ("/wallets", "/wallet/create"):
-        again = api.post(address, asked | {"overdraftLimit": 10.0}, Idempotency_Key=key)
+        again = api.post(address, body | {"overdraftLimit": 10.0}, Idempotency_Key=key)
         assert (again.status, again.json, is_replay(again)) == (201, first.json, True)
     assert again.headers["location"] == first.headers["location"]
 
 
 @pytest.mark.parametrize("other", [{"label": "b"}, {"currency": "EUR"}, {"maxBalance": 5}])
-def test_another_wallet_under_the_key_is_refused(api: Api, other: dict[str, Any]) -> None:
+def test_different_wallet_with_the_key_is_refused(api: Api, other: dict[str, Any]) -> None:
     key = new_key_name()
     api.post("/wallets", {"label": "a"}, Idempotency_Key=key)
     before = Wallet.objects.count()
@@ -156,21 +156,21 @@ def test_another_wallet_under_the_key_is_refused(api: Api, other: dict[str, Any]
     assert Wallet.objects.count() == before
 
 
-def test_a_wallet_with_id_and_key_is_refused(api: Api) -> None:
-    asked = {"id": str(uuid4())}
-    answer = api.post("/wallets", asked, Idempotency_Key=new_key_name())
+def test_wallet_with_id_and_key_is_refused(api: Api) -> None:
+    body = {"id": str(uuid4())}
+    answer = api.post("/wallets", body, Idempotency_Key=new_key_name())
     assert (answer.code, answer.json["errors"][0]["code"]) == ("validation_error", "conflict")
-    assert api.get(f"/wallets/{asked['id']}").status == 404
+    assert api.get(f"/wallets/{body['id']}").status == 404
 
 
-def test_a_wallet_refused_for_its_form_leaves_the_key_free(api: Api) -> None:
+def test_invalid_wallet_leaves_the_key_free(api: Api) -> None:
     key = new_key_name()
-    for asked in ({"overdraftLimit": "0.001"}, {"currency": "HRK"}, {"label": 1}):
-        assert api.post("/wallets", asked, Idempotency_Key=key).code == "validation_error"
+    for body in ({"overdraftLimit": "0.001"}, {"currency": "HRK"}, {"label": 1}):
+        assert api.post("/wallets", body, Idempotency_Key=key).code == "validation_error"
     assert api.post("/wallets", {}, Idempotency_Key=key).status == 201
 
 
-def test_a_key_shows_no_wallet_of_another_owner(api: Api) -> None:
+def test_key_replays_no_wallet_of_another_owner(api: Api) -> None:
     key = new_key_name()
     mine = api.post("/wallets", {}, Idempotency_Key=key).json["id"]
     of_owners = []
@@ -183,7 +183,7 @@ def test_a_key_shows_no_wallet_of_another_owner(api: Api) -> None:
     assert len({mine, *of_owners}) == 3
 
 
-def test_a_wallet_is_opened_once_by_many_at_once(api: Api) -> None:
+def test_concurrent_requests_with_a_key_open_one_wallet(api: Api) -> None:
     key = new_key_name()
 
     def send(_: int) -> tuple[int, str]:
@@ -197,13 +197,13 @@ def test_a_wallet_is_opened_once_by_many_at_once(api: Api) -> None:
         assert len({*pool.map(send, range(6))}) == 1
 
 
-def test_a_key_stands_for_one_request_of_all_kinds(api: Api, unchanged: Unchanged) -> None:
+def test_key_covers_one_request_of_all_kinds(api: Api, unchanged: Unchanged) -> None:
     key = new_key_name()
     wallet_id = api.post("/wallets", {}, Idempotency_Key=key).json["id"]
     with unchanged(wallet_id):
         assert_reused(api.bulk(deposit(wallet_id), key=key))
         assert_reused(api.post("/webhooks", webhook(), Idempotency_Key=key))
-    assert api.deposit(wallet_id, 1, key=key).status == 201  # a key of the wallet's own ledger
+    assert api.deposit(wallet_id, 1, key=key).status == 201  # a wallet has its own key space
 
 
 # --- Webhooks ---------------------------------------------------------------------------------------
@@ -211,10 +211,10 @@ def webhook() -> dict[str, Any]:
     return {"name": f"shop {uuid4()}", "url": "https://example.com/events"}
 
 
-def test_a_webhook_is_registered_once_under_a_key() -> None:
-    api, key, asked = Api(key=new_key(ADMIN)), new_key_name(), webhook()
-    first = api.post("/webhooks", asked, Idempotency_Key=key)
-    again = api.post("/webhooks", asked, Idempotency_Key=key)
+def test_webhook_is_registered_once_for_a_key() -> None:
+    api, key, body = Api(key=new_key(ADMIN)), new_key_name(), webhook()
+    first = api.post("/webhooks", body, Idempotency_Key=key)
+    again = api.post("/webhooks", body, Idempotency_Key=key)
     assert (again.status, again.json, is_replay(again)) == (201, first.json, True)
     assert_reused(api.post("/webhooks", webhook(), Idempotency_Key=key))
     answer = api.post("/webhooks", webhook() | {"id": str(uuid4())}, Idempotency_Key=new_key_name())
@@ -222,7 +222,7 @@ def test_a_webhook_is_registered_once_under_a_key() -> None:
     assert Subscriber.objects.count() == 1
 
 
-def test_a_secret_is_rotated_once_under_a_key() -> None:
+def test_secret_is_rotated_once_for_a_key() -> None:
     api, key = Api(key=new_key(ADMIN)), new_key_name()
     path = f"/webhooks/{api.post('/webhooks', webhook()).json['id']}/rotation"
     first = api.post(path, {}, Idempotency_Key=key)
@@ -235,7 +235,7 @@ def test_a_secret_is_rotated_once_under_a_key() -> None:
     assert Subscriber.objects.get().secret == newest
 
 
-def test_an_hour_later_a_replayed_rotation_has_no_secret() -> None:
+def test_replayed_rotation_has_no_secret_after_an_hour() -> None:
     api, key = Api(key=new_key(ADMIN)), new_key_name()
     webhook_id = api.post("/webhooks", webhook()).json["id"]
     api.post(f"/webhooks/{webhook_id}/rotation", {}, Idempotency_Key=key)
@@ -243,13 +243,13 @@ def test_an_hour_later_a_replayed_rotation_has_no_secret() -> None:
     assert api.post(f"/webhooks/{webhook_id}/rotation", {}, Idempotency_Key=key).json["secret"] is None
 
 
-def test_a_rotation_of_no_webhook_leaves_the_key_free() -> None:
+def test_rotation_of_an_unknown_webhook_leaves_the_key_free() -> None:
     api, key = Api(key=new_key(ADMIN)), new_key_name()
     assert api.post(f"/webhooks/{uuid4()}/rotation", {}, Idempotency_Key=key).status == 404
     assert not KeyedRequest.objects.filter(key=key).exists()
 
 
-def test_the_record_has_no_more_than_a_digest(api: Api) -> None:
+def test_record_of_a_key_has_only_a_digest(api: Api) -> None:
     key = new_key_name()
     wallet_id = api.post("/wallets", {"label": "secret"}, Idempotency_Key=key).json["id"]
     recorded = KeyedRequest.objects.get(key=key)

@@ -1,4 +1,4 @@
-"""Amounts: what is read, what is refused, how they are written."""
+"""Amounts: parsing, refused texts and formatting."""
 
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ from wallets import money
 
 
 @pytest.mark.parametrize("text", ["0", "1", "1000", "115.6", "115.60", "0.01", "99999999999999999999.9999"])
-def test_plain_decimal_notation_is_read_exactly(text: str) -> None:
+def test_plain_decimal_notation_is_parsed_exactly(text: str) -> None:
     assert str(money.parse(text)) == text
 
 
@@ -23,7 +23,7 @@ def test_plain_decimal_notation_is_read_exactly(text: str) -> None:
         *("١٢٣", "１２", "½", "1.٥", "1" * 41, "0." + "0" * 60, "1\x00"),
     ],
 )
-def test_anything_else_is_refused(text: str) -> None:
+def test_other_notation_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="digits"):
         money.parse(text)
 
@@ -40,9 +40,7 @@ def test_anything_else_is_refused(text: str) -> None:
         ("1.2345", "CLF", True),
     ],
 )
-def test_an_amount_has_at_most_the_fraction_digits_of_its_currency(
-    amount: str, currency: str, fits: bool
-) -> None:
+def test_fraction_digits_are_limited_by_the_currency(amount: str, currency: str, fits: bool) -> None:
     assert money.fits(Decimal(amount), currency) is fits
 
 
@@ -50,12 +48,12 @@ def test_an_amount_has_at_most_the_fraction_digits_of_its_currency(
     ("amount", "currency", "text"),
     [("1", "EUR", "1.00"), ("-5.5", "EUR", "-5.50"), ("1.0000", "JPY", "1"), ("0", "KWD", "0.000")],
 )
-def test_an_amount_is_written_with_exactly_those_digits(amount: str, currency: str, text: str) -> None:
+def test_amount_is_formatted_with_the_digits_of_its_currency(amount: str, currency: str, text: str) -> None:
     assert money.format_amount(Decimal(amount), currency) == text
 
 
 @given(st.decimals(min_value=0, max_value=10**20, places=2, allow_nan=False))
-def test_what_is_written_is_read_back_the_same(amount: Decimal) -> None:
+def test_formatted_amount_is_parsed_to_the_same_value(amount: Decimal) -> None:
     assert money.parse(money.format_amount(amount, "EUR")) == amount
 
 

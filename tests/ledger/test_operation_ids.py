@@ -1,4 +1,4 @@
-"""An id names one operation and one hold over all wallets, whatever else shares a part of it."""
+"""An id names one operation and one hold across all wallets, even if other ids share half of its bits."""
 
 import re
 from collections import Counter
@@ -55,10 +55,8 @@ SENDS: dict[str, Send] = {
 
 @pytest.mark.parametrize("send", SENDS.values(), ids=SENDS)
 @pytest.mark.slow
-def test_contended_id_is_used_once_beside_decoys_and_a_busy_relay(
-    live_api: Api, service: str, send: Send
-) -> None:
-    """A webhook whose lock the relay holds, and decoys, share the low half of the id with it."""
+def test_contended_id_is_used_once_beside_similar_ids(live_api: Api, service: str, send: Send) -> None:
+    """Other ids, and a webhook whose lock the relay holds, share the low half of the id."""
     chosen = uuid4()
     wallets = [live_api.open(deposit="100") for _ in range(8)]
     clients = 16
@@ -71,11 +69,11 @@ def test_contended_id_is_used_once_beside_decoys_and_a_busy_relay(
     # Four clients name each id, on two wallets; all ids share their low half.
     ids = [[str(sharing_low_half(chosen)) for _ in range(4)] for _ in range(10)]
     with ExitStack() as stack:
-        told = stack.enter_context(receiver())
-        webhook = stack.enter_context(subscribed(told.url(), id=sharing_low_half(chosen)))
+        deliveries = stack.enter_context(receiver())
+        webhook = stack.enter_context(subscribed(deliveries.url(), id=sharing_low_half(chosen)))
         stack.enter_context(relaying())
         live_api.deposit(wallets[0], "1")
-        wait_until(lambda: told.of(wallets[0]), f"the relay does not serve {webhook.id}")
+        wait_until(lambda: deliveries.of(wallets[0]), f"the relay does not serve {webhook.id}")
         with ThreadPoolExecutor(clients) as pool:
             answers = [answer for of_client in pool.map(client, range(clients)) for answer in of_client]
     assert {(answer.status, answer.code) for answer in answers if answer.status != 201} == {(422, REUSED)}
@@ -84,7 +82,7 @@ def test_contended_id_is_used_once_beside_decoys_and_a_busy_relay(
     Books(tuple(wallets)).verify()
 
 
-def test_id_that_shares_its_low_half_with_a_served_webhook_is_accepted(api: Api) -> None:
+def test_id_sharing_its_low_half_with_a_locked_webhook_is_accepted(api: Api) -> None:
     wallet, chosen = api.open(), uuid4()
     with psycopg.connect(cluster.url()) as relay:
         served = lock_key(LockClass.SUBSCRIBER, sharing_low_half(chosen))
@@ -95,7 +93,7 @@ def test_id_that_shares_its_low_half_with_a_served_webhook_is_accepted(api: Api)
 def test_transaction_without_the_lock_still_uses_an_id_once(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a worker of the version before, which knows another lock: the database decides."""
+    """A worker of the previous version takes another lock; the unique constraint decides."""
     monkeypatch.setattr(Tables, "lock_ids", lambda *_, **__: set())
     one, other, chosen = UUID(api.open()), UUID(api.open()), uuid4()
 
@@ -116,7 +114,8 @@ def test_transaction_without_the_lock_still_uses_an_id_once(
         with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
             waits = "SELECT FROM pg_stat_activity WHERE wait_event = 'transactionid'"
             wait_until(
-                lambda: database.execute(waits).fetchall(), "the second transaction does not meet the first"
+                lambda: database.execute(waits).fetchall(),
+                "the second transaction does not wait for the first",
             )
     assert isinstance(first, Posted)
     [refusal] = second.result()
@@ -170,8 +169,8 @@ def test_accepted_operation_keeps_its_id_from_inbox_to_ledger(api: Api) -> None:
     Books((wallet,)).verify()
 
 
-# --- Duplicates from before -------------------------------------------------------------------------
-def copied(superuser: psycopg.Connection, table: str, id: str, target: str) -> None:
+# --- Existing duplicates ----------------------------------------------------------------------------
+def copy_row(superuser: psycopg.Connection, table: str, id: str, target: str) -> None:
     columns = ", ".join(
         name
         for (name,) in superuser.execute(
@@ -186,17 +185,17 @@ def copied(superuser: psycopg.Connection, table: str, id: str, target: str) -> N
 
 @pytest.fixture
 def duplicate(api: Api, superuser: psycopg.Connection) -> Iterator[tuple[str, str, str]]:
-    """A hold and its operation whose id names another in a second wallet: the id and the wallets."""
+    """Copy a hold and its operation to a second wallet. Return the id and both wallets."""
     one, other = api.open(deposit="5"), api.open(deposit="5")
     held = api.hold(one, "1").json["id"]
     for table in ("operation", "hold"):
-        copied(superuser, table, held, other)
+        copy_row(superuser, table, held, other)
     yield held, one, other
     for table in ("operation", "hold"):
         superuser.execute(f"DELETE FROM {table} WHERE id = %s AND wallet_id = %s".encode(), [held, other])
 
 
-def test_changeset_names_the_ids_that_name_two_operations(
+def test_changeset_names_duplicate_ids(
     superuser: psycopg.Connection, duplicate: tuple[str, str, str]
 ) -> None:
     id, one, other = duplicate
@@ -205,7 +204,7 @@ def test_changeset_names_the_ids_that_name_two_operations(
         superuser.execute(changeset.partition("\n")[2].encode())
 
 
-def test_changeset_registers_the_ids_that_are_there(api: Api, superuser: psycopg.Connection) -> None:
+def test_changeset_registers_existing_ids(api: Api, superuser: psycopg.Connection) -> None:
     id = api.deposit(wallet := api.open(), "1").json["id"]
     superuser.execute("DELETE FROM operation_id WHERE id = %s", [id])
     assert [difference.what for difference in verify([UUID(wallet)])] == [
@@ -228,7 +227,7 @@ def test_verification_finds_duplicate_ids_of_inbox_entries(api: Api, superuser: 
         f"/wallets/{one}/operation", {"operationType": "DEPOSIT", "amount": "1"}, Prefer="respond-async"
     )
     id = accepted.json["id"]
-    copied(superuser, "inbox", id, other)
+    copy_row(superuser, "inbox", id, other)
     try:
         assert [difference.what for difference in verify([UUID(other)])] == [
             f"inbox entry {id}: its id is registered for wallet {one}"
@@ -251,7 +250,7 @@ def test_hold_of_another_wallet_is_not_found(
 
 # --- Advisory locks ---------------------------------------------------------------------------------
 def test_each_use_of_advisory_locks_has_its_own_class() -> None:
-    """Each statement that takes or gives back an advisory lock, by module, and the classes that it names."""
+    """Compare the lock classes of each module that takes or releases an advisory lock."""
     used = {}
     for path in sorted((ROOT / "wallets").rglob("*.py")):
         source = path.read_text()
@@ -269,7 +268,7 @@ def test_each_use_of_advisory_locks_has_its_own_class() -> None:
     assert set().union(*used.values()) == {lock_class.name for lock_class in LockClass}
 
 
-def test_lock_keys_depend_on_the_class_and_on_all_of_the_id() -> None:
+def test_lock_keys_depend_on_the_class_and_the_whole_id() -> None:
     id = uuid4()
     keys = {lock_key(lock_class, of) for lock_class in LockClass for of in (None, id, sharing_low_half(id))}
     assert len(keys) == 3 * len(LockClass)

@@ -1,4 +1,4 @@
-"""Deposits and withdrawals: what they answer, what they refuse, and their history."""
+"""Deposits and withdrawals: responses, refusals and history."""
 
 from typing import Any
 from uuid import uuid4
@@ -9,7 +9,7 @@ from tests.conftest import Books, Unchanged
 from tests.support.client import UNKNOWN_ID, Api
 
 
-def test_an_operation_is_answered_as_it_is_stored(api: Api) -> None:
+def test_response_shows_the_stored_operation(api: Api) -> None:
     wallet_id = api.open()
     answer = api.deposit(wallet_id, "1000", key="order-1", description="Пополнение", metadata={"n": 1})
     operation = answer.json
@@ -44,7 +44,7 @@ def test_an_operation_is_answered_as_it_is_stored(api: Api) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["walletId", "valletId"])
-def test_the_wallet_may_be_named_in_the_body(api: Api, spelling: str) -> None:
+def test_wallet_may_be_named_in_the_body(api: Api, spelling: str) -> None:
     wallet_id = api.open()
     answer = api.post("/wallet", {spelling: wallet_id, "operationType": "DEPOSIT", "amount": 1000})
     assert (answer.status, answer.json["balance"]) == (201, "1000.00")
@@ -58,24 +58,24 @@ def test_the_wallet_may_be_named_in_the_body(api: Api, spelling: str) -> None:
         {"walletId": str(uuid4()), "valletId": str(uuid4()), "operationType": "DEPOSIT", "amount": 1},
     ],
 )
-def test_the_body_names_one_wallet(api: Api, body: dict[str, Any]) -> None:
+def test_body_must_name_one_wallet(api: Api, body: dict[str, Any]) -> None:
     assert api.post("/wallet", body).code == "validation_error"
 
 
-def test_an_unknown_wallet_in_the_body_is_not_found(api: Api) -> None:
+def test_unknown_wallet_in_the_body_is_not_found(api: Api) -> None:
     body = {"walletId": str(uuid4()), "operationType": "DEPOSIT", "amount": 1}
     assert api.post("/wallet", body).code == "wallet_not_found"
 
 
 @pytest.mark.parametrize("amount", [b"115.6", b"115.60", b'"115.60"', b'"115.6"'])
-def test_an_amount_is_read_from_its_text(api: Api, amount: bytes) -> None:
+def test_amount_is_parsed_from_its_text(api: Api, amount: bytes) -> None:
     wallet_id = api.open()
     body = b'{"operationType": "DEPOSIT", "amount": %s}' % amount
     answer = api.sender.send("POST", f"/api/v1/wallets/{wallet_id}/operation", body)
     assert answer.json["amount"] == "115.60"
 
 
-def test_a_currency_has_its_own_digits(api: Api) -> None:
+def test_amount_has_the_digits_of_its_currency(api: Api) -> None:
     yen, dinar = api.open(currency="JPY"), api.open(currency="KWD")
     assert api.deposit(yen, "100").json["balance"] == "100"
     assert api.deposit(dinar, "1.234").json["balance"] == "1.234"
@@ -84,7 +84,7 @@ def test_a_currency_has_its_own_digits(api: Api) -> None:
 @pytest.mark.parametrize(
     ("currency", "amount"), [("JPY", "1.5"), ("RUB", "0.001"), ("RUB", "10.000"), ("KWD", "1.2345")]
 )
-def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_trace(
+def test_invalid_amount_is_refused_and_leaves_no_trace(
     api: Api, unchanged: Unchanged, currency: str, amount: str
 ) -> None:
     wallet_id = api.open(currency=currency)
@@ -95,7 +95,7 @@ def test_an_amount_that_does_not_fit_is_refused_and_leaves_no_trace(
     assert api.deposit(wallet_id, "1", key="k").status == 201  # the key is still free
 
 
-def test_less_than_the_amount_is_refused_recorded_and_moves_nothing(api: Api) -> None:
+def test_withdraw_beyond_available_is_refused_and_recorded(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     answer = api.withdraw(wallet_id, "100.01")
     assert (answer.status, answer.code) == (409, "insufficient_funds")
@@ -107,7 +107,7 @@ def test_less_than_the_amount_is_refused_recorded_and_moves_nothing(api: Api) ->
     assert api.withdraw(wallet_id, "100").json["balance"] == "0.00"
 
 
-def test_limits_bound_the_balance_from_both_sides(api: Api) -> None:
+def test_balance_stays_between_overdraft_and_maximum(api: Api) -> None:
     wallet_id = api.open(overdraftLimit="50", maxBalance="150")
     assert api.withdraw(wallet_id, "50").json["balance"] == "-50.00"
     assert api.withdraw(wallet_id, "0.01").code == "insufficient_funds"
@@ -116,7 +116,7 @@ def test_limits_bound_the_balance_from_both_sides(api: Api) -> None:
     Books((wallet_id,)).verify()
 
 
-def test_the_largest_amount_can_be_moved(api: Api) -> None:
+def test_largest_amount_can_be_moved(api: Api) -> None:
     wallet_id = api.open()
     assert api.deposit(wallet_id, 1000000000000).status == 201
     assert api.deposit(wallet_id, "1000000000000.01").json["errors"][0]["code"] == "out_of_range"
@@ -137,7 +137,7 @@ def test_the_largest_amount_can_be_moved(api: Api) -> None:
         ("actor", "operator:root"),
     ],
 )
-def test_a_wrong_field_is_named_and_changes_nothing(
+def test_invalid_field_is_named_and_changes_nothing(
     api: Api, unchanged: Unchanged, field: str, value: Any
 ) -> None:
     wallet_id = api.open()
@@ -148,7 +148,7 @@ def test_a_wrong_field_is_named_and_changes_nothing(
         assert answer.json["errors"][0]["field"] == field
 
 
-def test_sql_is_data(api: Api) -> None:
+def test_sql_in_a_field_is_stored_as_text(api: Api) -> None:
     text = "'); DROP TABLE wallet; -- %s %(a)s {} \\ \" ` $1"
     wallet_id = api.open(label=text, metadata={text: text})
     operation = api.deposit(
@@ -166,12 +166,12 @@ def test_sql_is_data(api: Api) -> None:
 
 
 @pytest.mark.parametrize("operation_id", [UNKNOWN_ID, "x"])
-def test_an_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
+def test_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
     assert api.get(f"/operations/{operation_id}").code == "operation_not_found"
 
 
 # --- History ----------------------------------------------------------------------------------------
-def test_history_is_newest_first_gapless_and_never_running_backwards(api: Api) -> None:
+def test_history_is_newest_first_without_gaps(api: Api) -> None:
     wallet_id = api.open(deposit="5")
     for _ in range(4):
         api.withdraw(wallet_id, 2)
@@ -198,7 +198,7 @@ def test_history_is_filtered(api: Api) -> None:
     assert api.history(wallet_id, f"{between}&status=COMPLETED") == [first]
 
 
-def test_the_cursor_keeps_its_filters_and_survives_inserts(api: Api) -> None:
+def test_cursor_keeps_its_filters_during_inserts(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     withdrawals = [api.withdraw(wallet_id, 1).json["id"] for _ in range(5)]
     path = f"/wallets/{wallet_id}/operations"
@@ -212,7 +212,7 @@ def test_the_cursor_keeps_its_filters_and_survives_inserts(api: Api) -> None:
     assert seen == withdrawals[::-1]
 
 
-def test_a_cursor_with_other_filters_is_refused(api: Api) -> None:
+def test_cursor_with_other_filters_is_refused(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     api.withdraw(wallet_id, 1)
     path = f"/wallets/{wallet_id}/operations"
@@ -230,6 +230,6 @@ def test_a_cursor_with_other_filters_is_refused(api: Api) -> None:
         "from=%D9%A2%D9%A0%D9%A2%D9%A6-01-01T00:00:00Z",  # Arabic digits
     ],
 )
-def test_a_senseless_filter_is_refused(api: Api, query: str) -> None:
+def test_invalid_filter_is_refused(api: Api, query: str) -> None:
     answer = api.get(f"/wallets/{api.open()}/operations?{query}")
     assert (answer.status, answer.code) == (400, "validation_error")

@@ -1,4 +1,4 @@
-"""Reversals: the opposite movement, whole or in parts, and together never more than the original."""
+"""Reversals: the opposite movement, whole or partial, in total never more than the original."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from wallets.ledger.inbox import drain
 
 
 @dataclass(frozen=True)
-class Moved:
-    """An operation of 40 that has moved money, and what its wallet had before and has now."""
+class MovedMoney:
+    """An operation that has moved 40, with the balance of its wallet before and after."""
 
     operation_id: str
     wallet_id: str
@@ -27,43 +27,43 @@ class Moved:
         return (self.wallet_id, self.other_id) if self.other_id else (self.wallet_id,)
 
 
-def deposit(api: Api) -> Moved:
+def deposit(api: Api) -> MovedMoney:
     wallet_id = api.open(deposit="100")
-    return Moved(api.deposit(wallet_id, "40").json["id"], wallet_id, "100.00", "140.00")
+    return MovedMoney(api.deposit(wallet_id, "40").json["id"], wallet_id, "100.00", "140.00")
 
 
-def withdrawal(api: Api) -> Moved:
+def withdrawal(api: Api) -> MovedMoney:
     wallet_id = api.open(deposit="100")
-    return Moved(api.withdraw(wallet_id, "40").json["id"], wallet_id, "100.00", "60.00")
+    return MovedMoney(api.withdraw(wallet_id, "40").json["id"], wallet_id, "100.00", "60.00")
 
 
-def captured(api: Api) -> Moved:
-    """40 of a hold of 50."""
+def captured(api: Api) -> MovedMoney:
+    """Capture 40 of a hold of 50."""
     wallet_id = api.open(deposit="100")
     hold_id = api.hold(wallet_id, "50").json["id"]
-    return Moved(api.capture(hold_id, "40").json["id"], wallet_id, "100.00", "60.00")
+    return MovedMoney(api.capture(hold_id, "40").json["id"], wallet_id, "100.00", "60.00")
 
 
-def transfer_out(api: Api) -> Moved:
+def transfer_out(api: Api) -> MovedMoney:
     source_id, target_id = api.open(deposit="100"), api.open(deposit="100")
     operation_id = api.transfer(source_id, target_id, "40").json["source"]["id"]
-    return Moved(operation_id, source_id, "100.00", "60.00", target_id)
+    return MovedMoney(operation_id, source_id, "100.00", "60.00", target_id)
 
 
-def transfer_in(api: Api) -> Moved:
+def transfer_in(api: Api) -> MovedMoney:
     source_id, target_id = api.open(deposit="100"), api.open(deposit="100")
     operation_id = api.transfer(source_id, target_id, "40").json["target"]["id"]
-    return Moved(operation_id, target_id, "100.00", "140.00", source_id)
+    return MovedMoney(operation_id, target_id, "100.00", "140.00", source_id)
 
 
-Move = Callable[[Api], Moved]
+Move = Callable[[Api], MovedMoney]
 MOVES = [deposit, withdrawal, captured, transfer_out, transfer_in]
 OF_TWO = [transfer_out, transfer_in]
 
 
-# --- What it does -----------------------------------------------------------------------------------
+# --- Effects ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("move", MOVES)
-def test_a_whole_reversal_leaves_the_balance_as_it_was(api: Api, unmoved: Unchanged, move: Move) -> None:
+def test_whole_reversal_restores_the_balance(api: Api, unmoved: Unchanged, move: Move) -> None:
     moved = move(api)
     assert api.balance(moved.wallet_id) == moved.now
     answer = api.reverse(moved.operation_id)
@@ -81,7 +81,7 @@ def test_a_whole_reversal_leaves_the_balance_as_it_was(api: Api, unmoved: Unchan
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_parts_never_come_to_more_than_the_original(api: Api, unmoved: Unchanged, move: Move) -> None:
+def test_partial_reversals_never_exceed_the_original(api: Api, unmoved: Unchanged, move: Move) -> None:
     moved = move(api)
     with unmoved(*moved.wallet_ids):
         assert api.reverse(moved.operation_id, "40.01").code == "reversal_exceeds_original"
@@ -94,9 +94,7 @@ def test_parts_never_come_to_more_than_the_original(api: Api, unmoved: Unchanged
     Books(moved.wallet_ids).verify()
 
 
-def test_both_sides_of_a_transfer_go_back_together_whichever_is_reversed(
-    api: Api, unmoved: Unchanged
-) -> None:
+def test_reversal_of_either_side_reverses_the_transfer(api: Api, unmoved: Unchanged) -> None:
     source_id, target_id = api.open(deposit="100"), api.open()
     transfer = api.transfer(source_id, target_id, "40").json
     from_source = api.reverse(transfer["source"]["id"], "10").json
@@ -116,15 +114,15 @@ def test_both_sides_of_a_transfer_go_back_together_whichever_is_reversed(
 
 
 @pytest.mark.parametrize(("currency", "part", "left"), [("JPY", "15", "25"), ("KWD", "0.001", "39.999")])
-def test_a_currency_has_its_own_digits(api: Api, currency: str, part: str, left: str) -> None:
+def test_reversal_has_the_digits_of_its_currency(api: Api, currency: str, part: str, left: str) -> None:
     wallet_id = api.open(currency=currency)
     operation_id = api.deposit(wallet_id, "40").json["id"]
     assert api.reverse(operation_id, part).json["balance"] == left
     assert api.reverse(operation_id).json["amount"] == left
 
 
-# --- What is refused --------------------------------------------------------------------------------
-def test_a_reversal_cannot_be_reversed(api: Api, unmoved: Unchanged) -> None:
+# --- Refusals ---------------------------------------------------------------------------------------
+def test_reversal_cannot_be_reversed(api: Api, unmoved: Unchanged) -> None:
     for move in MOVES:
         moved = move(api)
         reversal_id = api.reverse(moved.operation_id, "10").json["id"]
@@ -132,7 +130,7 @@ def test_a_reversal_cannot_be_reversed(api: Api, unmoved: Unchanged) -> None:
             assert api.reverse(reversal_id).code == "operation_not_reversible"
 
 
-def test_what_was_rejected_or_has_moved_nothing_cannot_be_reversed(api: Api, unmoved: Unchanged) -> None:
+def test_operation_that_moved_no_money_cannot_be_reversed(api: Api, unmoved: Unchanged) -> None:
     wallet_id, other_id = api.open(deposit="100"), api.open()
     hold_id = api.hold(wallet_id, "40").json["id"]
     api.void(hold_id)
@@ -152,13 +150,13 @@ def test_what_was_rejected_or_has_moved_nothing_cannot_be_reversed(api: Api, unm
 
 
 @pytest.mark.parametrize("operation_id", [UNKNOWN_ID, "x"])
-def test_an_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
+def test_reversal_of_an_unknown_operation_is_not_found(api: Api, operation_id: str) -> None:
     answer = api.reverse(operation_id)
     assert (answer.status, answer.code) == (404, "operation_not_found")
 
 
 @pytest.mark.parametrize(("amount", "code"), [("0", "out_of_range"), ("0.001", "too_many_digits")])
-def test_an_amount_that_does_not_fit_leaves_no_trace(
+def test_reversal_of_an_invalid_amount_leaves_no_trace(
     api: Api, unchanged: Unchanged, amount: str, code: str
 ) -> None:
     moved = deposit(api)
@@ -170,7 +168,7 @@ def test_an_amount_that_does_not_fit_leaves_no_trace(
 
 @pytest.mark.parametrize("way", ["withdrawn", "held"])
 @pytest.mark.parametrize("move", [deposit, transfer_in, transfer_out])
-def test_money_that_is_gone_does_not_come_back(api: Api, unmoved: Unchanged, move: Move, way: str) -> None:
+def test_reversal_beyond_available_is_refused(api: Api, unmoved: Unchanged, move: Move, way: str) -> None:
     moved = move(api)
     payer_id = moved.other_id if move is transfer_out else moved.wallet_id
     assert payer_id
@@ -181,7 +179,7 @@ def test_money_that_is_gone_does_not_come_back(api: Api, unmoved: Unchanged, mov
     Books(moved.wallet_ids).verify()
 
 
-def test_a_balance_limit_holds_for_what_comes_back(api: Api, unmoved: Unchanged) -> None:
+def test_reversal_respects_the_balance_limit(api: Api, unmoved: Unchanged) -> None:
     wallet_id, other_id = api.open(deposit="100", maxBalance="100"), api.open()
     withdrawn = api.withdraw(wallet_id, "40").json["id"]
     sent = api.transfer(wallet_id, other_id, "40").json["target"]["id"]
@@ -195,7 +193,7 @@ def test_a_balance_limit_holds_for_what_comes_back(api: Api, unmoved: Unchanged)
 
 
 @pytest.mark.parametrize("move", MOVES)
-def test_a_frozen_wallet_takes_nothing_back(api: Api, unmoved: Unchanged, move: Move) -> None:
+def test_reversal_to_a_frozen_wallet_is_refused(api: Api, unmoved: Unchanged, move: Move) -> None:
     for number in range(len(move(api).wallet_ids)):
         moved = move(api)
         api.patch(f"/wallets/{moved.wallet_ids[number]}", {"status": "FROZEN"})
@@ -204,7 +202,7 @@ def test_a_frozen_wallet_takes_nothing_back(api: Api, unmoved: Unchanged, move: 
 
 
 @pytest.mark.parametrize("is_own", [True, False])
-def test_a_closed_wallet_takes_nothing_back(api: Api, unmoved: Unchanged, is_own: bool) -> None:
+def test_reversal_to_a_closed_wallet_is_refused(api: Api, unmoved: Unchanged, is_own: bool) -> None:
     source_id, target_id = api.open(deposit="40"), api.open()
     transfer = api.transfer(source_id, target_id, "40").json
     api.patch(f"/wallets/{source_id}", {"status": "CLOSED"})
@@ -213,15 +211,15 @@ def test_a_closed_wallet_takes_nothing_back(api: Api, unmoved: Unchanged, is_own
         assert api.reverse(transfer[side]["id"]).code == "wallet_closed"
 
 
-# --- Repeats ----------------------------------------------------------------------------------------
+# --- Replays ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize("amount", [None, "10"])
 @pytest.mark.parametrize("move", MOVES)
-def test_a_repeat_gets_the_first_answer(
+def test_replayed_reversal_gets_the_first_response(
     api: Api, unchanged: Unchanged, move: Move, amount: str | None
 ) -> None:
     moved = move(api)
     first = api.reverse(moved.operation_id, amount, key="k")
-    api.reverse(moved.operation_id)  # whatever is left of it
+    api.reverse(moved.operation_id)  # the remaining amount
     with unchanged(*moved.wallet_ids):
         again = api.reverse(moved.operation_id, amount, key="k")
         assert (again.status, again.content) == (201, first.content)
@@ -230,7 +228,7 @@ def test_a_repeat_gets_the_first_answer(
 
 
 @pytest.mark.parametrize(("first", "second"), [(None, "40"), ("40", None)])
-def test_all_and_the_same_amount_given_are_two_requests(
+def test_reversal_of_all_differs_from_reversal_of_the_same_amount(
     api: Api, unchanged: Unchanged, first: str | None, second: str | None
 ) -> None:
     moved = deposit(api)
@@ -239,7 +237,7 @@ def test_all_and_the_same_amount_given_are_two_requests(
         assert api.reverse(moved.operation_id, second, key="k").code == "idempotency_key_reused"
 
 
-def test_the_key_of_one_operations_reversal_is_not_for_anothers(api: Api, unchanged: Unchanged) -> None:
+def test_key_of_a_reversal_of_another_operation_is_refused(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     one, other = (api.deposit(wallet_id, "40").json["id"] for _ in range(2))
     api.reverse(one, key="k")
@@ -249,7 +247,7 @@ def test_the_key_of_one_operations_reversal_is_not_for_anothers(api: Api, unchan
 
 
 @pytest.mark.parametrize("move", OF_TWO)
-def test_a_key_belongs_to_the_side_that_was_reversed(api: Api, move: Move) -> None:
+def test_key_belongs_to_the_reversed_side(api: Api, move: Move) -> None:
     moved = move(api)
     assert moved.other_id
     api.reverse(moved.operation_id, "10", key="k")
@@ -258,7 +256,7 @@ def test_a_key_belongs_to_the_side_that_was_reversed(api: Api, move: Move) -> No
 
 
 @pytest.mark.parametrize("amount", [None, "40"])
-def test_a_refusal_is_repeated_though_it_would_be_carried_out_now(
+def test_refused_reversal_is_replayed_after_its_reason_has_passed(
     api: Api, unchanged: Unchanged, amount: str | None
 ) -> None:
     moved = deposit(api)
@@ -272,7 +270,7 @@ def test_a_refusal_is_repeated_though_it_would_be_carried_out_now(
     assert api.reverse(moved.operation_id, amount, key="k2").status == 201
 
 
-def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
+def test_client_id_of_a_reversal_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
     moved, chosen = transfer_out(api), str(uuid4())
     first = api.reverse(moved.operation_id, id=chosen)
     assert (first.json["id"], first.json["idempotencyKey"]) == (chosen, chosen)
@@ -280,7 +278,7 @@ def test_an_id_of_ones_own_is_both_id_and_key(api: Api, unchanged: Unchanged) ->
         assert api.reverse(moved.operation_id, id=chosen).content == first.content
 
 
-def test_all_of_it_for_later_is_answered_alike_however_much_was_left_by_then(api: Api) -> None:
+def test_accepted_reversal_of_all_is_replayed_with_its_response(api: Api) -> None:
     moved = deposit(api)
     path, headers = f"/operations/{moved.operation_id}/reversal", {"Idempotency_Key": "k"}
     accepted = api.post(path, {}, Prefer="respond-async", **headers)

@@ -1,4 +1,4 @@
-"""The rules of money, without a database: a table in the order of the checks, and laws that always hold."""
+"""The ledger rules without a database: the order of the checks, and properties that always hold."""
 
 import re
 from collections import Counter
@@ -75,8 +75,8 @@ HELD = HoldState(
 
 
 @dataclass(frozen=True)
-class Case:
-    """A command and what it meets: two wallets with 60 of 100 available, a hold of 40, an original of 40."""
+class RuleCase:
+    """A command and its state: two wallets with 60 of 100 available, a hold of 40, an original of 40."""
 
     kind: str
     amount: str | None = "40"
@@ -88,7 +88,7 @@ class Case:
     original: dict[str, Any] = field(default_factory=dict)
     reversed: str = "0"
 
-    def with_(self, changes: dict[str, Any]) -> "Case":
+    def changed_by(self, changes: dict[str, Any]) -> "RuleCase":
         merged = {
             name: getattr(self, name) | new if isinstance(new, dict) else new for name, new in changes.items()
         }
@@ -143,11 +143,11 @@ REVERSALS = tuple(f"REVERSAL {kind}" for kind in REVERSED_BY)
 KINDS = ("DEPOSIT", "WITHDRAW", "TRANSFER", "HOLD", "CAPTURE", "VOID", *REVERSALS)
 
 
-def test_entries_agree_with_the_table_of_types() -> None:
-    """Each type is that of an entry of some command here."""
+def test_entries_agree_with_the_operation_types() -> None:
+    """The cases of this module produce an entry of every type."""
     met = set()
     for kind in KINDS:
-        case = Case(kind)
+        case = RuleCase(kind)
         decision = case.decide()
         assert isinstance(decision, Decision)
         entries = decision.entries
@@ -161,8 +161,8 @@ def test_entries_agree_with_the_table_of_types() -> None:
     assert met == set(OPERATION_TYPES)
 
 
-# --- The order --------------------------------------------------------------------------------------
-# Every check in the documented order: its refusal, what makes it fail, and the commands that meet it.
+# --- The order of the checks ------------------------------------------------------------------------
+# Every check in the documented order: the refusal, the fault that causes it, and the commands it applies to.
 WITH_AMOUNT = tuple(kind for kind in KINDS if kind != "VOID")
 OF_TWO = ("TRANSFER", "REVERSAL TRANSFER_IN", "REVERSAL TRANSFER_OUT")
 PAYS_ITSELF = ("WITHDRAW", "TRANSFER", "HOLD", "REVERSAL DEPOSIT", "REVERSAL TRANSFER_IN")
@@ -202,8 +202,8 @@ CHECKS: tuple[tuple[type[Problem], dict[str, Any], Sequence[str]], ...] = (
 )
 
 
-def concerns(fault: dict[str, Any], kind: str, reads_all: bool) -> bool:
-    """Whether the fault refuses such a command of a caller who may read every wallet, or only their own."""
+def can_refuse(fault: dict[str, Any], kind: str, reads_all: bool) -> bool:
+    """Return whether the fault refuses the command of a caller who may read all wallets, or only own ones."""
     if reads_all or "reads_all" in fault:
         return not reads_all or "reads_all" not in fault
     is_of_target = bool(fault.get("other", {}).keys() & {"status", "max_balance"})
@@ -212,27 +212,27 @@ def concerns(fault: dict[str, Any], kind: str, reads_all: bool) -> bool:
 
 @pytest.mark.parametrize("reads_all", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_first_check_that_fails_is_the_verdict(kind: str, reads_all: bool) -> None:
-    """With all that can be wrong with it wrong, then less and less from the first check on."""
+def test_first_failed_check_is_the_refusal(kind: str, reads_all: bool) -> None:
+    """Start with all faults of the command, then remove them in the order of the checks."""
     checks = [
         (problem, fault)
         for problem, fault, met_by in CHECKS
-        if kind in met_by and concerns(fault, kind, reads_all)
+        if kind in met_by and can_refuse(fault, kind, reads_all)
     ]
     for number, (problem, _) in enumerate(checks):
-        case = Case(kind) if reads_all else Case(kind).with_(HIDDEN)
+        case = RuleCase(kind) if reads_all else RuleCase(kind).changed_by(HIDDEN)
         for _, fault in reversed(checks[number:]):
-            case = case.with_(fault)
+            case = case.changed_by(fault)
         assert type(case.decide()) is problem, checks[number]
-    assert isinstance(Case(kind).decide(), Decision)
+    assert isinstance(RuleCase(kind).decide(), Decision)
 
 
 @pytest.mark.parametrize(
     ("kind", "problem", "fault"),
     [(kind, problem, fault) for problem, fault, met_by in CHECKS for kind in met_by],
 )
-def test_each_check_is_enough_to_refuse(kind: str, problem: type[Problem], fault: dict[str, Any]) -> None:
-    assert type(Case(kind).with_(fault).decide()) is problem
+def test_each_failed_check_refuses(kind: str, problem: type[Problem], fault: dict[str, Any]) -> None:
+    assert type(RuleCase(kind).changed_by(fault).decide()) is problem
 
 
 @pytest.mark.parametrize(
@@ -241,11 +241,11 @@ def test_each_check_is_enough_to_refuse(kind: str, problem: type[Problem], fault
         (kind, fault)
         for problem, fault, met_by in CHECKS
         for kind in KINDS
-        if kind not in met_by and not (problem is TargetCannotReceive and kind in OF_TWO)  # it minds, seen
+        if kind not in met_by and not (problem is TargetCannotReceive and kind in OF_TWO)  # seen, it refuses
     ],
 )
-def test_no_command_minds_what_does_not_concern_it(kind: str, fault: dict[str, Any]) -> None:
-    assert isinstance(Case(kind).with_(fault).decide(), Decision)
+def test_command_ignores_the_faults_of_other_commands(kind: str, fault: dict[str, Any]) -> None:
+    assert isinstance(RuleCase(kind).changed_by(fault).decide(), Decision)
 
 
 @pytest.mark.parametrize("kind", PAYS_ANOTHER)
@@ -253,113 +253,116 @@ def test_no_command_minds_what_does_not_concern_it(kind: str, fault: dict[str, A
     ("fault", "problem"),
     list(zip(TARGET_FAULTS, (BalanceLimitExceeded, WalletClosed, WalletFrozen), strict=True)),
 )
-def test_an_owner_of_both_wallets_learns_the_reason(
+def test_owner_of_both_wallets_gets_the_exact_refusal(
     kind: str, fault: dict[str, Any], problem: type[Problem]
 ) -> None:
-    case = Case(kind, reads_all=False, other={"owner_id": OWNER} | fault)
+    case = RuleCase(kind, reads_all=False, other={"owner_id": OWNER} | fault)
     assert type(case.decide()) is problem
 
 
-def test_the_table_has_the_checks_that_are_documented_in_their_order() -> None:
+def test_tested_checks_are_in_the_documented_order() -> None:
     documented = re.findall(r"^ *\d+\. .*?(\w+)(?: \(not recorded\))?$", rules.__doc__ or "", re.MULTILINE)
     tested = [problem.__name__ for problem, _, _ in CHECKS]
     assert list(dict.fromkeys(documented)) == list(dict.fromkeys(tested))
 
 
-# --- The boundaries ---------------------------------------------------------------------------------
-REFUSED_AT_THE_BOUNDARY: tuple[tuple[Case, type[Problem]], ...] = (
-    (Case("DEPOSIT", "0.001"), ValidationError),
-    (Case("DEPOSIT", "1.5", own={"currency": "JPY"}), ValidationError),
-    (Case("TRANSFER", "1.2345", own={"currency": "KWD"}, other={"currency": "KWD"}), ValidationError),
-    (Case("HOLD", expires_at=NOW), ValidationError),
-    (Case("CAPTURE", hold={"expires_at": NOW}), HoldNotActive),
-    (Case("VOID", hold={"expires_at": NOW}), HoldNotActive),
+# --- Boundaries -------------------------------------------------------------------------------------
+REFUSED_AT_THE_BOUNDARY: tuple[tuple[RuleCase, type[Problem]], ...] = (
+    (RuleCase("DEPOSIT", "0.001"), ValidationError),
+    (RuleCase("DEPOSIT", "1.5", own={"currency": "JPY"}), ValidationError),
+    (RuleCase("TRANSFER", "1.2345", own={"currency": "KWD"}, other={"currency": "KWD"}), ValidationError),
+    (RuleCase("HOLD", expires_at=NOW), ValidationError),
+    (RuleCase("CAPTURE", hold={"expires_at": NOW}), HoldNotActive),
+    (RuleCase("VOID", hold={"expires_at": NOW}), HoldNotActive),
     *(
-        (Case("CAPTURE", hold={"status": ended}), HoldNotActive)
+        (RuleCase("CAPTURE", hold={"status": ended}), HoldNotActive)
         for ended in ("CAPTURED", "VOIDED", "EXPIRED")
     ),
-    *((Case("VOID", hold={"status": ended}), HoldNotActive) for ended in ("CAPTURED", "VOIDED", "EXPIRED")),
-    (Case("CAPTURE", "40.01"), HoldAmountExceeded),
     *(
-        (Case("REVERSAL DEPOSIT", original={"type": kind}), OperationNotReversible)
+        (RuleCase("VOID", hold={"status": ended}), HoldNotActive)
+        for ended in ("CAPTURED", "VOIDED", "EXPIRED")
+    ),
+    (RuleCase("CAPTURE", "40.01"), HoldAmountExceeded),
+    *(
+        (RuleCase("REVERSAL DEPOSIT", original={"type": kind}), OperationNotReversible)
         for kind in ("HOLD", "VOID", "REVERSAL_IN", "REVERSAL_OUT")
     ),
-    (Case("REVERSAL WITHDRAW", "40.01"), ReversalExceedsOriginal),
-    (Case("REVERSAL TRANSFER_OUT", "10.01", reversed="30"), ReversalExceedsOriginal),
-    (Case("REVERSAL CAPTURE", None, reversed="40"), ReversalExceedsOriginal),
-    (Case("WITHDRAW", "60.01"), InsufficientFunds),
-    (Case("HOLD", "60.01"), InsufficientFunds),
-    (Case("TRANSFER", "60.01"), InsufficientFunds),
-    (Case("WITHDRAW", "110.01", own={"overdraft_limit": Decimal(50)}), InsufficientFunds),
-    (Case("REVERSAL DEPOSIT", None, own={"held": Decimal("60.01")}), InsufficientFunds),
-    (Case("REVERSAL TRANSFER_IN", None, own={"held": Decimal("60.01")}), InsufficientFunds),
-    (Case("REVERSAL TRANSFER_OUT", None, other={"held": Decimal("60.01")}), InsufficientFunds),
-    (Case("DEPOSIT", "50.01", own={"max_balance": Decimal(150)}), BalanceLimitExceeded),
-    (Case("DEPOSIT", "0.01", own={"balance": money.MAX_BALANCE}), BalanceLimitExceeded),
-    (Case("TRANSFER", "50.01", other={"max_balance": Decimal(150)}), BalanceLimitExceeded),
-    (Case("REVERSAL WITHDRAW", None, own={"max_balance": Decimal("139.99")}), BalanceLimitExceeded),
-    (Case("REVERSAL TRANSFER_IN", None, other={"max_balance": Decimal("139.99")}), BalanceLimitExceeded),
+    (RuleCase("REVERSAL WITHDRAW", "40.01"), ReversalExceedsOriginal),
+    (RuleCase("REVERSAL TRANSFER_OUT", "10.01", reversed="30"), ReversalExceedsOriginal),
+    (RuleCase("REVERSAL CAPTURE", None, reversed="40"), ReversalExceedsOriginal),
+    (RuleCase("WITHDRAW", "60.01"), InsufficientFunds),
+    (RuleCase("HOLD", "60.01"), InsufficientFunds),
+    (RuleCase("TRANSFER", "60.01"), InsufficientFunds),
+    (RuleCase("WITHDRAW", "110.01", own={"overdraft_limit": Decimal(50)}), InsufficientFunds),
+    (RuleCase("REVERSAL DEPOSIT", None, own={"held": Decimal("60.01")}), InsufficientFunds),
+    (RuleCase("REVERSAL TRANSFER_IN", None, own={"held": Decimal("60.01")}), InsufficientFunds),
+    (RuleCase("REVERSAL TRANSFER_OUT", None, other={"held": Decimal("60.01")}), InsufficientFunds),
+    (RuleCase("DEPOSIT", "50.01", own={"max_balance": Decimal(150)}), BalanceLimitExceeded),
+    (RuleCase("DEPOSIT", "0.01", own={"balance": money.MAX_BALANCE}), BalanceLimitExceeded),
+    (RuleCase("TRANSFER", "50.01", other={"max_balance": Decimal(150)}), BalanceLimitExceeded),
+    (RuleCase("REVERSAL WITHDRAW", None, own={"max_balance": Decimal("139.99")}), BalanceLimitExceeded),
+    (RuleCase("REVERSAL TRANSFER_IN", None, other={"max_balance": Decimal("139.99")}), BalanceLimitExceeded),
 )
 
 
 @pytest.mark.parametrize(("case", "problem"), REFUSED_AT_THE_BOUNDARY)
-def test_past_its_boundary_a_command_is_refused(case: Case, problem: type[Problem]) -> None:
+def test_command_beyond_its_boundary_is_refused(case: RuleCase, problem: type[Problem]) -> None:
     assert type(case.decide()) is problem
 
 
-# What a command leaves: of each wallet the type, sequence, balance and held of its entry.
+# The entries of a command, each as type, sequence, balance and held amount.
 @pytest.mark.parametrize(
     ("case", "entries"),
     [
-        (Case("DEPOSIT", "0.01"), ["DEPOSIT 8 100.01 40"]),
-        (Case("DEPOSIT", "50", own={"max_balance": Decimal(150)}), ["DEPOSIT 8 150 40"]),
-        (Case("DEPOSIT", "1", own={"currency": "JPY"}), ["DEPOSIT 8 101 40"]),
-        (Case("WITHDRAW", "60"), ["WITHDRAW 8 40 40"]),
-        (Case("WITHDRAW", "110", own={"overdraft_limit": Decimal(50)}), ["WITHDRAW 8 -10 40"]),
-        (Case("WITHDRAW", "60", own={"max_balance": Decimal(100)}), ["WITHDRAW 8 40 40"]),
-        (Case("TRANSFER", "60"), ["TRANSFER_OUT 8 40 40", "TRANSFER_IN 8 160 40"]),
+        (RuleCase("DEPOSIT", "0.01"), ["DEPOSIT 8 100.01 40"]),
+        (RuleCase("DEPOSIT", "50", own={"max_balance": Decimal(150)}), ["DEPOSIT 8 150 40"]),
+        (RuleCase("DEPOSIT", "1", own={"currency": "JPY"}), ["DEPOSIT 8 101 40"]),
+        (RuleCase("WITHDRAW", "60"), ["WITHDRAW 8 40 40"]),
+        (RuleCase("WITHDRAW", "110", own={"overdraft_limit": Decimal(50)}), ["WITHDRAW 8 -10 40"]),
+        (RuleCase("WITHDRAW", "60", own={"max_balance": Decimal(100)}), ["WITHDRAW 8 40 40"]),
+        (RuleCase("TRANSFER", "60"), ["TRANSFER_OUT 8 40 40", "TRANSFER_IN 8 160 40"]),
         (
-            Case("TRANSFER", "50", other={"max_balance": Decimal(150), "sequence": 0, "held": NOTHING}),
+            RuleCase("TRANSFER", "50", other={"max_balance": Decimal(150), "sequence": 0, "held": NOTHING}),
             ["TRANSFER_OUT 8 50 40", "TRANSFER_IN 1 150 0"],
         ),
         (
-            Case("TRANSFER", "0.001", own={"currency": "KWD"}, other={"currency": "KWD"}),
+            RuleCase("TRANSFER", "0.001", own={"currency": "KWD"}, other={"currency": "KWD"}),
             ["TRANSFER_OUT 8 99.999 40", "TRANSFER_IN 8 100.001 40"],
         ),
-        (Case("HOLD", "60"), ["HOLD None 100 100"]),
-        (Case("HOLD", "60", expires_at=LATER), ["HOLD None 100 100"]),
-        (Case("HOLD", "110", own={"overdraft_limit": Decimal(50)}), ["HOLD None 100 150"]),
-        (Case("CAPTURE", None), ["CAPTURE 8 60 0"]),
-        (Case("CAPTURE", "40", hold={"expires_at": LATER}), ["CAPTURE 8 60 0"]),
-        (Case("CAPTURE", "0.01"), ["CAPTURE 8 99.99 0"]),
-        # What is captured was set aside: that nothing else is available does not matter.
-        (Case("CAPTURE", None, own={"balance": Decimal(40)}), ["CAPTURE 8 0 0"]),
-        (Case("VOID"), ["VOID None 100 0"]),
-        (Case("VOID", own={"status": "FROZEN"}, hold={"expires_at": LATER}), ["VOID None 100 0"]),
-        (Case("REVERSAL DEPOSIT", None), ["REVERSAL_OUT 8 60 40"]),
-        (Case("REVERSAL DEPOSIT", None, own={"balance": Decimal(80)}), ["REVERSAL_OUT 8 40 40"]),
-        (Case("REVERSAL WITHDRAW", "0.01"), ["REVERSAL_IN 8 100.01 40"]),
-        (Case("REVERSAL CAPTURE", None, reversed="39.99"), ["REVERSAL_IN 8 100.01 40"]),
+        (RuleCase("HOLD", "60"), ["HOLD None 100 100"]),
+        (RuleCase("HOLD", "60", expires_at=LATER), ["HOLD None 100 100"]),
+        (RuleCase("HOLD", "110", own={"overdraft_limit": Decimal(50)}), ["HOLD None 100 150"]),
+        (RuleCase("CAPTURE", None), ["CAPTURE 8 60 0"]),
+        (RuleCase("CAPTURE", "40", hold={"expires_at": LATER}), ["CAPTURE 8 60 0"]),
+        (RuleCase("CAPTURE", "0.01"), ["CAPTURE 8 99.99 0"]),
+        # The captured amount is held, so a capture needs no available amount.
+        (RuleCase("CAPTURE", None, own={"balance": Decimal(40)}), ["CAPTURE 8 0 0"]),
+        (RuleCase("VOID"), ["VOID None 100 0"]),
+        (RuleCase("VOID", own={"status": "FROZEN"}, hold={"expires_at": LATER}), ["VOID None 100 0"]),
+        (RuleCase("REVERSAL DEPOSIT", None), ["REVERSAL_OUT 8 60 40"]),
+        (RuleCase("REVERSAL DEPOSIT", None, own={"balance": Decimal(80)}), ["REVERSAL_OUT 8 40 40"]),
+        (RuleCase("REVERSAL WITHDRAW", "0.01"), ["REVERSAL_IN 8 100.01 40"]),
+        (RuleCase("REVERSAL CAPTURE", None, reversed="39.99"), ["REVERSAL_IN 8 100.01 40"]),
         (
-            Case("REVERSAL TRANSFER_OUT", "10", reversed="30"),
+            RuleCase("REVERSAL TRANSFER_OUT", "10", reversed="30"),
             ["REVERSAL_IN 8 110 40", "REVERSAL_OUT 8 90 40"],
         ),
-        (Case("REVERSAL TRANSFER_IN", None), ["REVERSAL_OUT 8 60 40", "REVERSAL_IN 8 140 40"]),
+        (RuleCase("REVERSAL TRANSFER_IN", None), ["REVERSAL_OUT 8 60 40", "REVERSAL_IN 8 140 40"]),
         (
-            Case("REVERSAL TRANSFER_IN", None, other={"max_balance": Decimal(140)}),
+            RuleCase("REVERSAL TRANSFER_IN", None, other={"max_balance": Decimal(140)}),
             ["REVERSAL_OUT 8 60 40", "REVERSAL_IN 8 140 40"],
         ),
     ],
 )
-def test_up_to_its_boundary_a_command_is_carried_out(case: Case, entries: list[str]) -> None:
+def test_command_at_its_boundary_is_carried_out(case: RuleCase, entries: list[str]) -> None:
     decision = case.decide()
     assert isinstance(decision, Decision), decision
     found = [f"{entry.type} {entry.sequence} {entry.balance} {entry.held}" for entry in decision.entries]
     assert found == entries
 
 
-def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
-    transfer = Case("TRANSFER")
+def test_sides_of_a_transfer_and_its_reversal_are_linked() -> None:
+    transfer = RuleCase("TRANSFER")
     command = transfer.command
     assert isinstance(command, MakeTransfer)
     decision = rules.decide(transfer.books, command, NOW)
@@ -368,7 +371,7 @@ def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
         (command.id, OWN),
         (command.target_operation_id, OTHER),
     ]
-    reversal = Case("REVERSAL TRANSFER_OUT").decide()
+    reversal = RuleCase("REVERSAL TRANSFER_OUT").decide()
     assert isinstance(reversal, Decision)
     assert [(entry.wallet_id, entry.reverses_id) for entry in reversal.entries] == [
         (OWN, ORIGINAL),
@@ -376,20 +379,20 @@ def test_the_sides_of_a_transfer_and_of_its_reversal_are_linked() -> None:
     ]
 
 
-def test_what_was_accepted_for_later_is_not_asked_again_for_its_form() -> None:
+def test_accepted_command_is_not_validated_again() -> None:
     command = Deposit(wallet_id=OWN, amount=Decimal("1.0000"), accepted_at=EARLIER)
-    assert isinstance(rules.decide(Case("DEPOSIT").books, command, NOW), Decision)
+    assert isinstance(rules.decide(RuleCase("DEPOSIT").books, command, NOW), Decision)
 
 
-def test_a_command_without_a_rule_is_a_fault_not_a_verdict() -> None:
+def test_command_without_a_rule_raises_an_assertion() -> None:
     with pytest.raises(AssertionError, match="no amount"):
-        rules.decide(Case("DEPOSIT").books, Command(wallet_id=OWN), NOW)
+        rules.decide(RuleCase("DEPOSIT").books, Command(wallet_id=OWN), NOW)
 
 
-# --- The laws ---------------------------------------------------------------------------------------
+# --- Properties -------------------------------------------------------------------------------------
 @dataclass
-class World:
-    """Wallets of two currencies, and a ledger of our own to hold the books against."""
+class SimulatedWallets:
+    """Wallets of two currencies, and a ledger of the test to compare their state with."""
 
     books: LedgerState
     now: datetime = NOW
@@ -406,7 +409,7 @@ class World:
         self.books.apply(decision)
         entries = decision.entries
         assert all(self.books.wallets[entry.wallet_id].updated_at == self.now for entry in entries)
-        assert sum(signed(entry) for entry in entries) == outside(command, entries[0])
+        assert sum(signed_amount(entry) for entry in entries) == external_amount(command, entries[0])
         self.ledger += entries
         self.originals += originals(command, entries)
         if isinstance(command, CaptureHold | VoidHold):
@@ -419,7 +422,7 @@ class World:
             entries = [entry for entry in self.ledger if entry.wallet_id == wallet.id]
             moves = [entry for entry in entries if entry.sequence is not None]
             assert [entry.sequence for entry in moves] == list(range(1, wallet.sequence + 1))
-            assert wallet.balance == sum(map(signed, moves)) == (moves[-1].balance if moves else 0)
+            assert wallet.balance == sum(map(signed_amount, moves)) == (moves[-1].balance if moves else 0)
             assert wallet.available >= -wallet.overdraft_limit
             assert wallet.max_balance is None or wallet.balance <= wallet.max_balance
             self.assert_holds_add_up(wallet)
@@ -446,14 +449,14 @@ class World:
         assert not expiries or (wallet.next_expiry_at and wallet.next_expiry_at <= min(expiries))
 
 
-def signed(entry: Entry) -> Decimal:
+def signed_amount(entry: Entry) -> Decimal:
     if entry.sequence is None:
         return NOTHING
     return entry.amount if entry.type in ("DEPOSIT", "TRANSFER_IN", "REVERSAL_IN") else -entry.amount
 
 
-def outside(command: Command, entry: Entry) -> Decimal:
-    """What comes into all wallets together, from outside. Between two of them nothing does."""
+def external_amount(command: Command, entry: Entry) -> Decimal:
+    """Return the amount that the command adds to the sum of all wallets; a transfer adds 0."""
     match command:
         case Deposit(amount=amount):
             return amount
@@ -467,7 +470,7 @@ def outside(command: Command, entry: Entry) -> Decimal:
 
 
 def originals(command: Command, entries: Sequence[Entry]) -> Iterator[tuple[UUID, Original]]:
-    """What the entries are to whoever wants to reverse them, with the wallet of each."""
+    """Yield each entry as an original that can be reversed, with its wallet."""
     for entry, other in zip(entries, reversed(entries), strict=True):
         is_of_two = entry is not other
         yield (
@@ -484,8 +487,8 @@ def originals(command: Command, entries: Sequence[Entry]) -> Iterator[tuple[UUID
 
 
 @dataclass(frozen=True)
-class Step:
-    """One thing that happens. `pick` chooses among what there is by then: holds, operations."""
+class RandomStep:
+    """A random command. `pick` chooses among the holds or operations that exist by then."""
 
     kind: str
     wallet: int
@@ -493,11 +496,11 @@ class Step:
     amount: Decimal
     takes_all: bool
     pick: int
-    lasts: int | None  # of a hold, how many steps
+    lasts: int | None  # the life of a hold, in steps
 
 
-def command_of(step: Step, world: World) -> Command | None:
-    ids = list(world.books.wallets)
+def command_of(step: RandomStep, simulation: SimulatedWallets) -> Command | None:
+    ids = list(simulation.books.wallets)
     wallet_id, other_id = ids[step.wallet], ids[step.other]
     amount = None if step.takes_all else step.amount
     match step.kind:
@@ -508,34 +511,34 @@ def command_of(step: Step, world: World) -> Command | None:
         case "TRANSFER" if wallet_id != other_id:
             return MakeTransfer(wallet_id=wallet_id, target_id=other_id, amount=step.amount)
         case "HOLD":
-            expires_at = None if step.lasts is None else world.now + timedelta(seconds=step.lasts)
+            expires_at = None if step.lasts is None else simulation.now + timedelta(seconds=step.lasts)
             return PlaceHold(wallet_id=wallet_id, amount=step.amount, expires_at=expires_at)
-        case "CAPTURE" | "VOID" if world.books.holds:
-            hold = pick(list(world.books.holds.values()), step)
+        case "CAPTURE" | "VOID" if simulation.books.holds:
+            hold = pick(list(simulation.books.holds.values()), step)
             if step.kind == "VOID":
                 return VoidHold(wallet_id=hold.wallet_id, hold_id=hold.id)
             return CaptureHold(wallet_id=hold.wallet_id, hold_id=hold.id, amount=amount)
-        case "REVERSAL" if world.originals:
-            own_id, original = pick(world.originals, step)
+        case "REVERSAL" if simulation.originals:
+            own_id, original = pick(simulation.originals, step)
             return Reverse(wallet_id=own_id, original=original, amount=amount)
         case "FREEZE" | "THAW":
-            wallet = world.books.wallets[wallet_id]
+            wallet = simulation.books.wallets[wallet_id]
             status = {"FREEZE": "FROZEN", "THAW": "ACTIVE"}[step.kind]
-            world.books.wallets[wallet_id] = replace(wallet, status=status)
+            simulation.books.wallets[wallet_id] = replace(wallet, status=status)
     return None
 
 
-def pick(things: Sequence[Any], step: Step) -> Any:
-    """Of the newest: so that there are many attempts at one."""
+def pick(things: Sequence[Any], step: RandomStep) -> Any:
+    """Choose one of the six newest, which gives many attempts at each."""
     newest = things[-6:]
     return newest[step.pick % len(newest)]
 
 
 COMMANDS = ("DEPOSIT", "WITHDRAW", "TRANSFER", "HOLD", "CAPTURE", "VOID", "REVERSAL")
 WALLETS = 4
-steps = st.builds(
-    Step,
-    # Commands several times over: a world that is mostly frozen shows little.
+random_steps = st.builds(
+    RandomStep,
+    # More commands than freezes: frozen wallets refuse most commands.
     kind=st.sampled_from((*COMMANDS * 4, "FREEZE", "THAW", "THAW", "THAW")),
     wallet=st.integers(0, WALLETS - 1),
     other=st.integers(0, WALLETS - 1),
@@ -552,8 +555,10 @@ opened = st.builds(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(opened, min_size=WALLETS, max_size=WALLETS), st.lists(steps, max_size=120))
-def test_whatever_is_asked_the_books_add_up(limits: list[dict[str, Any]], asked: list[Step]) -> None:
+@given(st.lists(opened, min_size=WALLETS, max_size=WALLETS), st.lists(random_steps, max_size=120))
+def test_random_commands_keep_the_ledger_consistent(
+    limits: list[dict[str, Any]], commands: list[RandomStep]
+) -> None:
     empty = replace(WALLET, balance=NOTHING, held=NOTHING, sequence=0)
     ids = [UUID(int=n) for n in range(WALLETS)]
     currencies = ["EUR", "EUR", "EUR", "USD"]
@@ -561,12 +566,12 @@ def test_whatever_is_asked_the_books_add_up(limits: list[dict[str, Any]], asked:
         id: replace(empty, id=id, currency=currency, **limit)
         for id, currency, limit in zip(ids, currencies, limits, strict=True)
     }
-    world = World(LedgerState(wallets, {}, {}))
-    for step in asked:
-        world.now += timedelta(seconds=1)
-        if command := command_of(step, world):
-            world.carry_out(command)
-        world.assert_adds_up()
+    simulation = SimulatedWallets(LedgerState(wallets, {}, {}))
+    for step in commands:
+        simulation.now += timedelta(seconds=1)
+        if command := command_of(step, simulation):
+            simulation.carry_out(command)
+        simulation.assert_adds_up()
 
 
 amounts = st.decimals(min_value="0.01", max_value="500", places=2)
@@ -574,17 +579,17 @@ amounts = st.decimals(min_value="0.01", max_value="500", places=2)
 
 @pytest.mark.parametrize("kind", ["WITHDRAW", "HOLD", "TRANSFER"])
 @given(balance=amounts, held=amounts, overdraft=amounts, amount=amounts)
-def test_money_leaves_or_is_held_exactly_when_it_is_available(
+def test_money_is_taken_exactly_if_it_is_available(
     kind: str, balance: Decimal, held: Decimal, overdraft: Decimal, amount: Decimal
 ) -> None:
     own = {"balance": balance, "held": held, "overdraft_limit": overdraft}
-    verdict = Case(kind, str(amount), own=own).decide()
+    verdict = RuleCase(kind, str(amount), own=own).decide()
     assert isinstance(verdict, InsufficientFunds) is (amount > balance - held + overdraft)
 
 
 @given(st.lists(amounts, min_size=1, max_size=20), amounts)
-def test_parts_are_reversed_until_nothing_is_left(parts: list[Decimal], amount: Decimal) -> None:
-    books = Case("DEPOSIT", own={"balance": Decimal(1000)}).books
+def test_partial_reversals_never_exceed_the_original(parts: list[Decimal], amount: Decimal) -> None:
+    books = RuleCase("DEPOSIT", own={"balance": Decimal(1000)}).books
     original = Original(id=UUID(int=9), type="DEPOSIT", amount=amount, is_completed=True)
     left = amount
     for part in parts:

@@ -1,4 +1,4 @@
-"""The database ends the statements of requests that take too long, and not those of commands."""
+"""The database cancels slow statements of requests, but not those of management commands."""
 
 import subprocess
 import sys
@@ -16,10 +16,10 @@ from tests.support.people import MODEL_BACKEND, somebody
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
 
-def test_database_ends_statements_of_requests_and_bounds_batches(settings: LazySettings) -> None:
+def test_requests_and_batches_have_statement_timeouts(settings: LazySettings) -> None:
     shown = {}
     for using in ("default", "reader", "ledger"):
-        db.connections[using].close()  # another test may have ended its backend
+        db.connections[using].close()  # another test may have terminated its backend
         with db.connections[using].cursor() as cursor:
             cursor.execute("SHOW statement_timeout")
             shown[using] = cursor.fetchone()[0]
@@ -44,28 +44,28 @@ def test_commands_have_no_statement_timeout() -> None:
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lists that the database would take a minute for, and a timeout of a fraction of a second."""
+def slow_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let lists take a minute in the database, with a statement timeout of 50 ms."""
 
-    def ask(*_: Any) -> None:
+    def run_slow_query(*_: Any) -> None:
         with db.transaction.atomic(), db.connection.cursor() as cursor:
             cursor.execute("SET LOCAL statement_timeout = 50")
             cursor.execute("SELECT pg_sleep(60)")
 
-    monkeypatch.setattr("wallets.api.wallets.Page.of", ask)
-    monkeypatch.setattr("wallets.pages.wallet._history", ask)
-    monkeypatch.setattr("wallets.admin.site.start.context", ask)
+    monkeypatch.setattr("wallets.api.wallets.Page.of", run_slow_query)
+    monkeypatch.setattr("wallets.pages.wallet._history", run_slow_query)
+    monkeypatch.setattr("wallets.admin.site.start.context", run_slow_query)
 
 
-@pytest.mark.usefixtures("slow")
-def test_statement_that_is_ended_is_a_problem_of_its_own(api: Api) -> None:
+@pytest.mark.usefixtures("slow_lists")
+def test_cancelled_statement_is_a_query_timeout_problem(api: Api) -> None:
     answer = api.get("/wallets")
     assert (answer.status, answer.code) == (503, "query_timeout")
     assert answer.headers["retry-after"] == "10"
 
 
-@pytest.mark.usefixtures("slow")
-def test_statement_that_is_ended_is_a_page_for_people() -> None:
+@pytest.mark.usefixtures("slow_lists")
+def test_cancelled_statement_is_an_html_error_page() -> None:
     person, operator = InProcess(), InProcess()
     person.client.force_login(somebody("1").user, backend=MODEL_BACKEND)
     operator.client.force_login(new_operator(is_superuser=True), backend=MODEL_BACKEND)

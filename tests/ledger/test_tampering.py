@@ -1,4 +1,4 @@
-"""Whoever may do everything with the database changes the ledger by hand: it is found, and named."""
+"""A superuser changes the ledger in the database: verification finds the change and names its place."""
 
 import base64
 import os
@@ -40,8 +40,8 @@ def _superuser() -> Iterator[psycopg.Connection]:
         yield database
 
 
-class Books:
-    """A wallet with four deposits, and another beside it, which stay for this test alone."""
+class TamperedLedger:
+    """A wallet with several operations and another wallet. `remove` deletes both after the test."""
 
     def __init__(self, api: Api, superuser: psycopg.Connection) -> None:
         self.superuser = superuser
@@ -54,8 +54,8 @@ class Books:
         self.ids = [row[0] for row in self.rows("id::text")]
 
     def rows(self, columns: str) -> list[tuple[object, ...]]:
-        asked = f"SELECT {columns} FROM operation WHERE wallet_id = %s ORDER BY created_at"
-        return self.superuser.execute(asked.encode(), [self.wallet]).fetchall()
+        query = f"SELECT {columns} FROM operation WHERE wallet_id = %s ORDER BY created_at"
+        return self.superuser.execute(query.encode(), [self.wallet]).fetchall()
 
     def change(self, statement: str, *parameters: object) -> None:
         assert self.superuser.execute(statement.encode(), parameters).rowcount == 1
@@ -64,8 +64,8 @@ class Books:
         found = Verification(since).check([self.wallet, self.other])  # type: ignore[list-item]
         return "\n".join(f"{difference.wallet_id} {difference.what}" for difference in found)
 
-    def slip_in(self, later: str) -> str:
-        """An operation, so much later than the refused one, whose likeness it is; it has no sequence."""
+    def insert_copy(self, later: str) -> str:
+        """Insert a copy of the refused operation, moved by the interval `later`. Return its id."""
         new = str(uuid4())
         self.change(
             f"INSERT INTO operation (id, created_at, hash, {OTHERS}) SELECT %s, created_at + %s::interval,"
@@ -77,14 +77,14 @@ class Books:
         return new
 
     def remove(self) -> None:
-        mine = [self.wallet, self.other]
+        own_wallets = [self.wallet, self.other]
         for table in ("hold", "operation", "operation_id", "wallet_change"):
-            self.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = ANY(%s)".encode(), [mine])
-        self.superuser.execute("DELETE FROM wallet WHERE id = ANY(%s)", [mine])
+            self.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = ANY(%s)".encode(), [own_wallets])
+        self.superuser.execute("DELETE FROM wallet WHERE id = ANY(%s)", [own_wallets])
 
     @contextmanager
-    def unguarded(self, table: str) -> Iterator[None]:
-        """Whoever may do everything drops the table's constraints first. The books are gone afterwards."""
+    def without_constraints(self, table: str) -> Iterator[None]:
+        """Drop the table's constraints in the block. Afterwards, remove both wallets and restore them."""
         checks = self.superuser.execute(
             "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint"
             " WHERE conrelid = %s::regclass AND contype = 'c'",
@@ -110,15 +110,15 @@ class Books:
 
 
 @pytest.fixture
-def books(api: Api, superuser: psycopg.Connection) -> Iterator[Books]:
-    books = Books(api, superuser)
-    assert books.findings() == ""
-    yield books
-    books.remove()
+def ledger(api: Api, superuser: psycopg.Connection) -> Iterator[TamperedLedger]:
+    ledger = TamperedLedger(api, superuser)
+    assert ledger.findings() == ""
+    yield ledger
+    ledger.remove()
 
 
-# --- By the chain alone -----------------------------------------------------------------------------
-FLIPS = {
+# --- The hash chain ---------------------------------------------------------------------------------
+CHANGED_VALUES = {
     "amount": "amount + 1",
     "balance_after": "balance_after + 1",
     "sequence": "sequence + 100",
@@ -126,7 +126,7 @@ FLIPS = {
     "idempotency_key": "'b'",
     "description": "'three'",
     "metadata": """'{"a": 2}'""",
-    "actor": "'nobody'",
+    "actor": "'forger'",
     "accepted_at": "created_at",
     "created_at": "created_at + interval '1 microsecond'",
     "takes_rest": "true",
@@ -135,24 +135,24 @@ FLIPS = {
 }
 
 
-@pytest.mark.parametrize("column", FLIPS)
-def test_a_column_that_was_changed_is_found_and_its_operation_named(books: Books, column: str) -> None:
-    books.change(f"UPDATE operation SET {column} = {FLIPS[column]} WHERE id = %s", books.ids[1])
-    found = books.findings()
-    named = str(books.rows("id::text")[1][0])
-    assert f"{books.wallet} operation {named} does not follow on {books.ids[0]}" in found
-    # Those after it follow on its own hash, unless that is what was changed.
-    assert (f"operation {books.ids[2]} does not follow" in found) == (column == "hash")
+@pytest.mark.parametrize("column", CHANGED_VALUES)
+def test_changed_column_is_found_and_its_operation_named(ledger: TamperedLedger, column: str) -> None:
+    ledger.change(f"UPDATE operation SET {column} = {CHANGED_VALUES[column]} WHERE id = %s", ledger.ids[1])
+    found = ledger.findings()
+    named = str(ledger.rows("id::text")[1][0])
+    assert f"{ledger.wallet} operation {named} does not follow on {ledger.ids[0]}" in found
+    # The next operation follows on the stored hash, so it is named only if the hash was changed.
+    assert (f"operation {ledger.ids[2]} does not follow" in found) == (column == "hash")
 
 
 @pytest.mark.parametrize(
     "column", ["status", "reason", "transfer_id", "counterparty_id", "hold_id", "reverses_id"]
 )
-def test_so_are_those_that_a_constraint_guards(books: Books, column: str) -> None:
+def test_changed_column_with_a_constraint_is_found(ledger: TamperedLedger, column: str) -> None:
     value = "gen_random_uuid()" if column.endswith("_id") else "'OTHER'"
-    with books.unguarded("operation"):
-        books.change(f"UPDATE operation SET {column} = {value} WHERE id = %s", books.ids[1])
-        assert f"operation {books.ids[1]} does not follow on {books.ids[0]}" in books.findings()
+    with ledger.without_constraints("operation"):
+        ledger.change(f"UPDATE operation SET {column} = {value} WHERE id = %s", ledger.ids[1])
+        assert f"operation {ledger.ids[1]} does not follow on {ledger.ids[0]}" in ledger.findings()
 
 
 @pytest.mark.parametrize(
@@ -165,47 +165,49 @@ def test_so_are_those_that_a_constraint_guards(books: Books, column: str) -> Non
         ("metadata", "NULL"),
     ],
 )
-def test_what_nobody_would_write_is_named_and_hides_nothing_else(
-    books: Books, column: str, value: str
+def test_invalid_value_is_named_and_hides_no_other_finding(
+    ledger: TamperedLedger, column: str, value: str
 ) -> None:
-    with books.unguarded("operation"):
-        books.change("UPDATE wallet SET balance = balance + 1 WHERE id = %s", books.other)
-        # To what it says, where that is what it says already, by way of another.
-        books.change(f"UPDATE operation SET actor = 'x', {column} = {value} WHERE id = %s", books.ids[1])
-        found = books.findings()
-        assert f"{books.wallet} operation {books.ids[1]} does not follow on" in found
-        assert f"{books.other} balance 106.0000, the ledger says 105.0000" in found
+    with ledger.without_constraints("operation"):
+        ledger.change("UPDATE wallet SET balance = balance + 1 WHERE id = %s", ledger.other)
+        # The change of `actor` makes a difference even if the column has this value already.
+        ledger.change(f"UPDATE operation SET actor = 'x', {column} = {value} WHERE id = %s", ledger.ids[1])
+        found = ledger.findings()
+        assert f"{ledger.wallet} operation {ledger.ids[1]} does not follow on" in found
+        assert f"{ledger.other} balance 106.0000, the ledger says 105.0000" in found
 
 
 @pytest.mark.parametrize("value", ["NULL", "'NaN'"])
-def test_nor_does_it_where_all_hashes_were_computed_anew(books: Books, value: str) -> None:
-    with books.unguarded("operation"):
-        books.change(f"UPDATE operation SET amount = {value} WHERE id = %s", books.ids[1])
-        chain_anew(books.superuser, books.wallet)
-        found = books.findings()
-        assert f"{books.wallet} operation {books.ids[1]}: sequence 2, amount " in found
+def test_invalid_amount_is_found_after_hashes_were_recomputed(ledger: TamperedLedger, value: str) -> None:
+    with ledger.without_constraints("operation"):
+        ledger.change(f"UPDATE operation SET amount = {value} WHERE id = %s", ledger.ids[1])
+        chain_anew(ledger.superuser, ledger.wallet)
+        found = ledger.findings()
+        assert f"{ledger.wallet} operation {ledger.ids[1]}: sequence 2, amount " in found
         assert "not all are numbers" in found
 
 
 @pytest.mark.parametrize("value", ["NULL", "'NaN'"])
 @pytest.mark.parametrize("column", ["balance", "held", "sequence", "hash"])
-def test_nor_in_a_wallet(books: Books, column: str, value: str, api: Api) -> None:
+def test_invalid_value_of_a_wallet_is_found(
+    ledger: TamperedLedger, column: str, value: str, api: Api
+) -> None:
     if value == "'NaN'" and column in ("sequence", "hash"):
         value = "'0'"
     _, since = verify.now()
-    api.deposit(books.wallet, "1")
-    with books.unguarded("wallet"):
-        books.change(f"UPDATE wallet SET {column} = {value} WHERE id = %s", books.wallet)
-        assert f"{books.wallet} {column} " in books.findings()
-        assert f"{books.wallet} {column} " in books.findings(since)
+    api.deposit(ledger.wallet, "1")
+    with ledger.without_constraints("wallet"):
+        ledger.change(f"UPDATE wallet SET {column} = {value} WHERE id = %s", ledger.wallet)
+        assert f"{ledger.wallet} {column} " in ledger.findings()
+        assert f"{ledger.wallet} {column} " in ledger.findings(since)
 
 
-def test_the_next_check_goes_on_from_what_is_none(books: Books, api: Api) -> None:
+def test_incremental_check_continues_from_an_operation_without_hash(ledger: TamperedLedger, api: Api) -> None:
     _, since = verify.now()
-    api.deposit(books.wallet, "1")
-    with books.unguarded("operation"):
-        books.change("UPDATE operation SET hash = NULL, balance_after = 'NaN' WHERE id = %s", books.ids[-1])
-        assert f"{books.wallet} operation " in books.findings(since)
+    api.deposit(ledger.wallet, "1")
+    with ledger.without_constraints("operation"):
+        ledger.change("UPDATE operation SET hash = NULL, balance_after = 'NaN' WHERE id = %s", ledger.ids[-1])
+        assert f"{ledger.wallet} operation " in ledger.findings(since)
 
 
 @pytest.mark.parametrize(
@@ -218,18 +220,18 @@ def test_the_next_check_goes_on_from_what_is_none(books: Books, api: Api) -> Non
         "status = 'VOIDED', ended_at = now()",
     ],
 )
-def test_a_hold_that_was_changed_or_ended_is_found(books: Books, change: str) -> None:
-    books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
-    books.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", books.wallet)
-    assert f"{books.wallet} hold {books.ids[4]} is " in books.findings()
+def test_changed_or_ended_hold_is_found(ledger: TamperedLedger, change: str) -> None:
+    ledger.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", ledger.wallet)
+    ledger.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", ledger.wallet)
+    assert f"{ledger.wallet} hold {ledger.ids[4]} is " in ledger.findings()
 
 
 @pytest.mark.parametrize("change", ["ended_at = ended_at - interval '1 day'", "operation_id = id"])
-def test_so_is_one_that_ended_otherwise(books: Books, api: Api, change: str) -> None:
-    assert api.capture(str(books.ids[4]), amount="1").status == 201
-    assert books.findings() == ""
-    books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
-    assert f"{books.wallet} hold {books.ids[4]} is not as operation " in books.findings()
+def test_changed_end_of_a_captured_hold_is_found(ledger: TamperedLedger, api: Api, change: str) -> None:
+    assert api.capture(str(ledger.ids[4]), amount="1").status == 201
+    assert ledger.findings() == ""
+    ledger.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", ledger.wallet)
+    assert f"{ledger.wallet} hold {ledger.ids[4]} is not as operation " in ledger.findings()
 
 
 @pytest.mark.parametrize(
@@ -243,158 +245,163 @@ def test_so_is_one_that_ended_otherwise(books: Books, api: Api, change: str) -> 
         "status = 'CAPTURED', ended_at = now(), captured_amount = 1",
     ],
 )
-def test_so_is_one_whose_end_no_constraint_looks_at(books: Books, change: str) -> None:
-    with books.unguarded("hold"):
-        books.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", books.wallet)
-        found = books.findings()
-        assert f"{books.wallet} hold {books.ids[4]} is " in found
+def test_invalid_end_of_a_hold_is_found(ledger: TamperedLedger, change: str) -> None:
+    with ledger.without_constraints("hold"):
+        ledger.change(f"UPDATE hold SET {change} WHERE wallet_id = %s", ledger.wallet)
+        found = ledger.findings()
+        assert f"{ledger.wallet} hold {ledger.ids[4]} is " in found
         assert ", and its end says otherwise" in found
 
 
-def test_no_hold_ends_before_its_time_because_a_wallet_says_that_it_is_late(books: Books, api: Api) -> None:
-    held = api.hold(books.wallet, "3", expiresAt="2199-01-01T00:00:00Z").json["id"]
-    books.change("UPDATE hold SET status = 'EXPIRED', ended_at = expires_at WHERE id = %s", held)
-    books.change(
+def test_expiry_before_its_time_is_found_despite_a_later_wallet_time(
+    ledger: TamperedLedger, api: Api
+) -> None:
+    held = api.hold(ledger.wallet, "3", expiresAt="2199-01-01T00:00:00Z").json["id"]
+    ledger.change("UPDATE hold SET status = 'EXPIRED', ended_at = expires_at WHERE id = %s", held)
+    ledger.change(
         "UPDATE wallet SET held = 3, next_expiry_at = NULL, updated_at = '2199-01-01' WHERE id = %s",
-        books.wallet,
+        ledger.wallet,
     )
-    assert f"{books.wallet} hold {held} is EXPIRED, but expires at 2199-01-01" in books.findings()
+    assert f"{ledger.wallet} hold {held} is EXPIRED, but expires at 2199-01-01" in ledger.findings()
 
 
 @pytest.mark.parametrize("transaction", ["0", None])
-def test_what_is_of_no_transaction_is_found(books: Books, transaction: str | None) -> None:
-    """Else nobody would see that its hold is gone: what is looked at is chosen by transaction."""
-    with books.unguarded("operation"):
-        books.change("UPDATE operation SET transaction_id = %s WHERE id = %s", transaction, books.ids[4])
-        books.change("DELETE FROM hold WHERE id = %s", books.ids[4])
-        books.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", books.wallet)
-        assert f"{books.wallet} operation {books.ids[4]} is of no transaction" in books.findings()
+def test_operation_without_transaction_is_found(ledger: TamperedLedger, transaction: str | None) -> None:
+    """The check selects operations by transaction; without this finding, a missing hold stays unseen."""
+    with ledger.without_constraints("operation"):
+        ledger.change("UPDATE operation SET transaction_id = %s WHERE id = %s", transaction, ledger.ids[4])
+        ledger.change("DELETE FROM hold WHERE id = %s", ledger.ids[4])
+        ledger.change("UPDATE wallet SET held = 0, next_expiry_at = NULL WHERE id = %s", ledger.wallet)
+        assert f"{ledger.wallet} operation {ledger.ids[4]} is of no transaction" in ledger.findings()
 
 
 @pytest.mark.parametrize("table", ["wallet", "hold"])
-def test_what_is_there_twice_is_found(books: Books, table: str) -> None:
+def test_duplicate_row_is_found(ledger: TamperedLedger, table: str) -> None:
     column = "id" if table == "wallet" else "wallet_id"
-    with more_than_plain(f"CREATE TABLE twice () INHERITS ({table})", "DROP TABLE twice"):
-        books.change(f"INSERT INTO twice SELECT * FROM ONLY {table} WHERE {column} = %s", books.wallet)
-        assert "is there 2 times" in books.findings()
+    with changed_schema(f"CREATE TABLE duplicate_rows () INHERITS ({table})", "DROP TABLE duplicate_rows"):
+        ledger.change(
+            f"INSERT INTO duplicate_rows SELECT * FROM ONLY {table} WHERE {column} = %s", ledger.wallet
+        )
+        assert "is there 2 times" in ledger.findings()
         assert f"{table}: no plain tables" in refused("verify_ledger")
 
 
 @pytest.mark.parametrize(
-    ("deed", "undone"),
+    ("change", "undo"),
     [
         ("ALTER TABLE wallet ENABLE ROW LEVEL SECURITY", "ALTER TABLE wallet DISABLE ROW LEVEL SECURITY"),
         ("CREATE RULE lie AS ON DELETE TO operation DO INSTEAD NOTHING", "DROP RULE lie ON operation"),
     ],
 )
-def test_tables_that_may_show_the_service_something_else_are_refused(deed: str, undone: str) -> None:
-    with more_than_plain(deed, undone):
+def test_tables_that_may_hide_rows_are_refused(change: str, undo: str) -> None:
+    with changed_schema(change, undo):
         assert "no plain tables" in refused("verify_ledger")
 
 
 @contextmanager
-def more_than_plain(deed: str, undone: str) -> Iterator[None]:
+def changed_schema(change: str, undo: str) -> Iterator[None]:
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as superuser:
-        superuser.execute(deed.encode())
+        superuser.execute(change.encode())
         try:
             yield
         finally:
-            superuser.execute(undone.encode())
+            superuser.execute(undo.encode())
 
 
-def test_the_first_wallet_of_all_is_looked_at(books: Books) -> None:
-    nobody = "00000000-0000-0000-0000-000000000000"
-    books.change("INSERT INTO wallet (id, currency, balance) VALUES (%s, 'EUR', 1000)", nobody)
+def test_wallet_with_the_lowest_id_is_checked(ledger: TamperedLedger) -> None:
+    lowest_id = "00000000-0000-0000-0000-000000000000"
+    ledger.change("INSERT INTO wallet (id, currency, balance) VALUES (%s, 'EUR', 1000)", lowest_id)
     try:
-        assert f"{nobody} balance 1000.0000, the ledger says 0.0000" in differences("verify_ledger")
+        assert f"{lowest_id} balance 1000.0000, the ledger says 0.0000" in differences("verify_ledger")
     finally:
-        books.change("DELETE FROM wallet WHERE id = %s", nobody)
+        ledger.change("DELETE FROM wallet WHERE id = %s", lowest_id)
 
 
-def test_numbers_beyond_all_bounds_are_named(books: Books, keys: tuple[Path, Path], tmp_path: Path) -> None:
-    books.change("UPDATE wallet SET sequence = 9223372036854775807 WHERE id = %s", books.wallet)
-    assert f"{books.wallet} sequence 9223372036854775807, " in differences("verify_ledger")
+def test_extreme_sequence_is_named(ledger: TamperedLedger, keys: tuple[Path, Path], tmp_path: Path) -> None:
+    ledger.change("UPDATE wallet SET sequence = 9223372036854775807 WHERE id = %s", ledger.wallet)
+    assert f"{ledger.wallet} sequence 9223372036854775807, " in differences("verify_ledger")
     run("checkpoint", tmp_path / "checkpoint", "--key", keys[0])
 
 
-def test_who_changes_the_schema_meanwhile_is_waited_for(books: Books) -> None:
+def test_check_waits_for_a_schema_change(ledger: TamperedLedger) -> None:
     with psycopg.connect(cluster.url("postgres")) as other:
         other.execute("LOCK TABLE operation IN ACCESS EXCLUSIVE MODE")
         Timer(1, other.rollback).start()
-        assert books.findings() == ""
+        assert ledger.findings() == ""
 
 
-def test_a_wallet_that_is_gone_is_found_by_what_is_left_of_it(books: Books) -> None:
+def test_missing_wallet_is_found_by_its_remaining_rows(ledger: TamperedLedger) -> None:
     run("verify_ledger")
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as replica:
-        replica.execute("SET session_replication_role = replica")  # foreign keys are not looked at
-        replica.execute("DELETE FROM wallet WHERE id = %s", [books.wallet])
-    assert f"{books.wallet} is missing, but rows of it exist" in differences("verify_ledger")
+        replica.execute("SET session_replication_role = replica")  # foreign keys are not checked
+        replica.execute("DELETE FROM wallet WHERE id = %s", [ledger.wallet])
+    assert f"{ledger.wallet} is missing, but rows of it exist" in differences("verify_ledger")
 
 
-def test_every_column_of_an_operation_is_tried() -> None:
+def test_every_column_of_an_operation_is_tested() -> None:
     guarded = {"status", "reason", "transfer_id", "counterparty_id", "hold_id", "reverses_id"}
     elsewhere = {"wallet_id", "expires_at", "transaction_id"}  # moved; holds; not in the chain
-    assert set(COLUMNS) == FLIPS.keys() | guarded | elsewhere
+    assert set(COLUMNS) == CHANGED_VALUES.keys() | guarded | elsewhere
 
 
 @pytest.mark.parametrize("place", range(6))
-def test_an_operation_that_was_deleted_is_found_where_it_was(books: Books, place: int) -> None:
-    books.change("DELETE FROM operation WHERE id = %s", books.ids[place])
-    before = books.ids[place - 1] if place else "the beginning"
+def test_deleted_operation_is_found_at_its_place(ledger: TamperedLedger, place: int) -> None:
+    ledger.change("DELETE FROM operation WHERE id = %s", ledger.ids[place])
+    before = ledger.ids[place - 1] if place else "the beginning"
     if place == 5:
-        assert f"{books.wallet} hash not of its last operation, {books.ids[4]}" in books.findings()
+        assert f"{ledger.wallet} hash not of its last operation, {ledger.ids[4]}" in ledger.findings()
     else:
         assert (
-            f"{books.wallet} operation {books.ids[place + 1]} does not follow on {before}" in books.findings()
+            f"{ledger.wallet} operation {ledger.ids[place + 1]} does not follow on {before}"
+            in ledger.findings()
         )
 
 
-def test_an_operation_that_was_inserted_is_found_and_named(books: Books) -> None:
-    new = books.slip_in("-1 us")
-    found = books.findings()
-    assert f"{books.wallet} operation {new} does not follow on {books.ids[2]}" in found
+def test_inserted_operation_is_found_and_named(ledger: TamperedLedger) -> None:
+    new = ledger.insert_copy("-1 us")
+    found = ledger.findings()
+    assert f"{ledger.wallet} operation {new} does not follow on {ledger.ids[2]}" in found
     assert (
-        f"{books.wallet} operation {books.ids[3]} follows on the one before {new}, which was put between"
+        f"{ledger.wallet} operation {ledger.ids[3]} follows on the one before {new}, which was put between"
         in found
     )
 
 
-def test_an_operation_that_was_added_at_the_end_is_found_and_named(books: Books) -> None:
-    new = books.slip_in("1 day")
-    assert f"{books.wallet} hash not of its last operation, {new}" in books.findings()
+def test_appended_operation_is_found_and_named(ledger: TamperedLedger) -> None:
+    new = ledger.insert_copy("1 day")
+    assert f"{ledger.wallet} hash not of its last operation, {new}" in ledger.findings()
 
 
-def test_operations_that_changed_places_are_found_and_named(books: Books) -> None:
-    (first,), (second,) = books.rows("created_at")[:2]
-    for id, at in ((books.ids[0], "epoch"), (books.ids[1], first), (books.ids[0], second)):
-        books.change("UPDATE operation SET created_at = %s WHERE id = %s", at, id)
-    found = books.findings()
-    assert f"operation {books.ids[1]} does not follow on the beginning" in found
-    assert f"operation {books.ids[0]} does not follow on {books.ids[1]}" in found
+def test_swapped_operations_are_found_and_named(ledger: TamperedLedger) -> None:
+    (first,), (second,) = ledger.rows("created_at")[:2]
+    for id, at in ((ledger.ids[0], "epoch"), (ledger.ids[1], first), (ledger.ids[0], second)):
+        ledger.change("UPDATE operation SET created_at = %s WHERE id = %s", at, id)
+    found = ledger.findings()
+    assert f"operation {ledger.ids[1]} does not follow on the beginning" in found
+    assert f"operation {ledger.ids[0]} does not follow on {ledger.ids[1]}" in found
 
 
-def test_an_operation_that_moved_to_another_wallet_is_found(books: Books) -> None:
-    books.change("UPDATE operation SET wallet_id = %s WHERE id = %s", books.other, books.ids[3])
-    found = books.findings()
-    assert f"{books.wallet} operation {books.ids[4]} does not follow on {books.ids[2]}" in found
-    assert f"{books.other} operation {books.ids[3]} does not follow" in found or (
-        f"{books.other} hash not of its last operation, {books.ids[3]}" in found
+def test_operation_moved_to_another_wallet_is_found(ledger: TamperedLedger) -> None:
+    ledger.change("UPDATE operation SET wallet_id = %s WHERE id = %s", ledger.other, ledger.ids[3])
+    found = ledger.findings()
+    assert f"{ledger.wallet} operation {ledger.ids[4]} does not follow on {ledger.ids[2]}" in found
+    assert f"{ledger.other} operation {ledger.ids[3]} does not follow" in found or (
+        f"{ledger.other} hash not of its last operation, {ledger.ids[3]}" in found
     )
 
 
-def test_a_wallet_with_another_hash_is_found(books: Books) -> None:
-    books.change("UPDATE wallet SET hash = sha256(hash) WHERE id = %s", books.wallet)
-    assert books.findings().startswith(f"{books.wallet} hash not of its last operation, {books.ids[-1]}")
+def test_wallet_with_a_wrong_hash_is_found(ledger: TamperedLedger) -> None:
+    ledger.change("UPDATE wallet SET hash = sha256(hash) WHERE id = %s", ledger.wallet)
+    assert ledger.findings().startswith(f"{ledger.wallet} hash not of its last operation, {ledger.ids[-1]}")
 
 
-# --- By a checkpoint --------------------------------------------------------------------------------
+# --- Checkpoints ------------------------------------------------------------------------------------
 @pytest.fixture
 def keys(tmp_path: Path) -> tuple[Path, Path]:
-    return written(tmp_path, "key", Ed25519PrivateKey.generate())
+    return write_key_pair(tmp_path, "key", Ed25519PrivateKey.generate())
 
 
-def written(folder: Path, name: str, key: Ed25519PrivateKey | X25519PrivateKey) -> tuple[Path, Path]:
+def write_key_pair(folder: Path, name: str, key: Ed25519PrivateKey | X25519PrivateKey) -> tuple[Path, Path]:
     private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
     private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
@@ -407,109 +414,109 @@ def compare(checkpoint: checkpoints.Checkpoint) -> list[str]:
     return [f"{each.wallet_id} {each.what}" for each in (*found, *verification.finish())]
 
 
-Forgery = Callable[[Books], object]
+Forgery = Callable[[TamperedLedger], object]
 FORGERIES: dict[str, Forgery] = {
-    "changed": lambda books: books.change(
-        "UPDATE operation SET description = 'x' WHERE id = %s", books.ids[1]
+    "changed": lambda ledger: ledger.change(
+        "UPDATE operation SET description = 'x' WHERE id = %s", ledger.ids[1]
     ),
-    "removed": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[3]),
-    "added": lambda books: books.slip_in("-1 us"),
-    "removed at the end": lambda books: books.change("DELETE FROM operation WHERE id = %s", books.ids[4]),
+    "removed": lambda ledger: ledger.change("DELETE FROM operation WHERE id = %s", ledger.ids[3]),
+    "added": lambda ledger: ledger.insert_copy("-1 us"),
+    "removed at the end": lambda ledger: ledger.change("DELETE FROM operation WHERE id = %s", ledger.ids[4]),
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 @pytest.mark.slow
-def test_a_chain_that_was_made_anew_is_found_by_a_checkpoint(books: Books, forgery: str) -> None:
+def test_recomputed_chain_is_found_by_a_checkpoint(ledger: TamperedLedger, forgery: str) -> None:
     checkpoint = checkpoints.make()
     assert compare(checkpoint) == []
-    FORGERIES[forgery](books)
-    chain_anew(books.superuser, books.wallet)
-    assert "does not follow" not in books.findings()  # nor is anything else wrong with the chain
+    FORGERIES[forgery](ledger)
+    chain_anew(ledger.superuser, ledger.wallet)
+    assert "does not follow" not in ledger.findings()  # the chain is valid without the checkpoint
     found = compare(checkpoint)
-    assert any(line.startswith(f"{books.wallet} ") and "checkpoint" in line for line in found), found
+    assert any(line.startswith(f"{ledger.wallet} ") and "checkpoint" in line for line in found), found
 
 
-def test_what_comes_after_the_checkpoint_is_not_its_matter(books: Books, api: Api) -> None:
+def test_operations_after_the_checkpoint_are_ignored(ledger: TamperedLedger, api: Api) -> None:
     checkpoint = checkpoints.make()
-    api.deposit(books.wallet, "1")
+    api.deposit(ledger.wallet, "1")
     api.open(deposit="1")
     assert compare(checkpoint) == []
 
 
-def test_what_was_written_later_and_dated_back_is_found(books: Books, api: Api) -> None:
+def test_backdated_operation_is_found_by_a_checkpoint(ledger: TamperedLedger, api: Api) -> None:
     made = checkpoints.make()
     checkpoint = made.model_copy(update={"made_at": made.made_at + timedelta(hours=1)})
     assert compare(checkpoint) == []
-    id = api.deposit(books.wallet, "1").json["id"]
+    id = api.deposit(ledger.wallet, "1").json["id"]
     [found] = compare(checkpoint)
-    assert found.startswith(f"{books.wallet} operation {id} is of ")
+    assert found.startswith(f"{ledger.wallet} operation {id} is of ")
     assert found.endswith("before the checkpoint, and was written after it")
 
 
-def test_a_wallet_that_vanished_is_found_by_a_checkpoint(
-    books: Books, monkeypatch: pytest.MonkeyPatch
+def test_deleted_wallet_is_found_by_a_checkpoint(
+    ledger: TamperedLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # each wallet by itself, however many there are
+    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # one range for each wallet
     checkpoint = checkpoints.make()
     for table in ("hold", "operation", "operation_id", "wallet_change"):
-        books.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [books.wallet])
-    books.change("DELETE FROM wallet WHERE id = %s", books.wallet)
-    assert any(books.wallet in line and "checkpoint" in line for line in compare(checkpoint))
+        ledger.superuser.execute(f"DELETE FROM {table} WHERE wallet_id = %s".encode(), [ledger.wallet])
+    ledger.change("DELETE FROM wallet WHERE id = %s", ledger.wallet)
+    assert any(ledger.wallet in line and "checkpoint" in line for line in compare(checkpoint))
 
 
-def test_a_wallet_that_was_slipped_in_is_found_by_a_checkpoint(
-    books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
+def test_inserted_wallet_is_found_by_a_checkpoint(
+    ledger: TamperedLedger, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # each wallet by itself, however many there are
+    monkeypatch.setattr(checkpoints, "MAX_RANGES", 2**20)  # one range for each wallet
     checkpoint = checkpoints.make()
     new = api.open(deposit="1")
-    books.change(
+    ledger.change(
         "UPDATE operation SET transaction_id = (SELECT transaction_id FROM operation WHERE id = %s)"
         " WHERE wallet_id = %s",
-        books.ids[0],
+        ledger.ids[0],
         new,
     )
     assert any("checkpoint" in line and new in line for line in compare(checkpoint))
 
 
-def test_many_wallets_share_the_ranges_of_a_checkpoint(
-    books: Books, api: Api, monkeypatch: pytest.MonkeyPatch
+def test_wallets_share_the_ranges_of_a_checkpoint(
+    ledger: TamperedLedger, api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoints, "MAX_RANGES", 2)
     checkpoint = checkpoints.make()
     assert 1 <= len(checkpoint.ranges) <= 2
     assert sum(each.wallets for each in checkpoint.ranges) == checkpoint.wallets
     assert compare(checkpoint) == []
-    books.change("UPDATE operation SET hash = sha256('') WHERE id = %s", books.ids[-1])
+    ledger.change("UPDATE operation SET hash = sha256('') WHERE id = %s", ledger.ids[-1])
     assert any(
         f"of {each.wallets} differs" in line for line in compare(checkpoint) for each in checkpoint.ranges
     )
 
 
-# --- The files --------------------------------------------------------------------------------------
+# --- Commands and files -----------------------------------------------------------------------------
 def run(*arguments: object) -> str:
     output = StringIO()
     call_command(*map(str, arguments), stdout=output)
     return output.getvalue()
 
 
-def test_the_commands_make_and_compare_a_checkpoint(
-    books: Books, keys: tuple[Path, Path], tmp_path: Path
+def test_commands_make_and_compare_a_checkpoint(
+    ledger: TamperedLedger, keys: tuple[Path, Path], tmp_path: Path
 ) -> None:
     private, public = keys
     file = tmp_path / "checkpoint"
     assert "signed at" in run("checkpoint", file, "--key", private)
-    told = run("verify_ledger", "--checkpoint", file, "--public-key", public)
-    assert "nothing before the checkpoint of" in told
-    books.change("UPDATE operation SET hash = sha256('') WHERE id = %s", books.ids[-1])
+    output = run("verify_ledger", "--checkpoint", file, "--public-key", public)
+    assert "nothing before the checkpoint of" in output
+    ledger.change("UPDATE operation SET hash = sha256('') WHERE id = %s", ledger.ids[-1])
     with pytest.raises(CommandError) as error:
         run("verify_ledger", "--checkpoint", file, "--public-key", public)
     assert error.value.returncode == 1
 
 
 @pytest.mark.brokers
-def test_openssl_verifies_a_checkpoint_as_well(keys: tuple[Path, Path], tmp_path: Path, api: Api) -> None:
+def test_openssl_verifies_a_checkpoint(keys: tuple[Path, Path], tmp_path: Path, api: Api) -> None:
     api.open(deposit="1")
     private, public = keys
     run("checkpoint", tmp_path / "checkpoint", "--key", private)
@@ -550,7 +557,7 @@ def refused(*arguments: object) -> str:
     return str(error.value)
 
 
-def test_a_file_that_exists_is_not_written_over(keys: tuple[Path, Path], tmp_path: Path) -> None:
+def test_checkpoint_does_not_overwrite_a_file(keys: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     assert "exists" in refused("checkpoint", tmp_path / "file", "--key", keys[0])
     assert (tmp_path / "file").read_text() == "mine"
@@ -558,7 +565,7 @@ def test_a_file_that_exists_is_not_written_over(keys: tuple[Path, Path], tmp_pat
 
 def test_keys_of_other_kinds_are_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
     private, public = keys
-    others = written(tmp_path, "other", X25519PrivateKey.generate())
+    others = write_key_pair(tmp_path, "other", X25519PrivateKey.generate())
     for wrong in (public, others[0], tmp_path / "nothing", Path(__file__)):
         refused("checkpoint", tmp_path / "file", "--key", wrong)
     assert not (tmp_path / "file").exists()
@@ -568,9 +575,7 @@ def test_keys_of_other_kinds_are_refused(keys: tuple[Path, Path], tmp_path: Path
 
 
 @pytest.mark.parametrize("place", [10, 200, -10])
-def test_a_checkpoint_that_was_changed_is_refused(
-    keys: tuple[Path, Path], tmp_path: Path, place: int, api: Api
-) -> None:
+def test_changed_checkpoint_is_refused(keys: tuple[Path, Path], tmp_path: Path, place: int, api: Api) -> None:
     api.open(deposit="1")
     file = tmp_path / "checkpoint"
     run("checkpoint", file, "--key", keys[0])
@@ -580,8 +585,8 @@ def test_a_checkpoint_that_was_changed_is_refused(
     assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
 
-def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
-    file, other = tmp_path / "checkpoint", written(tmp_path, "other", Ed25519PrivateKey.generate())
+def test_checkpoint_signed_with_another_key_is_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
+    file, other = tmp_path / "checkpoint", write_key_pair(tmp_path, "other", Ed25519PrivateKey.generate())
     run("checkpoint", file, "--key", other[0])
     assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
@@ -589,19 +594,19 @@ def test_a_checkpoint_of_another_key_is_refused(keys: tuple[Path, Path], tmp_pat
 @pytest.mark.parametrize(
     "snapshot", ["", "1:1:'", "9:1:", "0:1:", "1:5:9", "1:5:3,2", "1:99999999999999999999:"]
 )
-def test_a_signature_under_nonsense_is_not_enough(
-    books: Books, keys: tuple[Path, Path], tmp_path: Path, snapshot: str
+def test_signed_checkpoint_with_invalid_snapshot_is_refused(
+    ledger: TamperedLedger, keys: tuple[Path, Path], tmp_path: Path, snapshot: str
 ) -> None:
     file = tmp_path / "checkpoint"
     key = checkpoints.private_key(keys[0].read_bytes())
     file.write_bytes(checkpoints.signed(checkpoints.make().model_copy(update={"snapshot": snapshot}), key))
-    told = refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
-    assert told == "this is no checkpoint"
+    output = refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+    assert output == "this is no checkpoint"
 
 
 # --- On a standby -----------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_standby_is_verified_and_makes_no_checkpoint(
+def test_standby_is_verified_and_makes_no_checkpoint(
     keys: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, api: Api
 ) -> None:
     api.open(deposit="1")
@@ -626,24 +631,24 @@ def test_a_standby_is_verified_and_makes_no_checkpoint(
         assert (refused.returncode, file.exists()) == (2, False)
         assert "this is a standby" in refused.stderr
         run("checkpoint", file, "--key", keys[0])
-        told = manage("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
-        assert "nothing before the checkpoint of" in told.stdout, told.stderr
-        assert "could not be recorded" in told.stderr
+        output = manage("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+        assert "nothing before the checkpoint of" in output.stdout, output.stderr
+        assert "could not be recorded" in output.stderr
 
 
-# --- From one check to the next ---------------------------------------------------------------------
-def test_the_next_check_looks_at_what_came_since_alone(books: Books, api: Api) -> None:
+# --- Incremental checks -----------------------------------------------------------------------------
+def test_incremental_check_reads_only_new_operations(ledger: TamperedLedger, api: Api) -> None:
     run("verify_ledger")
-    api.deposit(books.wallet, "1")
-    api.withdraw(books.wallet, "1000")
-    told = run("verify_ledger", "--incremental")
-    assert told.startswith("2 operations of 1 wallets verified")
+    api.deposit(ledger.wallet, "1")
+    api.withdraw(ledger.wallet, "1000")
+    output = run("verify_ledger", "--incremental")
+    assert output.startswith("2 operations of 1 wallets verified")
     assert run("verify_ledger", "--incremental").startswith("0 operations of 0 wallets verified")
 
 
-def test_it_needs_no_time_of_the_last_check(books: Books) -> None:
+def test_incremental_check_ignores_the_time_of_the_last_check(ledger: TamperedLedger) -> None:
     run("verify_ledger")
-    books.change(
+    ledger.change(
         "UPDATE ledger_check SET ended_at = 'infinity' WHERE id = (SELECT max(id) FROM ledger_check)"
     )
     assert run("verify_ledger", "--incremental").startswith("0 operations of 0 wallets verified")
@@ -658,21 +663,21 @@ def test_it_needs_no_time_of_the_last_check(books: Books) -> None:
         "UPDATE wallet SET held = held + 1 WHERE id = %s",
     ],
 )
-def test_what_is_wrong_with_it_is_found(books: Books, api: Api, statement: str) -> None:
+def test_incremental_check_finds_a_change(ledger: TamperedLedger, api: Api, statement: str) -> None:
     run("verify_ledger")
-    api.deposit(books.wallet, "1", key="new")
-    api.deposit(books.wallet, "7")
+    api.deposit(ledger.wallet, "1", key="new")
+    api.deposit(ledger.wallet, "7")
     if "amount = 1" in statement:
         statement += " AND idempotency_key = 'new'"
-    books.change(statement, books.wallet)
-    assert books.wallet in differences("verify_ledger", "--incremental")
+    ledger.change(statement, ledger.wallet)
+    assert ledger.wallet in differences("verify_ledger", "--incremental")
     assert "verify all of the ledger" in refused("verify_ledger", "--incremental")
 
 
-def test_what_a_check_of_another_database_has_seen_is_no_beginning(books: Books) -> None:
-    """After a dump was restored, transactions are counted anew: all would be older than that check."""
+def test_incremental_check_refuses_a_snapshot_of_another_database(ledger: TamperedLedger) -> None:
+    """A restored dump has new transaction numbers; all of them would seem older than the last check."""
     run("verify_ledger")
-    books.change(
+    ledger.change(
         "UPDATE ledger_check SET snapshot = '1:9000000000000:' WHERE id = (SELECT max(id) FROM ledger_check)"
     )
     assert "another database: verify all of the ledger" in refused("verify_ledger", "--incremental")

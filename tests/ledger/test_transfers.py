@@ -1,4 +1,4 @@
-"""Transfers: two operations that happen together, or not at all."""
+"""Transfers: two operations in one atomic step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from tests.ledger.test_idempotency import without_request_id
 from tests.support.client import Answer, Api
 
 
-def test_a_transfer_is_answered_with_both_its_sides(api: Api) -> None:
+def test_response_shows_both_sides_of_a_transfer(api: Api) -> None:
     source_id, target_id = api.open(deposit="100"), api.open(deposit="5")
     answer = api.transfer(source_id, target_id, "40", key="t-1", description="rent", metadata={"month": 1})
     transfer = answer.json
@@ -60,7 +60,7 @@ def test_a_transfer_is_answered_with_both_its_sides(api: Api) -> None:
     Books((source_id, target_id)).verify()
 
 
-def test_a_transfer_is_read_by_its_id_and_each_side_by_its_own(api: Api) -> None:
+def test_transfer_and_its_sides_have_their_own_ids(api: Api) -> None:
     source_id, target_id = api.open(deposit="10"), api.open()
     transfer = api.transfer(source_id, target_id, "10").json
     assert api.get(f"/transfers/{transfer['id']}").json == transfer
@@ -69,7 +69,7 @@ def test_a_transfer_is_read_by_its_id_and_each_side_by_its_own(api: Api) -> None
         assert api.history(wallet_id)[0] == transfer[side]
 
 
-def test_only_a_transfers_own_id_leads_to_it(api: Api) -> None:
+def test_transfer_is_found_only_by_its_own_id(api: Api) -> None:
     source_id, target_id = api.open(deposit="10"), api.open()
     transfer = api.transfer(source_id, target_id, "10").json
     deposit_id = api.history(source_id)[-1]["id"]
@@ -79,13 +79,13 @@ def test_only_a_transfers_own_id_leads_to_it(api: Api) -> None:
 
 
 @pytest.mark.parametrize(("currency", "amount"), [("JPY", "100"), ("KWD", "0.001"), ("EUR", "0.01")])
-def test_a_currency_has_its_own_digits(api: Api, currency: str, amount: str) -> None:
+def test_transfer_has_the_digits_of_its_currency(api: Api, currency: str, amount: str) -> None:
     source_id, target_id = api.open(deposit="100", currency=currency), api.open(currency=currency)
     transfer = api.transfer(source_id, target_id, amount).json
     assert (transfer["amount"], transfer["target"]["balance"]) == (amount, amount)
 
 
-# --- What is refused for its form -------------------------------------------------------------------
+# --- Validation -------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "field", "code"),
     [
@@ -97,7 +97,7 @@ def test_a_currency_has_its_own_digits(api: Api, currency: str, amount: str) -> 
         ({"currency": "RUB"}, "currency", "unknown_field"),
     ],
 )
-def test_the_wrong_shape_is_refused_and_leaves_no_trace(
+def test_invalid_transfer_is_refused_and_leaves_no_trace(
     api: Api, unchanged: Unchanged, change: dict[str, Any], field: str, code: str
 ) -> None:
     source_id, target_id = api.open(deposit="10"), api.open()
@@ -109,14 +109,14 @@ def test_the_wrong_shape_is_refused_and_leaves_no_trace(
     assert api.post("/transfers", body, Idempotency_Key="k").status == 201  # the key is still free
 
 
-def test_a_wallet_cannot_pay_itself(api: Api, unchanged: Unchanged) -> None:
+def test_transfer_to_the_same_wallet_is_refused(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open(deposit="10")
     with unchanged(wallet_id):
         answer = api.transfer(wallet_id, wallet_id, "1")
         assert (answer.status, answer.json["errors"][0]["code"]) == (400, "same_wallet")
 
 
-def test_both_wallets_must_exist(api: Api, unchanged: Unchanged) -> None:
+def test_both_wallets_of_a_transfer_must_exist(api: Api, unchanged: Unchanged) -> None:
     wallet_id, unknown_id = api.open(deposit="10"), str(uuid4())
     with unchanged(wallet_id):
         for source_id, target_id in ((wallet_id, unknown_id), (unknown_id, wallet_id)):
@@ -125,7 +125,7 @@ def test_both_wallets_must_exist(api: Api, unchanged: Unchanged) -> None:
     assert api.transfer(wallet_id, api.open(), "1", key="k").status == 201  # the key is still free
 
 
-# --- What a rule refuses ----------------------------------------------------------------------------
+# --- Refusals by the rules --------------------------------------------------------------------------
 def frozen_source(api: Api) -> tuple[str, str]:
     source_id = api.open(deposit="100")
     api.patch(f"/wallets/{source_id}", {"status": "FROZEN"})
@@ -181,7 +181,7 @@ def full_target(api: Api) -> tuple[str, str]:
         (full_target, "balance_limit_exceeded"),
     ],
 )
-def test_a_refusal_moves_nothing_is_recorded_on_the_source_and_is_repeated(
+def test_refused_transfer_is_recorded_on_the_source_and_replayed(
     api: Api, unmoved: Unchanged, wallets: Callable[[Api], tuple[str, str]], code: str
 ) -> None:
     source_id, target_id = wallets(api)
@@ -198,7 +198,7 @@ def test_a_refusal_moves_nothing_is_recorded_on_the_source_and_is_repeated(
     assert again.headers["idempotent-replayed"] == "true"
 
 
-def test_limits_are_kept_to_the_last_cent_on_both_sides(api: Api) -> None:
+def test_transfer_respects_the_limits_to_the_last_cent(api: Api) -> None:
     source_id = api.open(deposit="10", overdraftLimit="5")
     target_id = api.open(deposit="85", maxBalance="100")
     transfer = api.transfer(source_id, target_id, "15").json
@@ -208,8 +208,8 @@ def test_limits_are_kept_to_the_last_cent_on_both_sides(api: Api) -> None:
     Books((source_id, target_id)).verify()
 
 
-# --- Repeats ----------------------------------------------------------------------------------------
-def test_a_repeat_gets_the_first_answer_whatever_has_happened_since(api: Api, unchanged: Unchanged) -> None:
+# --- Replays ----------------------------------------------------------------------------------------
+def test_replayed_transfer_gets_the_first_response(api: Api, unchanged: Unchanged) -> None:
     source_id, target_id = api.open(deposit="100"), api.open()
     first = api.transfer(source_id, target_id, "10", key="k")
     api.transfer(target_id, source_id, "5")
@@ -223,7 +223,7 @@ def test_a_repeat_gets_the_first_answer_whatever_has_happened_since(api: Api, un
     assert "idempotent-replayed" not in first.headers
 
 
-def test_a_refusal_stays_refused_when_it_would_no_longer_be(api: Api, unchanged: Unchanged) -> None:
+def test_refused_transfer_is_replayed_after_its_reason_has_passed(api: Api, unchanged: Unchanged) -> None:
     source_id, target_id = api.open(), api.open()
     first = api.transfer(source_id, target_id, "10", key="k")
     api.deposit(source_id, "100")
@@ -235,7 +235,7 @@ def test_a_refusal_stays_refused_when_it_would_no_longer_be(api: Api, unchanged:
 
 @pytest.mark.parametrize("of_first", ["completed", "refused"])
 @pytest.mark.parametrize("other", ["amount", "target", "description", "metadata", "withdrawal"])
-def test_the_same_key_for_another_request_is_refused(
+def test_key_of_a_different_transfer_is_refused(
     api: Api, unchanged: Unchanged, of_first: str, other: str
 ) -> None:
     source_id, target_id, third_id = api.open(), api.open(), api.open()
@@ -259,7 +259,7 @@ def test_the_same_key_for_another_request_is_refused(
         assert (answer.status, answer.code) == (422, "idempotency_key_reused")
 
 
-def test_a_key_is_the_sources_and_free_on_the_target(api: Api) -> None:
+def test_key_belongs_to_the_source_and_is_free_on_the_target(api: Api) -> None:
     one, other = api.open(deposit="100"), api.open(deposit="100")
     there = api.transfer(one, other, "10", key="k")
     back = api.transfer(other, one, "10", key="k")
@@ -270,7 +270,7 @@ def test_a_key_is_the_sources_and_free_on_the_target(api: Api) -> None:
     Books((one, other)).verify()
 
 
-def test_an_id_of_ones_own_is_the_transfers_and_its_key(api: Api, unchanged: Unchanged) -> None:
+def test_client_id_of_a_transfer_is_both_id_and_key(api: Api, unchanged: Unchanged) -> None:
     source_id, target_id, chosen = api.open(deposit="100"), api.open(deposit="100"), str(uuid4())
     first = api.transfer(source_id, target_id, "10", id=chosen)
     assert (first.json["id"], first.json["source"]["idempotencyKey"]) == (chosen, chosen)
@@ -283,7 +283,7 @@ def test_an_id_of_ones_own_is_the_transfers_and_its_key(api: Api, unchanged: Unc
         assert api.transfer(target_id, source_id, "10", id=target_side).code == "idempotency_key_reused"
 
 
-def test_without_a_key_every_transfer_counts(api: Api) -> None:
+def test_every_transfer_without_a_key_counts(api: Api) -> None:
     source_id, target_id = api.open(deposit="3"), api.open()
     assert [api.transfer(source_id, target_id, 1).status for _ in range(4)] == [201, 201, 201, 409]
     assert api.balance(target_id) == "3.00"

@@ -1,4 +1,4 @@
-"""Wallets: open, repeat, read, list, change."""
+"""Wallets: opening, replays, reading, lists and changes."""
 
 from typing import Any
 from uuid import uuid4
@@ -11,7 +11,7 @@ from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Wallet, WalletChange
 
 
-def test_a_wallet_opens_empty_with_the_defaults(api: Api) -> None:
+def test_wallet_opens_empty_with_the_defaults(api: Api) -> None:
     answer = api.post("/wallets", {})
     wallet = answer.json
     assert answer.status == 201
@@ -34,7 +34,7 @@ def test_a_wallet_opens_empty_with_the_defaults(api: Api) -> None:
     assert api.wallet(wallet["id"]) == wallet
 
 
-def test_a_wallet_opens_as_asked_for_at_both_addresses(api: Api) -> None:
+def test_both_urls_open_a_wallet_with_the_given_fields(api: Api) -> None:
     fields = {
         "currency": "KWD",
         "label": "Касса",
@@ -49,12 +49,12 @@ def test_a_wallet_opens_as_asked_for_at_both_addresses(api: Api) -> None:
         assert (wallet["label"], wallet["metadata"]) == ("Касса", {"a": [1.5]})
 
 
-def test_opening_with_an_id_of_ones_own_is_safe_to_repeat(api: Api) -> None:
-    asked: dict[str, Any] = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
-    first = api.post("/wallets", asked)
-    api.deposit(asked["id"], 5)
-    api.patch(f"/wallets/{asked['id']}", {"label": "b"})
-    again = api.post("/wallets", asked | {"overdraftLimit": "10.00"})
+def test_opening_with_a_client_id_is_replayed(api: Api) -> None:
+    body: dict[str, Any] = {"id": str(uuid4()), "label": "a", "overdraftLimit": "10", "metadata": {"n": 1}}
+    first = api.post("/wallets", body)
+    api.deposit(body["id"], 5)
+    api.patch(f"/wallets/{body['id']}", {"label": "b"})
+    again = api.post("/wallets", body | {"overdraftLimit": "10.00"})
     assert (again.status, again.json) == (201, first.json)
     assert "idempotent-replayed" not in first.headers
     assert again.headers["idempotent-replayed"] == "true"
@@ -70,17 +70,15 @@ def test_opening_with_an_id_of_ones_own_is_safe_to_repeat(api: Api) -> None:
         {"overdraftLimit": 1},
     ],
 )
-def test_the_same_id_for_another_wallet_is_refused(
-    api: Api, unchanged: Unchanged, other: dict[str, Any]
-) -> None:
-    asked = {"id": str(uuid4()), "label": "a", "metadata": {"n": 1}}
-    api.post("/wallets", asked)
-    with unchanged(asked["id"]):
-        answer = api.post("/wallets", asked | other)
+def test_id_of_a_different_wallet_is_refused(api: Api, unchanged: Unchanged, other: dict[str, Any]) -> None:
+    body = {"id": str(uuid4()), "label": "a", "metadata": {"n": 1}}
+    api.post("/wallets", body)
+    with unchanged(body["id"]):
+        answer = api.post("/wallets", body | other)
         assert (answer.status, answer.code) == (422, "idempotency_key_reused")
 
 
-def test_an_id_that_the_service_made_cannot_be_opened_again(api: Api) -> None:
+def test_id_that_the_service_generated_cannot_be_opened(api: Api) -> None:
     answer = api.post("/wallets", {"id": api.open()})
     assert (answer.status, answer.code) == (422, "idempotency_key_reused")
 
@@ -113,7 +111,7 @@ def test_an_id_that_the_service_made_cannot_be_opened_again(api: Api) -> None:
         ("balance", "1000", "unknown_field"),
     ],
 )
-def test_what_is_wrong_is_named(api: Api, field: str, value: Any, code: str) -> None:
+def test_invalid_field_of_a_wallet_is_named(api: Api, field: str, value: Any, code: str) -> None:
     before = Wallet.objects.count()
     answer = api.post("/wallets", {field: value})
     assert (answer.status, answer.code) == (400, "validation_error")
@@ -129,7 +127,7 @@ def test_metadata_nested_too_deeply_is_refused(api: Api) -> None:
     assert answer.json["errors"][0]["code"] == "too_deep"
 
 
-def test_all_that_is_wrong_is_named_at_once(api: Api) -> None:
+def test_all_invalid_fields_are_named_at_once(api: Api) -> None:
     answer = api.post("/wallets", {"label": 1, "currency": "x", "more": 1})
     assert {error["field"] for error in answer.json["errors"]} == {"label", "currency", "more"}
 
@@ -137,7 +135,7 @@ def test_all_that_is_wrong_is_named_at_once(api: Api) -> None:
 @pytest.mark.parametrize(
     "wallet_id", [UNKNOWN_ID, "x", "0", "%00", "' OR 1=1 --", "01930a5dac96774b8cceb302099a8057"]
 )
-def test_an_unknown_or_malformed_id_is_not_found(api: Api, wallet_id: str) -> None:
+def test_unknown_or_malformed_id_is_not_found(api: Api, wallet_id: str) -> None:
     path = wallet_id.replace(" ", "%20")
     for suffix in ("", "/operations"):
         answer = api.get(f"/wallets/{path}{suffix}")
@@ -146,12 +144,12 @@ def test_an_unknown_or_malformed_id_is_not_found(api: Api, wallet_id: str) -> No
     assert api.deposit(path, 1).code == "wallet_not_found"
 
 
-def test_an_id_may_be_written_in_capitals(api: Api) -> None:
+def test_id_may_be_in_upper_case(api: Api) -> None:
     wallet_id = api.open()
     assert api.get(f"/wallets/{wallet_id.upper()}").json["id"] == wallet_id
 
 
-def test_a_wallet_that_has_not_changed_is_not_sent_again(api: Api) -> None:
+def test_unchanged_wallet_is_answered_with_304(api: Api) -> None:
     wallet_id = api.open()
     tag = api.get(f"/wallets/{wallet_id}").headers["etag"]
     for header in (tag, f'"other", W/{tag}', "*"):
@@ -163,7 +161,7 @@ def test_a_wallet_that_has_not_changed_is_not_sent_again(api: Api) -> None:
     assert answer.headers["etag"] != tag
 
 
-def test_the_list_is_newest_first_and_pages_to_the_end_while_wallets_are_opened(api: Api) -> None:
+def test_list_is_newest_first_while_wallets_are_opened(api: Api) -> None:
     made = [api.open() for _ in range(5)]
     first = api.get("/wallets?limit=2").json
     assert [item["id"] for item in first["items"]] == made[:2:-1]
@@ -172,7 +170,7 @@ def test_the_list_is_newest_first_and_pages_to_the_end_while_wallets_are_opened(
     assert [item["id"] for item in second["items"]] == made[2::-1]
 
 
-def test_the_last_page_has_no_cursor(api: Api) -> None:
+def test_last_page_has_no_cursor(api: Api) -> None:
     api.open()
     pages = 0
     cursor = ""
@@ -192,13 +190,13 @@ def test_the_last_page_has_no_cursor(api: Api) -> None:
         *("cursor=x", "cursor=%D1%8F", "cursor=bnVsbA", "cursor=eyJhIjoxfQ"),
     ],
 )
-def test_a_senseless_query_is_refused(api: Api, query: str) -> None:
+def test_invalid_query_is_refused(api: Api, query: str) -> None:
     answer = api.get(f"/wallets?{query}")
     assert (answer.status, answer.code) == (400, "validation_error")
 
 
 # --- PATCH ------------------------------------------------------------------------------------------
-def test_a_change_is_answered_recorded_and_seen(api: Api) -> None:
+def test_change_is_recorded_and_visible(api: Api) -> None:
     wallet_id = api.open(label="a")
     answer = api.patch(f"/wallets/{wallet_id}", {"label": "b", "metadata": {"k": 1}, "status": "FROZEN"})
     assert answer.status == 200
@@ -209,13 +207,13 @@ def test_a_change_is_answered_recorded_and_seen(api: Api) -> None:
     assert answer.json["updatedAt"] > answer.json["createdAt"]
 
 
-def test_a_change_to_what_is_already_so_changes_nothing(api: Api, unchanged: Unchanged) -> None:
+def test_change_to_equal_values_changes_nothing(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open(label="a")
     with unchanged(wallet_id):
         assert api.patch(f"/wallets/{wallet_id}", {"label": "a", "status": "ACTIVE"}).status == 200
 
 
-def test_a_frozen_wallet_moves_no_money_until_thawed(api: Api, unchanged: Unchanged) -> None:
+def test_frozen_wallet_moves_no_money_until_thawed(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open(deposit="10")
     api.patch(f"/wallets/{wallet_id}", {"status": "FROZEN"})
     balance = api.balance(wallet_id)
@@ -226,7 +224,7 @@ def test_a_frozen_wallet_moves_no_money_until_thawed(api: Api, unchanged: Unchan
     assert api.withdraw(wallet_id, 1).status == 201
 
 
-def test_a_wallet_is_closed_only_when_empty_and_for_ever(api: Api, unchanged: Unchanged) -> None:
+def test_only_an_empty_wallet_closes_and_it_stays_closed(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open(deposit="0.01")
     with unchanged(wallet_id):
         answer = api.patch(f"/wallets/{wallet_id}", {"status": "CLOSED"})
@@ -240,7 +238,7 @@ def test_a_wallet_is_closed_only_when_empty_and_for_ever(api: Api, unchanged: Un
     assert api.deposit(wallet_id, 1).code == "wallet_closed"
 
 
-def test_if_match_guards_a_change(api: Api, unchanged: Unchanged) -> None:
+def test_change_requires_a_matching_if_match(api: Api, unchanged: Unchanged) -> None:
     wallet_id = api.open()
     tag = api.get(f"/wallets/{wallet_id}").headers["etag"]
     api.deposit(wallet_id, 1)
@@ -254,7 +252,7 @@ def test_if_match_guards_a_change(api: Api, unchanged: Unchanged) -> None:
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "OPEN"}, {"status": None}, {"balance": 1}, {"label": None}])
-def test_a_change_of_the_wrong_shape_is_refused(api: Api, unchanged: Unchanged, body: dict[str, Any]) -> None:
+def test_invalid_change_is_refused(api: Api, unchanged: Unchanged, body: dict[str, Any]) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):
         assert api.patch(f"/wallets/{wallet_id}", body).code == "validation_error"
@@ -271,7 +269,9 @@ def test_no_wallet_opens_in_a_withdrawn_currency(api: Api, currency: str) -> Non
 
 
 def test_existing_wallet_in_a_withdrawn_currency_moves_and_closes(api: Api) -> None:
-    wallet_id = str(open_wallet(Opening(currency="HRK")).wallet.id)  # as before the withdrawal
+    wallet_id = str(
+        open_wallet(Opening(currency="HRK")).wallet.id
+    )  # as opened before the currency was withdrawn
     assert api.deposit(wallet_id, "5.25").json["balance"] == "5.25"
     assert api.get(f"/wallets/{wallet_id}/statement").json["closingBalance"] == "5.25"
     assert api.withdraw(wallet_id, "5.25").status == 201

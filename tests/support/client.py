@@ -1,4 +1,4 @@
-"""Clients of the API: one inside this process, one over real HTTP. Both answer with an Answer."""
+"""Clients of the API: one inside this process, one over HTTP. Both return an Answer."""
 
 import http.client
 import json
@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from django.test import Client
 
 JSON = "application/json"
-UNKNOWN_ID = "01930a5d-0000-7000-8000-000000000000"  # a UUID that nothing has
+UNKNOWN_ID = "01930a5d-0000-7000-8000-000000000000"  # no object has this id
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The problem's code."""
+        """Return the code of the problem."""
         assert self.headers["content-type"] == "application/problem+json", self.content
         code: str = self.json["code"]
         return code
@@ -39,7 +39,7 @@ class Sender(Protocol):
 
 
 class InProcess:
-    """Django's test client: no server, but every middleware."""
+    """Django's test client: all middleware, but no server."""
 
     def __init__(self, **options: Any) -> None:
         self.client = Client(raise_request_exception=False, **options)
@@ -56,7 +56,7 @@ class InProcess:
 
 
 class OverHttp:
-    """A connection of its own to a running service."""
+    """An HTTP connection to a running service."""
 
     def __init__(self, address: str, timeout: float = 60) -> None:
         self.connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=timeout)
@@ -73,10 +73,10 @@ class OverHttp:
 
 @dataclass
 class Api:
-    """The requests that the tests make again and again."""
+    """The requests that many tests send."""
 
     sender: Sender = field(default_factory=InProcess)
-    key: str | None = None  # sent with each
+    key: str | None = None  # the API key of every request
 
     def get(self, path: str, **headers: str) -> Answer:
         return self.send("GET", path, **headers)
@@ -88,13 +88,13 @@ class Api:
         return self.send("PATCH", path, body, **headers)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        """The body as JSON; None stands for no body at all."""
+        """Send the body as JSON, or no body if it is None."""
         content = None if body is None else json.dumps(body).encode()
         given = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return self.sender.send(method, f"/api/v1{path}", content, given | _named(headers))
 
     def open(self, deposit: str | None = None, **fields: Any) -> str:
-        """A new wallet's id."""
+        """Open a wallet and return its id."""
         answer = self.post("/wallets", fields)
         assert answer.status == 201, answer
         wallet_id: str = answer.json["id"]
@@ -152,7 +152,7 @@ def _keyed(key: str | None) -> dict[str, str]:
 
 
 def _part(amount: Any) -> dict[str, Any]:
-    """How much to take; all that is left where None."""
+    """Return the fields of a partial amount; None means all of the remaining amount."""
     return {} if amount is None else {"amount": amount}
 
 

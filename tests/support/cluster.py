@@ -1,8 +1,8 @@
-"""A pytest plugin: a PostgreSQL of the session's own, its schema built by Liquibase.
+"""A pytest plugin: a PostgreSQL server for the session, with its schema built by Liquibase.
 
-It is loaded by `-p` before Django reads its settings, because those need the database's address. The service
+The option `-p` loads it before Django reads its settings, which need the database's address. The service
 runs in the tests as it does in production: as the application's role, with real commits and no rollback.
-Every test makes wallets of its own and speaks only of them.
+Every test makes its own wallets and checks only these.
 """
 
 import os
@@ -22,7 +22,7 @@ os.environ.update(
     ALLOWED_HOSTS="testserver,127.0.0.1,localhost",
     API_ACCESS="open",
     HTTPS="off",
-    RATE_LIMIT_LOGIN="off",  # all tests come from one address
+    RATE_LIMIT_LOGIN="off",  # all tests share one IP address
     RATE_LIMIT_SIGNUP="off",
 )
 

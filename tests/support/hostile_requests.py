@@ -1,7 +1,7 @@
-"""Requests that somebody means ill with, or cannot do better, as the bytes that go over the connection.
+"""Hostile and malformed requests, as the bytes that a client sends.
 
-A row says what the service answers and how many deposits that makes. WALLET stands for a wallet's id, and is
-as long, so that what is counted stays right.
+Each row has the expected responses and the number of deposits. WALLET is a placeholder for a wallet's id of
+the same length, so that a Content-Length stays correct.
 """
 
 import select
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from tests.support.client import UNKNOWN_ID
 
-PATIENCE = 30  # seconds for what should take none, on a busy machine
+SOCKET_TIMEOUT_SECONDS = 30  # allows for a busy machine
 CANARY = "canary"
 WALLET = UNKNOWN_ID.encode()
 PATH = b"/api/v1/wallets/%s/operation" % WALLET
@@ -42,17 +42,17 @@ def chunk(content: bytes, extension: bytes = b"") -> bytes:
 DEPOSIT = POST + sized()
 LAST = b"0\r\n\r\n"
 IN_CHUNKS = POST + CHUNKED + b"\r\n"
-SMUGGLED = DEPOSIT  # what must not be taken for a request, where it is inside of another
+SMUGGLED = DEPOSIT  # inside another request; it must not be read as a request
 
 
 class End(Enum):
-    """What the client does once it has sent all it has."""
+    """The client's action after it has sent all its bytes."""
 
-    WAIT = auto()  # for the answers
-    STALL = auto()  # for the service to lose patience
-    HALF_CLOSE = auto()  # says that no more will come, and waits
-    RESET = auto()  # the connection, as one that has crashed
-    LEAVE = auto()  # hangs up, in the middle of whatever is going on
+    WAIT = auto()  # wait for the responses
+    STALL = auto()  # send nothing more until the service times out
+    HALF_CLOSE = auto()  # close the sending direction and wait
+    RESET = auto()  # reset the connection, as a crashed client does
+    LEAVE = auto()  # close the connection at once
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,12 @@ class Shape:
     answers: tuple[int, ...] = (400,)
     deposits: int = 0
     end: End = End.WAIT
-    at_once: int = 1 << 30  # bytes of it in one packet
+    max_packet_bytes: int = 1 << 30
 
     def parts(self, wallet_id: str) -> Iterator[bytes]:
         sent = self.sent.replace(WALLET, wallet_id.encode())
-        for at in range(0, len(sent), self.at_once):
-            yield sent[at : at + self.at_once]
+        for at in range(0, len(sent), self.max_packet_bytes):
+            yield sent[at : at + self.max_packet_bytes]
 
 
 def by_name(*shapes: Shape) -> dict[str, Shape]:
@@ -81,19 +81,19 @@ def bad_length(length: bytes) -> bytes:
 
 
 def coded(*codings: bytes) -> bytes:
-    """Chunked or not: whoever takes it for the one reads a second request where the other sees none."""
+    """Build an ambiguous request: read as chunked, it contains a second request, otherwise none."""
     lines = b"".join(b"Transfer-Encoding%s\r\n" % coding for coding in codings)
     body = LAST + SMUGGLED
     return POST + lines + b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
 
 
-# What is served as if it had come in the usual form.
+# Unusual but valid requests, which are served.
 UNUSUAL = by_name(
-    Shape("a byte at a time", DEPOSIT, (201,), 1, at_once=1),
-    Shape("in chunks, a byte at a time", IN_CHUNKS + chunk(GOOD) + LAST, (201,), 1, at_once=1),
+    Shape("a byte at a time", DEPOSIT, (201,), 1, max_packet_bytes=1),
+    Shape("in chunks, a byte at a time", IN_CHUNKS + chunk(GOOD) + LAST, (201,), 1, max_packet_bytes=1),
     Shape("in chunks of a byte", IN_CHUNKS + b"".join(chunk(bytes([b])) for b in GOOD) + LAST, (201,), 1),
     Shape("three at once", DEPOSIT * 3, (201, 201, 201), 3),
-    Shape("three at once, split anywhere", DEPOSIT * 3, (201, 201, 201), 3, at_once=7),
+    Shape("three at once, split anywhere", DEPOSIT * 3, (201, 201, 201), 3, max_packet_bytes=7),
     Shape("an empty line before", b"\r\n" + DEPOSIT, (201,), 1),
     Shape("chunk extension", IN_CHUNKS + chunk(GOOD, b';a=b;c="d e"') + LAST, (201,), 1),
     Shape("chunk size with zeros before", IN_CHUNKS + b"000000000" + chunk(GOOD) + LAST, (201,), 1),
@@ -106,16 +106,16 @@ UNUSUAL = by_name(
     Shape("asks for a web socket", GET + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n", (200,)),
     Shape("a request in the body of another", GET + sized(SMUGGLED), (200,)),
     Shape("and in chunks", GET + CHUNKED + b"\r\n" + chunk(SMUGGLED) + LAST, (200,)),
-    Shape("chunks that are wrong where nobody reads them",
+    Shape("invalid chunks that are not read",
           GET + CHUNKED + b"\r\n" + chunk(SMUGGLED) + b"zz\r\n" + SMUGGLED, (200,)),
     Shape("a form in chunks that are wrong", b"POST /login HTTP/1.1\r\n" + HOST + CHUNKED +
           b"Content-Type: application/x-www-form-urlencoded\r\n\r\nzz\r\n" + SMUGGLED, (403,)),
     Shape("nothing more to come", DEPOSIT, (201,), 1, End.HALF_CLOSE),
     Shape("another path in the head", GET + b"SCRIPT_NAME: /livez\r\nPATH_INFO: /metrics\r\n\r\n", (200,)),
-    Shape("a path that is none", GET + b"SCRIPT_NAME: /nowhere\r\n\r\n", (200,)),
+    Shape("a path that is none", GET + b"SCRIPT_NAME: /prefix\r\n\r\n", (200,)),
 )  # fmt: skip
 
-# What cannot be understood in two ways, and what nobody should understand.
+# Ambiguous and invalid requests, which are refused.
 REFUSED = by_name(
     Shape("TLS", b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n"),
     Shape("HTTP/2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
@@ -206,7 +206,7 @@ REFUSED = by_name(
     Shape("a long body in chunks", IN_CHUNKS + chunk(b" " * 65_536) * 20 + LAST, (413,)),
 )  # fmt: skip
 
-# What is not even a request: there is nobody to answer.
+# Incomplete requests of clients that close the connection: they get no response.
 GONE = by_name(
     Shape("nothing at all", b"", (), end=End.HALF_CLOSE),
     Shape("half a head", GET[:-5], (), end=End.HALF_CLOSE),
@@ -221,7 +221,7 @@ GONE = by_name(
 )
 
 
-# What does not go on: the service has to end it. Half a head is not answered, what comes after it is.
+# Stalled requests, which the service has to end. It answers a stalled body, but not a stalled head.
 def stalled(name: str, sent: bytes, *answers: int) -> Shape:
     return Shape(name, sent, answers, end=End.STALL)
 
@@ -241,7 +241,7 @@ STALLED = by_name(
     stalled("before the last chunk", IN_CHUNKS + chunk(GOOD), 400),
     stalled("amid the trailers", IN_CHUNKS + chunk(GOOD) + b"0\r\nX: ", 400),
     stalled("chunks with bare LF", IN_CHUNKS + (chunk(GOOD) + LAST).replace(b"\r\n", b"\n"), 400),
-    stalled("amid a body that nobody reads", GET + sized(SMUGGLED)[:-5], 200),
+    stalled("amid a body that is not read", GET + sized(SMUGGLED)[:-5], 200),
     stalled("after an answer", GET + b"\r\n", 200),
 )
 
@@ -254,7 +254,7 @@ class Raw:
 
 
 class Talk:
-    """A connection on which anything can be said."""
+    """A connection that sends arbitrary bytes."""
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ class Talk:
         wrap: Callable[[socket.socket], socket.socket] = lambda plain: plain,
         source: str = "127.0.0.1",
     ) -> None:
-        self.socket = wrap(socket.create_connection(address, PATIENCE, (source, 0)))
+        self.socket = wrap(socket.create_connection(address, SOCKET_TIMEOUT_SECONDS, (source, 0)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = self.socket.makefile("rb")
 
@@ -274,30 +274,30 @@ class Talk:
         self.socket.close()
 
     def say(self, *parts: bytes) -> None:
-        with suppress(ConnectionError, ssl.SSLError):  # it may have heard enough and has answered
+        with suppress(ConnectionError, ssl.SSLError):  # the service may have answered and closed already
             for part in parts:
                 self.socket.sendall(part)
 
     def end(self, how: End) -> None:
         if how is End.HALF_CLOSE:
             with suppress(OSError):
-                socket.socket.shutdown(self.socket, socket.SHUT_WR)  # below TLS, where there is any
+                socket.socket.shutdown(self.socket, socket.SHUT_WR)  # below TLS, if the connection has it
         elif how is End.RESET:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def has_something(self) -> bool:
-        """An answer, or the end."""
+        """Return whether a response or the end of the connection has arrived."""
         return bool(select.select([self.socket], [], [], 0)[0])
 
     def hear_until(self, end: bytes) -> bytes:
-        """What is sent up to this, or up to the end."""
-        heard = b""
-        while not heard.endswith(end) and (byte := self._reader.read(1)):
-            heard += byte
-        return heard
+        """Return the received bytes up to and including `end`, or up to the end of the connection."""
+        received = b""
+        while not received.endswith(end) and (byte := self._reader.read(1)):
+            received += byte
+        return received
 
     def hear(self) -> Raw | None:
-        """The next answer; None where the connection has ended."""
+        """Return the next response, or None if the connection has ended."""
         try:
             return _answer(self._reader)
         except (ConnectionError, ssl.SSLError):
@@ -327,26 +327,26 @@ def _chunks(reader: BinaryIO) -> Iterator[bytes]:
 
 
 def converse(talk: Talk, shape: Shape, wallet_id: str) -> list[Raw]:
-    """All answers. Who comes next on the connection, where it is still there, gets theirs and no other."""
+    """Return all responses. If the connection stays open, check that a further request gets its own."""
     with talk:
         talk.say(*shape.parts(wallet_id))
         talk.end(shape.end)
         if shape.end in (End.RESET, End.LEAVE):
             return []
-        heard: list[Raw] = []
-        while len(heard) < max(1, len(shape.answers)) and (answer := talk.hear()):
-            heard.append(answer)
+        received: list[Raw] = []
+        while len(received) < max(1, len(shape.answers)) and (answer := talk.hear()):
+            received.append(answer)
         if shape.end is not End.STALL:
             talk.say(GET + b"X-Request-ID: %s\r\nConnection: close\r\n\r\n" % CANARY.encode())
         while answer := talk.hear():
-            heard.append(answer)
-    if heard and heard[-1].headers.get("X-Request-ID") == CANARY:
-        assert heard.pop().status == 200
-    return heard
+            received.append(answer)
+    if received and received[-1].headers.get("X-Request-ID") == CANARY:
+        assert received.pop().status == 200
+    return received
 
 
 def connections(service: str) -> int:
-    """Of clients, that a process of the service still has."""
+    """Return the number of client connections that the service still has open."""
     port = urlsplit(service).port
     listening = "0A"
     count = 0

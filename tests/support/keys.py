@@ -14,7 +14,7 @@ from wallets.models import User
 
 
 def new_key(*scopes: str, **fields: Any) -> str:
-    """A key's text."""
+    """Create an API key and return its text."""
     text = keys.new_text()
     keys.make(text, **{"name": "test", "scopes": scopes, **fields})
     return text
@@ -28,7 +28,7 @@ PASSWORD = "correct horse battery staple"
 
 
 def hashed() -> str:
-    """PASSWORD as it is stored, at the current cost: a login with another cost hashes it again."""
+    """Return the hash of PASSWORD at the current cost; a login would rehash one with another cost."""
     return _hashed(Hasher.iterations)
 
 
@@ -38,7 +38,7 @@ def _hashed(iterations: int) -> str:
 
 
 def new_person(**fields: Any) -> User:
-    """An account with a verified e-mail address and the password PASSWORD."""
+    """Create an account with a verified e-mail address and the password PASSWORD."""
     email = f"person-{uuid4()}@example.com"
     given = {"username": email, "email": email, "first_name": "Anna", "password": hashed(), **fields}
     return User.objects.create(**{"verified_email": given["email"], **given})
@@ -52,7 +52,7 @@ def new_operator(*permissions: str, **fields: Any) -> User:
 
 
 def session_of(user: User) -> Api:
-    """The API as it is called from the browser of who is logged in."""
+    """Return an API client with the browser session of the user."""
     sender = InProcess()
     sender.client.force_login(user, backend="django.contrib.auth.backends.ModelBackend")
     return Api(sender)

@@ -1,4 +1,4 @@
-"""Mails that the service sends, and a mail server that takes none."""
+"""Mails that the service sends, and a mail server that refuses every recipient."""
 
 import re
 import threading
@@ -14,7 +14,7 @@ from django.core import mail
 from tests.support.people import Browser
 
 PUBLIC_URL: Final = "https://wallets.example.com"
-ANSWERS = {b"RCPT": b"550 nobody has this address\r\n", b"QUIT": b"221 bye\r\n"}
+ANSWERS = {b"RCPT": b"550 unknown address\r\n", b"QUIT": b"221 bye\r\n"}
 
 
 class _Refusal(StreamRequestHandler):
@@ -26,7 +26,7 @@ class _Refusal(StreamRequestHandler):
 
 @contextmanager
 def refusing_mail() -> Iterator[str]:
-    """Its EMAIL_URL."""
+    """Run a mail server that refuses every recipient. Yield its EMAIL_URL."""
     with ThreadingTCPServer(("127.0.0.1", 0), _Refusal) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -38,7 +38,7 @@ def refusing_mail() -> Iterator[str]:
 
 
 def ask_for_link(address: str, email: str) -> None:
-    """To choose a new password."""
+    """ApiRequest a link to choose a new password."""
     browser = Browser(address)
     with closing(browser.connection):
         browser.send("GET", "/password/forgotten")
@@ -46,7 +46,7 @@ def ask_for_link(address: str, email: str) -> None:
 
 
 def mailed() -> list[Any]:
-    """All mails that were sent in this test."""
+    """Wait for the mail threads and return the mails of this test."""
     for thread in threading.enumerate():
         if thread.name == "mail":
             thread.join()
@@ -54,20 +54,20 @@ def mailed() -> list[Any]:
 
 
 def link_in(message: Any) -> str:
-    """The path of the link, which has a line for itself."""
+    """Return the path of the link, which is on its own line."""
     found = re.findall(rf"^{re.escape(PUBLIC_URL)}(/\S+)$", message.body, re.MULTILINE)
     assert len(found) == 1, message.body
     return str(found[0])
 
 
-# --- Of a running service ---------------------------------------------------------------------------
+# --- Mails of a running service ---------------------------------------------------------------------
 def url_of(folder: Path) -> str:
-    """The EMAIL_URL of a service that writes its mails into the folder."""
+    """Return the EMAIL_URL of a service that writes its mails into the folder."""
     return f"filemail:///{folder.absolute()}"
 
 
 def link_to_verify(folder: Path, email: str) -> str:
-    """The path of the link that was sent to the address."""
+    """Wait for the verification mail to the address and return the path of its link."""
     found: list[str] = []
     deadline = time.monotonic() + 30
     while not found:
@@ -80,7 +80,7 @@ def link_to_verify(folder: Path, email: str) -> str:
 
 
 def verify_email(address: str, folder: Path, email: str) -> None:
-    """Follow the link and confirm, as the owner of the mailbox does."""
+    """Open the link and confirm the address."""
     browser, link = Browser(address), link_to_verify(folder, email)
     with closing(browser.connection):
         assert browser.send("GET", link).status == 200

@@ -1,4 +1,4 @@
-"""Debian's nginx on loopback, with deploy/nginx/walletsvc.conf as it is but for ports and paths."""
+"""Debian's nginx on loopback, with deploy/nginx/walletsvc.conf; only ports and paths are changed."""
 
 import os
 import subprocess
@@ -57,7 +57,7 @@ class Nginx:
             assert config.count(theirs) == 1, theirs
             config = config.replace(theirs, ours)
         (folder / "walletsvc.conf").write_text(config)
-        user = "user root;" if os.geteuid() == 0 else ""  # whose the folder is
+        user = "user root;" if os.geteuid() == 0 else ""  # the owner of the folder
         (folder / "nginx.conf").write_text(MAIN.format(folder=folder, user=user))
 
     @contextmanager

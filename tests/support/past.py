@@ -1,4 +1,4 @@
-"""A time long ago, which a test has for itself: reports are of the whole ledger, where others write."""
+"""Past days without other operations: a report covers the whole ledger, which other tests write to."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,14 +13,14 @@ _days = count()
 
 
 def quiet_day() -> datetime:
-    """The beginning of a day on which nothing has happened yet."""
+    """Return the beginning of a day without any operation."""
     return datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=40 * next(_days))
 
 
 def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
-    """As if what these wallets have done, one after the other, was done at these times.
+    """Move the operations of these wallets, in their order, to these times.
 
-    The service takes the time from its database, and may not change it. A transfer has one for both sides.
+    The service takes the time from its database and cannot change it. Both sides of a transfer share a time.
     """
     with psycopg.connect(cluster.url("postgres")) as database:
         moments = database.execute(

@@ -1,4 +1,4 @@
-"""The programs of the distribution that `make test-all` needs and `make test` does not.
+"""The Debian packages that `make test-all` needs and `make test` does not.
 
 `python -m tests.support.programs check` names those that are missing, `install` installs them with apt-get.
 """
@@ -20,7 +20,7 @@ def on_path(name: str) -> Callable[[], object]:
     return lambda: shutil.which(name)
 
 
-# Debian's package, and whether what it brings is there.
+# By Debian package: a function that tells whether its program is installed.
 PACKAGES: dict[str, Callable[[], object]] = {
     "chromium": chromium.find,
     "curl": on_path("curl"),
@@ -60,7 +60,7 @@ def install() -> None:
 
 @contextmanager
 def servers_not_started() -> Iterator[None]:
-    """The tests start servers of their own: Debian is not to start one when it is installed."""
+    """Keep Debian from starting the installed servers: the tests start their own."""
     if POLICY.exists():
         yield
         return

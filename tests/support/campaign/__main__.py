@@ -1,7 +1,7 @@
-"""`make campaign`: round after round of load and faults, until one goes wrong or the time is over.
+"""`make campaign`: repeated rounds of load and faults, until a round fails or the time is over.
 
-Everything that is chosen follows from the seed: the first round has it, the next one the next number. So the
-seed of a round that went wrong makes the same choices again.
+All random choices follow from the seed. The first round uses the seed, each further round the next number.
+The seed of a failed round reproduces its choices.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.support.campaign.rounds import Result, Size
 
 def main() -> int:
     options = parse(sys.argv[1:])
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: end all started processes
     size = Size(options.round, options.rate, options.clients)
     try:
         results = campaign(options.seed, options.minutes * 60, size, options.fault)

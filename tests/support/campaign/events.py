@@ -1,4 +1,4 @@
-"""What the receiver was told against the ledger: everything at least once, each wallet's in its order."""
+"""Compare the received events with the ledger: each event arrives at least once, in its wallet's order."""
 
 import time
 from collections import defaultdict
@@ -6,45 +6,47 @@ from collections.abc import Callable
 from datetime import datetime
 from itertools import zip_longest
 
-from tests.support.campaign.nodes import PATIENCE
+from tests.support.campaign.nodes import TIMEOUT_SECONDS
 from tests.support.histories.ledger import Change, Ledger, Operation
 from tests.support.receivers import Receiver
 
-ALONGSIDE = ("balance", "captured")  # events of an operation that has told another one of itself before
+ALONGSIDE = ("balance", "captured")  # second events of an operation
 EXPIRED = ":expired"
 
-Told = dict[str, list[str]]  # of each wallet, the ids of its events
+EventIds = dict[str, list[str]]  # by wallet
 
 
 def violations(committed: Ledger, receiver: Receiver, look_after: Callable[[], None]) -> list[str]:
-    """When the relay has caught up, or PATIENCE is over."""
-    wanted = expected(committed)
-    deadline = time.monotonic() + PATIENCE
-    while missing(wanted, told := told_to(receiver)) and time.monotonic() < deadline:
+    """Wait until the relay has caught up or the time is over, then return the violations."""
+    expected_ids = expected(committed)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while missing(expected_ids, received_ids := received_by(receiver)) and time.monotonic() < deadline:
         look_after()
         time.sleep(0.5)
     return [
-        f"event: wallet {wallet_id}: {first_difference(ids, told.get(wallet_id, []))}"
-        for wallet_id, ids in wanted.items()
-        if not _is_told(ids, told.get(wallet_id, []))
+        f"event: wallet {wallet_id}: {first_difference(ids, received_ids.get(wallet_id, []))}"
+        for wallet_id, ids in expected_ids.items()
+        if not _is_complete(ids, received_ids.get(wallet_id, []))
     ]
 
 
-def _is_told(wanted: list[str], told: list[str]) -> bool:
-    """All of it in its order, and nothing else but holds that have expired since the ledger was read."""
-    return told[: len(wanted)] == wanted and all(id.endswith(EXPIRED) for id in told[len(wanted) :])
+def _is_complete(expected_ids: list[str], received_ids: list[str]) -> bool:
+    """Return whether all ids arrived in order; only later expiries of holds may follow."""
+    return received_ids[: len(expected_ids)] == expected_ids and all(
+        id.endswith(EXPIRED) for id in received_ids[len(expected_ids) :]
+    )
 
 
-def expected(committed: Ledger) -> Told:
+def expected(committed: Ledger) -> EventIds:
     happened: list[Operation | Change] = [*committed.operations, *committed.changes]
-    of: Told = defaultdict(list)
+    of: EventIds = defaultdict(list)
     for each in sorted(happened, key=_place):
         of[each.wallet_id].append(_id_of_change(each) if isinstance(each, Change) else _id_of(each))
     return dict(of)
 
 
-def told_to(receiver: Receiver) -> Told:
-    """In the order in which they came first: after a crash, some come again."""
+def received_by(receiver: Receiver) -> EventIds:
+    """Return the ids in the order of their first arrival; after a crash, some arrive again."""
     of: dict[str, dict[str, None]] = defaultdict(dict)
     for event in receiver.events:
         if not event["id"].endswith(ALONGSIDE):
@@ -52,15 +54,19 @@ def told_to(receiver: Receiver) -> Told:
     return {wallet_id: list(ids) for wallet_id, ids in of.items()}
 
 
-def missing(wanted: Told, told: Told) -> bool:
-    return any(not set(told.get(wallet_id, [])).issuperset(ids) for wallet_id, ids in wanted.items())
-
-
-def first_difference(wanted: list[str], told: list[str]) -> str:
-    place, (want, got) = next(
-        (place, pair) for place, pair in enumerate(zip_longest(wanted, told)) if pair[0] != pair[1]
+def missing(expected_ids: EventIds, received_ids: EventIds) -> bool:
+    return any(
+        not set(received_ids.get(wallet_id, [])).issuperset(ids) for wallet_id, ids in expected_ids.items()
     )
-    return f"event {place + 1} of {len(wanted)} was to be {want}, and {got} came"
+
+
+def first_difference(expected_ids: list[str], received_ids: list[str]) -> str:
+    place, (want, got) = next(
+        (place, pair)
+        for place, pair in enumerate(zip_longest(expected_ids, received_ids))
+        if pair[0] != pair[1]
+    )
+    return f"event {place + 1} of {len(expected_ids)} was to be {want}, and {got} came"
 
 
 def _place(each: Operation | Change) -> tuple[datetime, str]:

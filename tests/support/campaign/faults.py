@@ -1,4 +1,4 @@
-"""What the adversary does. Each fault begins, says what it did, lasts for a while, and is mended."""
+"""The faults of the campaign. Each fault begins, describes itself, lasts for a while and is repaired."""
 
 import os
 import random
@@ -20,7 +20,7 @@ Work = Callable[[System, random.Random], AbstractContextManager[str]]
 
 @dataclass(frozen=True)
 class Fault:
-    """Those of one lane happen one after the other; `lasts` is between so many seconds."""
+    """A fault. Faults of one lane happen in sequence; `lasts` is the minimum and maximum in seconds."""
 
     name: str
     lane: str
@@ -123,7 +123,7 @@ def connections_half_open(system: System, dice: random.Random) -> Iterator[str]:
     links = system.proxy.silence()
     yield f"{len(links)} of them; new ones work"
     for link in links:
-        link.cut()  # as the kernel's keepalive ends them
+        link.cut()  # as the kernel's keepalive does
 
 
 @fault("network", 1)
@@ -175,10 +175,10 @@ def disk_full(system: System, dice: random.Random) -> Iterator[str]:
 
 @fault("database", 1, 5, needs=can_mount)
 def log_full(system: System, dice: random.Random) -> Iterator[str]:
-    """No room for a new segment of the log: PostgreSQL panics, and cannot recover until there is."""
+    """Leave no space for a new log segment: PostgreSQL panics and cannot recover until there is space."""
     primary = system.pair.primary
     with suppress(psycopg.Error), primary.connect(seconds=10) as connection:
-        for _ in range(5):  # a segment may be there that was made in advance
+        for _ in range(5):  # a segment may have been allocated in advance
             primary.disk.fill()
             connection.execute("SELECT pg_switch_wal()")
             connection.execute("SELECT pg_logical_emit_message(true, 'campaign', '')")

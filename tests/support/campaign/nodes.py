@@ -1,4 +1,4 @@
-"""Two PostgreSQL servers, the second a synchronous standby of the first, each on a disk that can be full."""
+"""Two PostgreSQL servers, a primary and its synchronous standby, each on a disk that tests can fill."""
 
 import os
 import shutil
@@ -19,20 +19,20 @@ from local.postgres import DATABASE, SUPERUSER, Cluster, give_away, program
 from local.processes import run
 from tests.support.faults.database import children, quiet_port
 
-PATIENCE = 60.0  # seconds for whatever has to happen sooner or later
-DISK = 1024  # MB
-STANDBY = "standby"  # what it calls itself to the primary
+TIMEOUT_SECONDS = 60.0
+DISK_MB = 1024
+STANDBY = "standby"  # its application_name
 SETTINGS = {
     "max_wal_size": "192MB",
-    "wal_keep_size": "256MB",  # a standby that was away finds what it has missed
-    "wal_recycle": "off",  # a full disk has no room for the next segment of the log
+    "wal_keep_size": "256MB",  # a standby can catch up after an outage
+    "wal_recycle": "off",  # the next log segment needs new disk space
     "wal_retrieve_retry_interval": "200ms",
     "checkpoint_timeout": "30s",
-    "dynamic_shared_memory_type": "mmap",  # what a crash leaves goes with the folder
+    "dynamic_shared_memory_type": "mmap",  # files left by a crash are in the folder
 }
 
 
-def wait_until(happens: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+def wait_until(happens: Callable[[], object], what: str, seconds: float = TIMEOUT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not happens():
         if time.monotonic() > deadline:
@@ -42,13 +42,13 @@ def wait_until(happens: Callable[[], object], what: str, seconds: float = PATIEN
 
 @cache
 def can_mount() -> bool:
-    """Whether this user may make a small file system, to fill it."""
+    """Return whether this user may mount a small file system."""
     with tempfile.TemporaryDirectory(prefix="walletsvc-mount-") as folder, Disk(Path(folder)) as disk:
         return disk.is_mounted
 
 
 class Disk:
-    """A folder with a file system of its own in memory, where this user may mount one."""
+    """A folder with its own file system in memory, if this user may mount one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,30 +57,30 @@ class Disk:
     def __enter__(self) -> "Disk":
         self.folder.mkdir(exist_ok=True)
         with suppress(LocalError):
-            run(["mount", "-t", "tmpfs", "-o", f"size={DISK}M,mode=0755", "tmpfs", str(self.folder)])
+            run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}M,mode=0755", "tmpfs", str(self.folder)])
             self.is_mounted = True
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.is_mounted:
-            run(["umount", "--lazy", str(self.folder)])  # who dies just now may still be there
+            run(["umount", "--lazy", str(self.folder)])  # an ending process may still use it
             self.is_mounted = False
 
     def fill(self) -> None:
-        """Make it as small as what is on it."""
+        """Shrink the file system to its content."""
         assert self.is_mounted, "that would fill the whole machine's"
         wait_until(self._has_shrunk, "the disk is written to all the time")
 
     def _has_shrunk(self) -> bool:
         status = os.statvfs(self.folder)
         used = (status.f_blocks - status.f_bfree) * status.f_frsize
-        with suppress(LocalError):  # more has been written meanwhile
+        with suppress(LocalError):  # more has been written since
             run(["mount", "-o", f"remount,size={used}", str(self.folder)])
             return True
         return False
 
     def free(self) -> None:
-        run(["mount", "-o", f"remount,size={DISK}M", str(self.folder)])
+        run(["mount", "-o", f"remount,size={DISK_MB}M", str(self.folder)])
 
 
 class Node:
@@ -99,7 +99,7 @@ class Node:
         return self.cluster.process is not None and self.cluster.process.poll() is None
 
     def ensure_started(self) -> None:
-        """Accepts connections, whether it was killed, has given up, or is just recovering from a crash."""
+        """Restart the server if it was killed or has stopped, and wait until it accepts connections."""
         if not self.is_running:
             self.cluster.start()
         wait_until(self.answers, f"{self.name} does not answer")
@@ -111,7 +111,7 @@ class Node:
             return False
 
     def processes(self) -> list[int]:
-        """The postmaster first."""
+        """Return the process ids of the server, the postmaster first."""
         assert self.cluster.process
         pid = self.cluster.process.pid
         with suppress(OSError):
@@ -125,7 +125,7 @@ class Node:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Alive to the kernel, and silent."""
+        """Stop all processes: the kernel accepts connections, and the server does not respond."""
         self.signal_all(signal.SIGSTOP)
         try:
             yield
@@ -133,24 +133,24 @@ class Node:
             self.signal_all(signal.SIGCONT)
 
     def crash(self) -> None:
-        """The postmaster alone: the others notice by themselves."""
+        """Kill only the postmaster; the other processes notice that."""
         assert self.cluster.process
         self.cluster.process.kill()
-        self.cluster.process.wait(PATIENCE)
+        self.cluster.process.wait(TIMEOUT_SECONDS)
 
     def lose(self) -> None:
-        """As a machine that loses its power."""
-        self.signal_all(signal.SIGSTOP)  # nobody forks any more
+        """Kill all processes, as in a power failure."""
+        self.signal_all(signal.SIGSTOP)  # stopped processes cannot fork
         self.signal_all(signal.SIGKILL)
         assert self.cluster.process
-        self.cluster.process.wait(PATIENCE)
+        self.cluster.process.wait(TIMEOUT_SECONDS)
 
     def backends(self, role: str) -> list[int]:
         rows = self.ask("SELECT pid FROM pg_stat_activity WHERE usename = %s", role)
         return [row[0] for row in rows]
 
     def ask(self, statement: str, *parameters: object, seconds: float = 10) -> list[tuple[Any, ...]]:
-        """As the superuser; raises psycopg.Error where no answer comes in time."""
+        """Run a query as the superuser. Raises psycopg.Error if no response arrives in time."""
         with self.connect(seconds) as connection:
             cursor = connection.execute(statement.encode(), parameters)
             return cursor.fetchall() if cursor.description else []
@@ -166,9 +166,9 @@ class Node:
 
 
 class Pair:
-    """A primary, and the standby without which nothing is committed.
+    """A primary and its synchronous standby, which confirms every commit.
 
-    A failover loses nothing that was answered as long as the standby was there before: it is waited for.
+    A failover loses no answered operation, because a round waits for the standby before the failover.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -192,7 +192,7 @@ class Pair:
             self._remove(node)
 
     def keep(self, to: Path) -> None:
-        """Copies of both folders, for whoever wants to know what has happened."""
+        """Copy both data folders for an investigation."""
         for node in (self.primary, self.standby):
             node.cluster.stop()
             run(["cp", "-a", str(node.cluster.folder), str(to / node.name)])
@@ -200,18 +200,18 @@ class Pair:
     def fail_over(self, seconds: float) -> None:
         self.primary.lose()
         time.sleep(seconds)
-        self.standby.ask("SELECT pg_promote(true, %s)", int(PATIENCE), seconds=PATIENCE)
+        self.standby.ask("SELECT pg_promote(true, %s)", int(TIMEOUT_SECONDS), seconds=TIMEOUT_SECONDS)
         self.primary = self.standby
 
     def renew_standby(self) -> None:
-        """A new one from a backup of the primary, which commits alone until it is there."""
+        """Build a standby from a backup of the primary, which commits alone until it is ready."""
         for node in [node for node in self.nodes if node is not self.primary]:
             self._remove(node)
             self.nodes.remove(node)
         self._attach()
 
     def wait_for_standby(self) -> None:
-        """Until it has all that the primary has: also what a crash had kept from it."""
+        """Wait until the standby has everything that the primary has."""
         reached = self.primary.ask("SELECT pg_current_wal_flush_lsn()::text")[0][0]
         wait_until(lambda: self._standby_has(reached), "the standby does not come back")
 

@@ -1,4 +1,4 @@
-"""What a campaign did, in words and as figures."""
+"""The report of a campaign, as text and as figures."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.support.campaign.rounds import Result
 
-SHOWN = 20  # violations of a round
+MAX_SHOWN_VIOLATIONS = 20  # of a round
 
 
 def of_round(result: Result) -> str:
@@ -16,7 +16,7 @@ def of_round(result: Result) -> str:
         lines.append(f"  ended by themselves: {_listed(result.deaths)}")
     if result.violations:
         lines.append(f"  {len(result.violations)} VIOLATIONS, SEED={result.seed}, kept in {result.kept}:")
-        lines += [f"    {violation}" for violation in result.violations[:SHOWN]]
+        lines += [f"    {violation}" for violation in result.violations[:MAX_SHOWN_VIOLATIONS]]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""The whole system to be broken: service, inbox workers, relay, receiver, a proxy, and two databases."""
+"""The whole system under test: service, inbox workers, relay, receiver, a proxy and two databases."""
 
 import os
 import random
@@ -14,7 +14,7 @@ from local import ROOT, LocalError
 from local.postgres import DATABASE
 from local.processes import bound, complaint
 from local.service import Address
-from tests.support.campaign.nodes import PATIENCE, Pair, wait_until
+from tests.support.campaign.nodes import TIMEOUT_SECONDS, Pair, wait_until
 from tests.support.faults.database import children, quiet_port
 from tests.support.faults.proxy import Proxy
 from tests.support.histories.load import sharing_low_half
@@ -31,24 +31,24 @@ SETTINGS = {
     "LOG_FORMAT": "line",
     "DJANGO_SETTINGS_MODULE": "walletsvc.settings",
     "WORKERS": str(WORKERS),
-    "OPERATION_DEADLINE": "6",  # faults last for less and for more
+    "OPERATION_DEADLINE": "6",  # some faults last longer
 }
 
 
 def faking_library() -> Path | None:
-    """The library that tells a process another time, where Debian's package `faketime` is installed."""
+    """Return the library of Debian's package `faketime`, or None if it is not installed."""
     return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 
 
 class Clock:
-    """What the service takes for the time. What it measures durations with goes on as ever."""
+    """The wall clock of the service. Its monotonic clock is unchanged."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self.step(0)
 
     def step(self, seconds: int) -> None:
-        """So far off is it from now on. A file that is written in place would be read half written."""
+        """Set the offset from now on. Replace the file atomically, so that no reader sees half of it."""
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+d}\n")
         new.replace(self._file)
@@ -67,16 +67,16 @@ class Clock:
 
 
 class Part:
-    """A process of the system, its output in a file; it dies with us."""
+    """A process of the system with its output in a file. It ends with this process."""
 
     def __init__(self, name: str, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.name = name
         self.is_wanted = False
-        self.deaths = 0  # those that were nobody's doing
+        self.deaths = 0  # unexpected ones
         self._command = [sys.executable, *command]
         self._env = dict(env)
         self._log = log
-        self._left: list[int] = []  # pidfds of the workers of masters that were killed
+        self._left: list[int] = []  # pidfds of the workers of killed masters
         self._pids: list[int] = []
 
     def start(self) -> None:
@@ -94,20 +94,20 @@ class Part:
         self.is_wanted = True
 
     def kill(self) -> None:
-        """Its own processes find out by themselves, such as the workers of gunicorn's master."""
+        """Kill only this process; its children, such as gunicorn's workers, notice that."""
         self.is_wanted = False
         self._remember_children()
         self.process.kill()
-        self.process.wait(PATIENCE)
+        self.process.wait(TIMEOUT_SECONDS)
 
     def look_after(self) -> None:
-        """What a supervisor does: start again what has ended by itself."""
+        """Restart the process if it has ended, as a supervisor does."""
         if self.is_wanted and self.process.poll() is not None:
             self.deaths += 1
             self.start()
 
     def end(self) -> None:
-        """At once, with all that its masters have left."""
+        """Stop at once, including the workers of killed masters."""
         self.kill()
         for child in self._left:
             with suppress(ProcessLookupError):
@@ -115,17 +115,17 @@ class Part:
             os.close(child)
         for pid in self._pids:
             for file in Path("/dev/shm").glob(f"*faketime_*_{pid}"):  # noqa: S108
-                file.unlink()  # libfaketime's, of a process that was killed
+                file.unlink()  # left by libfaketime in a killed process
 
     def _remember_children(self) -> None:
-        with suppress(OSError):  # it has ended
+        with suppress(OSError):  # the process has ended
             for child in children(self.process.pid):
-                with suppress(OSError):  # this one has
+                with suppress(OSError):  # this worker has ended
                     self._left.append(os.pidfd_open(child))
 
 
 class System:
-    """Everything up and ready, for as long as the block lasts."""
+    """All processes, running and ready during the block."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -172,7 +172,7 @@ class System:
         plain = f":{port}/{DATABASE}?sslmode=disable&gssencmode=disable"
         url = cluster.url().replace(f":{cluster.port}/{DATABASE}", plain)
         given = {"PATH": os.environ["PATH"], "DATABASE_URL": url, "BIND": self._address.bind}
-        given["TMPDIR"] = str(self.folder)  # what a killed process has left there goes with it
+        given["TMPDIR"] = str(self.folder)  # files left by killed processes are deleted with the folder
         return SETTINGS | given
 
     @property
@@ -191,14 +191,14 @@ class System:
             part.look_after()
 
     def fail_over(self, seconds: float) -> None:
-        """The primary is lost; so many seconds later the standby takes its place, and gets one of its own."""
+        """Lose the primary. After some seconds, promote the standby and build a new standby for it."""
         self.pair.fail_over(seconds)
         self.proxy.upstream = self.pair.primary.cluster.port
         self.proxy.cut()
         self.pair.renew_standby()
 
     def settle(self) -> None:
-        """Return when everything is up; raise LocalError where something does not come back."""
+        """Wait until all parts run. Raises LocalError if one does not recover."""
         self.pair.primary.ensure_started()
         self.pair.standby.ensure_started()
         self.pair.wait_for_standby()
@@ -211,7 +211,7 @@ class System:
         return False
 
     def manage(self, *arguments: str) -> str:
-        """The output of a command on the database itself; raises LocalError with it where it fails."""
+        """Run a management command on the database and return its output. Raises LocalError if it fails."""
         done = subprocess.run(
             bound([sys.executable, "manage.py", *arguments]),
             env=self._environment(self.pair.primary.cluster.port),

@@ -1,4 +1,4 @@
-"""Clients that go on asking while something breaks, and the journal of what they were told."""
+"""Clients that send requests during a fault, and the journal of the responses."""
 
 import random
 import threading
@@ -10,38 +10,44 @@ from typing import Self
 from uuid import uuid4
 
 from tests.support.client import Answer
-from tests.support.histories.journal import PATIENCE, Connection, NoAnswer, NotReached, Request
+from tests.support.histories.journal import (
+    ANSWER_TIMEOUT_SECONDS,
+    ApiRequest,
+    Connection,
+    NoAnswer,
+    NotReached,
+)
 
-# --- What they ask ----------------------------------------------------------------------------------
-Choose = Callable[[random.Random], Request]
+# --- Requests ---------------------------------------------------------------------------------------
+Choose = Callable[[random.Random], ApiRequest]
 
 
-def deposit(wallet_id: str, amount: str) -> Request:
+def deposit(wallet_id: str, amount: str) -> ApiRequest:
     return operation(wallet_id, "DEPOSIT", amount)
 
 
-def operation(wallet_id: str, kind: str, amount: str) -> Request:
+def operation(wallet_id: str, kind: str, amount: str) -> ApiRequest:
     body = {"operationType": kind, "amount": amount}
-    return Request("POST", f"/wallets/{wallet_id}/operation", body, str(uuid4()), wallet_id)
+    return ApiRequest("POST", f"/wallets/{wallet_id}/operation", body, str(uuid4()), wallet_id)
 
 
-def reading(wallet_id: str) -> Request:
-    return Request("GET", f"/wallets/{wallet_id}", wallet_id=wallet_id)
+def reading(wallet_id: str) -> ApiRequest:
+    return ApiRequest("GET", f"/wallets/{wallet_id}", wallet_id=wallet_id)
 
 
-def opening() -> Request:
-    return Request("POST", "/wallets", {"id": str(uuid4())})
+def opening() -> ApiRequest:
+    return ApiRequest("POST", "/wallets", {"id": str(uuid4())})
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Half of it on one hot wallet, the rest spread over cold ones: operations, reads and `others` in 100."""
+    """A mix of operations, reads and `others` percent other requests; half of them use the hot wallet."""
 
     hot: str
     cold: Sequence[str]
     others: int = 6
 
-    def __call__(self, dice: random.Random) -> Request:
+    def __call__(self, dice: random.Random) -> ApiRequest:
         wallet_id = self.hot if dice.random() < 0.5 else dice.choice(self.cold)
         if (number := dice.randrange(100)) < self.others:
             return self._other(dice, wallet_id)
@@ -50,27 +56,27 @@ class Mix:
             return operation(wallet_id, kind, f"{dice.randint(1, 100_000) / 100:.2f}")
         return reading(wallet_id)
 
-    def _other(self, dice: random.Random, wallet_id: str) -> Request:
+    def _other(self, dice: random.Random, wallet_id: str) -> ApiRequest:
         match dice.randrange(4):
             case 0:
-                return Request("GET", f"/wallets/{wallet_id}/operations?limit=5")
+                return ApiRequest("GET", f"/wallets/{wallet_id}/operations?limit=5")
             case 1:
-                return Request("GET", "/wallets?limit=5")
+                return ApiRequest("GET", "/wallets?limit=5")
             case 2:
-                return Request("PATCH", f"/wallets/{wallet_id}", {"label": f"label {dice.random()}"})
+                return ApiRequest("PATCH", f"/wallets/{wallet_id}", {"label": f"label {dice.random()}"})
             case _:
                 return opening()
 
 
-# --- What they were told ----------------------------------------------------------------------------
+# --- Responses --------------------------------------------------------------------------------------
 CARRIED_OUT = (200, 201, 409)
 
 
 @dataclass(slots=True)
-class Asked:
-    """One request and its end; without an answer, `lost` says why."""
+class SentRequest:
+    """One request and its response; without a response, `lost` says why."""
 
-    request: Request
+    request: ApiRequest
     sent_at: float
     answer: Answer | None = None
     lost: NoAnswer | NotReached | None = None
@@ -90,28 +96,28 @@ class Asked:
 
     @property
     def is_read(self) -> bool:
-        """Of a wallet: what group read does."""
+        """Return whether the request reads a wallet, as group reads do."""
         return bool(self.request.wallet_id) and not self.is_operation
 
     @property
     def is_settled(self) -> bool:
-        """Whether the client knows what has become of its operation."""
+        """Return whether the client knows the outcome of its operation."""
         return self.answer is not None and self.answer.status in (201, 409)
 
 
-def ask(connection: Connection, request: Request) -> Asked:
-    asked = Asked(request, time.monotonic())
+def ask(connection: Connection, request: ApiRequest) -> SentRequest:
+    sent = SentRequest(request, time.monotonic())
     try:
-        asked.answer = connection.ask(request)
+        sent.answer = connection.ask(request)
     except (NoAnswer, NotReached) as error:
-        asked.lost = error
-    asked.ended_at = time.monotonic()
-    return asked
+        sent.lost = error
+    sent.ended_at = time.monotonic()
+    return sent
 
 
 @dataclass
-class Load:
-    """`clients` that ask for `rate` requests a second together, each waiting for its answer."""
+class RequestLoad:
+    """`clients` that send `rate` requests a second in total; each client waits for its response."""
 
     address: tuple[str, int]
     choose: Choose
@@ -120,7 +126,7 @@ class Load:
 
     def __enter__(self) -> Self:
         self._stopped = threading.Event()
-        self._journals: list[list[Asked]] = [[] for _ in range(self.clients)]
+        self._journals: list[list[SentRequest]] = [[] for _ in range(self.clients)]
         self._threads = [
             threading.Thread(target=self._ask, args=(random.Random(seed), journal))  # noqa: S311
             for seed, journal in enumerate(self._journals)
@@ -134,7 +140,7 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, dice: random.Random, journal: list[Asked]) -> None:
+    def _ask(self, dice: random.Random, journal: list[SentRequest]) -> None:
         interval = self.clients / self.rate
         connection = Connection(self.address)
         due = time.monotonic() + dice.random() * interval
@@ -145,24 +151,26 @@ class Load:
         connection.close()
 
     @property
-    def journal(self) -> list[Asked]:
-        return [asked for journal in self._journals for asked in journal]
+    def journal(self) -> list[SentRequest]:
+        return [sent for journal in self._journals for sent in journal]
 
     def wait_for(self, rounds: int = 4) -> None:
-        """Return when so many requests of every client, sent from now on, have been carried out."""
+        """Wait until `rounds` further requests of every client have been carried out."""
         since = time.monotonic()
         while not all(_carried_out(journal, since) >= rounds for journal in self._journals):
-            assert time.monotonic() < since + PATIENCE, f"not all go on: {self.outcomes(since)}"
+            assert time.monotonic() < since + ANSWER_TIMEOUT_SECONDS, (
+                f"a client makes no progress: {self.outcomes(since)}"
+            )
             time.sleep(0.02)
 
     def outcomes(self, since: float = 0) -> Counter[int | str]:
-        return Counter(asked.outcome for asked in self.journal if asked.sent_at >= since)
+        return Counter(sent.outcome for sent in self.journal if sent.sent_at >= since)
 
     def expect_only(self, *outcomes: int | str) -> None:
-        """These at most; without any: every request was carried out, or refused by a rule."""
-        others = [asked for asked in self.journal if asked.outcome not in (outcomes or CARRIED_OUT)]
+        """Assert that all outcomes are among these; the default is carried out or refused by a rule."""
+        others = [sent for sent in self.journal if sent.outcome not in (outcomes or CARRIED_OUT)]
         assert not others, f"{self.outcomes()}: {others[:3]}"
 
 
-def _carried_out(journal: Sequence[Asked], since: float) -> int:
-    return sum(asked.sent_at >= since and asked.outcome in CARRIED_OUT for asked in list(journal))
+def _carried_out(journal: Sequence[SentRequest], since: float) -> int:
+    return sum(sent.sent_at >= since and sent.outcome in CARRIED_OUT for sent in list(journal))

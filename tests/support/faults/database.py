@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own to break. It has the same address when it comes back."""
+"""A PostgreSQL server that tests break. After a restart it has the same address."""
 
 import os
 import random
@@ -21,7 +21,7 @@ def children(pid: int) -> list[int]:
 
 
 def quiet_port() -> int:
-    """A free port that no outgoing connection gets: it would not be free any more after a restart."""
+    """Return a free port outside the range of outgoing connections, so it is still free after a restart."""
     first_of_outgoing = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.randrange(10_000, first_of_outgoing)  # noqa: S311
@@ -32,7 +32,7 @@ def quiet_port() -> int:
 
 class Database:
     def __init__(self, folder: Path) -> None:
-        self.services = 0  # that use it now
+        self.services = 0  # services that use it now
         self.cluster = template.copy(folder)
         self.cluster.parameters["port"] = str(quiet_port())
 
@@ -48,19 +48,19 @@ class Database:
         return self.cluster.process.pid
 
     def end(self, number: signal.Signals) -> None:
-        """The server's end by this signal: SIGINT is its fast shutdown, SIGQUIT the immediate one."""
+        """Stop the server by this signal: SIGINT is a fast shutdown, SIGQUIT an immediate one."""
         assert self.cluster.process
         self.cluster.process.send_signal(number)
         self.cluster.process.wait()
 
     def backends(self) -> list[int]:
-        """The processes that serve the service."""
+        """Return the process ids of the service's backends."""
         rows = self.ask("SELECT pid FROM pg_stat_activity WHERE usename = %s", APPLICATION)
         return [row[0] for row in rows]
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Alive to the kernel, and silent: connections are made and nothing is answered."""
+        """Stop the processes: the kernel accepts connections, and the server does not respond."""
         processes = [self.postmaster, *children(self.postmaster)]
         for process in processes:
             os.kill(process, signal.SIGSTOP)
@@ -73,7 +73,7 @@ class Database:
 
     @contextmanager
     def locked(self, wallet_id: str) -> Iterator[None]:
-        """Another session holds the wallet's row."""
+        """Lock the wallet's row in another session."""
         with self.connect() as connection:
             connection.execute("SELECT 1 FROM wallet WHERE id = %s FOR UPDATE", [wallet_id])
             yield
@@ -87,7 +87,7 @@ class Database:
         return psycopg.connect(self.cluster.url(SUPERUSER, DATABASE))
 
     def expect_at_most(self, connections: int) -> None:
-        """Those of processes that were killed need a moment to end."""
+        """Wait until there are at most `connections`; those of killed processes end after a moment."""
         deadline = time.monotonic() + 10
         while len(self.backends()) > connections:
             assert time.monotonic() < deadline, f"{len(self.backends())} connections, not {connections}"

@@ -1,7 +1,7 @@
-"""A proxy in front of PostgreSQL that loses what is said around a COMMIT, and does what else networks do.
+"""A proxy in front of PostgreSQL that loses messages around a COMMIT and simulates other network faults.
 
-It understands just enough of the protocol: a message is a type byte, a length and a body. Only what a client
-says first has no type.
+It reads only the framing of the protocol: a message is a type byte, a length and a body. Only the first
+message of a client has no type.
 """
 
 import re
@@ -13,26 +13,26 @@ from contextlib import suppress
 from enum import Enum, auto
 from typing import BinaryIO, Self
 
-READY = b"Z"  # the server has done what it was asked
+READY = b"Z"  # ReadyForQuery: the server has completed the command
 COMMIT = re.compile(rb"\bCOMMIT\b", re.IGNORECASE)
 
 
 class Loss(Enum):
-    """What becomes of a COMMIT and of its answer."""
+    """The part of a COMMIT that is lost: the command or its response."""
 
-    COMMIT = auto()  # it does not reach the server, and the connection ends
-    ANSWER = auto()  # it is carried out; the answer does not reach the client, and the connection ends
-    SILENT_COMMIT = auto()  # it does not reach the server, and neither side is told
-    SILENT_ANSWER = auto()  # it is carried out; the answer does not reach the client, who is not told
+    COMMIT = auto()  # the command is lost, and the connection ends
+    ANSWER = auto()  # the response is lost, and the connection ends
+    SILENT_COMMIT = auto()  # the command is lost, and the connection stays open
+    SILENT_ANSWER = auto()  # the response is lost, and the connection stays open
 
 
 class Proxy:
-    """Listens on a port of its own for as long as the block lasts; `lose` says what becomes of commits."""
+    """A proxy that listens on its own port during the block. `lose` sets the loss of commits."""
 
     def __init__(self, port: int) -> None:
-        self.upstream = port  # where new connections lead
-        self.delay = 0.0  # seconds that every message takes
-        self.is_closed = False  # to new connections
+        self.upstream = port  # the port that new connections are forwarded to
+        self.delay = 0.0  # seconds added to every message
+        self.is_closed = False  # new connections are refused
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._losses: list[Loss] = []
@@ -50,12 +50,12 @@ class Proxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._flows.set()
         while threads := self._threads.copy():
-            self.cut()  # one may have been made meanwhile
+            self.cut()  # a connection may have been opened since
             threads.pop().join(0.1)
         self._listener.close()
 
     def lose(self, *losses: Loss) -> None:
-        """Let this happen to the next commits, each on whatever connection it comes."""
+        """Lose the next commits in this way, on any connection."""
         with self._lock:
             self._losses += losses
 
@@ -68,26 +68,26 @@ class Proxy:
             return self._losses.pop(0) if self._losses else None
 
     def cut(self) -> None:
-        """End all connections, and tell both sides."""
+        """Close all connections on both sides."""
         for link in self._links.copy():
             link.cut()
 
     def stall(self) -> None:
-        """Carry nothing until `flow`: then all that was said arrives."""
+        """Hold back all messages until `flow`, which delivers them."""
         self._flows.clear()
 
     def flow(self) -> None:
         self._flows.set()
 
     def silence(self) -> list["Link"]:
-        """Let all connections be half open: what is said on them is swallowed, and nobody is told."""
+        """Make all connections half open: messages are discarded, and neither side gets an error."""
         links = list(self._links)
         for link in links:
             link.is_silent = True
         return links
 
     def pause(self) -> None:
-        """Before a message is passed on."""
+        """Delay a message before it is forwarded."""
         self._flows.wait()
         if self.delay:
             time.sleep(self.delay)
@@ -96,7 +96,7 @@ class Proxy:
         self._links.discard(link)
 
     def _listen(self) -> None:
-        with suppress(OSError):  # the end of the block
+        with suppress(OSError):  # the listener was closed at the end of the block
             while True:
                 client, _ = self._listener.accept()
                 if not self.is_closed:
@@ -165,7 +165,7 @@ class Link:
             to.sendall(message)
 
     def _end(self, *, is_told: bool) -> None:
-        """Of one direction; the sockets are closed when both have ended."""
+        """End one direction. Close the sockets when both directions have ended."""
         if is_told and not self.is_silent:
             self.cut()
         with self._lock:
@@ -175,7 +175,7 @@ class Link:
 
     def cut(self) -> None:
         for side in (self._client, self._server):
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # the socket is closed already
                 side.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class Link:
 
 
 def _message(file: BinaryIO, *, is_typed: bool = True) -> bytes:
-    """The next one, whole; empty where the connection has ended."""
+    """Return the next complete message, or no bytes if the connection has ended."""
     head = file.read(5 if is_typed else 4)
     length = int.from_bytes(head[-4:], "big")
     return head + file.read(length - 4) if length else b""

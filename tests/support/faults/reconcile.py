@@ -1,4 +1,4 @@
-"""The clients' journal against the ledger: what was answered is there once, as it was answered."""
+"""Compare the clients' journal with the ledger: each answered operation exists once, as answered."""
 
 import time
 from collections.abc import Collection, Iterator, Sequence
@@ -10,23 +10,23 @@ import environ
 from django.conf import settings
 from django.db.utils import ConnectionHandler
 
-from tests.support.faults.clients import Asked, ask
+from tests.support.faults.clients import SentRequest, ask
 from tests.support.faults.database import Database
 from tests.support.histories.checker import check
 from tests.support.histories.journal import NEVER, Call, Connection, History
 from tests.support.histories.ledger import read
 from wallets.ledger import consistent_read, verify
 
-REPEATS = 50  # answers that are asked for again, evenly over the journal
+REPLAYS = 50  # requests that are sent again, evenly over the journal
 
 
 def reconcile(
-    journal: Sequence[Asked], database: Database, address: tuple[str, int], wallet_ids: Collection[str]
+    journal: Sequence[SentRequest], database: Database, address: tuple[str, int], wallet_ids: Collection[str]
 ) -> None:
-    calls = [call(asked) for asked in journal]
-    # Before anything is asked again: then what was refused must not be there.
+    calls = [call(sent) for sent in journal]
+    # Check before any request is sent again: a refused request must not be in the ledger.
     expect_one_history(calls, database, wallet_ids)
-    operations = [asked for asked in journal if asked.is_operation]
+    operations = [sent for sent in journal if sent.is_operation]
     with closing(Connection(address)) as connection:
         calls += map(call, settle(operations, connection))
         calls += map(call, ask_again(operations, connection))
@@ -34,9 +34,9 @@ def reconcile(
     expect_verified(database, wallet_ids)
 
 
-def call(asked: Asked) -> Call:
-    ended = asked.ended_at if asked.answer else NEVER
-    return Call(0, asked.request, asked.sent_at, ended, asked.answer, asked.lost)
+def call(sent: SentRequest) -> Call:
+    ended = sent.ended_at if sent.answer else NEVER
+    return Call(0, sent.request, sent.sent_at, ended, sent.answer, sent.lost)
 
 
 def expect_one_history(calls: Sequence[Call], database: Database, wallet_ids: Collection[str]) -> None:
@@ -45,23 +45,23 @@ def expect_one_history(calls: Sequence[Call], database: Database, wallet_ids: Co
     ]
     history = History(calls, [*wallet_ids, *opened], time.time() - time.monotonic())
     found = check(history, read(database.cluster.url(), history.wallet_ids))
-    # Which answers there may be is for each test to say.
+    # Each test checks which responses are allowed.
     wrong = [violation for violation in found if violation.rule != "server error"]
     assert not wrong, "\n".join(map(str, wrong[:5]))
 
 
-def settle(operations: Sequence[Asked], connection: Connection) -> Iterator[Asked]:
-    """Ask again, with its key, for everything that was refused or not answered."""
-    for asked in operations:
-        if not asked.is_settled:
-            again = ask(connection, asked.request)
-            assert again.is_settled, (asked, again)
+def settle(operations: Sequence[SentRequest], connection: Connection) -> Iterator[SentRequest]:
+    """Send every refused or unanswered request again, with its key."""
+    for sent in operations:
+        if not sent.is_settled:
+            again = ask(connection, sent.request)
+            assert again.is_settled, (sent, again)
             yield again
 
 
-def ask_again(operations: Sequence[Asked], connection: Connection) -> Iterator[Asked]:
-    for asked in operations[:: max(1, len(operations) // REPEATS)]:
-        again = ask(connection, asked.request)
+def ask_again(operations: Sequence[SentRequest], connection: Connection) -> Iterator[SentRequest]:
+    for sent in operations[:: max(1, len(operations) // REPLAYS)]:
+        again = ask(connection, sent.request)
         assert again.answer
         assert again.answer.headers["idempotent-replayed"] == "true"
         yield again

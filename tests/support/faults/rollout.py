@@ -1,7 +1,7 @@
-"""What Kubernetes does with a Deployment and its Service, as far as requests can notice.
+"""A model of a Kubernetes Deployment and its Service, as far as requests notice them.
 
-A Service leads each new connection to one of its pods, where it stays. A pod that has to go leaves the
-Service a moment after that was decided, and gets its SIGTERM when preStop is over.
+A Service forwards each new connection to one of its pods for the life of the connection. A stopping pod
+is removed from the Service after a moment, and gets SIGTERM at the end of preStop.
 """
 
 import asyncio
@@ -13,22 +13,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Self
 
-from tests.faults.conftest import House
-from tests.support.faults.clients import Load, Mix
+from tests.faults.conftest import FaultTarget
+from tests.support.faults.clients import Mix, RequestLoad
 from tests.support.faults.database import Database
 
 Address = tuple[str, int]
 
-NOTICE = 2.0  # seconds until the nodes know that a pod leaves: a worker alone goes on accepting for less
-PRE_STOP = 3.0  # longer, as it is in deploy/kubernetes/base/web.yaml
+NOTICE_SECONDS = 2.0  # until the nodes know that a pod stops; a worker alone accepts for less time
+PRE_STOP_SECONDS = 3.0  # longer, as in deploy/kubernetes/base/web.yaml
 
 
 class Balancer:
-    """A Service: listens on a port of its own for as long as the block lasts, and leads to `endpoints`."""
+    """A Service: it listens on its own port during the block and forwards connections to `endpoints`."""
 
     def __init__(self) -> None:
         self.endpoints: list[Address] = []
-        self.led = Counter[Address]()  # how many connections, to whom
+        self.led = Counter[Address]()  # number of connections by endpoint
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
@@ -54,7 +54,7 @@ class Balancer:
     async def _lead(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         pod = random.choice(self.endpoints)  # noqa: S311
         self.led[pod] += 1
-        with suppress(OSError):  # nobody listens there any more: the client is hung up on
+        with suppress(OSError):  # the pod has stopped: the client's connection is closed
             server, to_server = await asyncio.open_connection(*pod)
             await asyncio.gather(_carry(client, to_server), _carry(server, to_client))
         to_client.close()
@@ -70,12 +70,12 @@ async def _carry(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> 
 
 
 class Deployment:
-    """Two pods behind a Service, each a whole service of its own."""
+    """Two pods behind a Service; each pod is a complete service."""
 
     def __init__(self, database: Database, balancer: Balancer) -> None:
         self._database = database
         self._balancer = balancer
-        self.pods: list[House] = []
+        self.pods: list[FaultTarget] = []
 
     def __enter__(self) -> Self:
         for _ in range(2):
@@ -88,23 +88,23 @@ class Deployment:
             self._database.services -= 1
 
     @contextmanager
-    def under_load(self) -> Iterator[Load]:
+    def under_load(self) -> Iterator[RequestLoad]:
         hot, *cold = wallets = self.pods[0].open(21)
         with self.pods[0].serving(Mix(hot, cold), wallets, at=self._balancer.address) as load:
             yield load
 
-    def replace(self, old: House) -> None:
-        """maxSurge 1, maxUnavailable 0: the new pod is ready before the old one hears of its end."""
+    def replace(self, old: FaultTarget) -> None:
+        """Replace the pods (maxSurge 1, maxUnavailable 0): a new pod is ready before an old one stops."""
         self._add()
-        time.sleep(NOTICE)
+        time.sleep(NOTICE_SECONDS)
         self._balancer.endpoints.remove(old.address)
-        time.sleep(PRE_STOP - NOTICE)
+        time.sleep(PRE_STOP_SECONDS - NOTICE_SECONDS)
         self.pods.remove(old)
         old.end()
         self._database.services -= 1
 
     def _add(self) -> None:
-        pod = House(self._database)
+        pod = FaultTarget(self._database)
         self.pods.append(pod)
         self._database.services += 1
         pod.start()

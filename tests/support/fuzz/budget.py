@@ -1,4 +1,4 @@
-"""How much is tried: little and always the same in the tests, more in `make fuzz`."""
+"""The number of examples: few and fixed in the tests, more in `make fuzz`."""
 
 import os
 from typing import Final
@@ -10,7 +10,7 @@ MINUTES: Final = int(os.environ.get("MINUTES", "0"))
 
 
 def examples(count: int) -> settings:
-    """So many; in `make fuzz`, that many again for each minute, and others for each seed."""
+    """Return settings with `count` examples; `make fuzz` adds as many for each minute, by its seed."""
     return settings(
         max_examples=count * (1 + MINUTES),
         derandomize=not MINUTES,

@@ -1,4 +1,4 @@
-"""What is sent: JSON of every kind, and good bodies that were spoilt."""
+"""Strategies for requests: JSON of every kind, and valid bodies with corrupted bytes."""
 
 import json
 from typing import Any, Final
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.support.client import UNKNOWN_ID
 
-# Lone surrogates, NUL and other scripts' digits are among them.
+# The texts include lone surrogates, NUL and digits of other scripts.
 texts: Final = st.text(st.characters(codec=None), max_size=40)
 numbers: Final = (
     st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.just(2**53) | st.just(-0.0)
@@ -19,7 +19,7 @@ values: Final = st.recursive(
 )
 json_texts: Final = values.map(json.dumps) | st.dictionaries(texts, values, max_size=4).map(json.dumps)
 
-# What is right at some place of some shape, and so may be wrong at another one.
+# Values that are valid in some field of some schema and invalid in others.
 GOOD: Final[list[Any]] = [
     *("DEPOSIT", "WITHDRAW", "EUR", "JPY", "ACTIVE", "now", "anna@example.com", "https://example.com/"),
     *(UNKNOWN_ID, UNKNOWN_ID[:-1] + "1", "1.00", "0.01", 1, 100, 115.6, "2030-01-01T00:00:00Z", True, {}),
@@ -28,7 +28,7 @@ GOOD: Final[list[Any]] = [
 
 
 def objects(names: list[str]) -> st.SearchStrategy[dict[str, Any]]:
-    """With some of these names, seldom with another."""
+    """Generate objects with some of these names, and rarely with another name."""
     value = st.sampled_from(GOOD) | values
     known = st.dictionaries(st.sampled_from(names), value)
     return known | st.builds(lambda one, other: one | other, known, st.dictionaries(texts, value, max_size=1))
@@ -40,7 +40,7 @@ _GOOD_BODY: Final = json.dumps(
 
 
 def spoilt(content: bytes) -> st.SearchStrategy[bytes]:
-    """The bytes with up to three slices of them replaced, by others or by another slice of their own."""
+    """Replace up to three slices of the content by random bytes or by other slices of it."""
     place = st.integers(0, len(content))
     piece = st.binary(max_size=4) | st.sampled_from(
         [b'"', b"{", b"]", b",", b"e9", b"-", b"\\u0000", b"\\ud800"]

@@ -1,20 +1,20 @@
-"""What answers have to say, given what is committed."""
+"""The expected content of responses, derived from the committed ledger."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from tests.support.histories.asked import Command
+from tests.support.histories.commands import Command
 from tests.support.histories.ledger import Operation
 
 Fields = dict[str, Any]
 
 
-def differences(told: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
-    """Where the answer says something else. Amounts and times are compared as such, not as texts."""
+def differences(shown: Mapping[str, Any], expected: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the differing fields of a response. Amounts and times are compared by value, not as text."""
     for name, value in expected.items():
-        said = told.get(name)
+        said = shown.get(name)
         if said != value and _read(said, value) != value:
             yield f"{name} is {said!r}, not {value!s}"
 
@@ -49,7 +49,7 @@ def operation(row: Operation) -> Fields:
 
 
 def accepted(row: Operation) -> Fields:
-    """As it was when it came into the inbox. How much it will be, where that was left open, came later."""
+    """Return the fields of an operation in the inbox. An amount that was left open is not known yet."""
     body = operation(row) | {"status": "PENDING", "sequence": None, "balance": None, "reason": None}
     body["createdAt"] = row.accepted_at
     if row.takes_rest:
@@ -58,7 +58,7 @@ def accepted(row: Operation) -> Fields:
 
 
 def hold_then(row: Operation) -> Fields:
-    """The hold as it was placed, or as the VOID left it."""
+    """Return the hold as placed, or as it was after the VOID."""
     body: Fields = {
         "walletId": row.wallet_id,
         "amount": row.amount,
@@ -72,15 +72,15 @@ def hold_then(row: Operation) -> Fields:
 
 
 def answer(command: Command, row: Operation, counterpart: Operation | None) -> Iterator[str]:
-    """Where the answer to a command differs from the operation that it became."""
-    told = command.told
-    own = told.body.get("source", told.body)
-    if told.status == 409:
-        yield from differences(told.body, {"operationId": row.id, "code": row.reason})
+    """Yield the differences between the response to a command and its operation."""
+    result = command.result
+    own = result.body.get("source", result.body)
+    if result.status == 409:
+        yield from differences(result.body, {"operationId": row.id, "code": row.reason})
         if row.status != "REJECTED":
             yield f"it was refused, and is {row.status}"
         return
-    if told.status == 202:
+    if result.status == 202:
         yield from differences(own, accepted(row))
         if row.accepted_at is None:
             yield "it was accepted for later, and not carried out from the inbox"
@@ -88,8 +88,8 @@ def answer(command: Command, row: Operation, counterpart: Operation | None) -> I
     if row.status != "COMPLETED":
         yield f"it was carried out, and is {row.status}"
     if row.type in ("HOLD", "VOID"):
-        yield from differences(told.body, hold_then(row))
+        yield from differences(result.body, hold_then(row))
         return
     yield from differences(own, operation(row))
     if row.type == "TRANSFER_OUT":
-        yield from differences(told.body["target"] or {}, operation(counterpart) if counterpart else {})
+        yield from differences(result.body["target"] or {}, operation(counterpart) if counterpart else {})

@@ -1,9 +1,9 @@
-"""Decides whether what clients were told can be true, given what is committed.
+"""Decides whether the responses to clients and the committed ledger form one consistent history.
 
-The ledger's order is the witness. Does each step of each wallet follow from what was before (replay.py,
-verdicts.py)? Is what was answered there, once and as it was answered, and nothing else (matching.py)? Does
-the order respect real time: who was answered before another asked stands before it, and reads show what was
-current meanwhile (reads.py)?
+The order of the ledger is checked. Each step of a wallet has to follow from its previous state (replay.py,
+verdicts.py). Each answered command exists exactly once, as answered, and there is nothing else (matching.py).
+The order respects real time: a request answered before another was sent comes first, and reads show a state
+that was current during the read (reads.py).
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import pairwise
 
 from tests.support.histories import bodies
-from tests.support.histories.asked import Command, Fate, Form, Reader, form_of
+from tests.support.histories.commands import Command, Fate, Form, Reader, form_of
 from tests.support.histories.findings import Findings, Rule, Violation
 from tests.support.histories.journal import NEVER, Call, History
 from tests.support.histories.ledger import Change, Ledger, Operation
@@ -28,22 +28,22 @@ from tests.support.histories.matching import (
     match,
     shared_keys_of,
 )
-from tests.support.histories.reads import CLOCKS, Impossible, Reads
+from tests.support.histories.reads import MAX_CLOCK_DIFFERENCE, Impossible, Reads
 from tests.support.histories.replay import Replay
 from tests.support.histories.rules import fits, refusal_of_change
 from tests.support.histories.verdicts import Verdicts
 
 
 def check(history: History, ledger: Ledger) -> list[Violation]:
-    """All that is wrong; nothing where there is an order in which everything is as it was answered."""
+    """Return all violations, or none if the responses and the ledger are one history."""
     return _Check(history, ledger).run()
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What happened to a wallet, or was seen of it, between two moments.
+    """A write or a read of a wallet between two times.
 
-    What was written stands at one position; what was read was so at one from `first` to `last`.
+    A write has one position. The state that was read is that of some position from `first` to `last`.
     """
 
     began: float
@@ -65,15 +65,15 @@ class _Check:
         self.acceptances: dict[str, list[Fact]] = defaultdict(list)
         self.exists_since: dict[
             str, float
-        ] = {}  # somebody was told so: by the id of a wallet, operation, hold
+        ] = {}  # the time of the first response, by the id of a wallet, operation or hold
         self.done_since: dict[str, float] = {}
-        self.began: dict[str, float] = {}  # not before that was the operation carried out
+        self.began: dict[str, float] = {}  # the earliest time of each operation
         self.wallets_of_id = _wallets_of_id(ledger)
         self.shared_keys: dict[str, SharedKey] = {}
 
     def run(self) -> list[Violation]:
         if any(len(wallets) > 1 for wallets in self.wallets_of_id.values()):
-            return self._duplicate_ids()  # all else takes an id for one operation
+            return self._duplicate_ids()  # the other checks assume unique ids
         reader = Reader({hold.id: hold for hold in self.ledger.holds}, self.replay.operations)
         groups = groups_of(command for call in self.history for command in reader.commands(call))
         match(groups, self.ledger, self.findings)
@@ -99,7 +99,7 @@ class _Check:
         self._expect_order()
         return self.findings
 
-    # --- As it was answered -------------------------------------------------------------------------
+    # --- Responses and operations -------------------------------------------------------------------
     def _expect_as_answered(self, group: Group) -> None:
         settled, row = group.settled, group.row
         if row is None:
@@ -112,7 +112,7 @@ class _Check:
         alike = [command for command in group.commands if command.form == form_of(row)]
         if not alike or any(command.form != form_of(row) for command in settled):
             self.findings.add(
-                "not as answered", row.wallet_id, "it was asked for otherwise", *group.commands, row
+                "not as answered", row.wallet_id, "the request was different", *group.commands, row
             )
         if not settled:
             return
@@ -120,9 +120,9 @@ class _Check:
         if different := list(bodies.answer(settled[0], row, counterpart)):
             self.findings.add("not as answered", row.wallet_id, "; ".join(different), settled[0], row)
         for first, again in pairwise(settled):
-            if first.told.comparable != again.told.comparable:
+            if first.result.comparable != again.result.comparable:
                 self.findings.add("another answer", row.wallet_id, "to a repeat", first, again)
-        if sum(not command.told.is_replay for command in settled) > 1:
+        if sum(not command.result.is_replay for command in settled) > 1:
             self.findings.add("another answer", row.wallet_id, "as if it were new, twice", *settled)
 
     def _expect_whole(self, call: Call, bulk: Bulk) -> None:
@@ -136,7 +136,7 @@ class _Check:
             self.findings.add("half a bulk", "", f"{done} of {len(rows)} were carried out", call)
         last: dict[str, int] = {}
         for command, group in bulk:
-            if group.row is None or command.told.is_replay or command.told.fate is not Fate.SETTLED:
+            if group.row is None or command.result.is_replay or command.result.fate is not Fate.SETTLED:
                 continue
             position = self.replay.positions.get(group.row.id, 0)
             if position and position < last.get(group.row.wallet_id, 0):
@@ -157,7 +157,7 @@ class _Check:
             if not all(is_alike(calls[0], call) for call in calls):
                 self.findings.add("key of two bulks", "", key, *calls)
 
-    # --- What it says of order ----------------------------------------------------------------------
+    # --- Order --------------------------------------------------------------------------------------
     def _note(self, group: Group) -> None:
         row = group.row
         if row is None or group.is_refused:
@@ -170,7 +170,7 @@ class _Check:
         for side in sides:
             self.done_since[side.id] = group.ended
             position = self.replay.positions.get(side.id)
-            if position is not None:  # else it is still in the inbox
+            if position is not None:  # None: it is still in the inbox
                 fact = Fact(group.began, group.ended, position, position, False, row)
                 self.facts[side.wallet_id].append(fact)
                 if row.accepted_at is not None:
@@ -193,7 +193,7 @@ class _Check:
                     )
 
     def _expect_real_time(self, wallet_id: str, facts: Sequence[Fact], rule: Rule) -> None:
-        """Go through the moments: whoever begins comes after all that somebody knows by then."""
+        """Check that a request sees every position that was known to a client before the request began."""
         begins = [(fact.began, False, number) for number, fact in enumerate(facts)]
         ends = [(fact.ended, True, number) for number, fact in enumerate(facts) if fact.ended < NEVER]
         known, by = -1, None
@@ -205,7 +205,7 @@ class _Check:
                 detail = f"position {known} was known before, it shows {fact.last}"
                 self.findings.add("stale read", wallet_id, detail, fact.source, by and by.source)
             elif not is_end and not fact.is_read and fact.first <= known:
-                detail = f"position {known} was known before it was asked for, it stands at {fact.first}"
+                detail = f"position {known} was known before the request, it has position {fact.first}"
                 self.findings.add(rule, wallet_id, detail, fact.source, by and by.source)
 
     # --- Wallets ------------------------------------------------------------------------------------
@@ -222,17 +222,17 @@ class _Check:
                     self.findings.add("lost", body["id"], "the wallet was opened and is not there", call)
                 continue
             maximum = body.get("maxBalance")
-            asked = (
+            requested = (
                 body.get("currency", "RUB"),
                 Decimal(body.get("overdraftLimit", 0)),
                 maximum and Decimal(maximum),
             )
             wallet = story.wallet
-            if (wallet.currency, wallet.overdraft_limit, wallet.max_balance) != asked:
-                self.findings.add("not as answered", wallet.id, "it was asked for otherwise", call, wallet)
+            if (wallet.currency, wallet.overdraft_limit, wallet.max_balance) != requested:
+                self.findings.add("not as answered", wallet.id, "the request was different", call, wallet)
 
     def _expect_changes(self) -> None:
-        """Changes are found again by their labels, which differ."""
+        """Match the changes of wallets by their unique labels."""
         changes = {
             change.changes["label"][1]: change
             for change in self.ledger.changes
@@ -251,24 +251,24 @@ class _Check:
                 self.findings.add("refused, but applied", change.wallet_id, "", call, change)
             self._expect_change(call, change)
         for change in changes.values():
-            self.findings.add("nobody asked", change.wallet_id, "no request is like it", change)
+            self.findings.add("unrequested", change.wallet_id, "no request is like it", change)
 
     def _expect_change(self, call: Call, change: Change) -> None:
         position = self.replay.positions[change.id]
         status = (call.request.body or {}).get("status")
         after = self.replay.stories[change.wallet_id].states[position]
         if change.wallet_id != _named(call) or status not in (None, after.status):
-            self.findings.add("not as answered", change.wallet_id, "it was asked for otherwise", call, change)
+            self.findings.add("not as answered", change.wallet_id, "the request was different", call, change)
         self.facts[change.wallet_id].append(Fact(call.began, call.ended, position, position, False, change))
 
     def _expect_refused_change(self, call: Call) -> None:
-        """Whether the rules refused it in a state that the wallet had between its request and its answer."""
+        """Check that the rules refuse the change in a state of the wallet during the request."""
         assert call.answer
         wallet_id, new_status = _named(call), (call.request.body or {}).get("status")
         facts, states = self.facts[wallet_id], self.replay.stories[wallet_id].states
         first = max((fact.first for fact in facts if fact.ended < call.began), default=0)
         after = [fact.first for fact in facts if not fact.is_read and fact.began > call.ended]
-        end = self.history.moment(call.ended) + CLOCKS
+        end = self.history.moment(call.ended) + MAX_CLOCK_DIFFERENCE
         reasons = {
             refusal_of_change(state.status, is_empty, new_status)
             for state in states[first : min(after, default=len(states))]
@@ -277,13 +277,13 @@ class _Check:
         if call.answer.json["code"] not in reasons:
             self.findings.add("wrong refusal", wallet_id, f"by the rules {reasons}", call)
 
-    # --- Answers that leave no trace ----------------------------------------------------------------
+    # --- Responses without a record -----------------------------------------------------------------
     def _expect_possible(self, call: Call) -> None:
-        """Of a read, and of any answer that the service never gives."""
+        """Check a read, and that no response is a server error."""
         if call.answer is None or call.outcome in (429, 503):
             return
         if call.answer.status >= 500:
-            self.findings.add("server error", _named(call), "nobody is to see that", call)
+            self.findings.add("server error", _named(call), "clients must not get server errors", call)
         elif call.outcome == 200 and call.request.method in ("GET", "PATCH"):
             self._see(call)
         elif call.request.method == "GET":
@@ -302,20 +302,24 @@ class _Check:
                 self.facts[seen.wallet_id].append(fact)
 
     def _expect_unknown(self, call: Call) -> None:
-        """What is asked for was not there yet."""
+        """Check that the object of a 404 response was not known before the request."""
         if call.outcome != 404:
             self.findings.add("wrong refusal", _named(call), "of a read", call)
         elif self.exists_since.get(_named(call), NEVER) < call.began:
             self.findings.add("stale read", _named(call), "it was known to be there", call)
 
     def _expect_right_refusal(self, group: Group, command: Command) -> None:
-        if command.told.fate is Fate.REFUSED and command.told.status and not self._is_right(group, command):
+        if (
+            command.result.fate is Fate.REFUSED
+            and command.result.status
+            and not self._is_right(group, command)
+        ):
             wallet_id = command.form.wallet_id if command.form else ""
-            self.findings.add("wrong refusal", wallet_id, str(command.told.body.get("code")), command)
+            self.findings.add("wrong refusal", wallet_id, str(command.result.body.get("code")), command)
 
     def _is_right(self, group: Group, command: Command) -> bool:
         form, began = command.form, command.call.began
-        match command.told.body["code"]:
+        match command.result.body["code"]:
             case "too_many_requests":
                 return True
             case "hold_not_found" | "operation_not_found":
@@ -328,12 +332,12 @@ class _Check:
             case "validation_error" if form:
                 return not self._fits(command) or (
                     form.expires_at is not None
-                    and form.expires_at <= self.history.moment(command.call.ended) + CLOCKS
+                    and form.expires_at <= self.history.moment(command.call.ended) + MAX_CLOCK_DIFFERENCE
                 )
         return False
 
     def _is_reused(self, group: Group, command: Command) -> bool:
-        """Whether its id names another wallet's operation, or its key stands for another request."""
+        """Return whether the id names an operation of another wallet, or the key a different request."""
         if self._is_used_elsewhere(command):
             return True
         shared = self.shared_keys.get(command.call.request.key or "")
@@ -352,7 +356,7 @@ class _Check:
         return bool(is_elsewhere) and self.began.get(id, NEVER) <= command.call.ended
 
     def _fits(self, command: Command) -> bool:
-        """Whether its amount has no more digits than the currency."""
+        """Return whether the amount has at most the digits of the currency."""
         form = command.form
         story = self.replay.stories.get(form.wallet_id) if form else None
         if story is None or form is None or form.amount is None:
@@ -361,7 +365,7 @@ class _Check:
 
 
 def _wallets_of_id(ledger: Ledger) -> dict[str, list[str]]:
-    """Of each id, the wallets of the operations that have it: to be one."""
+    """Return by id the wallets whose operations have it; a valid ledger has one for each id."""
     wallets = defaultdict(list)
     for row in (*ledger.operations, *ledger.inbox):
         wallets[row.id].append(row.wallet_id)
@@ -373,12 +377,12 @@ def _is_refused_at_once(row: Operation) -> bool:
 
 
 def _named(call: Call) -> str:
-    """The wallet, operation or hold that the address names."""
+    """Return the id of the wallet, operation or hold in the path."""
     return (*call.request.path.split("?")[0].split("/"), "")[2]
 
 
 def _is_whole(rows: Sequence[Operation | None]) -> bool:
-    """All were carried out, or none and the first refusal is recorded. Accepted, all were or none."""
+    """Return whether all items were carried out, or none with one refusal; accepted: all or none."""
     there = [row for row in rows if row is not None]
     if any(row.accepted_at for row in there):
         return len(there) == len(rows)
@@ -387,9 +391,9 @@ def _is_whole(rows: Sequence[Operation | None]) -> bool:
 
 
 def _decided_together(bulks: Sequence[tuple[Call, Bulk]]) -> Iterator[tuple[str, list[Form]]]:
-    """Of each operation that was refused with others: its id, and what came before it among them.
+    """Yield the id of each operation refused in an atomic bulk, with the forms of the earlier items.
 
-    An item that was carried out before, under its key, was not carried out again.
+    An earlier item that was a replay is left out, because it was not carried out again.
     """
     for _, bulk in bulks:
         for number, (command, group) in enumerate(bulk):

@@ -1,37 +1,37 @@
-"""What a check has found."""
+"""The violations that a check finds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Rule = Literal[
-    "another answer",  # a repeat was answered otherwise, or as if it were new
+    "another answer",  # a replay has another response, or is not marked as a replay
     "applied twice",
-    "balance",  # it does not follow from the one before
+    "balance",  # it does not follow from the previous balance
     "half a bulk",
     "half a transfer",
     "id of two operations",
-    "holds",  # they are not as their history has them
-    "impossible read",  # of a state that never was
+    "holds",  # they differ from their history
+    "impossible read",  # of a state that never existed
     "key of two bulks",
     "lost",
-    "nobody asked",
+    "unrequested",
     "not as answered",
-    "order",  # against real time
+    "order",  # contradicts real time
     "order of acceptance",
     "refused, but applied",
     "server error",
     "stale read",
-    "time",  # a wallet's does not rise
-    "verdict",  # the rules say otherwise
-    "wallet",  # it is not as its history has it
+    "time",  # the times of a wallet do not increase
+    "verdict",  # contradicts the rules
+    "wallet",  # it differs from its history
     "wrong refusal",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """A promise that was broken: which, where, and the calls, operations, ... that show it."""
+    """A violated rule: its name, the wallet, and the calls or operations that show it."""
 
     rule: Rule
     wallet_id: str

@@ -1,4 +1,4 @@
-"""What clients asked and what they were told, each with its times."""
+"""The journal of the clients: requests and responses with their times."""
 
 import json
 import select
@@ -11,12 +11,12 @@ from typing import Any
 
 from tests.support.client import Answer
 
-PATIENCE = 60.0  # seconds for one answer: far more than any deadline of the service
+ANSWER_TIMEOUT_SECONDS = 60.0  # far longer than any deadline of the service
 NEVER = float("inf")
 
 
 class NotReached(Exception):
-    """There was no connection: nothing was sent."""
+    """No connection was made, so nothing was sent."""
 
 
 class NoAnswer(Exception):
@@ -24,12 +24,12 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ApiRequest:
     method: str
     path: str
     body: dict[str, Any] | None = None
     key: str | None = None
-    wallet_id: str = ""  # of an operation, or of a wallet that is read: what group commit and group read do
+    wallet_id: str = ""  # of an operation or a wallet read, as batched by the service
     is_async: bool = False
 
     def encode(self) -> bytes:
@@ -50,17 +50,17 @@ class Request:
 
 
 class Connection:
-    """Keep-alive as a careful client does it: opened again where the server has hung up between requests."""
+    """A keep-alive connection. It reconnects if the server has closed it between requests."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self._address = address
         self._socket: socket.socket | None = None
 
-    def ask(self, request: Request, patience: float = PATIENCE) -> Answer:
-        """Raises NotReached or NoAnswer."""
+    def ask(self, request: ApiRequest, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS) -> Answer:
+        """Send the request and return the response. Raises NotReached or NoAnswer."""
         connected = self._connected()
         try:
-            connected.settimeout(patience)
+            connected.settimeout(timeout_seconds)
             connected.sendall(request.encode())
             answer = _receive(connected)
         except OSError as error:
@@ -77,10 +77,10 @@ class Connection:
 
     def _connected(self) -> socket.socket:
         if self._socket and select.select([self._socket], [], [], 0)[0]:
-            self.close()  # nothing was asked, so this is the end of the connection
+            self.close()  # no request is pending, so the server has closed it
         if self._socket is None:
             try:
-                self._socket = socket.create_connection(self._address, timeout=PATIENCE)
+                self._socket = socket.create_connection(self._address, timeout=ANSWER_TIMEOUT_SECONDS)
             except OSError as error:
                 raise NotReached(repr(error)) from error
         return self._socket
@@ -107,12 +107,12 @@ def _some(connected: socket.socket) -> bytes:
 
 @dataclass(slots=True)
 class Call:
-    """One request and its end; without an answer, `lost` says why."""
+    """One request and its response; without a response, `lost` says why."""
 
     client: int
-    request: Request
+    request: ApiRequest
     began: float
-    ended: float = NEVER  # when the answer was there: without one, what was asked may happen at any time
+    ended: float = NEVER  # time of the response; without one, the command may happen at any time
     answer: Answer | None = None
     lost: NoAnswer | NotReached | None = None
 
@@ -122,7 +122,7 @@ class Call:
 
     @property
     def may_have_happened(self) -> bool:
-        """Whether the client cannot know. What did not even get a connection was not sent."""
+        """Return whether the outcome is unknown. A request without a connection was not sent."""
         if self.answer is None:
             return not isinstance(self.lost, NotReached)
         return self.answer.status >= 500
@@ -132,17 +132,19 @@ class Call:
         return self.answer is not None and self.answer.headers.get("idempotent-replayed") == "true"
 
     def __str__(self) -> str:
-        told = self.answer.content.decode() if self.answer else str(self.lost)
+        content = self.answer.content.decode() if self.answer else str(self.lost)
         return (
             f"client {self.client}, {self.began:.6f} to {self.ended:.6f}: {self.request}"
-            f" -> {self.outcome} {told}"
+            f" -> {self.outcome} {content}"
         )
 
 
-def call(connection: Connection, client: int, request: Request, patience: float = PATIENCE) -> Call:
+def call(
+    connection: Connection, client: int, request: ApiRequest, timeout_seconds: float = ANSWER_TIMEOUT_SECONDS
+) -> Call:
     made = Call(client, request, time.monotonic())
     try:
-        made.answer = connection.ask(request, patience)
+        made.answer = connection.ask(request, timeout_seconds)
         made.ended = time.monotonic()
     except (NoAnswer, NotReached) as error:
         made.lost = error
@@ -151,14 +153,14 @@ def call(connection: Connection, client: int, request: Request, patience: float 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """All calls of some clients. Their times are of one monotonic clock."""
+    """All calls of some clients, with times of one monotonic clock."""
 
     calls: Sequence[Call]
-    wallet_ids: Sequence[str] = field(default=())  # of all wallets that the calls speak of
-    epoch: float = 0.0  # what the clock of the day was ahead of that of the calls
+    wallet_ids: Sequence[str] = field(default=())  # all wallets that the calls name
+    epoch: float = 0.0  # wall clock minus the monotonic clock, in seconds
 
     def moment(self, at: float) -> datetime:
-        """The same time on the clock of the day, which the database goes by as well."""
+        """Convert a time of the calls to the wall clock, which the database uses."""
         return datetime.fromtimestamp(min(self.epoch + at, 253_402_300_799), UTC)
 
     def __iter__(self) -> Iterator[Call]:

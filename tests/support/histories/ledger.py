@@ -1,4 +1,4 @@
-"""What is committed: the ledger of some wallets, as one snapshot, past the service and its models."""
+"""The committed ledger of some wallets, read by SQL in one snapshot, without the service's models."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A row of the ledger; PENDING, it is one of the inbox."""
+    """A row of the ledger, or with the status PENDING a row of the inbox."""
 
     id: str
     wallet_id: str
@@ -50,7 +50,7 @@ class Operation:
 
     @property
     def is_own(self) -> bool:
-        """Whether it is on the wallet that it was asked of, not on the other side of a transfer."""
+        """Return whether it belongs to the requested wallet, not to the other side of a transfer."""
         return self.transfer_id in (None, self.id)
 
     @property
@@ -83,10 +83,10 @@ class Hold:
 @dataclass(slots=True)
 class Ledger:
     wallets: list[Wallet] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)  # in the order of their wallet's time
+    operations: list[Operation] = field(default_factory=list)  # by time within each wallet
     changes: list[Change] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)
-    inbox: list[Operation] = field(default_factory=list)  # in the order in which they came
+    inbox: list[Operation] = field(default_factory=list)  # in the order of acceptance
 
 
 _WALLETS = """
@@ -118,7 +118,7 @@ _INBOX = """
 
 
 def read(url: str, wallet_ids: Collection[str]) -> Ledger:
-    """The whole of these wallets. Of both sides of a transfer, both have to be among them."""
+    """Read everything of these wallets, which must include both sides of every transfer."""
     wanted = [list(wallet_ids)]
     with psycopg.connect(url) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

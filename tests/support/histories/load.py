@@ -1,4 +1,4 @@
-"""A seeded load of everything that the API offers for money, by clients that are as impatient as any."""
+"""A seeded load of all money requests of the API, by clients some of which time out early."""
 
 import random
 import threading
@@ -12,13 +12,21 @@ from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
-from tests.support.histories.journal import PATIENCE, Call, Connection, History, NotReached, Request, call
+from tests.support.histories.journal import (
+    ANSWER_TIMEOUT_SECONDS,
+    ApiRequest,
+    Call,
+    Connection,
+    History,
+    NotReached,
+    call,
+)
 
-REMEMBERED = 200  # of what there is to refer to, the newest
-AGAIN = 4  # times that a request is sent, at most, by who got no answer
-BULK = 6
-RIVALS = 0.3  # of the requests that a second client can contend with at the same time
-SHARED_LOW_HALF = 0xB5AD_4ECE_DA1C_E2A9  # of most ids that clients choose
+MAX_REMEMBERED = 200  # the newest objects that requests refer to
+MAX_ATTEMPTS = 4  # of a client that gets no response
+MAX_BULK_ITEMS = 6
+RIVAL_SHARE = 0.3  # of the requests that a second client can contend for
+SHARED_LOW_HALF = 0xB5AD_4ECE_DA1C_E2A9  # of most client ids
 
 
 def sharing_low_half(dice: random.Random) -> UUID:
@@ -27,16 +35,16 @@ def sharing_low_half(dice: random.Random) -> UUID:
 
 @dataclass
 class Known:
-    """What the clients have learned from answers: what can be referred to. Lists only grow, so no lock."""
+    """The objects known from responses. The lists only grow, so they need no lock."""
 
     hot: list[str]
     cold: list[str]
-    operations: list[str] = field(default_factory=list)  # that can be reversed
+    operations: list[str] = field(default_factory=list)  # operations that can be reversed
     accepted: list[str] = field(default_factory=list)
     holds: list[str] = field(default_factory=list)
     moments: list[tuple[str, str]] = field(default_factory=list)  # wallet and time of an operation
-    keyed: list[Request] = field(default_factory=list)
-    contestable: list[Request] = field(default_factory=list)
+    keyed: list[ApiRequest] = field(default_factory=list)
+    contestable: list[ApiRequest] = field(default_factory=list)
 
     def learn(self, made: Call) -> None:
         if made.answer is None:
@@ -49,12 +57,12 @@ class Known:
             case (201, "holds"):
                 self.holds.append(made.answer.json["id"])
             case (201, "operation" | "wallet" | "capture" | "reversal"):
-                told = made.answer.json
-                self.operations.append(told["id"])
-                self.moments.append((told["walletId"], told["createdAt"]))
+                body = made.answer.json
+                self.operations.append(body["id"])
+                self.moments.append((body["walletId"], body["createdAt"]))
             case (201, "transfers"):
-                told = made.answer.json
-                self.operations += [told["source"]["id"], told["target"]["id"]]
+                body = made.answer.json
+                self.operations += [body["source"]["id"], body["target"]["id"]]
             case (201, "wallets"):
                 self.cold.append(made.answer.json["id"])
             case (202, _):
@@ -62,7 +70,7 @@ class Known:
 
 
 class Chooser:
-    """One client's dice, and what it asks for. Without a key, a request is known by its description."""
+    """Chooses the requests of one client. The description identifies a request without a key."""
 
     def __init__(
         self,
@@ -76,7 +84,7 @@ class Chooser:
         self._client = client
         self._known = known
         self._asked = 0
-        self._kinds: list[tuple[Callable[[], Request], int]] = [
+        self._kinds: list[tuple[Callable[[], ApiRequest], int]] = [
             (self.operation, 30),
             (self.transfer, 14),
             (self.hold, 8),
@@ -96,92 +104,94 @@ class Chooser:
             (self.read_balance, 3),
         ]
 
-    def __call__(self) -> Request:
+    def __call__(self) -> ApiRequest:
         self._asked += 1
         kinds, weights = zip(*self._kinds, strict=True)
-        chosen: Callable[[], Request] = self.dice.choices(kinds, weights)[0]
+        chosen: Callable[[], ApiRequest] = self.dice.choices(kinds, weights)[0]
         return chosen()
 
     # --- Commands -----------------------------------------------------------------------------------
-    def operation(self) -> Request:
+    def operation(self) -> ApiRequest:
         kind = "DEPOSIT" if self.dice.random() < 0.55 else "WITHDRAW"
         wallet = self._wallet()
         body = {"operationType": kind, "amount": self._amount(), "description": self._name()}
         if self.dice.random() < 0.1:
-            return self._named(Request("POST", "/wallet", body | {"walletId": wallet}, wallet_id=wallet))
-        request = Request("POST", f"/wallets/{wallet}/operation", body, wallet_id=wallet)
+            return self._named(ApiRequest("POST", "/wallet", body | {"walletId": wallet}, wallet_id=wallet))
+        request = ApiRequest("POST", f"/wallets/{wallet}/operation", body, wallet_id=wallet)
         return self._named(self._maybe_later(request))
 
-    def transfer(self) -> Request:
+    def transfer(self) -> ApiRequest:
         body = self._transfer() | {"description": self._name()}
-        request = Request("POST", "/transfers", body, wallet_id=body["sourceWalletId"])
+        request = ApiRequest("POST", "/transfers", body, wallet_id=body["sourceWalletId"])
         return self._named(self._maybe_later(request))
 
-    def hold(self) -> Request:
+    def hold(self) -> ApiRequest:
         wallet = self._wallet()
         body = {"amount": self._amount(), "description": self._name()}
         if (lasts := self.dice.choice([None, 0.1, 0.5, 2.0, 3600.0])) is not None:
             body["expiresAt"] = (self._now() + timedelta(seconds=lasts)).isoformat()
-        return self._named(Request("POST", f"/wallets/{wallet}/holds", body, wallet_id=wallet))
+        return self._named(ApiRequest("POST", f"/wallets/{wallet}/holds", body, wallet_id=wallet))
 
-    def capture(self) -> Request:
+    def capture(self) -> ApiRequest:
         if (hold := self._one_of(self._known.holds)) is None:
             return self.hold()
-        request = Request("POST", f"/holds/{hold}/capture", self._part())
+        request = ApiRequest("POST", f"/holds/{hold}/capture", self._part())
         return self._named(self._maybe_later(request))
 
-    def void(self) -> Request:
+    def void(self) -> ApiRequest:
         if (hold := self._one_of(self._known.holds)) is None:
             return self.hold()
-        return self._named(Request("POST", f"/holds/{hold}/void", {}))
+        return self._named(ApiRequest("POST", f"/holds/{hold}/void", {}))
 
-    def reversal(self) -> Request:
+    def reversal(self) -> ApiRequest:
         if (operation := self._one_of(self._known.operations)) is None:
             return self.operation()
-        request = Request("POST", f"/operations/{operation}/reversal", self._part())
+        request = ApiRequest("POST", f"/operations/{operation}/reversal", self._part())
         return self._named(self._maybe_later(request))
 
-    def bulk(self) -> Request:
-        items = [self._item(number) for number in range(self.dice.randint(2, BULK))]
+    def bulk(self) -> ApiRequest:
+        items = [self._item(number) for number in range(self.dice.randint(2, MAX_BULK_ITEMS))]
         body = {"operations": items, "atomic": self.dice.random() < 0.5}
-        request = Request("POST", "/operations", body)
+        request = ApiRequest("POST", "/operations", body)
         if self.dice.random() < 0.6:
             request = replace(request, key=self._key())
         return self._maybe_later(request)
 
-    def again(self) -> Request:
-        """What somebody has asked before, under its key."""
-        known = self._known.keyed[-REMEMBERED:]
+    def again(self) -> ApiRequest:
+        """Repeat an earlier request with its key."""
+        known = self._known.keyed[-MAX_REMEMBERED:]
         return self.dice.choice(known) if known else self.operation()
 
-    def wrong(self) -> Request:
-        """What leaves no trace: a key of something else, an amount that does not fit, what does not exist."""
+    def wrong(self) -> ApiRequest:
+        """Choose a request that leaves no record: a reused key, an invalid amount or an unknown object."""
         wallet = self._wallet()
         match self.dice.randrange(4):
-            case 0 if again := [asked for asked in self._known.keyed[-REMEMBERED:] if asked.wallet_id]:
+            case 0 if again := [
+                earlier for earlier in self._known.keyed[-MAX_REMEMBERED:] if earlier.wallet_id
+            ]:
                 other = self.dice.choice(again)
                 body = {"operationType": "DEPOSIT", "amount": self._amount(), "description": self._name()}
                 path = f"/wallets/{other.wallet_id}/operation"
-                return Request("POST", path, body, other.key, other.wallet_id)
+                return ApiRequest("POST", path, body, other.key, other.wallet_id)
             case 1:
                 body = {"operationType": "DEPOSIT", "amount": "1.001", "description": self._name()}
-                return Request("POST", f"/wallets/{wallet}/operation", body, self._key(), wallet)
+                return ApiRequest("POST", f"/wallets/{wallet}/operation", body, self._key(), wallet)
             case 2:
-                return Request("POST", f"/holds/{self._id()}/capture", {}, self._key())
-        return Request("POST", f"/operations/{self._id()}/reversal", {}, self._key())
+                return ApiRequest("POST", f"/holds/{self._id()}/capture", {}, self._key())
+        return ApiRequest("POST", f"/operations/{self._id()}/reversal", {}, self._key())
 
-    def conflict(self) -> Request:
-        """Another request under the id of an earlier one, or another bulk, or the same, under its key."""
-        known = self._known.contestable[-REMEMBERED:]
+    def conflict(self) -> ApiRequest:
+        """Choose a request with the id of an earlier one, or a bulk with the key of an earlier one."""
+        known = self._known.contestable[-MAX_REMEMBERED:]
         return self._conflicting(self.dice.choice(known)) if known else self.operation()
 
-    def rival(self, request: Request) -> Request | None:
-        """What a second client sends at the same time under the id, or the bulk's key, of this request."""
-        if is_contestable(request) and self.dice.random() < RIVALS:
+    def rival(self, request: ApiRequest) -> ApiRequest | None:
+        """Return a request of a second client with the same id or bulk key, or None."""
+        if is_contestable(request) and self.dice.random() < RIVAL_SHARE:
             return self._conflicting(request)
         return None
 
-    def _conflicting(self, request: Request) -> Request:
+    def _conflicting(self, request: ApiRequest) -> ApiRequest:
         body = request.body or {}
         if "operations" in body:
             if self.dice.random() < 0.25:
@@ -191,22 +201,22 @@ class Chooser:
         return replace(command, key=None, body=(command.body or {}) | {"id": body["id"]})
 
     def _changed(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Other items from some place on. Those before it stay: what an item is decided after is known."""
-        kept = items if len(items) < 2 * BULK and self.dice.random() < 0.5 else items[:-1]
+        """Change the last items. The items before them stay, so the state they are decided on is known."""
+        kept = items if len(items) < 2 * MAX_BULK_ITEMS and self.dice.random() < 0.5 else items[:-1]
         if len(kept) > 1 and self.dice.random() < 0.3:
             return items[:-1]
-        return [*kept, self._item(self.dice.randrange(BULK, 1 << 30))]
+        return [*kept, self._item(self.dice.randrange(MAX_BULK_ITEMS, 1 << 30))]
 
     # --- Wallets ------------------------------------------------------------------------------------
-    def change(self) -> Request:
-        """No two changes have one label, so that each is found again."""
+    def change(self) -> ApiRequest:
+        """Change a wallet. The label is unique, so the checker finds the change."""
         wallet = self.dice.choice(self._known.cold)
         body = {"label": self._name()}
         if self.dice.random() < 0.7:
             body["status"] = "FROZEN" if self.dice.random() < 0.4 else "ACTIVE"
-        return Request("PATCH", f"/wallets/{wallet}", body, wallet_id=wallet)
+        return ApiRequest("PATCH", f"/wallets/{wallet}", body, wallet_id=wallet)
 
-    def open(self) -> Request:
+    def open(self) -> ApiRequest:
         body: dict[str, Any] = {"id": self._id()}
         if self.dice.random() < 0.3:
             body["overdraftLimit"] = "50"
@@ -214,40 +224,40 @@ class Chooser:
             body["maxBalance"] = "200"
         if self.dice.random() < 0.2:
             body["currency"] = "JPY"
-        return Request("POST", "/wallets", body)
+        return ApiRequest("POST", "/wallets", body)
 
     # --- Reads --------------------------------------------------------------------------------------
-    def read_wallet(self) -> Request:
+    def read_wallet(self) -> ApiRequest:
         wallet = self._wallet()
-        return Request("GET", f"/wallets/{wallet}", wallet_id=wallet)
+        return ApiRequest("GET", f"/wallets/{wallet}", wallet_id=wallet)
 
-    def read_operations(self) -> Request:
+    def read_operations(self) -> ApiRequest:
         wallet = self._wallet()
-        return Request("GET", f"/wallets/{wallet}/operations?limit=5", wallet_id=wallet)
+        return ApiRequest("GET", f"/wallets/{wallet}/operations?limit=5", wallet_id=wallet)
 
-    def read_operation(self) -> Request:
+    def read_operation(self) -> ApiRequest:
         known = self._known.accepted if self.dice.random() < 0.7 else self._known.operations
         operation = self._one_of(known)
-        return self.read_wallet() if operation is None else Request("GET", f"/operations/{operation}")
+        return self.read_wallet() if operation is None else ApiRequest("GET", f"/operations/{operation}")
 
-    def read_hold(self) -> Request:
+    def read_hold(self) -> ApiRequest:
         hold = self._one_of(self._known.holds)
-        return self.read_wallet() if hold is None else Request("GET", f"/holds/{hold}")
+        return self.read_wallet() if hold is None else ApiRequest("GET", f"/holds/{hold}")
 
-    def read_balance(self) -> Request:
-        known = self._known.moments[-REMEMBERED:]
+    def read_balance(self) -> ApiRequest:
+        known = self._known.moments[-MAX_REMEMBERED:]
         if not known or self.dice.random() < 0.3:
             wallet = self._wallet()
-            return Request("GET", f"/wallets/{wallet}/balance", wallet_id=wallet)
+            return ApiRequest("GET", f"/wallets/{wallet}/balance", wallet_id=wallet)
         wallet, at = self.dice.choice(known)
-        return Request("GET", f"/wallets/{wallet}/balance?at={at}", wallet_id=wallet)
+        return ApiRequest("GET", f"/wallets/{wallet}/balance?at={at}", wallet_id=wallet)
 
-    # --- Parts of them ------------------------------------------------------------------------------
+    # --- Parts of requests --------------------------------------------------------------------------
     def _wallet(self) -> str:
         return self.dice.choice(self._known.hot if self.dice.random() < 0.5 else self._known.cold)
 
     def _amount(self) -> str:
-        """Small, and often whole, as some currencies want it."""
+        """Return a small amount, often whole, as some currencies require."""
         return (
             f"{self.dice.randint(1, 40)}"
             if self.dice.random() < 0.7
@@ -275,15 +285,15 @@ class Chooser:
         return item
 
     def _one_of(self, known: Sequence[str]) -> str | None:
-        """The newest most of all."""
-        newest = known[-REMEMBERED:]
+        """Choose one, preferably a new one."""
+        newest = known[-MAX_REMEMBERED:]
         return newest[-1 - int(len(newest) * self.dice.random() ** 2)] if newest else None
 
-    def _maybe_later(self, request: Request) -> Request:
+    def _maybe_later(self, request: ApiRequest) -> ApiRequest:
         return replace(request, is_async=True) if self.dice.random() < 0.15 else request
 
-    def _named(self, request: Request) -> Request:
-        """By a key, by an id of the client's choice, or not at all."""
+    def _named(self, request: ApiRequest) -> ApiRequest:
+        """Add a key or a client id to the request, or neither."""
         match self.dice.choices(["key", "id", ""], [70, 15, 15])[0]:
             case "key":
                 return replace(request, key=self._key())
@@ -304,16 +314,16 @@ class Chooser:
         return str(UUID(int=self.dice.getrandbits(128), version=4))
 
 
-def is_contestable(request: Request) -> bool:
-    """Whether another request can be sent under its id, or under its bulk's key."""
+def is_contestable(request: ApiRequest) -> bool:
+    """Return whether another request can use its id or its bulk key."""
     body = request.body or {}
     if request.path == "/operations":
         return request.key is not None
     return "id" in body and request.path not in ("/wallets", "/wallet/create")
 
 
-def is_safe_to_repeat(request: Request) -> bool:
-    """Whether it counts once however often it is sent."""
+def is_safe_to_repeat(request: ApiRequest) -> bool:
+    """Return whether the request counts once even if it is sent again."""
     if request.method == "GET":
         return True
     if request.method == "PATCH":
@@ -328,9 +338,9 @@ def is_safe_to_repeat(request: Request) -> bool:
 
 
 class Load:
-    """`clients` that ask for `rate` requests a second together, each waiting for its answer, or not for long.
+    """`clients` that send `rate` requests a second in total; some of them time out early.
 
-    It opens wallets of its own. What is asked follows from `seed`, as far as the answers are the same.
+    It opens its own wallets. The requests follow from `seed` as far as the responses are the same.
     """
 
     def __init__(  # noqa: PLR0913
@@ -342,15 +352,15 @@ class Load:
         *,
         hot: int = 1,
         cold: int = 20,
-        patience: float = PATIENCE,
-        hurry: float = 0.03,
+        timeout_seconds: float = ANSWER_TIMEOUT_SECONDS,
+        early_timeout_share: float = 0.03,
     ) -> None:
-        """`patience`: seconds that a client waits for an answer; of `hurry` of the requests, next to none."""
+        """`early_timeout_share` of the requests get a timeout of a few milliseconds."""
         self._address = address
         self._seed = seed
         self._interval = clients / rate
-        self._patience = patience
-        self._hurry = hurry
+        self._patience = timeout_seconds
+        self._hurry = early_timeout_share
         self._counts = hot, cold
         self._epoch = time.time() - time.monotonic()
         self._stopped = threading.Event()
@@ -377,22 +387,22 @@ class Load:
         if self._failed:
             raise self._failed[0]
 
-    def wait_for(self, calls: int, patience: float = 120.0) -> None:
-        """Return when so many requests have ended."""
-        deadline = time.monotonic() + patience
+    def wait_for(self, calls: int, timeout_seconds: float = 120.0) -> None:
+        """Wait until this number of requests has ended."""
+        deadline = time.monotonic() + timeout_seconds
         while sum(map(len, self._journals)) < calls:
-            assert time.monotonic() < deadline, f"it does not go on: {self.outcomes()}"
+            assert time.monotonic() < deadline, f"the load makes no progress: {self.outcomes()}"
             time.sleep(0.05)
 
     @property
     def wallet_ids(self) -> list[str]:
-        """Those that it has opened, or may have."""
+        """Return the wallets that the load has opened or may have opened."""
         return list(
             dict.fromkeys(
-                asked.request.body["id"]
+                made.request.body["id"]
                 for journal in self._journals
-                for asked in list(journal)
-                if asked.request.path == "/wallets" and asked.request.body
+                for made in list(journal)
+                if made.request.path == "/wallets" and made.request.body
             )
         )
 
@@ -406,7 +416,7 @@ class Load:
 
     # --- Clients ------------------------------------------------------------------------------------
     def _open(self) -> Known:
-        """As client 0, before the others come."""
+        """Open the wallets as client 0, before the other clients start."""
         known = Known([], [])
         chooser = Chooser(0, random.Random(f"{self._seed}-0"), known)  # noqa: S311
         connection = Connection(self._address)
@@ -418,7 +428,7 @@ class Load:
                 body["maxBalance"] = "500"
             if len(known.cold) % 10 == 9:
                 body = {"id": body["id"], "currency": "JPY"}
-            made = call(connection, 0, Request("POST", "/wallets", body), self._patience)
+            made = call(connection, 0, ApiRequest("POST", "/wallets", body), self._patience)
             self._journals[0].append(made)
             assert made.outcome == 201, made
             known.cold.append(body["id"])
@@ -445,11 +455,11 @@ class Load:
     def _ask(self, client: int, connection: Connection, choose: Chooser) -> Call:
         request = choose()
         with self._contending(client, choose.rival(request)):
-            return self._insist(client, connection, choose, request)
+            return self._send_with_retries(client, connection, choose, request)
 
     @contextmanager
-    def _contending(self, client: int, rival: Request | None) -> Iterator[None]:
-        """A second client sends this request at the same time."""
+    def _contending(self, client: int, rival: ApiRequest | None) -> Iterator[None]:
+        """Let a second client send the rival request concurrently."""
         if rival is None:
             yield
             return
@@ -460,7 +470,7 @@ class Load:
         finally:
             thread.join()
 
-    def _send_once(self, client: int, request: Request) -> None:
+    def _send_once(self, client: int, request: ApiRequest) -> None:
         connection = Connection(self._address)
         try:
             made = call(connection, client, request, self._patience)
@@ -471,11 +481,15 @@ class Load:
         finally:
             connection.close()
 
-    def _insist(self, client: int, connection: Connection, choose: Chooser, request: Request) -> Call:
-        """Send it once, and again if there was no answer and a repeat does no harm."""
-        patience = choose.dice.uniform(0.001, 0.03) if choose.dice.random() < self._hurry else self._patience
-        for _ in range(AGAIN):
-            made = call(connection, client, request, patience)
+    def _send_with_retries(
+        self, client: int, connection: Connection, choose: Chooser, request: ApiRequest
+    ) -> Call:
+        """Send the request. Retry it without a response if a repetition is safe."""
+        timeout_seconds = (
+            choose.dice.uniform(0.001, 0.03) if choose.dice.random() < self._hurry else self._patience
+        )
+        for _ in range(MAX_ATTEMPTS):
+            made = call(connection, client, request, timeout_seconds)
             self._journals[client].append(made)
             self._known.learn(made)
             is_over = made.answer is not None and made.answer.status not in (429, 503)
@@ -484,5 +498,5 @@ class Load:
             if made.answer is not None or isinstance(made.lost, NotReached):
                 self._stopped.wait(0.5)
             if choose.dice.random() < 0.5:
-                patience = self._patience
+                timeout_seconds = self._patience
         return made

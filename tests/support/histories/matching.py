@@ -1,10 +1,10 @@
-"""Which operation each command became: an answered one that which it was told of. No other is to be left."""
+"""Match each command with its operation. Every operation must belong to a command."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.support.histories.asked import Command, Fate, Form, form_of
+from tests.support.histories.commands import Command, Fate, Form, form_of
 from tests.support.histories.findings import Findings
 from tests.support.histories.journal import NEVER, Call, NotReached
 from tests.support.histories.ledger import Ledger, Operation
@@ -12,36 +12,36 @@ from tests.support.histories.ledger import Ledger, Operation
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """One command, however often it was sent: those of one wallet and key, or a single one without a key."""
+    """All sendings of one command: the commands with one wallet and key, or one command without a key."""
 
     commands: list[Command] = field(default_factory=list)
     row: Operation | None = None
 
     @property
     def settled(self) -> list[Command]:
-        return [command for command in self.commands if command.told.fate is Fate.SETTLED]
+        return [command for command in self.commands if command.result.fate is Fate.SETTLED]
 
     @property
     def is_refused(self) -> bool:
-        return all(command.told.fate is Fate.REFUSED for command in self.commands)
+        return all(command.result.fate is Fate.REFUSED for command in self.commands)
 
     @property
     def began(self) -> float:
-        """Not before that was it carried out."""
-        as_new = [command for command in self.settled if not command.told.is_replay]
-        possible = as_new or [command for command in self.commands if command.told.fate is not Fate.REFUSED]
+        """Return the earliest time at which it can have been carried out."""
+        as_new = [command for command in self.settled if not command.result.is_replay]
+        possible = as_new or [command for command in self.commands if command.result.fate is not Fate.REFUSED]
         return min((command.call.began for command in possible), default=NEVER)
 
     @property
     def ended(self) -> float:
-        """By then it was carried out."""
+        """Return the time by which it was carried out."""
         return min(
-            (command.call.ended for command in self.settled if command.told.status != 202), default=NEVER
+            (command.call.ended for command in self.settled if command.result.status != 202), default=NEVER
         )
 
     @property
     def accepted(self) -> float:
-        """By then it was carried out, or in the inbox."""
+        """Return the time by which it was carried out or in the inbox."""
         return min((command.call.ended for command in self.settled), default=NEVER)
 
 
@@ -61,7 +61,7 @@ def groups_of(commands: Iterable[Command]) -> list[Group]:
 
 
 def match(groups: Sequence[Group], ledger: Ledger, findings: Findings) -> None:
-    """Give each group its row. Rows that are no group's are found fault with."""
+    """Assign a row to each group. Rows without a group are violations."""
     own = [row for row in (*ledger.operations, *ledger.inbox) if row.is_own]
     rows = _Rows(own, findings)
     claimed: dict[str, Group] = {}
@@ -77,7 +77,7 @@ def match(groups: Sequence[Group], ledger: Ledger, findings: Findings) -> None:
 
 
 class _Rows:
-    """The operations, by what tells which command one was."""
+    """The operations, indexed by the fields that identify their command."""
 
     def __init__(self, rows: Sequence[Operation], findings: Findings) -> None:
         self._by_id: dict[str, Operation] = {}
@@ -94,14 +94,14 @@ class _Rows:
         first = group.commands[0]
         if first.key is not None and first.form is not None:
             return self._by_key.get((first.form.wallet_id, first.key))
-        if first.told.fate is not Fate.SETTLED:
+        if first.result.fate is not Fate.SETTLED:
             return None
-        told = first.told
-        return self._voids.get(told.body["id"]) if told.id is None else self._by_id.get(told.id)
+        result = first.result
+        return self._voids.get(result.body["id"]) if result.id is None else self._by_id.get(result.id)
 
 
 def _explain(left: Sequence[Operation], groups: Sequence[Group], findings: Findings) -> None:
-    """What nobody was told of belongs to those who were told nothing: the first to who asked first."""
+    """Assign the remaining rows to commands without a response, in the order of both."""
     waiting: dict[Form, list[Group]] = defaultdict(list)
     answered: set[Form | None] = set()
     refused: dict[Form | None, Group] = {}
@@ -120,18 +120,18 @@ def _explain(left: Sequence[Operation], groups: Sequence[Group], findings: Findi
         if row.idempotency_key is None and waiting.get(form):
             waiting[form].pop().row = row
         elif form in answered or form in waiting:
-            findings.add("applied twice", row.wallet_id, "it was asked for once", row)
+            findings.add("applied twice", row.wallet_id, "it was requested once", row)
         elif form in refused:
             refused.pop(form).row = row
         else:
-            findings.add("nobody asked", row.wallet_id, "no request is like it", row)
+            findings.add("unrequested", row.wallet_id, "no request is like it", row)
 
 
 Bulk = list[tuple[Command, Group]]
 
 
 def bulks_of(groups: Sequence[Group]) -> list[tuple[Call, Bulk]]:
-    """Of each request for many, its commands in their order."""
+    """Return each bulk with its commands in order."""
     bulks: dict[int, tuple[Call, Bulk]] = {}
     for group in groups:
         for command in group.commands:
@@ -144,23 +144,23 @@ def bulks_of(groups: Sequence[Group]) -> list[tuple[Call, Bulk]]:
 
 @dataclass(slots=True, eq=False)
 class SharedKey:
-    """The bulks that were sent under one Idempotency-Key."""
+    """The bulks that were sent with one Idempotency-Key."""
 
     bulks: list[tuple[Call, Bulk]] = field(default_factory=list)
 
     @property
     def carried_out(self) -> list[Call]:
-        """Those that surely were: an answer says so, or an operation that no other of them asks for."""
+        """Return the bulks known to be carried out, by a response or by an operation of theirs alone."""
         return [call for call, bulk in self.bulks if is_honoured(call) or self._is_applied(bulk)]
 
     def may_be_first(self, call: Call) -> bool:
-        """Whether the key can stand for this one, given the answers and the ledger."""
+        """Return whether this call can own the key, given the responses and the ledger."""
         if carried_out := self.carried_out:
             return any(is_alike(call, other) for other in carried_out)
         return not isinstance(call.lost, NotReached) and call.outcome not in (422, 429)
 
     def is_first(self, call: Call) -> bool:
-        """Whether the key stands for this one and for no other."""
+        """Return whether only this call and equal ones can own the key."""
         possible = [other for other, _ in self.bulks if self.may_be_first(other)]
         return call in possible and all(is_alike(call, other) for other in possible)
 
@@ -177,10 +177,12 @@ class SharedKey:
 
 
 def is_by_another(command: Command, group: Group) -> bool:
-    """Whether the operation was carried out, or refused, for another request under the same key."""
+    """Return whether the operation belongs to another request with the same key."""
     others = [other for other in group.commands if other.call is not command.call]
     is_other = group.row is not None and command.form != form_of(group.row)
-    return is_other or any(other.told.fate is Fate.SETTLED and not other.told.is_replay for other in others)
+    return is_other or any(
+        other.result.fate is Fate.SETTLED and not other.result.is_replay for other in others
+    )
 
 
 def is_honoured(call: Call) -> bool:

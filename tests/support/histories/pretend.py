@@ -1,6 +1,6 @@
-"""A service in memory that takes one request after the other: what the checker itself is tried on.
+"""A simulated service in memory that handles requests in sequence, for the tests of the checker.
 
-Each step is a method of its own, so that a test can get one wrong.
+Each step is a separate method, which a test can replace by a faulty one.
 """
 
 import json
@@ -13,8 +13,8 @@ from uuid import UUID
 
 from tests.support.client import Answer
 from tests.support.histories import bodies, rules
-from tests.support.histories.asked import Command, Form, Reader
-from tests.support.histories.journal import Call, Request
+from tests.support.histories.commands import Command, Form, Reader
+from tests.support.histories.journal import ApiRequest, Call
 from tests.support.histories.ledger import Change, Hold, Ledger, Operation, Wallet
 from tests.support.histories.rules import NOTHING, OPPOSITES, Past, Side, fits, refusal, rest
 
@@ -23,22 +23,24 @@ Body = dict[str, Any]
 
 
 @dataclass
-class Books:
+class SimulatedLedger:
     wallets: dict[str, Wallet] = field(default_factory=dict)
     operations: dict[str, Operation] = field(default_factory=dict)
     holds: dict[str, Hold] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     inbox: list[tuple[Form, Operation]] = field(default_factory=list)
-    told: dict[tuple[str, str], tuple[Form, int, Body]] = field(default_factory=dict)  # by wallet and key
+    responses: dict[tuple[str, str], tuple[Form, int, Body]] = field(
+        default_factory=dict
+    )  # by wallet and key
 
-    def copy(self) -> "Books":
-        return Books(
+    def copy(self) -> "SimulatedLedger":
+        return SimulatedLedger(
             dict(self.wallets),
             dict(self.operations),
             dict(self.holds),
             list(self.changes),
             list(self.inbox),
-            dict(self.told),
+            dict(self.responses),
         )
 
     @property
@@ -58,19 +60,19 @@ class Refused(Exception):
         self.body: Body = {"code": code} | ({"operationId": operation_id} if operation_id else {})
 
 
-class Pretended:
+class SimulatedService:
     def __init__(self, seed: int = 0) -> None:
-        self.books = Books()
+        self.books = SimulatedLedger()
         self.now = datetime(2030, 1, 1, tzinfo=UTC)
-        self.request: Request | None = None  # None: the inbox is being drained
+        self.request: ApiRequest | None = None  # None: the inbox is drained
         self.bulks: dict[str, Body] = {}  # by key: the first one
         self._dice = random.Random(seed)  # noqa: S311
 
-    def answered(self, request: Request, answer: Answer) -> Answer:
-        """What the client is told."""
+    def answered(self, request: ApiRequest, answer: Answer) -> Answer:
+        """Return the response that the client gets."""
         return answer
 
-    def ask(self, request: Request, now: datetime) -> Answer:
+    def ask(self, request: ApiRequest, now: datetime) -> Answer:
         self.now = max(now, self.now + TICK)
         self.request = request
         replayed = False
@@ -92,21 +94,21 @@ class Pretended:
         return Answer(status, headers, json.dumps(body, default=_text).encode())
 
     # --- Commands -----------------------------------------------------------------------------------
-    def _single(self, request: Request) -> tuple[int, Body, bool]:
+    def _single(self, request: ApiRequest) -> tuple[int, Body, bool]:
         [command] = self._reader().commands(Call(0, request, 0))
         if command.form is None:
             raise Refused(404, "hold_not_found" if "/holds/" in request.path else "operation_not_found")
         chosen = (request.body or {}).get("id")
         return self.carry_out(command.form, command.key, chosen, request.is_async)
 
-    def _bulk(self, request: Request) -> tuple[int, Body, bool]:
+    def _bulk(self, request: ApiRequest) -> tuple[int, Body, bool]:
         if request.key is not None:
             first = self.bulks.setdefault(request.key, request.body or {})
             if self.is_another(first, request.body or {}):
                 raise Refused(422, "idempotency_key_reused")
         commands = list(self._reader().commands(Call(0, request, 0)))
         before, results = self.books.copy(), []
-        # What was refused is refused again, even where by now one before it would be refused.
+        # A refused bulk is refused again, even if an earlier item would be refused now.
         refused = [command for command in commands if self._was_refused(command)]
         for number, command in enumerate(commands):
             if command.is_atomic and refused and command is not refused[0]:
@@ -124,12 +126,12 @@ class Pretended:
 
     def _was_refused(self, command: Command) -> bool:
         assert command.form
-        told = self.books.told.get((command.form.wallet_id, command.key or ""))
-        return told is not None and told[1] == 409
+        shown = self.books.responses.get((command.form.wallet_id, command.key or ""))
+        return shown is not None and shown[1] == 409
 
     def undo(  # noqa: PLR0913, PLR0917
         self,
-        before: Books,
+        before: SimulatedLedger,
         number: int,
         form: Form,
         key: str | None,
@@ -137,13 +139,13 @@ class Pretended:
         body: Body,
         replayed: bool,
     ) -> tuple[int, Body, bool]:
-        """What was refused with others: its refusal is kept, and nothing else."""
+        """Undo a refused atomic bulk, except for the record of its refusal."""
         row = self.books.operations.get(body.get("operationId", ""))
         self.books = before
         if row and not replayed:
             self._write(row)
             if key is not None:
-                self.books.told[form.wallet_id, key] = form, status, body
+                self.books.responses[form.wallet_id, key] = form, status, body
         place = [{"field": f"operations.{number}"}]
         return 400 if status == 400 else 409, body | {"errors": place}, replayed
 
@@ -151,8 +153,8 @@ class Pretended:
         self, form: Form, key: str | None, chosen: str | None, later: bool = False
     ) -> tuple[int, Body, bool]:
         place = form.wallet_id, key or ""
-        if key is not None and place in self.books.told:
-            first, status, body = self.books.told[place]
+        if key is not None and place in self.books.responses:
+            first, status, body = self.books.responses[place]
             return (422, {"code": "idempotency_key_reused"}, False) if first != form else (status, body, True)
         if chosen is not None and self.is_used(chosen):
             return 422, {"code": "idempotency_key_reused"}, False
@@ -163,11 +165,11 @@ class Pretended:
         row = self._row(form, chosen or self._id(), key, at)
         status, body = self._accept(form, row) if later else self.decide(form, row)
         if key is not None:
-            self.books.told[place] = form, status, body
+            self.books.responses[place] = form, status, body
         return status, body, False
 
     def is_used(self, id: str) -> bool:
-        """Whether it names an operation of any wallet."""
+        """Return whether the id names an operation of any wallet."""
         return id in self.books.operations or any(row.id == id for _, row in self.books.inbox)
 
     def _row(self, form: Form, id: str, key: str | None, at: datetime) -> Operation:
@@ -283,23 +285,23 @@ class Pretended:
         self.books.wallets.setdefault(wallet.id, wallet)
         return {"id": wallet.id}
 
-    def _change(self, request: Request) -> Body:
+    def _change(self, request: ApiRequest) -> Body:
         wallet = self._expired(request.wallet_id)
-        asked = request.body or {}
-        changes = {name: [getattr(wallet, name), new] for name, new in asked.items()}
+        requested = request.body or {}
+        changes = {name: [getattr(wallet, name), new] for name, new in requested.items()}
         changes = {name: values for name, values in changes.items() if values[0] != values[1]}
         is_empty = not wallet.balance and not wallet.held
-        reason = rules.refusal_of_change(wallet.status, is_empty, asked.get("status"))
+        reason = rules.refusal_of_change(wallet.status, is_empty, requested.get("status"))
         if changes and reason:
             raise Refused(409, reason)
         at = max(self.now, wallet.updated_at + TICK)
         change = Change(id=self._id(), wallet_id=wallet.id, type="CHANGED", changes=changes, created_at=at)
         self.books.changes.append(change)
-        self.books.wallets[wallet.id] = replace(wallet, updated_at=at, **asked)
+        self.books.wallets[wallet.id] = replace(wallet, updated_at=at, **requested)
         return self._wallet_body(wallet.id)
 
     def _expired(self, wallet_id: str) -> Wallet:
-        """Write down what has expired."""
+        """Record the expired holds."""
         for hold in self._active(wallet_id):
             if hold.expires_at and hold.expires_at <= self.now:
                 self.books.holds[hold.id] = rules.expired(hold)
@@ -356,8 +358,8 @@ class Pretended:
     def _wallet_body(self, wallet_id: str) -> Body:
         wallet = self.books.wallets[wallet_id]
         names = ("id", "status", "label", "sequence", "balance", "held")
-        told = {name: getattr(wallet, name) for name in names}
-        return told | {"available": wallet.balance - wallet.held, "updatedAt": wallet.updated_at}
+        shown = {name: getattr(wallet, name) for name in names}
+        return shown | {"available": wallet.balance - wallet.held, "updatedAt": wallet.updated_at}
 
     def _list(self, wallet_id: str, limit: int) -> Body:
         rows = [row for row in self.books.operations.values() if row.wallet_id == wallet_id]
@@ -365,10 +367,10 @@ class Pretended:
         listed = [row for row in rows if row.type not in ("HOLD", "VOID")]
         return {"items": [bodies.operation(row) for row in listed[:limit]]}
 
-    def _balance(self, wallet_id: str, asked: str) -> Body:
+    def _balance(self, wallet_id: str, requested: str) -> Body:
         at = (
-            datetime.fromisoformat(asked)
-            if asked
+            datetime.fromisoformat(requested)
+            if requested
             else max(self.now, self.books.wallets[wallet_id].updated_at)
         )
         rows = [row for row in self.books.operations.values() if row.wallet_id == wallet_id and row.sequence]
@@ -381,10 +383,10 @@ class Pretended:
             if hold.wallet_id == wallet_id and hold.created_at <= at and (end is None or end > at):
                 held += hold.amount
         balance = last.balance_after if last and last.balance_after is not None else NOTHING
-        told = {"balance": balance, "sequence": last.sequence if last else 0}
-        return told | {"held": held, "available": balance - held, "at": at}
+        shown = {"balance": balance, "sequence": last.sequence if last else 0}
+        return shown | {"held": held, "available": balance - held, "at": at}
 
-    # --- What it looks at ---------------------------------------------------------------------------
+    # --- State --------------------------------------------------------------------------------------
     def _reader(self) -> Reader:
         return Reader(self.books.holds, self.books.operations)
 

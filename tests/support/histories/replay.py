@@ -1,4 +1,4 @@
-"""The committed history of each wallet, told anew from its opening on: in which state it was when.
+"""Replays the committed history of each wallet from its opening, with the state at each position.
 
 The place of an operation or change in its wallet's history is its
 position: 0 is the opening. `states[n]` is the wallet after position n.
@@ -18,9 +18,9 @@ from tests.support.histories.findings import Findings
 from tests.support.histories.ledger import Change, Hold, Ledger, Operation, Wallet
 from tests.support.histories.rules import NOTHING, Past
 
-# A batch is decided at one moment, and its operations get a time each, a microsecond apart: so an operation
-# may be that much later than the moment whose holds and other wallets it was decided on.
-SLACK = timedelta(milliseconds=5)
+# A batch is decided at one time, and its operations get times a microsecond apart. So an operation can be
+# slightly later than the state of the holds and other wallets that it was decided on.
+MAX_BATCH_SPAN = timedelta(milliseconds=5)
 
 
 class Expiring(NamedTuple):
@@ -38,19 +38,19 @@ class State:
     sequence: int = 0
     status: str = "ACTIVE"
     label: str = ""
-    set_aside: Decimal = NOTHING  # by all holds that nobody has ended
-    expiring: tuple[Expiring, ...] = ()  # those of them that expire, in the order in which they do
+    set_aside: Decimal = NOTHING  # by all holds without a capture or void
+    expiring: tuple[Expiring, ...] = ()  # these holds with an expiry, in its order
 
     def held(self, at: datetime) -> Decimal:
         return self.set_aside - sum((hold.amount for hold in self._expired(at)), NOTHING)
 
     def held_between(self, begin: datetime, end: datetime) -> set[Decimal]:
-        """What is held at one moment or another: an expired hold frees its money at its time."""
+        """Return the possible held amounts during this time; a hold releases its amount when it expires."""
         moments = [hold.expires_at for hold in self._expired(end) if begin < hold.expires_at]
         return {self.held(moment) for moment in (begin, *moments)}
 
     def may_be_empty(self, begin: datetime, end: datetime) -> set[bool]:
-        """Whether it has neither balance nor holds, at one moment or another."""
+        """Return whether the wallet can be empty and non-empty during this time."""
         return {not self.balance and not held for held in self.held_between(begin, end)}
 
     def _expired(self, at: datetime) -> Iterator[Expiring]:
@@ -66,7 +66,7 @@ class State:
 
 @dataclass(slots=True)
 class Story:
-    """One wallet from its opening on."""
+    """The history of one wallet from its opening."""
 
     wallet: Wallet
     events: list[Operation | Change]  # event n has position n + 1
@@ -78,7 +78,7 @@ class Story:
     expiries: set[datetime] = field(default_factory=set)
 
     def last_before(self, at: datetime) -> int:
-        """The position of what was last before that moment."""
+        """Return the last position before this time."""
         return bisect_left(self.times, at) - 1
 
     def last_until(self, at: datetime) -> int:
@@ -86,13 +86,13 @@ class Story:
 
 
 class Replay:
-    """All wallets of a ledger. What does not follow from what was before is found."""
+    """Replays all wallets of a ledger and reports each step that does not follow from the state before."""
 
     def __init__(self, ledger: Ledger, findings: Findings) -> None:
         self._found = findings.add
         self.stories = {wallet.id: Story(wallet, []) for wallet in ledger.wallets}
         self.operations = {operation.id: operation for operation in ledger.operations}
-        self.positions: dict[str, int] = {}  # of operations and changes, by their id
+        self.positions: dict[str, int] = {}  # by the id of the operation or change
         self.counterparts = {
             operation.transfer_id: operation
             for operation in ledger.operations
@@ -102,7 +102,7 @@ class Replay:
         self._taken_back: dict[str, Decimal] = defaultdict(Decimal)
         self._sort(ledger)
         for story in self.stories.values():
-            self._tell(story)
+            self._replay_story(story)
 
     def _sort(self, ledger: Ledger) -> None:
         for hold in ledger.holds:
@@ -122,8 +122,8 @@ class Replay:
         for changes in noted.values():
             self._found("holds", changes[0].wallet_id, "what expired is no hold", *changes)
 
-    # --- What happened ------------------------------------------------------------------------------
-    def _tell(self, story: Story) -> None:
+    # --- Steps --------------------------------------------------------------------------------------
+    def _replay_story(self, story: Story) -> None:
         wallet = story.wallet
         opened = next((event for event in story.events[:1] if event.created_at <= wallet.created_at), None)
         if opened:
@@ -141,11 +141,11 @@ class Replay:
         self._expect_end(story, state)
 
     def _change(self, state: State, change: Change) -> State:
-        """`changes` has what was and what is."""
+        """Apply the change, whose `changes` have the old and the new values."""
         status = change.changes.get("status", (None, None))[1]
         reasons = {
             rules.refusal_of_change(state.status, is_empty, status)
-            for is_empty in state.may_be_empty(change.created_at - SLACK, change.created_at)
+            for is_empty in state.may_be_empty(change.created_at - MAX_BATCH_SPAN, change.created_at)
         }
         if None not in reasons:
             self._found("verdict", change.wallet_id, f"by the rules {' or '.join(map(str, reasons))}", change)
@@ -160,10 +160,10 @@ class Replay:
     def _do(self, story: Story, state: State, operation: Operation) -> State:
         at = operation.created_at
         self.pasts[operation.id] = self._past(story, operation)
-        state = replace(state.without_expired(at - SLACK), at=at)
+        state = replace(state.without_expired(at - MAX_BATCH_SPAN), at=at)
         if not operation.is_completed:
             if operation.sequence is not None or operation.balance_after is not None:
-                self._found("balance", operation.wallet_id, "it was refused, and has a balance", operation)
+                self._found("balance", operation.wallet_id, "it was refused, but has a balance", operation)
             return state
         if operation.reverses_id:
             self._taken_back[operation.reverses_id] += operation.amount
@@ -174,7 +174,7 @@ class Replay:
         if operation != expected:
             detail = f"number {expected.sequence} would leave {expected.balance_after}"
             self._found("balance", operation.wallet_id, detail, operation)
-        # The replay goes on from what is written, so that a wrong balance is reported once.
+        # The replay continues from the stored balance, so a wrong balance is reported once.
         balance, sequence = operation.balance_after, operation.sequence
         return replace(
             state,
@@ -206,15 +206,15 @@ class Replay:
         if operation.type in ("CAPTURE", "VOID") and operation.hold_id:
             placed = story.placed.get(operation.hold_id)
             if placed is None or operation.hold_id in story.ended:
-                return state  # the verdict has a word on that
+                return state  # the verdict reports this
             story.ended[operation.hold_id] = operation
             left = tuple(hold for hold in state.expiring if hold.hold_id != operation.hold_id)
             if placed.expires_at is not None and len(left) == len(state.expiring):
-                return state  # it has expired
+                return state  # the hold has expired
             return replace(state, set_aside=state.set_aside - placed.amount, expiring=left)
         return state
 
-    # --- Where it ended -----------------------------------------------------------------------------
+    # --- Final state --------------------------------------------------------------------------------
     def _expect_end(self, story: Story, state: State) -> None:
         wallet = story.wallet
         for name in ("balance", "sequence", "status", "label"):
@@ -228,7 +228,7 @@ class Replay:
             self._found("wallet", wallet.id, f"it was changed at {wallet.updated_at}, not at {state.at}")
         for hold in story.holds.values():
             if hold.id not in story.placed:
-                self._found("holds", wallet.id, "nobody placed it", hold)
+                self._found("holds", wallet.id, "no operation placed it", hold)
         for placed in story.placed.values():
             hold_row = story.holds.get(placed.id)
             if hold_row is None:
@@ -247,7 +247,7 @@ class Replay:
 
 
 def _first_label(story: Story) -> str:
-    """As it was opened: what the first change of it says, else as it is."""
+    """Return the label at the opening: the old value of its first change, or the current label."""
     for event in story.events:
         if isinstance(event, Change) and "label" in event.changes:
             return str(event.changes["label"][0])

@@ -1,6 +1,6 @@
-"""The one model of the rules of money in the tests: what refuses an operation, and what one does.
+"""The tests' own model of the ledger rules: the refusals and the effects of operations.
 
-The checker of histories, the service in memory and the random programs of test_model.py all use it. It shares
+The history checker, the simulated service and the random programs of test_model.py use it. It shares
 no code with the service, which it checks. Its clients may read every wallet: target_cannot_receive would be a
 wrong refusal for them.
 """
@@ -41,9 +41,9 @@ DIGITS = {"RUB": 2, "JPY": 0}
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A wallet as an operation is decided on."""
+    """The state of a wallet that an operation is decided on."""
 
-    wallet: Wallet  # its currency and limits, which stay
+    wallet: Wallet  # for its currency and limits, which do not change
     status: str
     balance: Decimal
     held: Decimal
@@ -51,12 +51,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What an operation refers to, as it is decided on."""
+    """The state of the hold or original that an operation refers to."""
 
     hold_is_active: bool = False
     hold_amount: Decimal = NOTHING
     can_be_reversed: bool = False
-    left: Decimal = NOTHING  # to reverse
+    left: Decimal = NOTHING  # the amount that can still be reversed
 
 
 def past_of_hold(amount: Decimal, expires_at: datetime | None, is_ended: bool, at: datetime) -> Past:
@@ -69,9 +69,9 @@ def past_of_original(original: Operation, taken_back: Decimal) -> Past:
     return Past(can_be_reversed=can_be_reversed, left=original.amount - taken_back)
 
 
-# --- What an operation does -------------------------------------------------------------------------
+# --- Effects ----------------------------------------------------------------------------------------
 def moved(operation: Operation, balance: Decimal, sequence: int) -> Operation:
-    """An operation that moves money, with the balance and the sequence that it leaves."""
+    """Return the operation with the balance and the sequence that result from it."""
     balance += SIGNS[operation.type] * operation.amount
     return replace(operation, sequence=sequence + 1, balance_after=balance)
 
@@ -88,7 +88,7 @@ def placed(operation: Operation) -> Hold:
 
 
 def ended(hold: Hold, end: Operation) -> Hold:
-    """The hold after a CAPTURE or VOID."""
+    """Return the hold after a CAPTURE or VOID."""
     if end.type == "VOID":
         return replace(hold, status="VOIDED", ended_at=end.created_at)
     return replace(
@@ -104,9 +104,9 @@ def expired(hold: Hold) -> Hold:
     return replace(hold, status="EXPIRED", ended_at=hold.expires_at)
 
 
-# --- What refuses -----------------------------------------------------------------------------------
+# --- Refusals ---------------------------------------------------------------------------------------
 def refusal_of_change(status: str, is_empty: bool, new_status: str | None) -> str | None:
-    """Of a change of a wallet that has this status."""
+    """Return the reason to refuse a change of a wallet with this status, or None."""
     if status == "CLOSED":
         return "wallet_closed"
     return "wallet_not_empty" if new_status == "CLOSED" and not is_empty else None
@@ -122,12 +122,12 @@ def refusal(operation: Operation, past: Past, mine: Side, theirs: Side | None) -
 
 
 def rest(operation: Operation, past: Past) -> Decimal:
-    """How much it is where that is left open."""
+    """Return the amount of an operation that takes all of the remaining amount."""
     return past.left if operation.reverses_id else past.hold_amount
 
 
 def fits(amount: Decimal, currency: str) -> bool:
-    """Whether it has no more digits than the currency, as it was written."""
+    """Return whether the amount, as written, has at most the digits of the currency."""
     return -int(amount.as_tuple().exponent) <= DIGITS[currency]
 
 
@@ -163,7 +163,7 @@ def _of_limits(operation: Operation, mine: Side, theirs: Side | None) -> str | N
     payer = taker = None
     if operation.type in ("DEPOSIT", "REVERSAL_IN"):
         payer, taker = theirs, mine
-    elif operation.type not in ("CAPTURE", "VOID"):  # what these take was set aside
+    elif operation.type not in ("CAPTURE", "VOID"):  # they take money that is already held
         payer, taker = mine, theirs
     if payer and payer.balance - payer.held - operation.amount < -payer.wallet.overdraft_limit:
         return "insufficient_funds"

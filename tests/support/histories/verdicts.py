@@ -1,18 +1,18 @@
-"""What the rules say to each operation, given the state that it was decided on."""
+"""Checks each operation against the rules, given the state that it was decided on."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tests.support.histories.asked import Form
+from tests.support.histories.commands import Form
 from tests.support.histories.findings import Findings
 from tests.support.histories.ledger import Operation, Wallet
-from tests.support.histories.replay import SLACK, Replay, State
+from tests.support.histories.replay import MAX_BATCH_SPAN, Replay, State
 from tests.support.histories.rules import OPPOSITES, SIGNS, Side, refusal, rest
 
 
 class Verdicts:
     def __init__(self, replay: Replay, before: Mapping[str, Sequence[Form]], findings: Findings) -> None:
-        """`before` has, for an operation that was refused together with others, what came before it among
-        them: it was decided as if these had been carried out.
+        """`before` maps each operation refused in an atomic bulk to the earlier forms of the bulk; the
+        operation was decided as if these had been carried out.
         """
         self._replay = replay
         self._before = before
@@ -33,9 +33,9 @@ class Verdicts:
             for theirs in self._other_sides(operation)
         }
         if operation.reason not in verdicts:
-            told = operation.reason or "completed"
+            actual = operation.reason or "completed"
             expected = " or ".join(str(verdict or "completed") for verdict in verdicts)
-            self._found("verdict", operation.wallet_id, f"{told}, but by the rules {expected}", operation)
+            self._found("verdict", operation.wallet_id, f"{actual}, but by the rules {expected}", operation)
         if operation.is_completed and operation.takes_rest and operation.amount != rest(operation, past):
             self._found(
                 "verdict", operation.wallet_id, f"{rest(operation, past)} was left to take", operation
@@ -47,7 +47,7 @@ class Verdicts:
         return self._sides(story.wallet, state, operation)
 
     def _other_sides(self, operation: Operation) -> Iterator[Side | None]:
-        """Of the second wallet. Where it was refused, nothing there tells when: about the same time."""
+        """Return the states of the second wallet. A refusal leaves no entry there, so its time is vague."""
         story = self._replay.stories.get(operation.counterparty_id or "")
         if story is None:
             yield None
@@ -58,7 +58,7 @@ class Verdicts:
             first = last = self._replay.positions[counterpart.id] - 1
         else:
             last = max(0, story.last_before(at))
-            first = max(0, story.last_until(at - SLACK))
+            first = max(0, story.last_until(at - MAX_BATCH_SPAN))
         for state in story.states[first : last + 1]:
             yield from self._sides(story.wallet, state, operation)
 
@@ -69,7 +69,7 @@ class Verdicts:
                 balance += SIGNS[form.type] * (form.amount or 0)
             if form.counterparty_id == wallet.id:
                 balance -= SIGNS[form.type] * (form.amount or 0)
-        for held in state.held_between(operation.created_at - SLACK, operation.created_at):
+        for held in state.held_between(operation.created_at - MAX_BATCH_SPAN, operation.created_at):
             yield Side(wallet, state.status, balance, held)
 
     def _expect_both_sides(self, operation: Operation, transfer_id: str) -> None:

@@ -1,4 +1,4 @@
-"""For processes under libfaketime, which breaks clock_nanosleep, and so time.sleep: they sleep by select."""
+"""Replace time.sleep under libfaketime, which breaks clock_nanosleep, by a sleep with select."""
 
 import select
 import time

@@ -1,4 +1,4 @@
-"""From calls to commands: what each asked of which wallet, and what it was told of it."""
+"""Extract the commands of a call: the wallet, the requested operation and the client's result."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ _PATHS = re.compile(r"/(wallets|holds|operations)/([^/]+)/(operation|holds|captu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """What tells one request from another: the operation that it becomes has the same."""
+    """The fields that identify a request; the operation that it creates has the same fields."""
 
     wallet_id: str
     type: str
-    amount: Decimal | None  # None: all that is left
+    amount: Decimal | None  # None: all of the remaining amount
     description: str = ""
     counterparty_id: str | None = None
     hold_id: str | None = None
@@ -43,15 +43,15 @@ def form_of(operation: Operation) -> Form:
 
 
 class Fate(Enum):
-    """What a client knows of its command."""
+    """The client's knowledge about its command."""
 
-    SETTLED = "settled"  # carried out, accepted, or refused by a rule, which is recorded
-    REFUSED = "refused"  # without a trace
+    SETTLED = "settled"  # carried out, accepted, or refused by a rule with a record
+    REFUSED = "refused"  # without a record
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class CommandResult:
     fate: Fate
     status: int = 0
     body: Any = None
@@ -59,27 +59,27 @@ class Told:
 
     @property
     def id(self) -> str | None:
-        """The operation's, where the answer names it: of a void it does not."""
+        """Return the id of the operation, or None for a void, whose response does not name it."""
         if self.status == 409:
             return str(self.body["operationId"])
         return None if self.status == 200 else str(self.body["id"])
 
     @property
     def comparable(self) -> Any:
-        """What every repeat is told as well; `errors` names the place in a bulk, which a single has not."""
+        """Return the parts of the response that every replay repeats; `errors` depends on the bulk."""
         own = ("requestId", "errors")
         return self.status, {name: value for name, value in self.body.items() if name not in own}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Command:
-    """One command of one call. Without a form it refers to something that is not in the ledger."""
+    """One command of a call. Its form is None if it refers to an object that is not in the ledger."""
 
     call: Call
-    number: int  # among those of a bulk
+    number: int  # the index in a bulk
     form: Form | None
     key: str | None
-    told: Told
+    result: CommandResult
     is_atomic: bool = False
 
     def __str__(self) -> str:
@@ -91,10 +91,10 @@ class Command:
 
 
 class Reader:
-    """Knows what holds and operations the commands refer to."""
+    """Reads commands from calls, with the holds and operations that they refer to."""
 
     def __init__(self, holds: Mapping[str, Hold], operations: Mapping[str, Operation]) -> None:
-        """Both by their ids."""
+        """Take the holds and the operations by their ids."""
         self._holds = holds
         self._operations = operations
 
@@ -106,7 +106,7 @@ class Reader:
             yield from self._bulk(call, body)
             return
         key = body.get("id") or request.key
-        yield Command(call, 0, self._form(request.path, body), key, told_alone(call))
+        yield Command(call, 0, self._form(request.path, body), key, result_of_single(call))
 
     def _bulk(self, call: Call, body: Mapping[str, Any]) -> Iterator[Command]:
         is_atomic = body.get("atomic", False)
@@ -114,7 +114,7 @@ class Reader:
         for number, item in enumerate(body["operations"]):
             key = item.get("id") or item.get("idempotencyKey") or (f"{shared}/{number}" if shared else None)
             yield Command(
-                call, number, _movement(item), key, told_in_bulk(call, number, is_atomic), is_atomic
+                call, number, _movement(item), key, result_in_bulk(call, number, is_atomic), is_atomic
             )
 
     def _form(self, path: str, body: Mapping[str, Any]) -> Form | None:
@@ -180,37 +180,37 @@ def _amount(body: Mapping[str, Any]) -> Decimal | None:
     return Decimal(str(body["amount"])) if "amount" in body else None
 
 
-# --- What a command was told ------------------------------------------------------------------------
-def told_alone(call: Call) -> Told:
+# --- Results of commands ----------------------------------------------------------------------------
+def result_of_single(call: Call) -> CommandResult:
     if call.answer is None or call.answer.status >= 500:
-        return Told(Fate.UNKNOWN if call.may_have_happened else Fate.REFUSED)
-    return _told(call.answer.status, call.answer.json, call.is_replay)
+        return CommandResult(Fate.UNKNOWN if call.may_have_happened else Fate.REFUSED)
+    return _result_of(call.answer.status, call.answer.json, call.is_replay)
 
 
-def told_in_bulk(call: Call, number: int, is_atomic: bool) -> Told:
-    """Where one of many that belong together was refused, the others left no trace."""
+def result_in_bulk(call: Call, number: int, is_atomic: bool) -> CommandResult:
+    """Return the result of one item. A refused item of an atomic bulk refuses all items."""
     if call.answer is None or call.answer.status >= 500:
-        return told_alone(call)
+        return result_of_single(call)
     body, status = call.answer.json, call.answer.status
     if status == 200:
         result = body["results"][number]
         content = result.get("operation") or result.get("transfer") or result["problem"]
-        return _told(result["status"], content, result["replayed"])
+        return _result_of(result["status"], content, result["replayed"])
     place = _place(body.get("errors", [])) if is_atomic else None
     if place is not None and place != number:
-        return Told(Fate.REFUSED)  # it may have been right
-    return _told(status, body, call.is_replay)
+        return CommandResult(Fate.REFUSED)  # this item itself may be valid
+    return _result_of(status, body, call.is_replay)
 
 
 def _place(errors: Sequence[Mapping[str, str]]) -> int | None:
-    """Which one of a bulk was refused."""
+    """Return the index of the refused item of a bulk."""
     found = re.match(r"operations\.(\d+)", errors[0]["field"]) if errors else None
     return int(found[1]) if found else None
 
 
-def _told(status: int, body: Any, is_replay: bool) -> Told:
+def _result_of(status: int, body: Any, is_replay: bool) -> CommandResult:
     if status >= 500:
-        return Told(Fate.UNKNOWN, status, body)
+        return CommandResult(Fate.UNKNOWN, status, body)
     if status in (200, 201, 202) or (status == 409 and body.get("operationId")):
-        return Told(Fate.SETTLED, status, body, is_replay)
-    return Told(Fate.REFUSED, status, body)
+        return CommandResult(Fate.SETTLED, status, body, is_replay)
+    return CommandResult(Fate.REFUSED, status, body)
