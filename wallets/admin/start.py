@@ -13,7 +13,7 @@ from django.utils.timesince import timesince
 
 from wallets import money, report
 from wallets.admin import columns
-from wallets.admin.lists import link_to
+from wallets.admin.lists import link_by_id
 from wallets.events.delivery_state import DeliveryState
 from wallets.models import LedgerCheck, Wallet
 from wallets.report import BusyWallet, Movements, Refusals, Report
@@ -204,7 +204,7 @@ def _colour(standing: DeliveryState) -> str:
 
 # --- How they are written ---------------------------------------------------------------------------
 def _name(wallet: BusyWallet) -> str:
-    return link_to(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
+    return link_by_id(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
 
 
 def _count(count: int, is_estimate: bool) -> str:
