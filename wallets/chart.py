@@ -79,7 +79,7 @@ class BalanceChart:
 
     @property
     def summary(self) -> str:
-        """For who does not see the picture."""
+        """Return the text alternative of the picture."""
         told = (self.low, self.high, self.last)
         low, high, last = (money.format_amount(balance, self.currency) for balance in told)
         return (

@@ -209,7 +209,7 @@ class _Reader:
         self.left_out: dict[str, None] = {}
 
     def ask(self, name: str, question: Callable[..., T], *needs: Any) -> T | None:
-        """None where it took too long, as one that it needs did, or where somebody has a table locked."""
+        """Return None if the query, or one that it needs, took too long or could not lock a table."""
         left = int((self._ends - time.monotonic()) * 1000)
         if left > 0 and None not in needs:
             try:

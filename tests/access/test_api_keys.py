@@ -83,7 +83,7 @@ def test_a_key_is_made_with_all_that_was_asked_for() -> None:
         (["--scope", READ], "--name"),
         (["--name", " ", "--scope", READ], "--name must not be empty"),
         (["--name", "x", "--scope", READ, "--restricted"], "--restricted needs an --owner"),
-        (["--name", "x", "--scope", READ, "--owner", "nobody-of-that-name"], "there is no user"),
+        (["--name", "x", "--scope", READ, "--owner", "no-such-user"], "there is no user"),
         (["--name", "x", "--scope", READ, "--expires", "2020-01-01T00:00:00Z"], "must be in the future"),
         (["--name", "x", "--scope", READ, "--expires", "tomorrow"], "must be a time"),
     ],
@@ -204,11 +204,11 @@ def test_the_key_of_an_inactive_owner_is_unauthorized() -> None:
 
 
 # --- Where the API is open --------------------------------------------------------------------------
-def test_an_open_api_takes_everybody_and_looks_at_no_other_credentials(settings: LazySettings) -> None:
+def test_open_api_accepts_every_client_and_ignores_other_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     assert Api().get(WALLETS).status == 200
     assert Api().get(WALLETS, Authorization="Basic YTpi").status == 200
-    assert Api().get(WALLETS, Authorization="Bearer of.somebody.else").status == 200
+    assert Api().get(WALLETS, Authorization="Bearer of.another.service").status == 200
 
 
 def test_a_key_that_is_sent_to_an_open_api_counts(settings: LazySettings, unchanged: Unchanged) -> None:
@@ -281,7 +281,7 @@ def test_the_use_of_a_key_is_noted_but_not_that_of_a_wrong_one(monkeypatch: pyte
     until(lambda: stored(used).last_used_at != first)
 
 
-def test_a_use_that_cannot_be_noted_keeps_nobody_waiting(
+def test_failed_record_of_last_use_delays_no_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost, noted = new_key(READ), new_key(READ)
@@ -329,11 +329,11 @@ def test_what_is_remembered_is_looked_up_again_in_time(monkeypatch: pytest.Monke
     monkeypatch.setattr(keys, "CACHE_SECONDS", 0.0)
     key = new_key(READ)
     assert (ask(key).status, ask(key).status, len(looks)) == (200, 200, 2)
-    ApiKey.objects.filter(prefix=prefix_of(key)).update(revoked_at=timezone.now())  # by somebody else
+    ApiKey.objects.filter(prefix=prefix_of(key)).update(revoked_at=timezone.now())  # by another process
     assert ask(key).code == "unauthorized"
 
 
-def test_made_up_keys_fill_no_memory_and_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invented_keys_fill_no_memory_and_block_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "MAX_CACHED_PREFIXES", 10)
     key = new_key(READ)
     for _ in range(30):

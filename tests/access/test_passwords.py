@@ -1,4 +1,4 @@
-"""Checking passwords: it costs whoever guesses, and nobody else."""
+"""Password checks are expensive for a guesser, and do not delay other requests."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait

@@ -231,9 +231,9 @@ def test_an_operator_logs_in_with_their_name(api: Api) -> None:
     assert api.get("/me/wallet").code == "wallet_not_found"
 
 
-def test_a_session_that_somebody_had_before_is_worth_nothing_after_the_login() -> None:
+def test_login_invalidates_an_earlier_session_key() -> None:
     planted = SessionStore()
-    planted["planted"] = "by who wants to share the session"
+    planted["planted"] = "by an attacker who wants to share the session"
     planted.create()
     assert planted.session_key is not None
     api = with_session(planted.session_key)
@@ -243,7 +243,7 @@ def test_a_session_that_somebody_had_before_is_worth_nothing_after_the_login() -
     assert with_session(planted.session_key).get("/me").code == "unauthorized"
 
 
-def test_who_logs_in_as_somebody_else_takes_nothing_along() -> None:
+def test_login_as_another_user_starts_an_empty_session() -> None:
     anna, boris = somebody(), somebody()
     key = session_key(anna.user)
     api = with_session(key)
@@ -313,7 +313,7 @@ def test_credentials_that_are_none_are_refused_unseen(
 
 
 @pytest.mark.parametrize("login", ["", " ", "'; --", "%", "_", "anna@example.com ", "İ", "ß" * 254, "\u202e"])
-def test_a_login_that_nobody_can_have_is_one_that_nobody_has(api: Api, login: str) -> None:
+def test_impossible_login_fails_like_an_unknown_one(api: Api, login: str) -> None:
     assert log_in(api, login).code == "invalid_credentials"
 
 
@@ -326,7 +326,7 @@ def test_whatever_the_browser_says_of_itself_a_failed_login_is_answered(api: Api
 
 
 # --- Logging out ------------------------------------------------------------------------------------
-def test_logging_out_ends_the_session_for_whoever_has_its_cookie() -> None:
+def test_logout_ends_the_session_for_every_copy_of_its_cookie() -> None:
     key = session_key(somebody().user)
     api = with_session(key)
     assert api.get("/me").status == 200

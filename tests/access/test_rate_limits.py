@@ -1,4 +1,4 @@
-"""How often somebody may ask, log in and sign up; and how often somebody may be wrong."""
+"""Limits of requests, logins, sign-ups and wrong passwords."""
 
 import random
 import re
@@ -272,7 +272,7 @@ def test_all_processes_count_together_and_what_they_refuse_moves_nothing() -> No
     assert RateLimit.objects.get(subject=f"key:{prefix_of(key)}").hits == 200
 
 
-def test_counting_many_subjects_at_once_keeps_nobody_waiting_for_ever_and_loses_none() -> None:
+def test_concurrent_counts_of_many_subjects_do_not_deadlock() -> None:
     run = uuid4()
     subjects = [f"key:{run}-{number}" for number in range(40)]
 
@@ -442,7 +442,7 @@ def test_api_and_pages_count_together() -> None:
     assert log_in(at(here), anna.email).status == 429
 
 
-def test_an_account_that_nobody_has_is_locked_alike() -> None:
+def test_unknown_account_is_locked_like_a_known_one() -> None:
     anna, here = somebody().user, new_ip()
     nobody = new_address()
     known = [log_in(at(here), anna.email, "wrong") for _ in range(6)]
@@ -519,7 +519,7 @@ def test_a_login_says_what_is_left(limit: Limit) -> None:
 
 
 @pytest.mark.usefixtures("quick_hashing")
-def test_nobody_is_sent_many_mails_whoever_asks(limit: Limit, settings: LazySettings) -> None:
+def test_mails_to_one_address_are_limited(limit: Limit, settings: LazySettings) -> None:
     settings.MAIL, settings.EMAIL_BACKEND = {}, "django.core.mail.backends.locmem.EmailBackend"
     limit(reset=2)
     known, unknown = somebody().user.email, new_address()

@@ -46,7 +46,7 @@ def _with_keys_alone(settings: LazySettings) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """What one owner has, and somebody else's wallet. Both have a restricted key that may do everything."""
+    """The objects of one owner, and a wallet of another. Both have a restricted key with all scopes."""
 
     user: User  # the owner
     owner: Api
@@ -109,7 +109,7 @@ def new_webhook() -> str:
     return str(webhook.id)
 
 
-# --- Every request by everybody ---------------------------------------------------------------------
+# --- Every request by every caller --------------------------------------------------------------------
 NOTHING_SUCH = {
     "wallet": (404, "wallet_not_found"),
     "operation": (404, "operation_not_found"),
@@ -123,7 +123,7 @@ class Row:
     """A request that is in order, with the scope that it needs."""
 
     address: str  # what is named in it belongs to the owner
-    scope: str | None  # None: it is for everybody
+    scope: str | None  # None: no scope needed
     done: int
     body: dict[str, Any] | None = None
     foreign: tuple[int, str | None] | None = None  # what the stranger is answered, where that is not a 404
@@ -169,7 +169,7 @@ ROWS = {
     "GET /wallets/{id}/statement": Row("/wallets/{wallet}/statement", READ, 200),
     "GET /wallets/{id}/events": Row("/wallets/{wallet}/events?seconds=0", READ, 200),
     "POST /transfers": Row("/transfers", TRANSFER, 201, TRANSFER_1),
-    # The stranger is the third here: who has one side of a transfer may see it.
+    # A third user: the owners of both sides may see a transfer.
     "GET /transfers/{id}": Row("/transfers/{transfer}", READ, 200),
     "POST /wallets/{id}/holds": Row("/wallets/{wallet}/holds", HOLD, 201, {"amount": "1"}),
     "GET /wallets/{id}/holds": Row("/wallets/{wallet}/holds", READ, 200),
@@ -234,12 +234,12 @@ def others(row: Row) -> list[str]:
     return [scope for scope in SCOPES if scope not in (row.scope, ADMIN)]
 
 
-CLOSED = "somebody whose account was closed"
+CLOSED = "a user whose account was closed"
 BANKER = [name for names in OF_OPERATORS for name in names]
 VIEWER = next(iter(OF_OPERATORS))
 # Of each kind of principal how it asks, and what it is answered.
 PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expected]]] = {
-    "nobody": (lambda row, world: Api(), lambda row: expected(row, frozenset(), refused=UNKNOWN)),
+    "no credentials": (lambda row, world: Api(), lambda row: expected(row, frozenset(), refused=UNKNOWN)),
     "a made up key": (
         lambda row, world: Api(key=f"wk_abcd1234_{'x' * 43}"),
         lambda row: expected(row, frozenset(), refused=UNKNOWN),
@@ -354,7 +354,7 @@ def test_a_request_is_answered_by_what_its_sender_may(
     assert code is None or answer.code == code
 
 
-def test_a_view_that_is_not_in_the_table_is_for_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_view_without_a_row_in_the_table_is_forbidden(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(rights.NEEDED, "WalletById")
     assert world.bank.get(f"/wallets/{world.ids['wallet']}").code == "forbidden"
 
@@ -430,7 +430,7 @@ def test_a_wallet_that_a_restricted_key_opens_is_its_owners(world: World) -> Non
     wallet = api.open()
     assert Wallet.objects.get(id=wallet).owner_id == user.id
     assert Wallet.objects.get(id=world.bank.open()).owner_id is None
-    # Another key of the same owner sees it too; one that is not restricted opens wallets of nobody.
+    # Another key of the same owner sees it too; an unrestricted key opens wallets without an owner.
     assert Api(key=new_key(READ, owner=user, is_restricted=True)).get(f"/wallets/{wallet}").status == 200
     assert Wallet.objects.get(id=Api(key=new_key(WRITE, owner=user)).open()).owner_id is None
 
@@ -445,7 +445,7 @@ def test_a_restricted_key_lists_its_owners_wallets_page_by_page(world: World) ->
     assert found == mine[::-1]
 
 
-def test_an_id_that_is_somebody_elses_wallet_shows_nothing_of_it(world: World) -> None:
+def test_id_of_a_foreign_wallet_reveals_nothing(world: World) -> None:
     chosen = {"id": str(uuid4()), "label": "secret"}
     assert world.owner.post("/wallets", chosen).status == 201
     again = world.stranger.post("/wallets", chosen)
@@ -496,7 +496,7 @@ def test_credit_and_status_are_not_the_owners_to_decide(world: World, unchanged:
 
 
 # --- Restricted: what moves -------------------------------------------------------------------------
-def test_who_pays_somebody_does_not_learn_what_they_have(world: World) -> None:
+def test_payer_does_not_see_the_balance_of_the_receiver(world: World) -> None:
     wallet, other = world.wallets
     world.bank.deposit(other, "7777")
     first = world.owner.transfer(wallet, other, "1", key="tip")
@@ -611,9 +611,7 @@ def test_a_transfer_between_ones_own_wallets_shows_both_balances(world: World) -
     assert world.owner.get(f"/transfers/{transfer['id']}").json == transfer
 
 
-def test_a_repeat_of_what_somebody_else_did_is_answered_like_any_foreign_wallet(
-    world: World, unchanged: Unchanged
-) -> None:
+def test_key_of_another_client_is_answered_like_a_foreign_wallet(world: World, unchanged: Unchanged) -> None:
     wallet, other = world.wallets
     rent = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "10"}
     world.owner.transfer(wallet, other, "1000", key="too-much")

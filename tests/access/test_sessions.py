@@ -106,7 +106,7 @@ def test_without_its_token_nothing_at_all_is_changed(unchanged: Unchanged) -> No
     assert operator.get("/me").status == 200
 
 
-def test_a_form_of_another_site_logs_nobody_in() -> None:
+def test_form_of_another_site_cannot_log_in() -> None:
     """Its content cannot be called JSON without asking first, and so is none."""
     person = somebody()
     sender = InProcess(enforce_csrf_checks=True)
@@ -167,7 +167,7 @@ def test_beside_a_key_the_session_does_not_count(unchanged: Unchanged) -> None:
     assert Operation.objects.get(wallet_id=boris.wallet_id).actor.startswith("key:")
 
 
-def test_what_a_session_did_is_remembered_by_who_had_it() -> None:
+def test_operation_of_a_session_records_its_user() -> None:
     anna, boris = somebody("5"), somebody()
     session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, 1)
     operator = new_operator(*BANKER)
@@ -193,7 +193,7 @@ def expired(user: User) -> str:
 
 
 def tampered_with(user: User) -> str:
-    """Whoever can write into the table of sessions can sign nothing."""
+    """Write access to the table of sessions does not permit to sign a session."""
     key = session_key(user)
     Session.objects.filter(session_key=key).update(session_data="eyJfYXV0aF91c2VyX2lkIjoiMSJ9:1:x")
     return key
@@ -286,7 +286,7 @@ def test_a_person_neither_makes_money_nor_holds_nor_opens_nor_freezes(unchanged:
     assert Wallet.objects.count() == wallets
 
 
-def test_by_another_id_nothing_of_somebody_elses_is_found_or_moved(unchanged: Unchanged) -> None:
+def test_foreign_ids_find_and_move_nothing(unchanged: Unchanged) -> None:
     anna, boris, carla = somebody("5"), somebody("5"), somebody()
     transfer_id = bank().transfer(boris.wallet_id, carla.wallet_id, 1).json["id"]
     hold_id = bank().hold(boris.wallet_id, 1).json["id"]
@@ -372,7 +372,7 @@ def test_a_second_factor_that_an_operator_has_is_to_be_shown_whether_asked_for_o
     assert with_it.deposit(anna.wallet_id, 1).status == 201
 
 
-def test_somebody_elses_second_factor_is_none(settings: LazySettings, unchanged: Unchanged) -> None:
+def test_second_factor_of_another_user_does_not_count(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.ADMIN_OTP = True
     operator, anna = new_operator(*BANKER), somebody("5")
     device = TOTPDevice.objects.create(user=new_operator(), name="app")
@@ -385,7 +385,7 @@ def test_somebody_elses_second_factor_is_none(settings: LazySettings, unchanged:
         assert api.deposit(anna.wallet_id, 1).code == "forbidden"
 
 
-def test_a_second_factor_makes_nobody_an_operator(settings: LazySettings, unchanged: Unchanged) -> None:
+def test_second_factor_does_not_make_an_operator(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.ADMIN_OTP = True
     anna, boris = somebody("5"), somebody("5")
     api = otp_session(anna.user)

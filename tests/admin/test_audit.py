@@ -1,4 +1,4 @@
-"""Who did what in the admin, who logged in and who tried to: looked at by who may, and changed by nobody."""
+"""The audit trail, logins and wrong passwords in the admin: read with a permission, never changed."""
 
 import re
 from datetime import timedelta
@@ -81,7 +81,7 @@ def test_the_trail_is_searched_by_the_start_of_an_operators_name(client: Client)
         html = shown(client, TRAIL, q=term)
         assert user.username in html
         assert other.username not in html
-    assert ids_in(shown(client, TRAIL, q=f"nobody.{mark}"), TRAIL) == []
+    assert ids_in(shown(client, TRAIL, q=f"unknown.{mark}"), TRAIL) == []
 
 
 def test_the_trail_is_filtered_by_time_and_kind(client: Client) -> None:
@@ -151,7 +151,7 @@ def test_logins_are_found_by_name_address_and_time(client: Client) -> None:
     (login,) = AccessLog.objects.filter(username=user.username)
     for term in (user.username.upper(), user.username[:30], address):
         assert ids_in(shown(client, LOGINS, q=term), LOGINS) == [login.id]
-    assert ids_in(shown(client, LOGINS, q=f"nobody-{uuid4()}"), LOGINS) == []
+    assert ids_in(shown(client, LOGINS, q=f"unknown-{uuid4()}"), LOGINS) == []
     at = f"{login.attempt_time:%FT%T.%f}"
     assert ids_in(shown(client, LOGINS, q=address, attempt_time_from=at), LOGINS) == [login.id]
     assert ids_in(shown(client, LOGINS, q=address, attempt_time_to=at), LOGINS) == []
@@ -212,11 +212,11 @@ def test_a_lockout_is_lifted_after_asking_and_logged() -> None:
     assert entry.change_message == f"Lifted the lockout of {user.username} from {ADDRESS}"
 
 
-def test_a_lockout_of_an_account_that_nobody_has_is_lifted_too() -> None:
+def test_lockout_of_an_unknown_account_is_lifted_too() -> None:
     """And no other with it, when neither account nor address is known."""
     other = new_attempt(f"other-{uuid4()}")
     lifter = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
-    for fields in ({"username": f"nobody-{uuid4()}"}, {"username": None, "ip_address": None}):
+    for fields in ({"username": f"unknown-{uuid4()}"}, {"username": None, "ip_address": None}):
         attempt = new_attempt(**fields)
         assert lifter.post(row_page(WRONG, attempt.id, "lift")).status_code == 302
         assert not AccessAttempt.objects.filter(id=attempt.id).exists()
@@ -246,7 +246,7 @@ def test_a_list_needs_the_permission_to_view(address: str, permission: str) -> N
 
 
 @pytest.mark.parametrize("address", [TRAIL, LOGINS, WRONG])
-def test_nobody_edits_adds_or_deletes_anything(address: str) -> None:
+def test_audit_rows_cannot_be_added_edited_or_deleted(address: str) -> None:
     root = logged_in(new_user(is_superuser=True))
     user, _ = freezer()
     entry = LogEntry.objects.get(user=user)
@@ -310,7 +310,7 @@ def test_the_pages_are_called_by_names_that_operators_understand(client: Client)
     assert "axes" not in re.sub("<[^>]*>", "", html).lower()
 
 
-def test_old_wrong_passwords_lock_nobody_out() -> None:
+def test_old_wrong_passwords_lock_no_account() -> None:
     user = new_operator()
     attempt = new_attempt(user.username)
     client = Client(REMOTE_ADDR=ADDRESS)

@@ -1,4 +1,4 @@
-"""API keys in the admin: looked at, made and revoked by who may, edited by nobody."""
+"""API keys in the admin: viewed, created and revoked with a permission, never edited."""
 
 import re
 from datetime import UTC, datetime
@@ -93,7 +93,7 @@ def test_who_may_not_look_sees_nothing() -> None:
     assert stranger.get(page(new_key(READ))).status_code == 403
 
 
-def test_nobody_adds_edits_or_deletes_a_key_here() -> None:
+def test_keys_cannot_be_added_edited_or_deleted_by_django_pages() -> None:
     root = logged_in(new_user(is_superuser=True))
     key = new_key(READ)
     before = ApiKey.objects.filter(prefix=prefix_of(key)).values().get()
@@ -152,7 +152,7 @@ def test_a_key_is_made_and_shown_once(maker: Client) -> None:
         {"scopes": ["everything"]},
         {"scopes": [DEPOSIT]},
         {"scopes": ["admin"]},
-        {"owner": "nobody-of-that-name"},
+        {"owner": "no-such-user"},
         {"is_restricted": "on"},
         {"expires_at": "2000-01-01T00:00"},
         {"expires_at": "tomorrow"},

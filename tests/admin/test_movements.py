@@ -65,7 +65,7 @@ def accept(wallet: Wallet, amount: str, **fields: Any) -> UUID:
 
 
 def expired_hold(wallet: Wallet, amount: str) -> UUID:
-    """A hold whose time has come, which nobody has noted."""
+    """An expired hold that no transaction has recorded."""
     hold_id = place(wallet, amount, expires_at=datetime.now(UTC) + timedelta(seconds=0.3))
     while not Hold.objects.as_of_now(Hold.Status.EXPIRED).filter(id=hold_id).exists():
         time.sleep(0.05)
@@ -278,7 +278,7 @@ def test_a_wallets_page_shows_what_is_held_now_and_its_active_holds(client: Clie
     assert re.search(r">\s*89\.00\s*<", shown(client, "/admin/wallets/wallet/", q=str(wallet.id)))
 
 
-def test_a_wallets_page_hides_holds_and_chart_from_who_may_not_view_them() -> None:
+def test_wallet_page_hides_holds_and_chart_without_permission() -> None:
     wallet = new_wallet("100")
     place(wallet, "11", description="Secret order")
     html = shown(logged_in(new_user("view_wallet")), page(wallet))
@@ -364,8 +364,8 @@ def test_the_marks_of_a_chart_are_round_and_around_all_that_is_shown(
     assert [f"{step:f}" for step in steps] == marks
 
 
-# --- Nothing can be edited, and who may look --------------------------------------------------------
-def test_nobody_edits_adds_or_deletes_holds_transfers_or_the_inbox(unchanged: Unchanged) -> None:
+# --- Nothing can be edited; views need a permission -------------------------------------------------------
+def test_holds_transfers_and_inbox_are_read_only(unchanged: Unchanged) -> None:
     root = logged_in(new_user(is_superuser=True))
     source, target = new_wallet("100"), new_wallet()
     rows = (

@@ -130,7 +130,7 @@ def errors_of(response: Any) -> str:
 
 
 def key_of_page(client: Client, address: str = ENROL) -> str:
-    """The secret as the page writes it, for who cannot scan."""
+    """Return the secret that the page shows for manual entry."""
     found = re.search(r"<code[^>]*>([A-Z2-7 ]+)</code>", shown(client, address))
     assert found
     return b32decode(found[1].replace(" ", "")).hex()
@@ -178,7 +178,7 @@ def test_who_opens_the_login_page_itself_gets_to_the_admin() -> None:
 
 
 @pytest.mark.parametrize("password", ["wrong", "", PASSWORD + " ", PASSWORD.upper()])
-def test_a_wrong_password_lets_nobody_in(password: str) -> None:
+def test_wrong_password_is_refused(password: str) -> None:
     client = Client()
     response = send_login(client, new_operator(), password)
     assert response.status_code == 200
@@ -196,7 +196,7 @@ def test_who_is_no_operator_or_not_active_is_not_let_in() -> None:
 @pytest.mark.parametrize("text", ["\x00", "a\x00b", "x" * 10_000, "'; --", "٣" * 300, "\ud7ff\U0010ffff"])
 @pytest.mark.parametrize("field", ["username", "password"])
 def test_a_login_with_nonsense_is_an_error_of_the_form(field: str, text: str) -> None:
-    response = Client().post(LOGIN, {"username": f"nobody-{uuid4()}", "password": "x", field: text})
+    response = Client().post(LOGIN, {"username": f"unknown-{uuid4()}", "password": "x", field: text})
     assert response.status_code == 200
     assert response.context["form"].errors
 
@@ -204,7 +204,7 @@ def test_a_login_with_nonsense_is_an_error_of_the_form(field: str, text: str) ->
 def test_what_fits_no_table_is_not_even_looked_for() -> None:
     for field, most in (("username", 254), ("password", 1024)):
         for text in ("x" * (most + 1), "\x00"):
-            response = Client().post(LOGIN, {"username": "nobody", "password": "x", field: text})
+            response = Client().post(LOGIN, {"username": "unknown", "password": "x", field: text})
             assert response.context["form"].errors.keys() == {field}
 
 
@@ -242,7 +242,7 @@ def test_every_form_that_is_sent_counts_for_its_address(settings: LazySettings) 
 @pytest.mark.parametrize(
     "target", ["//evil.example/", "https://evil.example/", "/\\evil.example", "javascript:alert(1)"]
 )
-def test_nobody_is_led_elsewhere(target: str) -> None:
+def test_redirect_stays_on_this_site(target: str) -> None:
     user = enrolled()
     client = Client()
     action = f"{LOGIN}?next={target}"
@@ -352,7 +352,7 @@ def test_what_is_no_code_is_refused(code: str) -> None:
     assert not may_enter(client)
 
 
-def test_a_code_of_somebody_elses_device_is_refused() -> None:
+def test_code_of_another_operators_device_is_refused() -> None:
     user, other = enrolled(), enrolled()
     StaticToken.objects.filter(device__user=other).update(token=RECOVERY[::-1])
     client = with_password(user)
@@ -364,7 +364,7 @@ def test_a_code_of_somebody_elses_device_is_refused() -> None:
     assert StaticToken.objects.filter(device__user=other).count() == 1
 
 
-def test_a_session_does_not_count_as_verified_by_somebody_elses_device() -> None:
+def test_session_is_not_verified_by_another_operators_device() -> None:
     user, other = enrolled(), enrolled()
     client = with_password(user)
     session = client.session
@@ -498,7 +498,7 @@ def test_who_has_none_sets_it_up_before_anything_else() -> None:
 
 
 @pytest.mark.usefixtures("required")
-def test_the_code_that_set_it_up_logs_nobody_in() -> None:
+def test_code_of_the_enrolment_cannot_log_in() -> None:
     user = new_operator()
     client = with_password(user)
     code = code_of(key_of_page(client))
@@ -524,7 +524,7 @@ def test_a_wrong_first_code_sets_nothing_up(code: str) -> None:
 
 @pytest.mark.usefixtures("required")
 def test_every_session_is_shown_a_key_of_its_own() -> None:
-    """Or whoever knows the password would know the key that its owner sets up."""
+    """Otherwise a person who knows the password would know the key that the owner enrols."""
     user = new_operator()
     assert key_of_page(with_password(user)) != key_of_page(with_password(user))
 
@@ -706,8 +706,8 @@ def test_a_command_resets_it() -> None:
 
 
 def test_the_command_refuses_a_user_that_is_not_there() -> None:
-    with pytest.raises(CommandError, match="there is no user nobody-here") as error:
-        run("reset_second_factor", "nobody-here")
+    with pytest.raises(CommandError, match="there is no user no-such-user") as error:
+        run("reset_second_factor", "no-such-user")
     assert error.value.returncode == 2
 
 

@@ -1,4 +1,4 @@
-"""The operators' start page: the figures of the ledger, for who may look at it."""
+"""The start page of the admin: figures of the ledger, for operators with the permissions."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The operators' pages: what they show, what they let nobody do, and what they do through the ledger."""
+"""Wallets and operations in the admin: what the pages show, refuse, and do through the ledger."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -407,7 +407,7 @@ def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
 
 
 # --- Nothing can be edited --------------------------------------------------------------------------
-def test_nobody_edits_adds_or_deletes_a_wallet_or_an_operation(root: Client, unchanged: Unchanged) -> None:
+def test_wallets_and_operations_are_read_only(root: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet("10")
     operation = Operation.objects.get(wallet=wallet)
     with unchanged(str(wallet.id)):
@@ -804,7 +804,7 @@ def test_a_user_saved_unchanged_stays_the_same(root: Client) -> None:
 
 @pytest.mark.parametrize("field", ["username", "email"])
 @pytest.mark.parametrize("of", ["username", "email"])
-def test_nobody_takes_the_name_or_address_of_another(root: Client, field: str, of: str) -> None:
+def test_name_and_address_of_another_user_are_taken(root: Client, field: str, of: str) -> None:
     other = new_user(username=f"Bob-{uuid4()}@example.com", email=f"Bob-{uuid4()}@example.com")
     for user in (new_person(), new_user()):
         before = names_of(user)

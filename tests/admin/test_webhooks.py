@@ -1,4 +1,4 @@
-"""Subscribers in the admin: looked at, registered, changed, switched, tried out and removed by who may."""
+"""Webhooks in the admin: viewed, registered, changed, disabled, tested and removed with a permission."""
 
 import html
 import re
@@ -374,7 +374,7 @@ def test_who_may_not_look_sees_nothing() -> None:
         assert stranger.get(address).status_code == 403
 
 
-def test_nobody_adds_edits_or_deletes_by_djangos_own_pages() -> None:
+def test_djangos_own_pages_cannot_change_webhooks() -> None:
     root = logged_in(new_user(is_superuser=True))
     row = registered()
     before = Subscriber.objects.filter(id=row.id).values().get()

@@ -1,4 +1,4 @@
-"""A Chromium, and the service as it runs in production, closed. Who is at the browser finds no fault."""
+"""Chromium, and the service as in production. A test fails on any error in the browser."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Someone = Callable[..., Person]
 
 @dataclass(frozen=True)
 class Payee:
-    """Somebody to send money to. All tests share them: what they have is worth only a comparison."""
+    """A user who receives money. All tests share it, so only differences of its balance count."""
 
     email: str
     wallet_id: str
@@ -30,7 +30,7 @@ class Payee:
 
 @dataclass(frozen=True)
 class House:
-    """The service, and who has to be there before the browser: then the ORM refuses (chromium.running)."""
+    """The service, and users created before the browser starts, because the ORM refuses later."""
 
     address: str
     bank: Api
@@ -83,7 +83,7 @@ def boris(house: House) -> Payee:
 
 @pytest.fixture
 def visitor(house: House, browser: Browser) -> Iterator[Someone]:
-    """`visitor(locale="ru-RU")`: somebody who has just come, with options of Playwright's contexts."""
+    """`visitor(locale="ru-RU")`: a new visitor, with options of Playwright's contexts."""
     here: list[Person] = []
 
     def come(**options: Any) -> Person:

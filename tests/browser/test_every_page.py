@@ -1,4 +1,4 @@
-"""Every page, in light and dark, on a phone and on a desk: nobody is shut out, and nothing sticks out."""
+"""Every page in light and dark, on a phone and a desktop: accessible, and without overflow."""
 
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
@@ -44,7 +44,7 @@ def log_in(anna: Person, house: House) -> None:
 
 def log_in_with_an_error(anna: Person, house: House) -> None:
     anna.page.goto("/login")
-    anna.log_in("nobody@example.com")
+    anna.log_in("unknown@example.com")
     anna.page.get_by_role("alert").wait_for()
 
 
@@ -54,7 +54,7 @@ def forgotten(anna: Person, house: House) -> None:
 
 def link_is_on_its_way(anna: Person, house: House) -> None:
     anna.page.goto("/password/forgotten")
-    anna.field("email").fill("nobody@example.com")
+    anna.field("email").fill("unknown@example.com")
     anna.page.get_by_role("button", name="Send me a link").click()
     anna.page.get_by_role("status").get_by_role("paragraph").wait_for()
 
@@ -130,7 +130,7 @@ def russian_wallet(anna: Person, house: House) -> None:
 
 def transfer_with_errors(anna: Person, house: House) -> None:
     empty_wallet(anna, house)
-    anna.ask_to_send("nobody", "0.001")
+    anna.ask_to_send("unknown", "0.001")
     anna.page.locator(".errorlist").first.wait_for()
 
 

@@ -35,9 +35,7 @@ def test_money_that_comes_in_shows_on_the_open_page_by_itself(owner: Someone, ba
     assert anna.page.evaluate("window.isTheSame")
 
 
-def test_a_page_that_nobody_sees_gives_its_connection_back_and_looks_when_it_is_seen_again(
-    owner: Someone, bank: Api
-) -> None:
+def test_hidden_page_closes_its_stream_and_refreshes_when_shown(owner: Someone, bank: Api) -> None:
     anna = owner()
     with anna.page.expect_event("requestfailed", lambda request: request.url.endswith("/events")):
         anna.look_at_another_tab()

@@ -1,4 +1,4 @@
-"""Everybody reads in their own language and by their own clock."""
+"""Pages use the language and the time zone of the browser."""
 
 import re
 from datetime import datetime

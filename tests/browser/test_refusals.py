@@ -99,7 +99,7 @@ def test_a_wrong_password_and_a_taken_address_are_said_without_a_word_too_much(
     stranger.page.goto("/login")
     stranger.log_in(anna.email, "not " + PASSWORD)
     stranger.sees_refusal("The e-mail address or the password is wrong.")
-    stranger.log_in("nobody@example.com")
+    stranger.log_in("unknown@example.com")
     stranger.sees_refusal("The e-mail address or the password is wrong.")
 
     stranger.page.goto("/signup")
@@ -108,11 +108,11 @@ def test_a_wrong_password_and_a_taken_address_are_said_without_a_word_too_much(
     stranger.field("password").fill(PASSWORD)
     stranger.expect_refusal(409)
     stranger.page.get_by_role("button", name="Open my wallet").click()
-    stranger.sees_error("email", "Somebody has signed up with this e-mail address. Log in instead?")
+    stranger.sees_error("email", "An account with this e-mail address exists. Log in instead?")
     expect(stranger.field("name")).to_have_value("Anna")
 
 
-def test_somebody_elses_wallet_is_not_there(owner: Someone, boris: Payee) -> None:
+def test_foreign_wallet_is_not_found(owner: Someone, boris: Payee) -> None:
     anna = owner()
     anna.expect_refusal(404)
     anna.page.goto(f"/wallets/{boris.wallet_id}")

@@ -30,7 +30,7 @@ def test_a_form_of_a_session_that_has_ended_moves_nothing_and_says_so(owner: Som
     anna = owner("100.00")
     anna.end_session()
     anna.expect_refusal(403)
-    anna.ask_to_send("somebody@example.com", "40")
+    anna.ask_to_send("another@example.com", "40")
     expect(anna.heading).to_have_text(
         "This form cannot be used any more. Open the page again and fill it in anew."
     )

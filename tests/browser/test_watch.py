@@ -23,7 +23,7 @@ def test_what_the_browser_complains_of_fails_the_test(visitor: Someone, script: 
     anna.complaints.clear()
 
 
-def test_a_refusal_that_nobody_expects_fails_the_test(visitor: Someone) -> None:
+def test_unexpected_refusal_fails_the_test(visitor: Someone) -> None:
     anna = visitor()
     anna.page.goto("/nothing/here")
     with pytest.raises(AssertionError, match="404"):

@@ -8,9 +8,7 @@ from tests.browser.conftest import Payee, Someone
 from tests.support.client import Api
 
 
-def test_somebody_without_scripts_signs_up_pays_looks_back_and_logs_out(
-    visitor: Someone, boris: Payee, bank: Api
-) -> None:
+def test_journey_works_without_javascript(visitor: Someone, boris: Payee, bank: Api) -> None:
     anna = visitor(java_script_enabled=False)
     anna.sign_up()
     expect(anna.available).to_have_text("0.00 RUB")

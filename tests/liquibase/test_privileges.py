@@ -1,4 +1,4 @@
-"""What the application's role may do in the database, and nothing else; and what nobody is told."""
+"""The privileges of the application's role, complete; and secrets that no output contains."""
 
 import re
 from collections import deque
@@ -130,7 +130,7 @@ def test_the_failures_of_the_inbox_may_be_counted_and_not_set_back(server: Conne
     assert granted == (["USAGE", "SELECT"],)
 
 
-def test_nobody_else_is_granted_anything_and_nobody_may_hand_it_on(server: Connection) -> None:
+def test_no_other_role_has_grants_and_none_can_pass_them_on(server: Connection) -> None:
     granted = server.execute(
         "SELECT DISTINCT grantee::regrole::text, is_grantable FROM ("
         "  SELECT relacl AS acl FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -238,7 +238,7 @@ def test_the_application_may_not(application: Connection, statement: str) -> Non
     may_not(application, statement)
 
 
-# --- What nobody is told ----------------------------------------------------------------------------
+# --- Secrets in no output ----------------------------------------------------------------------------
 def tells_a_password(content: str) -> bool:
     """The operators of these tests share one password, so there is one hash to look for."""
     _, _, salt, digest = hashed().split("$")

@@ -44,7 +44,7 @@ def catalogue() -> dict[str, dict[str, tuple[str, bool]]]:
 
 
 def models() -> dict[str, dict[str, tuple[str, bool]]]:
-    """The same as the models have them."""
+    """Return the columns as the models define them."""
     spelled = {"varchar": "character varying"}
     return {
         model._meta.db_table: {

@@ -38,7 +38,7 @@ from wallets.models import InboxEntry
 
 pytestmark = pytest.mark.slow
 
-NOWHERE = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
+UNKNOWN_WALLET = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
 
 # --- The yardsticks ---------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def test_a_crowd_hears_every_answer(service: str, live_api: Api) -> None:
     result = Crowd(host, int(port), f"/api/v1/wallets/{wallet}/operation").run(size=20, seconds=0.5)
     assert result.failures == 0
     assert live_api.wallet(wallet)["sequence"] == result.requests >= 20
-    assert Crowd(host, int(port), f"{NOWHERE}/operation").run(size=2, seconds=0.1).failures >= 2
+    assert Crowd(host, int(port), f"{UNKNOWN_WALLET}/operation").run(size=2, seconds=0.1).failures >= 2
 
 
 @pytest.mark.brokers
@@ -167,7 +167,7 @@ def test_wrk_counts_answers_and_failures(service: str, live_api: Api, tmp_path: 
     assert result.failures == 0
     # What was on its way when the time was over is stored, but wrk did not wait for it.
     assert 0 <= live_api.wallet(wallet)["sequence"] - result.requests <= 2
-    paths.write_text(f"{NOWHERE}\n")
+    paths.write_text(f"{UNKNOWN_WALLET}\n")
     result = wrk.load(service, "GET", paths, connections=2, seconds=1)
     assert result.failures == result.requests > 0
 
@@ -199,7 +199,7 @@ def test_flood_is_answered_and_deposits_go_on(service: str, live_api: Api) -> No
 
 
 def test_refused_deposits_are_failures(service: str) -> None:
-    nowhere = NOWHERE.rpartition("/")[2]
+    nowhere = UNKNOWN_WALLET.rpartition("/")[2]
     result = attack.deposit_steadily(Address(*_host_and_port(service)), nowhere, new_key("admin"), 0.5)
     assert result.failures == result.requests > 0
 

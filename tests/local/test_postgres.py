@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: who may do what, and what a killed run leaves behind."""
+"""The embedded PostgreSQL: permissions, and the remains of a killed run."""
 
 import os
 import stat
@@ -68,7 +68,7 @@ def test_a_server_whose_supervisor_is_gone_is_replaced(cluster: Cluster) -> None
         assert ask(successor, "SELECT 1") == 1
 
 
-def test_a_pid_file_that_names_somebody_else_is_no_obstacle(cluster: Cluster) -> None:
+def test_pid_file_of_another_process_does_not_prevent_a_start(cluster: Cluster) -> None:
     (cluster.data / "postmaster.pid").write_text(f"{os.getpid()}\n{cluster.data}\n")
     with cluster:
         assert ask(cluster, "SELECT 1") == 1

@@ -172,7 +172,7 @@ def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> Non
         assert accepted["status"] == "PENDING"
         deadline = time.monotonic() + 20
         while balance(curl(wallet)) == before:
-            assert time.monotonic() < deadline, "nobody drains the inbox"
+            assert time.monotonic() < deadline, "the inbox is not drained"
             time.sleep(0.05)
         assert balance(curl(wallet)) == before + 10
 

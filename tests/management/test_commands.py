@@ -118,7 +118,7 @@ def test_the_verdict_stands_where_it_cannot_be_recorded(tampered: str, balance: 
 
 @pytest.fixture
 def tampered(api: Api) -> Iterator[str]:
-    """A wallet that somebody with all rights has changed by hand."""
+    """A wallet that a superuser has changed by hand."""
     wallet_id = api.open(deposit="10")
     api.withdraw(wallet_id, "3")
     yield wallet_id
@@ -171,7 +171,7 @@ def test_verify_ledger_names_what_differs(tampered: str, statement: str, finding
 
 @pytest.fixture
 def entangled(api: Api) -> Iterator[tuple[str, str]]:
-    """Two wallets with one of everything between them, for somebody with all rights to change by hand."""
+    """Two wallets with every kind of operation, for a superuser to change by hand."""
     one, other = api.open(deposit="100"), api.open(deposit="100")
     api.transfer(one, other, "10", description="transfer")
     api.capture(api.hold(one, "20", description="captured").json["id"], "15")

@@ -41,7 +41,7 @@ def minutes(since: datetime, *numbers: float) -> list[datetime]:
 
 @contextmanager
 def locked(table: str) -> Iterator[None]:
-    """As somebody has it who changes the schema."""
+    """Lock the table as a schema change does."""
     with psycopg.connect(cluster.url("walletsvc_owner")) as owner:
         owner.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
         yield

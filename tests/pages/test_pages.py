@@ -1,4 +1,4 @@
-"""The pages for people: who sees which, what a hostile browser gets, and money on its way through them."""
+"""The pages for users: permissions, hostile requests, and transfers."""
 
 import logging
 import re
@@ -107,7 +107,7 @@ def test_who_has_no_session_logs_in_first(world: World, name: str) -> None:
     assert (part.status_code, part.content, part["HX-Redirect"]) == (200, b"", "/login")
 
 
-def test_nobody_posts_a_transfer_without_a_session(world: World, unchanged: Unchanged) -> None:
+def test_transfer_without_a_session_redirects_to_login(world: World, unchanged: Unchanged) -> None:
     with unchanged(world.anna.wallet_id, world.boris.wallet_id):
         answer = browser().post(world.path(PAGES["transfer"]), filled(world.boris, step="send"))
     assert answer["Location"].startswith("/login?next=")
@@ -121,9 +121,7 @@ def test_ones_own_pages_are_there(world: World, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OF_SOMEBODY)
-def test_somebody_elses_pages_are_not_there_for_operators_neither(
-    world: World, name: str, unchanged: Unchanged
-) -> None:
+def test_foreign_pages_are_not_found_for_operators_too(world: World, name: str, unchanged: Unchanged) -> None:
     path = world.path(PAGES[name])
     with unchanged(world.anna.wallet_id, world.boris.wallet_id):
         for user in (somebody("5").user, new_operator(is_superuser=True)):
@@ -276,7 +274,7 @@ def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
         "\\ud800",
     ],
 )
-def test_a_cursor_that_somebody_made_up_is_no_fault(world: World, cursor: str) -> None:
+def test_invented_cursor_is_refused_without_an_error(world: World, cursor: str) -> None:
     from base64 import urlsafe_b64encode
 
     named = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {world.anna.wallet_id} ")
@@ -406,7 +404,7 @@ def test_who_signs_up_sees_their_wallet_and_an_address_is_taken_once() -> None:
     assert "Anna Petrova" in page
     assert "0.00\N{NO-BREAK SPACE}RUB" in page
     again = browser().post("/signup", asked | {"email": asked["email"].upper()})
-    assert (again.status_code, "Somebody has signed up with this" in text_of(again)) == (409, True)
+    assert (again.status_code, "An account with this e-mail address exists" in text_of(again)) == (409, True)
     assert User.objects.by_email(asked["email"]).count() == 1
     assert client.get("/signup")["Location"] == "/"
 
@@ -422,7 +420,7 @@ def test_the_login_says_no_more_than_that_it_failed() -> None:
     assert "The e-mail address or the password is wrong." in first
 
 
-def test_with_a_login_that_is_far_too_long_nobody_logs_in() -> None:
+def test_overlong_login_is_refused() -> None:
     for field in ("username", "password"):
         form = {"username": somebody().user.email, "password": PASSWORD, field: "x" * 10_000}
         client = browser()
@@ -430,7 +428,7 @@ def test_with_a_login_that_is_far_too_long_nobody_logs_in() -> None:
         assert "sessionid" not in client.cookies
 
 
-def test_a_password_is_changed_by_who_knows_it_to_one_with_which_they_can_log_in() -> None:
+def test_password_change_needs_the_old_password() -> None:
     user = somebody().user
     here, there = browser(user), browser(user)
 
@@ -621,7 +619,7 @@ def test_a_form_with_something_left_out_moves_nothing(world: World, field: str, 
 
 
 @pytest.mark.parametrize("spelling", [str.upper, str.lower, lambda id: id])
-def test_nobody_sends_to_the_wallet_that_the_money_comes_from(
+def test_transfer_to_the_same_wallet_is_refused(
     world: World, spelling: Callable[[str], str], unchanged: Unchanged
 ) -> None:
     with unchanged(world.anna.wallet_id):
@@ -633,7 +631,7 @@ def test_nobody_sends_to_the_wallet_that_the_money_comes_from(
                 assert "This is the wallet that the money comes from." in text_of(answer)
 
 
-def test_an_address_that_leads_nowhere_is_told_at_its_field(world: World, unchanged: Unchanged) -> None:
+def test_unknown_address_is_an_error_of_its_field(world: World, unchanged: Unchanged) -> None:
     with unchanged(world.anna.wallet_id):
         leading_nowhere = (
             new_address(),
@@ -790,7 +788,7 @@ def test_a_link_by_mail_changes_the_password_once_and_ends_all_sessions() -> Non
     user = somebody().user
     elsewhere, here = browser(user), browser()
     told = text_of(ask_for_link(here, user.email.upper()))
-    assert "a message with a link is on its way there" in told
+    assert "a message with a link has been sent to it" in told
     [message] = mail.outbox
     assert (message.to, message.subject) == ([user.email], "A new password for your wallet")
     assert "Hello,\n" in message.body
@@ -809,7 +807,7 @@ def test_a_link_by_mail_changes_the_password_once_and_ends_all_sessions() -> Non
 
 
 @pytest.mark.usefixtures("with_mail")
-def test_whether_somebody_has_an_address_is_not_told() -> None:
+def test_password_reset_does_not_reveal_accounts() -> None:
     def page_for(email: str) -> str:
         page = text_of(ask_for_link(browser(), email))
         return re.sub(r'csrfmiddlewaretoken" value="[^"]*"', "", page)
@@ -867,7 +865,7 @@ def test_the_name_that_a_user_typed_is_in_no_mail(name: str) -> None:
 @pytest.mark.parametrize(
     "link", ["x/x", "MQ/x", "%00/x", "MQ/set-password", "é/é", "OTk5OTk5OTk5OTk5OTk5OTk5/x-y"]
 )
-def test_a_link_that_somebody_made_up_changes_nothing(link: str) -> None:
+def test_invented_link_changes_nothing(link: str) -> None:
     passwords = list(User.objects.order_by("id").values_list("password", flat=True))
     client = browser()
     assert client.get(f"/password/new/{link}", follow=True).status_code in (200, 404)

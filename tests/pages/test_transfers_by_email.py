@@ -1,4 +1,4 @@
-"""Transfers to whoever has an e-mail address."""
+"""Transfers to the account with an e-mail address."""
 
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +30,7 @@ def send(api: Api, source_id: str, email: object, key: str | None = None, **fiel
     return api.post("/transfers", body, **({"Idempotency_Key": key} if key else {}))
 
 
-def test_money_goes_to_who_has_the_address_however_it_is_capitalised() -> None:
+def test_address_is_found_in_any_case() -> None:
     anna, boris = somebody("10"), somebody()
     email = boris.user.email
     for api in (session_of(anna.user), bank()):
@@ -55,7 +55,7 @@ def test_of_several_wallets_it_is_the_oldest_of_the_sources_currency() -> None:
     assert send(bank(), anna.wallet_id, boris.user.email).json["target"]["walletId"] == oldest
 
 
-def test_an_operator_is_paid_by_address_as_anybody() -> None:
+def test_operator_is_paid_by_address_like_a_user() -> None:
     anna, operator = somebody("10"), new_operator()
     wallet_id = new_wallet(operator)
     assert send(bank(), anna.wallet_id, operator.email).json["target"]["walletId"] == wallet_id
@@ -95,7 +95,7 @@ def with_a_closed_wallet_alone() -> str:
 
 
 def a_name_that_is_no_address() -> str:
-    """Somebody's name may look like an address; only what is said to be one counts."""
+    """A username may look like an address; only a verified e-mail address counts."""
     person = somebody()
     User.objects.filter(pk=person.user.pk).update(email="")
     return person.user.username
@@ -141,7 +141,7 @@ def test_accounts_are_not_told_apart_by_an_answer(email: Callable[[], str], late
 
 
 @pytest.mark.parametrize("email", LEADING_NOWHERE)
-def test_an_address_that_leads_nowhere_is_no_wallet_and_the_key_stays_free(
+def test_unknown_address_is_refused_and_the_key_stays_free(
     email: Callable[[], str], unchanged: Unchanged
 ) -> None:
     anna, address = somebody("10"), email()
@@ -157,7 +157,7 @@ def test_an_address_that_leads_nowhere_is_no_wallet_and_the_key_stays_free(
     assert send(bank(), anna.wallet_id, somebody().user.email, key="k").status == 201
 
 
-def test_nobody_is_found_from_a_wallet_that_is_not_ones_own(unchanged: Unchanged) -> None:
+def test_foreign_source_wallet_finds_no_address(unchanged: Unchanged) -> None:
     anna, boris, carla = somebody("10"), somebody("10"), somebody()
     restricted = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
     with unchanged(anna.wallet_id, boris.wallet_id, carla.wallet_id):
@@ -172,9 +172,7 @@ def test_nobody_is_found_from_a_wallet_that_is_not_ones_own(unchanged: Unchanged
 
 
 @pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
-def test_nobody_pays_the_wallet_that_the_money_comes_from(
-    later: dict[str, str], unchanged: Unchanged
-) -> None:
+def test_address_of_the_source_wallet_is_refused(later: dict[str, str], unchanged: Unchanged) -> None:
     anna = somebody("10")
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": anna.user.email.upper(), "amount": "1"}
     for api in (session_of(anna.user), bank()):
@@ -234,7 +232,7 @@ def test_what_is_no_address_is_refused_as_such(email: object, unchanged: Unchang
     assert [error["field"] for error in answer.json["errors"]] == ["targetEmail"]
 
 
-def test_a_pattern_finds_nobody(unchanged: Unchanged) -> None:
+def test_pattern_finds_no_account(unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     with unchanged(anna.wallet_id, boris.wallet_id):
         for email in (
@@ -300,7 +298,7 @@ def test_what_is_accepted_for_later_reaches_the_address() -> None:
     assert bank().balance(boris.wallet_id) == "1.00"
 
 
-def test_a_key_that_reads_alone_learns_nothing_of_who_has_an_address(unchanged: Unchanged) -> None:
+def test_read_only_key_learns_nothing_about_addresses(unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     reader = Api(key=new_key("wallets:read", owner=new_owner()))
     with unchanged(anna.wallet_id, boris.wallet_id):

@@ -123,7 +123,7 @@ def test_what_is_read_is_what_was_written() -> None:
     }
 
 
-def test_a_page_speaks_russian_to_who_reads_russian() -> None:
+def test_page_is_in_russian_for_a_russian_browser() -> None:
     with translation.override("ru"):
         for problem in REFUSALS:
             assert re.search("[а-яё]", str(REFUSALS[problem]))

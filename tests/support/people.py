@@ -31,12 +31,12 @@ def new_address() -> str:
 
 
 def registration(**fields: Any) -> dict[str, Any]:
-    """What somebody signs up with."""
+    """Return the fields of a sign-up."""
     return {"name": "Anna", "email": new_address(), "password": PASSWORD, **fields}
 
 
 def somebody(deposit: str | None = None, currency: str = "RUB", **fields: Any) -> Person:
-    """Somebody who has signed up, with what the bank has put in."""
+    """Sign a user up, with a deposit."""
     user = new_person(**fields)
     return Person(user, new_wallet(user, deposit, currency=currency))
 

@@ -375,7 +375,7 @@ def test_compose_runs_nothing_as_root(services: dict[str, Any]) -> None:
     assert [name for name, user in users.items() if re.match("root|0", user)] == []
 
 
-def test_compose_takes_our_image_from_nobody(services: dict[str, Any]) -> None:
+def test_compose_builds_the_image_locally(services: dict[str, Any]) -> None:
     assert {name for name, service in services.items() if service.get("pull_policy") == "never"} == OURS
 
 
@@ -401,7 +401,7 @@ def test_compose_has_the_broker_that_env_example_names(services: dict[str, Any])
     assert re.search(r"test -n .* exit 1", broker["command"][0])
 
 
-def test_compose_leaves_durability_to_nobody(services: dict[str, Any]) -> None:
+def test_compose_keeps_commits_durable(services: dict[str, Any]) -> None:
     assert {"--fsync=on", "--full_page_writes=on", "--synchronous_commit=on"} <= set(
         services["db"]["command"]
     )

@@ -67,7 +67,7 @@ def test_each_part_of_the_service_says_what_may_be_loaded_and_kept(  # noqa: PLR
     assert answer.headers["cache-control"] == cache
 
 
-def test_for_who_is_logged_in_it_is_the_same() -> None:
+def test_pages_of_a_session_have_the_same_headers() -> None:
     person = somebody("1")
     sender, operator = InProcess(), InProcess()
     sender.client.force_login(person.user, backend=MODEL_BACKEND)
@@ -281,7 +281,7 @@ ELSEWHERE = [
 
 @pytest.mark.usefixtures("quick_hashing")
 @pytest.mark.parametrize("place", ELSEWHERE)
-def test_nobody_is_sent_elsewhere(place: str) -> None:
+def test_redirects_stay_on_this_service(place: str) -> None:
     person = somebody().user
     client = InProcess().client
     form = {"username": person.email, "password": PASSWORD, "next": place}

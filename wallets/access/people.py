@@ -138,7 +138,7 @@ def account_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str 
 # --- Their wallets ----------------------------------------------------------------------------------
 def main_wallet(user: User) -> Wallet | None:
     """Return the first wallet of the user."""
-    assert user.pk is not None  # noqa: S101 - a filter by None would find what nobody owns
+    assert user.pk is not None  # noqa: S101 - a filter by None would find wallets without an owner
     wallets = Wallet.objects.with_expired().filter(owner=user).order_by("created_at", "id")
     return retry_until_deadline(wallets.first)
 

@@ -100,7 +100,7 @@ def person(user: User) -> Principal:
 
 
 def unproven(user: User) -> Principal:
-    """Return the principal of an operator before the second factor, who may only read /me and log out."""
+    """Return the principal of an operator before the second factor: only /me and logout."""
     return Principal(f"operator:{user.get_username()}", frozenset((PERSON,)), user.pk)
 
 

@@ -1,11 +1,11 @@
-"""The operators' pages: look at everything, change no balance by hand.
+"""The admin: operators view all data; a change of a balance is an operation in the ledger.
 
-What changes a wallet goes through the ledger, with a reason and the operator's name.
+Each change of a wallet is recorded with a reason and the operator's name.
 """
 
 from wallets.admin import audit, holds, inbox, keys, operations, transfers, users, wallets, webhooks
 
-# Importing them registers their pages.
+# Importing these modules registers their pages.
 __all__ = [
     "audit",
     "holds",

@@ -1,4 +1,4 @@
-"""Forms to guess with, as the admin shows them: the password at the login, the codes of the second factor."""
+"""Rate-limited forms of the admin: the password at the login, the codes of the second factor."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class LoginForm(CountedLogInForm, AuthenticationForm):  # type: ignore[misc]
 
 
 class CodeForm(CountedForm):
-    """Asks for a code of the app or a recovery code."""
+    """Accepts a code of the authenticator app, or a recovery code."""
 
     code = forms.CharField(
         max_length=20,
@@ -29,7 +29,7 @@ class CodeForm(CountedForm):
                 "spellcheck": "false",
             }
         ),
-        help_text="The six digits that the app shows. Without your phone: one of your recovery codes.",
+        help_text="The six digits in your authenticator app, or one of your recovery codes.",
     )
 
     def __init__(self, request: HttpRequest, *args: Any, **kwargs: Any) -> None:
@@ -43,23 +43,23 @@ class CodeForm(CountedForm):
         cleaned = super().clean() or self.cleaned_data
         if "code" in cleaned:
             try:
-                self.use(cleaned["code"])
+                self.verify(cleaned["code"])
             except devices.CodeRefused as refused:
                 self.add_error("code", str(refused))
         return cleaned
 
-    def use(self, code: str) -> None:
+    def verify(self, code: str) -> None:
         self.device = devices.verify(self.request.user, code)  # type: ignore[arg-type]
 
 
 class EnrolForm(CodeForm):
-    """Asks for a code that proves that the app has the key."""
+    """Accepts a code that proves that the authenticator app has the key."""
 
     def __init__(self, request: HttpRequest, key: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(request, *args, **kwargs)
         self.key = key
-        self.fields["code"].help_text = "The six digits that the app shows now."
+        self.fields["code"].help_text = "The six digits that the app shows."
         self.fields["code"].widget.attrs["inputmode"] = "numeric"
 
-    def use(self, code: str) -> None:
+    def verify(self, code: str) -> None:
         self.device, self.recovery_codes = devices.enrol(self.request, self.key, code)

@@ -1,4 +1,4 @@
-"""Who did what here, who logged in from where, and who tried to. To look at; a lockout can be lifted."""
+"""The audit trail, logins and wrong passwords: read-only, except that an operator can lift a lockout."""
 
 from ipaddress import ip_address
 from typing import Any, Final
@@ -19,39 +19,39 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 
 from wallets.admin import confirm
-from wallets.admin.lists import LINK, LookOnly, TimeFilter, show_time
+from wallets.admin.lists import LINK, ReadOnlyAdmin, TimeFilter, show_time
 from wallets.admin.wallet_rows import optional_time
 from wallets.models import User
 
-MAX_SEARCHED_USERS: Final = 100  # whose rows one search looks through
+MAX_SEARCHED_USERS: Final = 100  # a search by name returns rows of at most this many users
 
-# What the packages call their rows tells an operator nothing.
-NAMES: Final = {
+# The packages' own names for these models mean nothing to an operator.
+VERBOSE_NAMES: Final = {
     LogEntry: ("entry of the audit trail", "audit trail"),
     AccessLog: ("login", "logins"),
     AccessAttempt: ("wrong passwords of an account", "wrong passwords"),
 }
-for _model, (_one, _many) in NAMES.items():
-    _model._meta.verbose_name, _model._meta.verbose_name_plural = _one, _many
+for _model, (_singular, _plural) in VERBOSE_NAMES.items():
+    _model._meta.verbose_name, _model._meta.verbose_name_plural = _singular, _plural
 apps.get_app_config("axes").verbose_name = "Access"
 
 
 @admin.register(LogEntry)
-class LogEntryAdmin(LookOnly):
+class LogEntryAdmin(ReadOnlyAdmin):
     ordering = ("-action_time", "-id")
-    list_display = ("time", "operator", "kind", "thing", "what")
+    list_display = ("time", "operator", "kind", "target", "short_change")
     list_filter = (("action_flag", ChoicesDropdownFilter), ("action_time", TimeFilter))
     list_select_related = ("user", "content_type")
-    search_fields = ("id",)  # makes the search box; what it does is get_search_results
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
     search_help_text = "The start of an operator's name"
-    fieldsets = ((None, {"fields": ("time", "operator", "kind", "thing", "what_exactly")}),)
+    fieldsets = ((None, {"fields": ("time", "operator", "kind", "target", "change")}),)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[LogEntry], search_term: str
     ) -> tuple[QuerySet[LogEntry], bool]:
         if term := search_term.strip():
             queryset = queryset.filter(
-                user__in=list(_named(term).values_list("id", flat=True)[:MAX_SEARCHED_USERS])
+                user__in=list(_users_by_prefix(term).values_list("id", flat=True)[:MAX_SEARCHED_USERS])
             )
         return queryset, False
 
@@ -67,28 +67,28 @@ class LogEntryAdmin(LookOnly):
     def kind(self, entry: LogEntry) -> str | None:
         return entry.content_type.name if entry.content_type else None
 
-    @admin.display(description="thing")
-    def thing(self, entry: LogEntry) -> str:
-        """A link to it, where it is still there and has a page."""
-        address = None if entry.is_deletion() else entry.get_admin_url()
+    @admin.display(description="object")
+    def target(self, entry: LogEntry) -> str:
+        """Return the object's name, linked to its page unless the object was deleted or has no page."""
+        url = None if entry.is_deletion() else entry.get_admin_url()
         text = Truncator(entry.object_repr).chars(60)
-        return format_html(LINK, address, text) if address else text
+        return format_html(LINK, url, text) if url else text
 
-    @admin.display(description="what")
-    def what(self, entry: LogEntry) -> str:
-        return Truncator(self.what_exactly(entry)).chars(120)
+    @admin.display(description="change")
+    def short_change(self, entry: LogEntry) -> str:
+        return Truncator(self.change(entry)).chars(120)
 
-    @admin.display(description="what")
-    def what_exactly(self, entry: LogEntry) -> str:
+    @admin.display(description="change")
+    def change(self, entry: LogEntry) -> str:
         return entry.get_change_message() or entry.get_action_flag_display()
 
 
-class OfClient(LookOnly):
-    """What django-axes keeps: an account, and where it was logged in to from."""
+class AccessRowAdmin(ReadOnlyAdmin):
+    """Base of the pages of django-axes rows: an account and the IP address of the client."""
 
     ordering = ("-attempt_time", "-id")
-    search_fields = ("id",)  # makes the search box; what it does is get_search_results
-    search_help_text = "The start of an account's name, or an address"
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
+    search_help_text = "The start of an account's name, or an IP address"
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -96,7 +96,7 @@ class OfClient(LookOnly):
         term = search_term.strip()
         if not term:
             return queryset, False
-        if is_address(term):
+        if is_ip_address(term):
             return queryset.filter(ip_address=term), False
         return self.of_account(queryset, term), False
 
@@ -113,7 +113,7 @@ class OfClient(LookOnly):
 
 
 @admin.register(AccessLog)
-class LoginAdmin(OfClient):
+class LoginAdmin(AccessRowAdmin):
     list_display = ("time", "account", "address", "logged_out", "path_info")
     list_filter = (("attempt_time", TimeFilter),)
     fieldsets = (
@@ -121,9 +121,9 @@ class LoginAdmin(OfClient):
     )
 
     def of_account(self, rows: QuerySet[Any], name: str) -> QuerySet[Any]:
-        """By the names that there are: they have an index, beginnings have none."""
+        """Filter by the full names of matching users: an index serves full names, but no prefixes."""
         return rows.filter(
-            username__in=list(_named(name).values_list("username", flat=True)[:MAX_SEARCHED_USERS])
+            username__in=list(_users_by_prefix(name).values_list("username", flat=True)[:MAX_SEARCHED_USERS])
         )
 
     @admin.display(description="logged in (UTC)")
@@ -136,47 +136,47 @@ class LoginAdmin(OfClient):
 
 
 @admin.register(AccessAttempt)
-class WrongPasswordsAdmin(OfClient):
+class WrongPasswordsAdmin(AccessRowAdmin):
     actions_detail = ("lift",)
-    list_display = ("time", "account", "address", "times", "path_info")
+    list_display = ("time", "account", "address", "attempts", "path_info")
     list_filter = (("attempt_time", TimeFilter),)
-    fieldsets = ((None, {"fields": ("time", "username", "address", "times", "user_agent", "path_info")}),)
+    fieldsets = ((None, {"fields": ("time", "username", "address", "attempts", "user_agent", "path_info")}),)
 
     def has_lift_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return self.has_view_permission(request) and request.user.has_perm("axes.delete_accessattempt")
 
     @action(description="Lift lockout", permissions=["lift"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def lift(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks; POST forgets the wrong passwords for this account from this address."""
+        """Ask for confirmation (GET), or delete the account's wrong passwords from this address (POST)."""
         attempt = self.get_object(request, object_id)
         if attempt is None:
             missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
             return missing
-        told = f"{attempt.username or 'no account'} from {attempt.ip_address or 'this machine'}"
+        origin = f"{attempt.username or 'no account'} from {attempt.ip_address or 'this machine'}"
         if request.method != "POST":
-            lines = (told, "Its wrong passwords are forgotten: it may try again at once.")
-            return confirm.ask(self, request, attempt, "Lift lockout", lines)
-        # Rows differ by browser; it is the account at the address that is locked.
+            lines = (origin, "The wrong passwords are deleted. The next login is possible immediately.")
+            return confirm.confirmation_page(self, request, attempt, "Lift lockout", lines)
+        # There is a row for each browser, but the lockout applies to the account and the address.
         AccessAttempt.objects.filter(username=attempt.username, ip_address=attempt.ip_address).delete()
         owner = User.objects.filter(username__iexact=attempt.username).first() if attempt.username else None
-        self.log_change(request, owner or attempt, f"Lifted the lockout of {told}")
-        messages.success(request, f"Lifted: {told} may try again.")
+        self.log_change(request, owner or attempt, f"Lifted the lockout of {origin}")
+        messages.success(request, f"Lifted the lockout of {origin}.")
         return redirect(reverse("admin:axes_accessattempt_changelist"))
 
-    @admin.display(description="last (UTC)")
+    @admin.display(description="last attempt (UTC)")
     def time(self, attempt: AccessAttempt) -> SafeString:
         return show_time(attempt.attempt_time)
 
-    @admin.display(description="times")
-    def times(self, attempt: AccessAttempt) -> int:
+    @admin.display(description="attempts")
+    def attempts(self, attempt: AccessAttempt) -> int:
         return int(attempt.failures_since_start)
 
 
-def _named(start: str) -> QuerySet[User]:
-    return User.objects.filter(username__istartswith=start)
+def _users_by_prefix(prefix: str) -> QuerySet[User]:
+    return User.objects.filter(username__istartswith=prefix)
 
 
-def is_address(text: str) -> bool:
+def is_ip_address(text: str) -> bool:
     try:
         ip_address(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Operations over time, drawn by the server as columns: completed ones, and on top the rejected."""
+"""Column chart of operations over time, drawn by the server: rejected operations above completed ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Final
 from wallets.chart import PICTURE_SIZE, GridLine, round_steps
 from wallets.report import Movements, Period, Refusals
 
-GAP_FRACTION: Final = 0.2  # between two columns, of the place that each has
-_NAMES: Final = {
+GAP_FRACTION: Final = 0.2  # part of each column's slot that stays empty
+_STEP_NAMES: Final = {
     timedelta(minutes=1): "minute",
     timedelta(hours=1): "hour",
 }
@@ -19,8 +19,8 @@ _NAMES: Final = {
 @dataclass(frozen=True, slots=True)
 class Column:
     x: float
-    completed: float  # how high
-    rejected: float
+    completed: float  # height
+    rejected: float  # height
     title: str
 
     @property
@@ -48,7 +48,7 @@ def draw(period: Period, movements: Movements, refusals: Refusals) -> ColumnChar
     marks = round_steps(Decimal(0), Decimal(max(map(sum, pairs))), 0)
     middle = period.since + (period.until - period.since) / 2
     return ColumnChart(
-        title=f"Operations per {_name(period.step)}",
+        title=f"Operations per {_step_name(period.step)}",
         size=PICTURE_SIZE,
         width=round(PICTURE_SIZE / len(pairs) * (1 - GAP_FRACTION), 1),
         columns=_columns(period, pairs, float(marks[-1])),
@@ -59,22 +59,22 @@ def draw(period: Period, movements: Movements, refusals: Refusals) -> ColumnChar
     )
 
 
-def _columns(period: Period, pairs: Sequence[tuple[int, int]], highest: float) -> list[Column]:
-    place, unit = PICTURE_SIZE / len(pairs), PICTURE_SIZE / highest
+def _columns(period: Period, pairs: Sequence[tuple[int, int]], max_count: float) -> list[Column]:
+    slot_width, unit_height = PICTURE_SIZE / len(pairs), PICTURE_SIZE / max_count
     return [
         Column(
-            x=round(place * (number + GAP_FRACTION / 2), 1),
-            completed=round(completed * unit, 1),
-            rejected=round(rejected * unit, 1),
+            x=round(slot_width * (number + GAP_FRACTION / 2), 1),
+            completed=round(completed * unit_height, 1),
+            rejected=round(rejected * unit_height, 1),
             title=f"from {_moment(since)}: {completed:,} completed, {rejected:,} rejected",
         )
         for number, ((since, _), (completed, rejected)) in enumerate(zip(period.slices(), pairs, strict=True))
     ]
 
 
-def _name(step: timedelta) -> str:
-    if step in _NAMES:
-        return _NAMES[step]
+def _step_name(step: timedelta) -> str:
+    if step in _STEP_NAMES:
+        return _STEP_NAMES[step]
     minutes = int(step.total_seconds()) // 60
     return f"{minutes} minutes" if minutes % 60 else f"{minutes // 60} hours"
 

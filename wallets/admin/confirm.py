@@ -1,4 +1,4 @@
-"""The page between a button and what cannot be taken back."""
+"""The confirmation page that is shown before an action."""
 
 from collections.abc import Sequence
 
@@ -7,17 +7,19 @@ from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from unfold.admin import ModelAdmin
 
-from wallets.admin.lists import address
+from wallets.admin.lists import change_url
 
 
-def ask(page: ModelAdmin, request: HttpRequest, row: Model, title: str, lines: Sequence[str]) -> HttpResponse:
-    """Asks whether to do it to the row; the answer is a POST to where the operator is."""
+def confirmation_page(
+    model_admin: ModelAdmin, request: HttpRequest, row: Model, title: str, lines: Sequence[str]
+) -> HttpResponse:
+    """Return a page that describes the action on `row`. Its button sends a POST to the current URL."""
     context = {
-        **page.admin_site.each_context(request),
+        **model_admin.admin_site.each_context(request),
         "title": title,
         "lines": lines,
-        "opts": page.opts,
+        "opts": model_admin.opts,
         "original": row,
-        "back": address(row),
+        "back": change_url(row),
     }
     return TemplateResponse(request, "admin/wallets/confirm.html", context)

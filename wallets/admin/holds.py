@@ -1,4 +1,7 @@
-"""Holds, to look at: as they are now, whether or not somebody has noted that they expired."""
+"""Read-only pages of holds, with their status as of now.
+
+A hold that has expired is shown as EXPIRED, even before a worker has recorded the expiry.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,12 +13,12 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
-from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
+from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
-    CurrencyOfWallet,
-    OfWallet,
+    WalletCurrencyFilter,
+    WalletRowAdmin,
     operation_rows,
     optional_time,
 )
@@ -32,19 +35,27 @@ class StatusNowFilter(DropdownFilter):  # type: ignore[misc]
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         if (status := self.value()) is None:
             return queryset
-        # What is stored is said too, as that is what an index knows.
+        # The index covers the stored status, so the query names it too.
         stored = [status, Hold.Status.ACTIVE] if status == Hold.Status.EXPIRED else [status]
         return queryset.filter(status_now=status, status__in=stored)
 
 
 @admin.register(Hold)
-class HoldAdmin(OfWallet):
+class HoldAdmin(WalletRowAdmin):
     has_keys = False
     search_help_text = "Hold or wallet id"
-    list_display = ("created", "moved", "status_now", "captured", "expires", "of", "description")
-    list_filter = (StatusNowFilter, CurrencyOfWallet, ("created_at", TimeFilter))
+    list_display = (
+        "created",
+        "shown_amount",
+        "status_now",
+        "captured",
+        "expires",
+        "shown_wallet",
+        "description",
+    )
+    list_filter = (StatusNowFilter, WalletCurrencyFilter, ("created_at", TimeFilter))
     fieldsets = (
-        (None, {"fields": ("id", "wallet", "moved", "status_now", "captured", "description")}),
+        (None, {"fields": ("id", "wallet", "shown_amount", "status_now", "captured", "description")}),
         ("When", {"fields": ("created", "expires", "ended")}),
     )
 
@@ -54,12 +65,12 @@ class HoldAdmin(OfWallet):
         return now
 
     def sections(self, request: HttpRequest, row: Hold) -> list[Section]:
-        """What placed it, what ended it, and what tried to."""
-        ends = Operation.objects.filter(wallet_id=row.wallet_id, hold_id=row.id).order_by("-created_at")
-        asked = operation_rows(
-            [*ends[:NEWEST_ROWS], *Operation.objects.filter(id=row.id)], row.wallet.currency
+        """Return the operations that placed or ended the hold, and those refused."""
+        later = Operation.objects.filter(wallet_id=row.wallet_id, hold_id=row.id).order_by("-created_at")
+        rows = operation_rows(
+            [*later[:NEWEST_ROWS], *Operation.objects.filter(id=row.id)], row.wallet.currency
         )
-        return [Section("What was asked of it", OPERATION_HEADERS, asked)]
+        return [Section("Operations on this hold", OPERATION_HEADERS, rows)]
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
     def status_now(self, hold: Any) -> str:
@@ -68,11 +79,11 @@ class HoldAdmin(OfWallet):
 
     @admin.display(description="captured")
     def captured(self, hold: Hold) -> SafeString | None:
-        """How much; it leads to the operation that took it."""
+        """Return the captured amount, linked to the capture."""
         if hold.captured_amount is None or hold.operation_id is None:
             return None
         amount = f"{show_amount(hold.captured_amount, hold.wallet.currency)} {hold.wallet.currency}"
-        return link_to(Operation, hold.operation_id, amount)
+        return link_by_id(Operation, hold.operation_id, amount)
 
     @admin.display(description="expires (UTC)")
     def expires(self, hold: Hold) -> SafeString | None:

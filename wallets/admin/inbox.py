@@ -1,4 +1,4 @@
-"""Operations that were accepted asynchronously and wait. Those that are set aside, an operator decides on."""
+"""The inbox: an operator retries or rejects entries that are set aside."""
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -23,18 +23,18 @@ from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
 from wallets.admin import confirm
-from wallets.admin.lists import TimeFilter, address, link_to, parse_id, unbroken
-from wallets.admin.operations import present
-from wallets.admin.wallet_rows import OfWallet, operation_link, optional_time, wallet_link
+from wallets.admin.lists import TimeFilter, change_url, link_by_id, no_wrap, parse_id
+from wallets.admin.operations import nonempty_fields
+from wallets.admin.wallet_rows import WalletRowAdmin, operation_link, optional_time, wallet_link
 from wallets.error_mapping import to_problem
 from wallets.ledger import inbox_failures
 from wallets.models import Hold, InboxEntry, Operation
 from wallets.problems import Problem
 
-MAX_COUNTED_ENTRIES: Final = 100_000  # entries; beyond, how many more is not worth a longer look
+MAX_COUNTED_ENTRIES: Final = 100_000  # a longer count would be slow and tell the operator no more
 FAILURE_FIELDS: Final = ("attempts", "last_error", "next_attempt", "set_aside")
 NOT_SET_ASIDE: Final = (
-    "The entry is no longer set aside: it was retried or decided meanwhile. Nothing was done."
+    "The entry is no longer set aside: it was retried or rejected meanwhile. Nothing was changed."
 )
 CANNOT_BE_REJECTED: Final = "The ledger cannot record the rejection, so the entry stays set aside. {}"
 
@@ -56,19 +56,19 @@ class CommentForm(forms.Form):
     comment = forms.CharField(
         max_length=500,
         widget=UnfoldAdminTextareaWidget({"rows": 3}),
-        help_text="Stays in the audit trail, with your name. The client reads rejected_by_operator.",
+        help_text="Stored in the audit trail, with your name. The client reads rejected_by_operator.",
     )
 
 
 @admin.register(InboxEntry)
-class InboxAdmin(OfWallet):
+class InboxAdmin(WalletRowAdmin):
     actions_detail = ("retry", "reject")
     has_history = True
     ordering = ("position",)
     search_help_text = "Operation or wallet id, or wallet id and key"
-    list_before_template = "admin/wallets/inboxentry/waiting.html"
+    list_before_template = "admin/wallets/inboxentry/queue_status.html"
     list_display = (
-        *("created", "waits", "type", "moved", "of", "target", "actor"),
+        *("created", "waits", "type", "shown_amount", "shown_wallet", "target", "actor"),
         *("attempts", "error", "set_aside"),
     )
     list_filter = (StateFilter, ("type", ChoicesDropdownFilter), ("created_at", TimeFilter))
@@ -76,31 +76,31 @@ class InboxAdmin(OfWallet):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        return super().changelist_view(request, {**(extra_context or {}), **waiting()})
+        return super().changelist_view(request, {**(extra_context or {}), **queue_status()})
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        links = present(obj, ("target", "hold", "reverses"), self)
+        links = nonempty_fields(obj, ("target", "hold", "reverses"), self)
         return [
-            (None, {"fields": ("id", "wallet", "type", "moved", *links)}),
-            ("Who, why and when", {"fields": ("actor", "description", "created", "waits")}),
-            ("The client's", {"fields": ("client_key", "metadata")}),
+            (None, {"fields": ("id", "wallet", "type", "shown_amount", *links)}),
+            ("Actor and times", {"fields": ("actor", "description", "created", "waits")}),
+            ("Client data", {"fields": ("client_key", "metadata")}),
             *([("Failed attempts", {"fields": FAILURE_FIELDS})] if obj and obj.attempts else []),
         ]
 
     def _get_obj_does_not_exist_redirect(
         self, request: HttpRequest, opts: Any, object_id: str
     ) -> HttpResponse:
-        """An entry that was decided meanwhile leads to its operation."""
+        """Redirect to the operation if the entry has been processed meanwhile."""
         entry_id = parse_id(object_id)
-        if entry_id and (done := Operation.objects.filter(id=entry_id).first()):
-            messages.info(request, f"It has been decided: it is {done.status}.")
-            return redirect(address(done))
+        if entry_id and (operation := Operation.objects.filter(id=entry_id).first()):
+            messages.info(request, f"The entry has been processed: the operation is {operation.status}.")
+            return redirect(change_url(operation))
         missing: HttpResponse = super()._get_obj_does_not_exist_redirect(request, opts, object_id)
         return missing
 
-    # --- What an operator can do --------------------------------------------------------------------
+    # --- Actions ------------------------------------------------------------------------------------
     def has_decide_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
-        """Whether the operator may decide on entries: that is about money, as adjusting a wallet is."""
+        """Require the permission to adjust wallets: a decision on an entry can move money."""
         return self.has_view_permission(request) and request.user.has_perm("wallets.adjust_wallet")
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
@@ -110,35 +110,35 @@ class InboxAdmin(OfWallet):
 
     @action(description="Retry", permissions=["decide"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def retry(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks; POST has the workers try the entry again."""
+        """Ask for confirmation (GET), or let the workers try the entry again (POST)."""
         entry = self._set_aside_entry(request, object_id)
         if isinstance(entry, HttpResponse):
             return entry
         if request.method == "POST":
-            return self._do(request, entry, inbox_failures.retry, "Retried")
+            return self._execute(request, entry, inbox_failures.retry, "Retried")
         lines = (
             f"{entry.type} {entry.id}, set aside after {entry.attempts} attempts",
-            "The workers try it again, in its old place: before later entries of its wallets that wait.",
+            "The workers try it again before later entries of the same wallets.",
         )
-        return confirm.ask(self, request, entry, "Retry", lines)
+        return confirm.confirmation_page(self, request, entry, "Retry", lines)
 
     @action(description="Reject", permissions=["decide"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def reject(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks for a comment; POST decides: the operation is REJECTED. That is final."""
+        """Ask for a comment (GET), or record the operation as REJECTED, which is final (POST)."""
         entry = self._set_aside_entry(request, object_id)
         if isinstance(entry, HttpResponse):
             return entry
         form = CommentForm(request.POST.dict() if request.method == "POST" else None)
         if form.is_valid():
-            done = f"Rejected: {form.cleaned_data['comment']}"
-            return self._do(request, entry, inbox_failures.reject, done)
+            summary = f"Rejected: {form.cleaned_data['comment']}"
+            return self._execute(request, entry, inbox_failures.reject, summary)
         context = {
             **self.admin_site.each_context(request),
             "title": "Reject",
             "opts": self.opts,
             "original": entry,
             "form": form,
-            "back": address(entry),
+            "back": change_url(entry),
         }
         return TemplateResponse(request, "admin/wallets/inboxentry/reject.html", context)
 
@@ -149,27 +149,27 @@ class InboxAdmin(OfWallet):
             return missing
         if entry.set_aside_at is None:
             messages.warning(request, NOT_SET_ASIDE)
-            return redirect(address(entry))
+            return redirect(change_url(entry))
         return entry
 
-    def _do(
-        self, request: HttpRequest, entry: InboxEntry, deed: Callable[[UUID], None], done: str
+    def _execute(
+        self, request: HttpRequest, entry: InboxEntry, action: Callable[[UUID], None], summary: str
     ) -> HttpResponse:
-        """Do it and record it in the audit trail, in one transaction. A decided entry leads to its result."""
+        """Execute the action and record it in the audit trail, in one transaction."""
         try:
             with transaction.atomic():
-                deed(entry.id)
-                self.log_change(request, entry, done)
-            messages.success(request, f"{done}.")
+                action(entry.id)
+                self.log_change(request, entry, summary)
+            messages.success(request, f"{summary}.")
         except inbox_failures.NotSetAside:
             messages.warning(request, NOT_SET_ASIDE)
         except inbox_failures.CannotBeRejected as error:
             messages.error(request, CANNOT_BE_REJECTED.format(error))
         except (Problem, OperationalError) as error:
             messages.error(request, to_problem(error).detail)
-        return redirect(address(entry))
+        return redirect(change_url(entry))
 
-    # --- How it looks -------------------------------------------------------------------------------
+    # --- Columns and fields -------------------------------------------------------------------------
     @admin.display(description="error")
     def error(self, entry: InboxEntry) -> str | None:
         return Truncator(entry.last_error).chars(60) or None
@@ -186,9 +186,9 @@ class InboxAdmin(OfWallet):
     def created(self, entry: InboxEntry) -> SafeString:
         return super().created(entry)
 
-    @admin.display(description="waits")
+    @admin.display(description="waiting time")
     def waits(self, entry: InboxEntry) -> SafeString:
-        return unbroken(age(entry))
+        return no_wrap(waiting_time(entry))
 
     @admin.display(description="to")
     def target(self, entry: InboxEntry) -> SafeString | None:
@@ -196,33 +196,32 @@ class InboxAdmin(OfWallet):
 
     @admin.display(description="hold")
     def hold(self, entry: InboxEntry) -> SafeString | None:
-        return link_to(Hold, entry.hold_id, str(entry.hold_id)) if entry.hold_id else None
+        return link_by_id(Hold, entry.hold_id, str(entry.hold_id)) if entry.hold_id else None
 
     @admin.display(description="reverses")
     def reverses(self, entry: InboxEntry) -> SafeString | None:
         if entry.reverses_id is None:
             return None
         original = Operation.objects.select_related("wallet").filter(id=entry.reverses_id).first()
-        return operation_link(original) if original else unbroken(str(entry.reverses_id))
+        return operation_link(original) if original else no_wrap(str(entry.reverses_id))
 
 
-def waiting() -> dict[str, Any]:
-    """How many wait, how many are set aside, and for how long the oldest has waited."""
+def queue_status() -> dict[str, Any]:
+    """Return the numbers of waiting and set-aside entries, and the waiting time of the oldest."""
     entries = InboxEntry.objects.filter(set_aside_at=None).order_by("position")
     oldest = entries.first()
     return {
-        "waiting": _count(entries),
-        "set_aside": _count(InboxEntry.objects.exclude(set_aside_at=None)),
-        "oldest": age(oldest) if oldest else None,
+        "waiting": _bounded_count(entries),
+        "set_aside": _bounded_count(InboxEntry.objects.exclude(set_aside_at=None)),
+        "oldest": waiting_time(oldest) if oldest else None,
     }
 
 
-def _count(entries: QuerySet[InboxEntry]) -> str:
-    """Their number, as far as it is worth counting."""
-    length = entries[:MAX_COUNTED_ENTRIES].count()
-    return f"more than {MAX_COUNTED_ENTRIES}" if length == MAX_COUNTED_ENTRIES else str(length)
+def _bounded_count(entries: QuerySet[InboxEntry]) -> str:
+    count = entries[:MAX_COUNTED_ENTRIES].count()
+    return f"more than {MAX_COUNTED_ENTRIES}" if count == MAX_COUNTED_ENTRIES else str(count)
 
 
-def age(entry: InboxEntry) -> str:
+def waiting_time(entry: InboxEntry) -> str:
     waited = max(timezone.now() - entry.created_at, timedelta(0))
     return f"{waited.seconds} s" if waited < timedelta(minutes=1) else timesince(entry.created_at)

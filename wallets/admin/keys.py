@@ -1,4 +1,4 @@
-"""API keys: to look at, to make, which shows the key once, and to revoke."""
+"""API keys: view, create and revoke. A new key is shown once."""
 
 from datetime import datetime
 from typing import Any
@@ -22,13 +22,13 @@ from unfold.widgets import (
 
 from wallets.access import keys, rights
 from wallets.admin import confirm
-from wallets.admin.lists import COLOURS, LookOnly, TimeFilter, address, show_time
+from wallets.admin.lists import COLOURS, ReadOnlyAdmin, TimeFilter, change_url, show_time
 from wallets.admin.wallet_rows import optional_time
 from wallets.models import ApiKey, User
 
 
 class KeyForm(forms.Form):
-    """A key to be made, for no more than whoever makes it may do."""
+    """A new API key. Its scopes cannot exceed the operator's own permissions."""
 
     name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
     scopes = forms.MultipleChoiceField(widget=UnfoldAdminCheckboxSelectMultipleWidget)
@@ -36,13 +36,13 @@ class KeyForm(forms.Form):
         required=False,
         max_length=254,
         widget=UnfoldAdminTextInputWidget,
-        help_text="The username of whose it is, if anybody's: where they are inactive, it is refused.",
+        help_text="A username, optional. If the owner is inactive, the key is refused.",
     )
     is_restricted = forms.BooleanField(
         label="Restricted",
         required=False,
         widget=UnfoldBooleanSwitchWidget,
-        help_text="To the wallets that the owner owns.",
+        help_text="Restricted to the owner's wallets.",
     )
     expires_at = forms.DateTimeField(
         label="Expires (UTC)",
@@ -50,11 +50,11 @@ class KeyForm(forms.Form):
         widget=UnfoldAdminTextInputWidget({"type": "datetime-local"}),
     )
 
-    def __init__(self, maker: User, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, operator: User, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        may = rights.operator(maker).scopes
-        given = [scope for scope in rights.SCOPES if scope in may or maker.is_superuser]
-        self.fields["scopes"].choices = [(scope, scope) for scope in given]  # type: ignore[attr-defined]
+        own = rights.operator(operator).scopes
+        allowed = [scope for scope in rights.SCOPES if scope in own or operator.is_superuser]
+        self.fields["scopes"].choices = [(scope, scope) for scope in allowed]  # type: ignore[attr-defined]
 
     def clean_owner(self) -> User | None:
         name: str = self.cleaned_data["owner"]
@@ -76,18 +76,18 @@ class KeyForm(forms.Form):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(LookOnly):
+class ApiKeyAdmin(ReadOnlyAdmin):
     has_history = True
     ordering = ("-created_at", "-prefix")
     actions_list = ("make",)
     actions_detail = ("revoke",)
-    list_display = ("prefix", "name", "owner", "restricted", "may", "status", "used", "created")
+    list_display = ("prefix", "name", "owner", "restricted", "scopes_list", "status", "used", "created")
     list_filter = (("is_restricted_to_owner", BooleanRadioFilter), ("created_at", TimeFilter))
     list_select_related = ("owner",)
     search_fields = ("prefix", "name", "owner__username")
     search_help_text = "Prefix, or part of a name or owner"
     fieldsets = (
-        (None, {"fields": ("prefix", "name", "owner", "restricted", "may", "status")}),
+        (None, {"fields": ("prefix", "name", "owner", "restricted", "scopes_list", "status")}),
         ("When", {"fields": ("created", "expires", "revoked", "used")}),
     )
 
@@ -103,7 +103,7 @@ class ApiKeyAdmin(LookOnly):
 
     @action(description="Make a key", permissions=["make"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def make(self, request: HttpRequest) -> HttpResponse:
-        """GET asks what for; POST makes the key and shows it."""
+        """Show the form (GET), or create the key and show it once (POST)."""
         form = KeyForm(request.user, request.POST or None)  # type: ignore[arg-type]
         text = ""
         if form.is_valid():
@@ -120,9 +120,9 @@ class ApiKeyAdmin(LookOnly):
         }
         return TemplateResponse(request, "admin/wallets/apikey/make.html", context)
 
-    @action(description="Revoke for ever", permissions=["revoke"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    @action(description="Revoke permanently", permissions=["revoke"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks; POST revokes and goes back to the key's page."""
+        """Ask for confirmation (GET), or revoke and redirect to the key's page (POST)."""
         key = self.get_object(request, object_id)
         if key is None:
             missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -130,21 +130,21 @@ class ApiKeyAdmin(LookOnly):
         if request.method == "POST":
             if keys.revoke(key.prefix):
                 self.log_change(request, key, "Revoked")
-                messages.success(request, "Revoked: within five seconds nobody takes it any more.")
-            return redirect(address(key))
+                messages.success(request, "Revoked. Within five seconds, every process refuses the key.")
+            return redirect(change_url(key))
         lines = (
             key.name,
             f"wk_{key.prefix}_…",
-            "Whoever calls the API with it is refused from then on. That cannot be undone.",
+            "The API refuses requests with this key from then on. This cannot be undone.",
         )
-        return confirm.ask(self, request, key, "Revoke key", lines)
+        return confirm.confirmation_page(self, request, key, "Revoke key", lines)
 
     @display(description="restricted", boolean=True)  # type: ignore[untyped-decorator]
     def restricted(self, key: ApiKey) -> bool:
         return key.is_restricted_to_owner
 
-    @admin.display(description="may")
-    def may(self, key: ApiKey) -> str:
+    @admin.display(description="scopes")
+    def scopes_list(self, key: ApiKey) -> str:
         return ", ".join(key.scopes)
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]

@@ -1,6 +1,7 @@
-"""Lists of what nobody edits, fast on ten million rows.
+"""Read-only list pages that stay fast with ten million rows.
 
-Nothing is counted, the one order is an index's, paging ends somewhere, and no query outlasts PATIENCE.
+A list counts no rows, uses the order of one index, has at most MAX_PAGES pages, and each of its queries ends
+after QUERY_TIMEOUT_SECONDS.
 """
 
 from collections.abc import Sequence
@@ -29,12 +30,12 @@ from unfold.widgets import INPUT_CLASSES
 
 from wallets import money
 
-QUERY_TIMEOUT_SECONDS: Final = 5  # seconds that a query of a list may take: the database has other work
-MAX_PAGES: Final = 100  # PostgreSQL reads what an OFFSET skips; who looks for older rows names their time
+QUERY_TIMEOUT_SECONDS: Final = 5  # a longer query would take the database's time from the API
+MAX_PAGES: Final = 100  # PostgreSQL reads the rows that OFFSET skips; the time filter finds older rows
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]
-    """Pages without COUNT(*): one row more than a page shows tells whether another page follows."""
+    """Paginate without COUNT(*): read one extra row to learn whether there is a next page."""
 
     template_name = "admin/uncounted_pages.html"
     max_pages = MAX_PAGES
@@ -42,7 +43,10 @@ class UncountedPaginator(Paginator):  # type: ignore[type-arg]
 
     @cached_property
     def count(self) -> int:
-        """As many as can be paged through; Django only asks whether that is more than a page."""
+        """Return the largest number of rows that can be paged through.
+
+        Django only compares this number with the size of a page.
+        """
         return self.max_pages * self.per_page
 
     def page(self, number: int | str) -> Page:  # type: ignore[type-arg]
@@ -53,8 +57,8 @@ class UncountedPaginator(Paginator):  # type: ignore[type-arg]
         return Page(rows[: self.per_page], number, self)
 
 
-class IndexOrder(ChangeList):  # type: ignore[misc]
-    """The order that an index has, whatever `?o=` asks for."""
+class IndexOrderedChangeList(ChangeList):  # type: ignore[misc]
+    """Sort in the order of an index and ignore the parameter `o`."""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[str]:
         return list(self.model_admin.ordering)
@@ -64,30 +68,30 @@ class IndexOrder(ChangeList):  # type: ignore[misc]
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.full_result_count = self.result_count  # or unfold's header tells how many there are
+        self.full_result_count = self.result_count  # otherwise unfold's header shows the number of rows
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A table below a row's fields, and where there is more of it."""
+    """A table below a row's fields, with an optional link to the full list."""
 
     title: str
     headers: Sequence[str]
     rows: Sequence[Sequence[Any]]
-    more: str = ""
-    more_at: str = ""
+    link_text: str = ""
+    link_url: str = ""
 
 
-class LookOnly(ModelAdmin):  # type: ignore[misc]
-    """Pages to look at: nobody adds, edits or deletes here, not even a superuser."""
+class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
+    """Base of pages on which no operator can add, edit or delete rows, not even a superuser."""
 
     actions = None
-    change_form_template = "admin/wallets/look.html"
-    has_history = False  # nobody does anything to most rows
+    change_form_template = "admin/wallets/read_only.html"
+    has_history = False  # operators have no actions on most models
     list_filter_submit = True
     list_per_page = 50
     ordering: Sequence[str] = ("-created_at", "-id")
-    show_facets = admin.ShowFacets.NEVER  # they count
+    show_facets = admin.ShowFacets.NEVER  # facets count rows
     show_full_result_count = False
     sortable_by = ()
 
@@ -101,7 +105,7 @@ class LookOnly(ModelAdmin):  # type: ignore[misc]
         return False
 
     def sections(self, request: HttpRequest, row: Any) -> list[Section]:
-        """What stands below the fields of a row's page."""
+        """Return the tables below the fields of a row's page."""
         return []
 
     def render_change_form(
@@ -112,12 +116,12 @@ class LookOnly(ModelAdmin):  # type: ignore[misc]
         return response
 
     def get_paginator(self, request: HttpRequest, rows: QuerySet[Any], *args: Any, **options: Any) -> Any:
-        """The page with a row's history asks here too; its few entries are counted."""
+        """Return an uncounted paginator for the list. The few rows of a history page are counted."""
         pages = UncountedPaginator if rows.model is self.model else Paginator
         return pages(rows, *args, **options)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return IndexOrder
+        return IndexOrderedChangeList
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -129,21 +133,24 @@ class LookOnly(ModelAdmin):  # type: ignore[misc]
                 return response
         except (OperationalError, DataError) as error:
             if not request.GET:
-                raise  # the plain list: there is nothing to ask differently
-            messages.error(request, _complaint(error))
+                raise  # the list without filters: the operator cannot ask for less
+            messages.error(request, _error_message(error))
         return redirect(request.path)
 
 
-def _complaint(error: OperationalError | DataError) -> str:
+def _error_message(error: OperationalError | DataError) -> str:
     if isinstance(error, DataError):
-        return "That cannot be searched for."
+        return "The search contains characters that are not supported."
     if isinstance(error.__cause__, QueryCanceled):
-        return f"That took more than {QUERY_TIMEOUT_SECONDS} seconds. Search for less, or in a shorter time."
+        return (
+            f"The search took more than {QUERY_TIMEOUT_SECONDS} seconds."
+            " Narrow the search or choose a shorter period."
+        )
     raise error
 
 
 class CurrencyFilter(DropdownFilter):  # type: ignore[misc]
-    """All currencies there are: which ones are in use, only the whole table knows."""
+    """Offer all known currencies: to find those in use, PostgreSQL would read the whole table."""
 
     title = "currency"
     parameter_name = "currency"
@@ -156,8 +163,8 @@ class CurrencyFilter(DropdownFilter):  # type: ignore[misc]
         return queryset.filter(**{self.column: self.value()}) if self.value() else queryset
 
 
-class MomentsForm(forms.Form):
-    """Two moments, picked by the browser's own means; they are UTC as all times here."""
+class TimeRangeForm(forms.Form):
+    """A period with two optional ends, in UTC, entered with the browser's own picker."""
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -168,13 +175,13 @@ class MomentsForm(forms.Form):
 
 
 class TimeFilter(RangeDateFilter):  # type: ignore[misc]
-    form_class = MomentsForm
+    form_class = TimeRangeForm
     template = "unfold/filters/filters_field.html"
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        form = MomentsForm(self.field_path, data=self.used_parameters)
+        form = TimeRangeForm(self.field_path, data=self.used_parameters)
         if not form.is_valid():
-            messages.error(request, "That is no time. Write it as 2026-10-30T12:00.")
+            messages.error(request, "This is not a valid time. Use the format 2026-10-30T12:00.")
             return queryset.none()
         start, end = form.cleaned_data.values()
         if start:
@@ -184,7 +191,7 @@ class TimeFilter(RangeDateFilter):  # type: ignore[misc]
         return queryset
 
 
-# --- How values look --------------------------------------------------------------------------------
+# --- Formatting -------------------------------------------------------------------------------------
 COLOURS: Final = {
     "ACTIVE": "success",
     "FROZEN": "info",
@@ -202,10 +209,10 @@ def show_amount(amount: Decimal | None, currency: str) -> str | None:
 
 
 def show_time(time: datetime) -> SafeString:
-    return unbroken(f"{time:%Y-%m-%d %H:%M:%S}")
+    return no_wrap(f"{time:%Y-%m-%d %H:%M:%S}")
 
 
-def unbroken(text: str) -> SafeString:
+def no_wrap(text: str) -> SafeString:
     return format_html('<span class="whitespace-nowrap">{}</span>', text)
 
 
@@ -216,18 +223,18 @@ def parse_id(text: str) -> UUID | None:
         return None
 
 
-def address(row: Model) -> str:
-    return _address(type(row), row.pk)
+def change_url(row: Model) -> str:
+    return _change_url(type(row), row.pk)
 
 
 def link(row: Model, text: str) -> SafeString:
-    return link_to(type(row), row.pk, text)
+    return link_by_id(type(row), row.pk, text)
 
 
-def link_to(model: type[Model], id: UUID, text: str) -> SafeString:
-    """To a row that need not be read for it. The text is escaped: labels are other people's."""
-    return format_html(LINK, _address(model, id), text)
+def link_by_id(model: type[Model], id: UUID, text: str) -> SafeString:
+    """Link to a row without reading it. `text` is escaped: clients choose labels."""
+    return format_html(LINK, _change_url(model, id), text)
 
 
-def _address(model: type[Model], id: UUID) -> str:
+def _change_url(model: type[Model], id: UUID) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[id])

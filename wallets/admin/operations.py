@@ -1,4 +1,4 @@
-"""The ledger, to look at."""
+"""Read-only pages of the ledger's operations."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,11 +10,11 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
-from wallets.admin.lists import COLOURS, Section, TimeFilter, link_to, show_amount
+from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
-    OfWallet,
+    WalletRowAdmin,
     operation_link,
     operation_rows,
     optional_time,
@@ -25,9 +25,17 @@ from wallets.operation_types import TRANSFERS
 
 
 @admin.register(Operation)
-class OperationAdmin(OfWallet):
+class OperationAdmin(WalletRowAdmin):
     search_help_text = "Operation or wallet id, or wallet id and key"
-    list_display: tuple[str, ...] = ("created", "type", "moved", "balance", "outcome", "of", "actor")
+    list_display: tuple[str, ...] = (
+        "created",
+        "type",
+        "shown_amount",
+        "balance",
+        "outcome",
+        "shown_wallet",
+        "actor",
+    )
     list_filter: tuple[Any, ...] = (
         ("status", ChoicesDropdownFilter),
         ("type", ChoicesDropdownFilter),
@@ -35,21 +43,34 @@ class OperationAdmin(OfWallet):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        """Without the links that it does not have."""
-        links = present(obj, ("transfer", "other_side", "hold", "reverses"), self)
-        times = present(obj, ("accepted", "created", "expires"), self)
+        """Return the field sets without empty links and times."""
+        links = nonempty_fields(obj, ("transfer", "other_side", "hold", "reverses"), self)
+        times = nonempty_fields(obj, ("accepted", "created", "expires"), self)
         return [
-            (None, {"fields": ("id", "wallet", "type", "moved", "balance", "status", "reason", "sequence")}),
-            *([("Belongs to", {"fields": links})] if links else []),
-            ("Who, why and when", {"fields": ("actor", "description", *times)}),
-            ("The client's", {"fields": ("client_key", "metadata")}),
-            ("Evidence", {"fields": ("hashed",)}),
+            (
+                None,
+                {
+                    "fields": (
+                        "id",
+                        "wallet",
+                        "type",
+                        "shown_amount",
+                        "balance",
+                        "status",
+                        "reason",
+                        "sequence",
+                    )
+                },
+            ),
+            *([("Related to", {"fields": links})] if links else []),
+            ("Actor and times", {"fields": ("actor", "description", *times)}),
+            ("Client data", {"fields": ("client_key", "metadata")}),
+            ("Hash chain", {"fields": ("shown_hash",)}),
         ]
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
-        found = reversals_of(row)
-        rows = operation_rows(found, row.wallet.currency)
-        return [Section("What reversed it", OPERATION_HEADERS, rows)] if rows else []
+        rows = operation_rows(newest_reversals(row), row.wallet.currency)
+        return [Section("Reversals", OPERATION_HEADERS, rows)] if rows else []
 
     @admin.display(description="balance after")
     def balance(self, operation: Operation) -> str | None:
@@ -57,20 +78,23 @@ class OperationAdmin(OfWallet):
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
     def outcome(self, operation: Operation) -> tuple[str, str]:
-        """What gives the colour, and the text: of a rejection its reason."""
+        """Return the status, which selects the colour, and the text: the reason of a rejection."""
         return operation.status, operation.reason or operation.status
 
-    @admin.display(description="hash of it and its predecessor")
-    def hashed(self, operation: Operation) -> str:
+    @admin.display(description="hash of the operation and its predecessor")
+    def shown_hash(self, operation: Operation) -> str:
         return bytes(operation.hash).hex()
 
     # --- Links --------------------------------------------------------------------------------------
     @admin.display(description="transfer")
     def transfer(self, operation: Operation) -> SafeString | None:
-        """Its id is that of the operation on the source. A reversal of a transfer has two sides too."""
+        """Link to the transfer, whose id is the id of the operation on the source wallet.
+
+        A reversal of a transfer has a `transfer_id` too, but is not a transfer.
+        """
         if operation.type not in TRANSFERS or operation.transfer_id is None:
             return None
-        return link_to(Transfer, operation.transfer_id, str(operation.transfer_id))
+        return link_by_id(Transfer, operation.transfer_id, str(operation.transfer_id))
 
     @admin.display(description="other side")
     def other_side(self, operation: Operation) -> SafeString | None:
@@ -80,13 +104,14 @@ class OperationAdmin(OfWallet):
         for side in sides:
             if side.id != operation.id:
                 return format_html("{} in {}", operation_link(side), wallet_link(side.wallet))
-        return wallet_link(operation.counterparty) if operation.counterparty else None  # it was refused
+        # A refused transfer has no operation on the other wallet.
+        return wallet_link(operation.counterparty) if operation.counterparty else None
 
     @admin.display(description="hold")
     def hold(self, operation: Operation) -> SafeString | None:
         is_placed = operation.type == "HOLD" and operation.status == Operation.Status.COMPLETED
         hold_id = operation.id if is_placed else operation.hold_id
-        return link_to(Hold, hold_id, str(hold_id)) if hold_id else None
+        return link_by_id(Hold, hold_id, str(hold_id)) if hold_id else None
 
     @admin.display(description="reverses")
     def reverses(self, operation: Operation) -> SafeString | None:
@@ -96,7 +121,7 @@ class OperationAdmin(OfWallet):
         return operation_link(original) if original else None
 
     # --- Times --------------------------------------------------------------------------------------
-    @admin.display(description="accepted for later (UTC)")
+    @admin.display(description="accepted asynchronously (UTC)")
     def accepted(self, operation: Operation) -> SafeString | None:
         return optional_time(operation.accepted_at)
 
@@ -105,13 +130,13 @@ class OperationAdmin(OfWallet):
         return optional_time(operation.expires_at)
 
 
-def present(row: Any, names: Iterable[str], page: Any) -> list[str]:
-    """The fields of a page that say something of this row."""
-    return [name for name in names if row is not None and getattr(page, name)(row)]
+def nonempty_fields(row: Any, names: Iterable[str], model_admin: Any) -> list[str]:
+    """Return those of the fields `names` that have a value for this row."""
+    return [name for name in names if row is not None and getattr(model_admin, name)(row)]
 
 
-def reversals_of(*operations: Operation) -> list[Operation]:
-    """The newest of what took them back or tried to, each found in its wallet's index."""
+def newest_reversals(*operations: Operation) -> list[Operation]:
+    """Return the newest reversals of each operation, refused ones included, read from the wallet's index."""
     return [
         reversal
         for operation in operations

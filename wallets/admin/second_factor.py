@@ -1,4 +1,4 @@
-"""The pages that ask an operator for a second factor, and those where it is set up and looked after."""
+"""Pages on which an operator enters, sets up and manages a second factor."""
 
 from base64 import b32encode
 from collections.abc import Callable
@@ -29,14 +29,14 @@ from wallets.models import User
 
 View = Callable[[HttpRequest], HttpResponse]
 
-# In the session, so that nobody else who has the password knows the key that is about to be used.
-KEY: Final = "second_factor_key"
-CODES: Final = "recovery_codes"
+# The new secret is stored in the session: another person with the same password gets another secret.
+NEW_KEY_IN_SESSION: Final = "second_factor_key"
+NEW_CODES_IN_SESSION: Final = "recovery_codes"
 
 
-# --- Who sees them ----------------------------------------------------------------------------------
-def for_operators(view: View) -> View:
-    """For operators who have shown their password, and perhaps no more than that."""
+# --- Access -----------------------------------------------------------------------------------------
+def require_password(view: View) -> View:
+    """Decorate a view for operators who have entered their password, with or without a second factor."""
 
     @wraps(view)
     def guarded(request: HttpRequest) -> HttpResponse:
@@ -47,78 +47,78 @@ def for_operators(view: View) -> View:
     return never_cache(csrf_protect(guarded))
 
 
-def for_verified(view: View) -> View:
-    """For operators who have shown their second factor in this session."""
+def require_second_factor(view: View) -> View:
+    """Decorate a view for operators who have entered their second factor in this session."""
 
     @wraps(view)
     def guarded(request: HttpRequest) -> HttpResponse:
         return view(request) if is_verified(request) else redirect("admin:second_factor")
 
-    return for_operators(guarded)
+    return require_password(guarded)
 
 
 def is_verified(request: HttpRequest) -> bool:
     return bool(cast(Any, request.user).is_verified())
 
 
-def ask(request: HttpRequest) -> HttpResponse:
-    """To the page where the operator goes on, from wherever they wanted to go to."""
+def redirect_to_next_step(request: HttpRequest) -> HttpResponse:
+    """Redirect to the page that asks for a code, or to the page that sets up the second factor."""
     page = "code" if devices.is_enrolled(cast(User, request.user)) else "enrol"
     return _with_next(request, f"admin:second_factor_{page}")
 
 
-# --- Between password and pages ---------------------------------------------------------------------
+# --- After the password -----------------------------------------------------------------------------
 @counted(limits.LOGIN)
-@for_operators
+@require_password
 def code(request: HttpRequest) -> HttpResponse:
     if devices.suffices(request):
         return redirect(_next(request))
-    form = CodeForm(request, *_sent(request))
+    form = CodeForm(request, *_form_data(request))
     if form.is_valid():
         _begin_session(request, form.device)
         return redirect(_next(request))
-    return as_told(_page(request, "code", title="Second factor", form=form), form.problem)
+    return as_told(_render(request, "code", title="Second factor", form=form), form.problem)
 
 
 @counted(limits.LOGIN)
-@for_operators
+@require_password
 def enrol(request: HttpRequest) -> HttpResponse:
-    """A first device, or another one in its place."""
+    """Set up a first device, or replace the nonempty_fields one."""
     user = cast(User, request.user)
     if devices.is_enrolled(user) and not is_verified(request):
-        return ask(request)
-    key = request.session.setdefault(KEY, default_key())
-    form = EnrolForm(request, key, *_sent(request))
+        return redirect_to_next_step(request)
+    key = request.session.setdefault(NEW_KEY_IN_SESSION, default_key())
+    form = EnrolForm(request, key, *_form_data(request))
     if form.is_valid():
         _begin_session(request, form.device)
-        request.session[CODES] = form.recovery_codes
+        request.session[NEW_CODES_IN_SESSION] = form.recovery_codes
         return _with_next(request, "admin:second_factor_codes")
     device = TOTPDevice(user=user, key=key)
-    page = _page(
+    page = _render(
         request,
         "enrol",
         title="Set up your second factor",
         form=form,
         qr_code=_qr_code(device.config_url),
-        secret=_secret(device),
+        secret=_format_secret(device),
         is_optional=devices.suffices(request),
     )
     return as_told(page, form.problem)
 
 
-@for_verified
+@require_second_factor
 def codes(request: HttpRequest) -> HttpResponse:
-    """The recovery codes, once."""
-    made = request.session.pop(CODES, None)
-    if made is None:
+    """Show the new recovery codes once."""
+    new_codes = request.session.pop(NEW_CODES_IN_SESSION, None)
+    if new_codes is None:
         return redirect("admin:second_factor")
-    return _page(request, "codes", title="Recovery codes", codes=made, go_on=_next(request))
+    return _render(request, "codes", title="Recovery codes", codes=new_codes, next_url=_next(request))
 
 
-# --- Looking after it -------------------------------------------------------------------------------
+# --- Management -------------------------------------------------------------------------------------
 def overview(request: HttpRequest) -> HttpResponse:
     user = cast(User, request.user)
-    return _page(
+    return _render(
         request,
         "overview",
         title="Second factor",
@@ -128,14 +128,14 @@ def overview(request: HttpRequest) -> HttpResponse:
     )
 
 
-@for_verified
+@require_second_factor
 @require_POST
 def renew(request: HttpRequest) -> HttpResponse:
-    request.session[CODES] = devices.renew_codes(cast(User, request.user))
+    request.session[NEW_CODES_IN_SESSION] = devices.renew_codes(cast(User, request.user))
     return redirect("admin:second_factor_codes")
 
 
-@for_verified
+@require_second_factor
 @require_POST
 def remove(request: HttpRequest) -> HttpResponse:
     if not settings.ADMIN_OTP:
@@ -154,30 +154,30 @@ def urls() -> list[URLPattern]:
     ]
 
 
-# --- How they are made ------------------------------------------------------------------------------
+# --- Helpers ----------------------------------------------------------------------------------------
 def _begin_session(request: HttpRequest, device: Any) -> None:
-    """Anew: who knows the cookie of a session that had only shown a password gains nothing."""
+    """Begin a new session: an attacker with the old session's cookie must not be verified by this code."""
     user: Any = request.user
     auth.logout(request)
-    user.otp_device = device  # what django_otp then writes into the session
+    user.otp_device = device  # django_otp stores it in the session
     people.begin_session(request, user)
 
 
-def _sent(request: HttpRequest) -> tuple[Any, ...]:
+def _form_data(request: HttpRequest) -> tuple[Any, ...]:
     return (request.POST,) if request.method == "POST" else ()
 
 
-def _page(request: HttpRequest, name: str, **context: Any) -> TemplateResponse:
+def _render(request: HttpRequest, name: str, **context: Any) -> TemplateResponse:
     return TemplateResponse(
         request, f"admin/second_factor/{name}.html", admin.site.each_context(request) | context
     )
 
 
 def _next(request: HttpRequest) -> str:
-    """Where the operator wanted to go to, if that is here."""
-    wanted = request.GET.get(REDIRECT_FIELD_NAME, "")
-    is_here = url_has_allowed_host_and_scheme(wanted, {request.get_host()}, request.is_secure())
-    return wanted if is_here else reverse("admin:index")
+    """Return the requested next URL if it belongs to this site, else the start page's."""
+    url = request.GET.get(REDIRECT_FIELD_NAME, "")
+    is_same_site = url_has_allowed_host_and_scheme(url, {request.get_host()}, request.is_secure())
+    return url if is_same_site else reverse("admin:index")
 
 
 def _with_next(request: HttpRequest, page: str) -> HttpResponse:
@@ -185,14 +185,14 @@ def _with_next(request: HttpRequest, page: str) -> HttpResponse:
 
 
 def _qr_code(text: str) -> str:
-    """Dark on white whatever the theme, or phones do not read it."""
+    """Return an SVG picture, dark on white in every theme: phones do not read inverted codes."""
     picture = segno.make(text, micro=False).svg_inline(
         scale=4, light="white", svgclass=None, lineclass=None, title="QR code of the secret"
     )
-    return mark_safe(picture)  # noqa: S308  # the text is in it as a picture
+    return mark_safe(picture)  # noqa: S308  # segno draws `text`; no markup of it is in the picture
 
 
-def _secret(device: TOTPDevice) -> str:
-    """As apps take it when it is typed, in groups of four."""
+def _format_secret(device: TOTPDevice) -> str:
+    """Return the secret in Base32, which authenticator apps accept, in groups of four characters."""
     text = b32encode(device.bin_key).decode()
     return " ".join(text[start : start + 4] for start in range(0, len(text), 4))

@@ -1,4 +1,4 @@
-"""The operators' site: who may enter, and how they log in."""
+"""The admin site: access, login and logout of operators."""
 
 from functools import cache
 from typing import Any
@@ -26,9 +26,9 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
 
     @method_decorator(counted(limits.LOGIN))
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """The first step; who has made it is led to the second, from every page that they ask for."""
+        """Log in with a password. An operator who has done so is redirected to the second factor."""
         if request.method == "GET" and super().has_permission(request) and not self.has_permission(request):
-            return second_factor.ask(request)
+            return second_factor.redirect_to_next_step(request)
         response: HttpResponse = super().login(request, _with_next(request) | (extra_context or {}))
         form = getattr(response, "context_data", {}).get("form")
         return as_told(response, form.problem) if form else response
@@ -40,34 +40,37 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """Limited as on the page for people: the old password can be guessed here as well."""
+        """Count attempts, as the users' page does: an attacker could guess the old password here."""
         if request.method == "POST":
             limits.require(limits.LOGIN, limits.network_of(request))
         response: HttpResponse = super().password_change(request, extra_context)
         return response
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        """Back to the operators' login, not to the people's."""
+        """Log out and redirect to the operators' login, not to the users' login."""
         response: HttpResponse = LogoutView.as_view(next_page="admin:login")(request)
         return response
 
     def extra_urls(self) -> list[URLPattern]:
-        # Who has shown only a password can leave, too: this path comes before the guarded one.
+        # This path comes before the guarded one: an operator can log out before the second factor.
         return [path("logout/", self.logout, name="logout"), *second_factor.urls()]
 
 
 @cache
 def operators_site() -> OperatorsSite:
-    """The one there is.
+    """Return the single instance of the site.
 
-    Django asks for it, imports this package to find it, and so the pages register themselves, each asking
-    for the site.
+    Django imports this package to get the site. That import registers the pages, and each registration calls
+    this function again.
     """
     return OperatorsSite()
 
 
 def _with_next(request: HttpRequest) -> dict[str, str]:
-    """unfold's form is sent to `app_path`: without a next page there, Django would go on to the people's."""
+    """Add the next page to `app_path`, the target of unfold's form.
+
+    Without a next page, Django would redirect an operator to the users' start page.
+    """
     if REDIRECT_FIELD_NAME in request.GET:
         return {}
     return {"app_path": f"{request.path}?{urlencode({REDIRECT_FIELD_NAME: reverse('admin:index')})}"}

@@ -13,7 +13,7 @@ from django.utils.timesince import timesince
 
 from wallets import money, report
 from wallets.admin import columns
-from wallets.admin.lists import link_to
+from wallets.admin.lists import link_by_id
 from wallets.events.delivery_state import DeliveryState
 from wallets.models import LedgerCheck, Wallet
 from wallets.report import BusyWallet, Movements, Refusals, Report
@@ -29,7 +29,7 @@ LATE_SECONDS: Final = 60  # seconds; a subscriber that is further behind is show
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    """What the page shows to who may look at the ledger; nothing to others."""
+    """Return the figures of the page for an operator with REQUIRED_PERMISSIONS, otherwise nothing."""
     if not request.user.has_perms(REQUIRED_PERMISSIONS):
         return {}
     asked = request.GET.get("period")
@@ -204,7 +204,7 @@ def _colour(standing: DeliveryState) -> str:
 
 # --- How they are written ---------------------------------------------------------------------------
 def _name(wallet: BusyWallet) -> str:
-    return link_to(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
+    return link_by_id(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
 
 
 def _count(count: int, is_estimate: bool) -> str:

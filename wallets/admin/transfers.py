@@ -1,4 +1,4 @@
-"""Transfers, to look at: both sides on one page."""
+"""Read-only pages of transfers: both sides on one page."""
 
 from collections.abc import Iterable
 from typing import Any, Final
@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 
 from wallets.admin.lists import Section, TimeFilter
-from wallets.admin.operations import OperationAdmin, present, reversals_of
+from wallets.admin.operations import OperationAdmin, newest_reversals, nonempty_fields
 from wallets.admin.wallet_rows import OPERATION_HEADERS, operation_rows, wallet_link
 from wallets.models import Operation, Transfer
 
@@ -20,7 +20,7 @@ TRANSFER_HEADERS: Final = ("wallet", *OPERATION_HEADERS)
 @admin.register(Transfer)
 class TransferAdmin(OperationAdmin):
     search_help_text = "Transfer or source wallet id, or source wallet id and key"
-    list_display = ("created", "source", "target", "moved", "outcome", "actor")
+    list_display = ("created", "source", "target", "shown_amount", "outcome", "actor")
     list_filter = (("status", ChoicesDropdownFilter), ("created_at", TimeFilter))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -28,23 +28,23 @@ class TransferAdmin(OperationAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         transfers = super().get_queryset(request).filter(type="TRANSFER_OUT")
-        both = transfers.select_related("counterparty")
-        return both.defer("counterparty__metadata", "counterparty__opened_with")
+        with_target = transfers.select_related("counterparty")
+        return with_target.defer("counterparty__metadata", "counterparty__opened_with")
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
-        times = present(obj, ("accepted", "created"), self)
+        times = nonempty_fields(obj, ("accepted", "created"), self)
         return [
-            (None, {"fields": ("id", "source", "target", "moved", "status", "reason")}),
-            ("Who, why and when", {"fields": ("actor", "description", *times)}),
-            ("The client's", {"fields": ("client_key", "metadata")}),
+            (None, {"fields": ("id", "source", "target", "shown_amount", "status", "reason")}),
+            ("Actor and times", {"fields": ("actor", "description", *times)}),
+            ("Client data", {"fields": ("client_key", "metadata")}),
         ]
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
         sides = list(Operation.objects.filter(transfer_id=row.id).select_related("wallet"))
         sides.sort(key=lambda side: side.id != row.id)  # the source first
         both = Section("Both sides", TRANSFER_HEADERS, _with_wallets(sides))
-        reversals = _with_wallets(reversals_of(*sides))
-        return [both, Section("What reversed it", TRANSFER_HEADERS, reversals)] if reversals else [both]
+        reversals = _with_wallets(newest_reversals(*sides))
+        return [both, Section("Reversals", TRANSFER_HEADERS, reversals)] if reversals else [both]
 
     @admin.display(description="from")
     def source(self, transfer: Transfer) -> SafeString:

@@ -1,4 +1,4 @@
-"""Who may work here. Only superusers hand out permissions: whoever can give them has them all."""
+"""Users and groups. Only superusers grant permissions: an operator who grants them could take all of them."""
 
 from typing import Any
 
@@ -21,15 +21,15 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from wallets.access import devices, verification
 from wallets.admin import confirm
-from wallets.admin.lists import address
+from wallets.admin.lists import change_url
 from wallets.models import User
 
-# The packages' own pages look foreign here, and those of devices show their secrets.
+# Group has a page in the admin's theme below. The packages' pages of devices would show their secrets.
 for _model in (Group, StaticDevice, TOTPDevice):
     admin.site.unregister(_model)
 
 
-class SuperusersEdit(ModelAdmin):  # type: ignore[misc]
+class SuperuserOnlyAdmin(ModelAdmin):  # type: ignore[misc]
     compressed_fields = False  # the lists of permissions need the width
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -42,25 +42,25 @@ class SuperusersEdit(ModelAdmin):  # type: ignore[misc]
         return bool(request.user.is_superuser)
 
 
-class Unmistakable(forms.ModelForm):  # type: ignore[type-arg]
-    """Mixin: nobody is called what another is called, or has as e-mail address, whatever the case."""
+class UniqueNameForm(forms.ModelForm):  # type: ignore[type-arg]
+    """Mixin: a username or e-mail address must differ from those of all other users, ignoring case."""
 
     def clean_username(self) -> str:
-        return self._untaken(self.cleaned_data["username"], "Somebody has this name already.")
+        return self._require_unused(self.cleaned_data["username"], "This name is taken.")
 
     def clean_email(self) -> str:
-        return self._untaken(self.cleaned_data["email"], "Somebody has this e-mail address already.")
+        return self._require_unused(self.cleaned_data["email"], "This e-mail address is taken.")
 
-    def _untaken(self, text: str, message: str) -> str:
+    def _require_unused(self, text: str, message: str) -> str:
         others = User.objects.exclude(pk=self.instance.pk)
         if text and others.filter(Q(username__iexact=text) | Q(email__iexact=text)).exists():
             raise forms.ValidationError(message)
         return text
 
 
-class ChangeForm(Unmistakable, UserChangeForm):  # type: ignore[misc]
+class ChangeForm(UniqueNameForm, UserChangeForm):  # type: ignore[misc]
     def clean(self) -> dict[str, Any]:
-        """Who logs in with their e-mail address, as people do, goes on doing so when it changes."""
+        """Change the username with the e-mail address if the user logs in with the address."""
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         before, now = self.initial["email"], cleaned.get("email")
         if now and now != before and cleaned.get("username", "").lower() == before.lower():
@@ -68,12 +68,12 @@ class ChangeForm(Unmistakable, UserChangeForm):  # type: ignore[misc]
         return cleaned
 
 
-class CreationForm(Unmistakable, UserCreationForm):  # type: ignore[misc]
+class CreationForm(UniqueNameForm, UserCreationForm):  # type: ignore[misc]
     pass
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
+class UserAdmin(DjangoUserAdmin, SuperuserOnlyAdmin):  # type: ignore[type-arg]
     form = ChangeForm
     add_form = CreationForm
     change_password_form = AdminPasswordChangeForm
@@ -88,7 +88,7 @@ class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
     )
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False  # what they did names them: take `active` away instead
+        return False  # the audit trail refers to users; an operator deactivates a user instead
 
     def has_reset_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         return bool(request.user.is_superuser)
@@ -99,31 +99,34 @@ class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         user = self.get_object(request, object_id)
-        offered = set()
+        allowed = set()
         if user and devices.is_enrolled(user):
-            offered.add("reset_second_factor")
+            allowed.add("reset_second_factor")
         if user and user.email and not user.has_verified_email:
-            offered.add("verify_email")
-        return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
+            allowed.add("verify_email")
+        return [button for button in super().get_actions_detail(request, object_id) if button.path in allowed]
 
     @action(description="Verify e-mail", permissions=["reset"])  # type: ignore[untyped-decorator]
     def verify_email(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks; POST records that the operator knows whose address it is, where no mail can prove it."""
+        """Ask for confirmation (GET), or record the address as verified by the operator (POST)."""
         user = self.get_object(request, object_id)
         if user is None:
             missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
             return missing
         if request.method != "POST":
             lines = (user.email, "Money that is sent to this address will go to the wallets of this account.")
-            return confirm.ask(self, request, user, "Verify e-mail", lines)
+            return confirm.confirmation_page(self, request, user, "Verify e-mail", lines)
         if user.email and not user.has_verified_email and verification.verify(user):
             self.log_change(request, user, f"Verified the e-mail address {user.email}")
             messages.success(request, "Verified: money can be sent to this address.")
-        return redirect(address(user))
+        return redirect(change_url(user))
 
     @action(description="Reset second factor", permissions=["reset"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def reset_second_factor(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks; POST removes it, for whoever has lost their phone and the recovery codes."""
+        """Ask for confirmation (GET), or remove the user's second factor (POST).
+
+        For an operator who has lost the phone and the recovery codes.
+        """
         user = self.get_object(request, object_id)
         if user is None:
             missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -131,15 +134,15 @@ class UserAdmin(DjangoUserAdmin, SuperusersEdit):  # type: ignore[type-arg]
         if request.method != "POST":
             lines = (
                 user.get_username(),
-                "A password alone will let them in, or whoever knows it, until they have set up another.",
+                "The password alone will be enough to log in until the user sets up a new second factor.",
             )
-            return confirm.ask(self, request, user, "Reset second factor", lines)
+            return confirm.confirmation_page(self, request, user, "Reset second factor", lines)
         if devices.remove(user):
             self.log_change(request, user, "Reset the second factor")
-            messages.success(request, "Reset: the next login needs the password alone.")
-        return redirect(address(user))
+            messages.success(request, "Reset: the next login requires only the password.")
+        return redirect(change_url(user))
 
 
 @admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, SuperusersEdit):
+class GroupAdmin(DjangoGroupAdmin, SuperuserOnlyAdmin):
     pass

@@ -1,4 +1,4 @@
-"""What belongs to a wallet: how it is found, and how it looks in lists and tables."""
+"""Base and formatting of pages whose rows belong to a wallet."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -11,11 +11,11 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from wallets.admin.lists import CurrencyFilter, LookOnly, link, parse_id, show_amount, show_time, unbroken
+from wallets.admin.lists import CurrencyFilter, ReadOnlyAdmin, link, no_wrap, parse_id, show_amount, show_time
 from wallets.ledger import keys
 from wallets.models import Operation, Wallet, subquery_of
 
-NEWEST_ROWS: Final = 20  # rows of a table on another row's page
+NEWEST_ROWS: Final = 20  # in a table on the page of another row
 OPERATION_HEADERS: Final = (
     "created (UTC)",
     "type",
@@ -27,11 +27,11 @@ OPERATION_HEADERS: Final = (
 )
 
 
-class OfWallet(LookOnly):
-    """Rows of wallets, found by their own id or by their wallet's."""
+class WalletRowAdmin(ReadOnlyAdmin):
+    """Base of pages whose rows are found by their own id or by their wallet's id."""
 
     has_keys = True
-    search_fields = ("id",)  # makes the search box; what it does is get_search_results
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
@@ -40,20 +40,20 @@ class OfWallet(LookOnly):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """By what an index leads to, each case with its own plain condition: an OR would read too much."""
+        """Search with one condition that an index serves. An OR of them would read too many rows."""
         term, _, key = search_term.strip().partition(" ")
         if not term:
             return queryset, False
-        wanted = parse_id(term)
-        if wanted is None:
-            messages.warning(request, f"{self.search_help_text}, please: “{term}” is no id.")
+        searched_id = parse_id(term)
+        if searched_id is None:
+            messages.warning(request, f"“{term}” is not an id. Search for: {self.search_help_text}.")
             return queryset.none(), False
         if key and self.has_keys:
-            forms = _stored_forms(wanted, key.strip())
-            return queryset.filter(wallet=wanted, idempotency_key__in=forms), False
-        if Wallet.objects.filter(id=wanted).exists():
-            return queryset.filter(wallet_id=subquery_of(wanted)), False
-        return queryset.filter(id=wanted), False
+            stored_keys = _stored_keys(searched_id, key.strip())
+            return queryset.filter(wallet=searched_id, idempotency_key__in=stored_keys), False
+        if Wallet.objects.filter(id=searched_id).exists():
+            return queryset.filter(wallet_id=subquery_of(searched_id)), False
+        return queryset.filter(id=searched_id), False
 
     @admin.display(description="created (UTC)")
     def created(self, row: Any) -> SafeString:
@@ -64,33 +64,33 @@ class OfWallet(LookOnly):
         return keys.as_sent(row.idempotency_key) if row.idempotency_key else None
 
     @admin.display(description="amount")
-    def moved(self, row: Any) -> SafeString:
-        return amount_of(row)
+    def shown_amount(self, row: Any) -> SafeString:
+        return amount_with_currency(row)
 
     @admin.display(description="wallet")
-    def of(self, row: Any) -> SafeString:
+    def shown_wallet(self, row: Any) -> SafeString:
         return wallet_link(row.wallet)
 
 
-def _stored_forms(wallet_id: UUID, key: str) -> list[str]:
-    """The client's key as an unrestricted caller's, and as that of a caller restricted to the owner."""
+def _stored_keys(wallet_id: UUID, key: str) -> list[str]:
+    """Return `key` as stored for an unrestricted caller, and for one restricted to the wallet's owner."""
     owner_id = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
     return [key, keys.stored(keys.namespace_of_owner(owner_id), key)]
 
 
-class CurrencyOfWallet(CurrencyFilter):
+class WalletCurrencyFilter(CurrencyFilter):
     column = "wallet__currency"
 
 
-# --- How they look ----------------------------------------------------------------------------------
-def amount_of(row: Any) -> SafeString:
+# --- Formatting -------------------------------------------------------------------------------------
+def amount_with_currency(row: Any) -> SafeString:
     currency = row.wallet.currency
-    return unbroken(f"{show_amount(row.amount, currency)} {currency}")
+    return no_wrap(f"{show_amount(row.amount, currency)} {currency}")
 
 
 def wallet_link(wallet: Wallet) -> SafeString:
     end = str(wallet.id)[-12:]
-    return link(wallet, Truncator(wallet.label).chars(30) or unbroken(f"…{end}"))
+    return link(wallet, Truncator(wallet.label).chars(30) or no_wrap(f"…{end}"))
 
 
 def operation_link(operation: Operation) -> SafeString:
@@ -103,7 +103,7 @@ def optional_time(time: datetime | None) -> SafeString | None:
 
 
 def operation_rows(operations: Iterable[Operation], currency: str) -> list[list[Any]]:
-    """The cells under OPERATION_HEADERS."""
+    """Return the cells of each row, in the order of OPERATION_HEADERS."""
     return [
         [
             link(operation, show_time(operation.created_at)),

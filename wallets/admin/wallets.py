@@ -1,4 +1,4 @@
-"""Wallets, to look at."""
+"""Read-only pages of wallets, with the actions of WalletActions."""
 
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from wallets.admin.wallet_rows import NEWEST_ROWS, OPERATION_HEADERS, operation_
 from wallets.chart import balance_chart
 from wallets.models import Hold, Operation, User, Wallet, WalletChange, WalletQuerySet
 
-MAX_SEARCHED_OWNERS: Final = 100  # users whose wallets one search looks through
+MAX_SEARCHED_OWNERS: Final = 100  # a search by owner returns wallets of at most this many users
 
 
 @admin.register(Wallet)
@@ -37,7 +37,7 @@ class WalletAdmin(WalletActions):
     )
     list_filter = (("status", ChoicesDropdownFilter), CurrencyFilter)
     list_select_related = ("owner",)
-    search_fields = ("id",)  # makes the search box; what it does is get_search_results
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
     search_help_text = "Id, or the start of a label or owner"
     fieldsets = (
         (None, {"fields": ("id", "label", "owner", "status")}),
@@ -61,7 +61,7 @@ class WalletAdmin(WalletActions):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Wallet], search_term: str
     ) -> tuple[QuerySet[Wallet], bool]:
-        """By id, label or owner: conditions on this table alone, so that each finds its index."""
+        """Search by id, label or owner, with conditions on this table alone: each has an index."""
         term = search_term.strip()
         if not term:
             return queryset, False
@@ -69,22 +69,22 @@ class WalletAdmin(WalletActions):
             :MAX_SEARCHED_OWNERS
         ]
         condition = Q(label__istartswith=term) | Q(owner__in=list(owners))
-        if wanted := parse_id(term):
-            condition |= Q(id=wanted)
+        if wallet_id := parse_id(term):
+            condition |= Q(id=wallet_id)
         return queryset.filter(condition), False
 
     def sections(self, request: HttpRequest, row: Wallet) -> list[Section]:
-        of_this = f"?q={row.id}"
-        found = []
+        query = f"?q={row.id}"
+        sections = []
         if request.user.has_perm("wallets.view_hold"):
-            more_at = reverse("admin:wallets_hold_changelist") + of_this
-            found.append(active_holds(row, "All holds of this wallet", more_at))
+            url = reverse("admin:wallets_hold_changelist") + query
+            sections.append(active_holds(row, "All holds of this wallet", url))
         if request.user.has_perm("wallets.view_operation"):
-            more_at = reverse("admin:wallets_operation_changelist") + of_this
-            found.append(newest_operations(row, "All operations of this wallet", more_at))
+            url = reverse("admin:wallets_operation_changelist") + query
+            sections.append(newest_operations(row, "All operations of this wallet", url))
         if request.user.has_perm("wallets.view_walletchange"):
-            found.append(newest_changes(row))
-        return found
+            sections.append(newest_changes(row))
+        return sections
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
@@ -139,9 +139,9 @@ class WalletAdmin(WalletActions):
         return show_time(wallet.updated_at)
 
 
-# --- Below its fields -------------------------------------------------------------------------------
-def active_holds(wallet: Wallet, more: str, more_at: str) -> Section:
-    """In the order of the index of active holds: those that have ended may be a million."""
+# --- Sections ---------------------------------------------------------------------------------------
+def active_holds(wallet: Wallet, link_text: str, link_url: str) -> Section:
+    """Read from the index of active holds: a wallet may have a million holds that have ended."""
     holds = Hold.objects.as_of_now(Hold.Status.ACTIVE).filter(wallet=wallet, status=Hold.Status.ACTIVE)
     rows = [
         [
@@ -153,13 +153,13 @@ def active_holds(wallet: Wallet, more: str, more_at: str) -> Section:
         for hold in holds.order_by("expires_at")[:NEWEST_ROWS]
     ]
     headers = ("created (UTC)", "amount", "expires (UTC)", "description")
-    return Section("Active holds, the first to expire on top", headers, rows, more, more_at)
+    return Section("Active holds, by expiry", headers, rows, link_text, link_url)
 
 
-def newest_operations(wallet: Wallet, more: str, more_at: str) -> Section:
+def newest_operations(wallet: Wallet, link_text: str, link_url: str) -> Section:
     operations = Operation.objects.of_wallet(wallet.id).order_by("-created_at")[:NEWEST_ROWS]
     rows = operation_rows(operations, wallet.currency)
-    return Section("Newest operations", OPERATION_HEADERS, rows, more, more_at)
+    return Section("Newest operations", OPERATION_HEADERS, rows, link_text, link_url)
 
 
 def newest_changes(wallet: Wallet) -> Section:
@@ -168,11 +168,11 @@ def newest_changes(wallet: Wallet) -> Section:
         [show_time(change.created_at), describe(change), change.actor or "-", change.reason or "-"]
         for change in changes
     ]
-    return Section("Newest changes", ("changed (UTC)", "what", "by", "why"), rows)
+    return Section("Newest changes", ("changed (UTC)", "change", "by", "reason"), rows)
 
 
 def describe(change: WalletChange) -> str:
-    """status: "ACTIVE" → "FROZEN"."""
+    """Describe a change in one line, for example `status: ACTIVE → FROZEN`."""
     if change.type == WalletChange.Type.OPENED:
         return "opened"
     if change.type == WalletChange.Type.HOLD_EXPIRED:

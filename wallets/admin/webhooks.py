@@ -33,7 +33,7 @@ from unfold.widgets import (
 )
 
 from wallets.admin import confirm
-from wallets.admin.lists import LookOnly, Section, address, link_to, show_time, unbroken
+from wallets.admin.lists import ReadOnlyAdmin, Section, change_url, link_by_id, no_wrap, show_time
 from wallets.admin.wallet_rows import NEWEST_ROWS, optional_time
 from wallets.contract.request_schemas import (
     DEFAULT_FORMER_SECRET_HOURS,
@@ -143,7 +143,7 @@ AnyForm = WebhookForm | RotationForm
 
 # --- The pages --------------------------------------------------------------------------------------
 @admin.register(Subscriber)
-class SubscriberAdmin(LookOnly):
+class SubscriberAdmin(ReadOnlyAdmin):
     has_history = True
     ordering = ("name",)
     actions_list = ("register",)
@@ -183,7 +183,7 @@ class SubscriberAdmin(LookOnly):
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
         """The buttons that this operator may press and that mean something for it."""
         row = self.get_object(request, unquote(object_id))
-        offered = _offered(row) if row else ()
+        offered = _allowed_actions(row) if row else ()
         return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
 
     def sections(self, request: HttpRequest, row: Subscriber) -> list[Section]:
@@ -224,7 +224,7 @@ class SubscriberAdmin(LookOnly):
                 where = f", now for {_host(filled['url'])}" if "url" in changed else ""
                 self.log_change(request, row, f"Changed {', '.join(changed)}{where}")
                 messages.success(request, "Changed.")
-            return redirect(address(row))
+            return redirect(change_url(row))
 
         data = request.POST.dict() | _types(request) if request.method == "POST" else None
         initial = {name: getattr(row, name) for name in ("name", "url", "types", "batch")}
@@ -339,7 +339,7 @@ class SubscriberAdmin(LookOnly):
     def _show_secret(self, request: HttpRequest, row: Subscriber, secret: str | None) -> HttpResponse:
         if secret is None:
             messages.info(request, "That had been done already, and its secret is not shown again.")
-            return redirect(address(row))
+            return redirect(change_url(row))
         return self._form_page(request, row, "The secret", secret=secret)
 
     def _form_page(
@@ -350,7 +350,7 @@ class SubscriberAdmin(LookOnly):
             "title": title,
             "opts": self.opts,
             "original": row,
-            "back": address(row) if row else _list_page(),
+            "back": change_url(row) if row else _list_page(),
             **more,
         }
         return TemplateResponse(request, "admin/wallets/subscriber/form.html", context)
@@ -371,13 +371,13 @@ class SubscriberAdmin(LookOnly):
         if row is None or (row.kind != Subscriber.Kind.WEBHOOK and not of_all):
             return self._missing(request, object_id)
         if request.method != "POST":
-            return confirm.ask(self, request, row, title, (row.name, *lines))
+            return confirm.confirmation_page(self, request, row, title, (row.name, *lines))
         try:
             deed(row)
         except (Problem, OperationalError) as error:
             messages.error(request, to_problem(error).detail)
             return redirect(_list_page())
-        return redirect(next or address(row))
+        return redirect(next or change_url(row))
 
     def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
         answer: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -390,7 +390,7 @@ class SubscriberAdmin(LookOnly):
 
     @admin.display(description="where to")
     def host(self, row: Subscriber) -> SafeString:
-        return unbroken(Truncator(_host(row.url)).chars(40) or BROKER)
+        return no_wrap(Truncator(_host(row.url)).chars(40) or BROKER)
 
     @admin.display(description="events")
     def told_of(self, row: Subscriber) -> str:
@@ -398,7 +398,7 @@ class SubscriberAdmin(LookOnly):
 
     @admin.display(description="events")
     def types_of(self, row: Subscriber) -> SafeString:
-        return unbroken(f"{len(row.types)} types" if len(row.types) > 1 else self.told_of(row))
+        return no_wrap(f"{len(row.types)} types" if len(row.types) > 1 else self.told_of(row))
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
     def status(self, row: Subscriber) -> str:
@@ -409,8 +409,8 @@ class SubscriberAdmin(LookOnly):
     @admin.display(description="behind")
     def lag(self, row: Any) -> SafeString:
         if row.behind < MAX_SECONDS_WITH_TENTHS:
-            return unbroken(f"{row.behind:.1f} s")
-        return unbroken(str(timedelta(seconds=round(row.behind))))
+            return no_wrap(f"{row.behind:.1f} s")
+        return no_wrap(str(timedelta(seconds=round(row.behind))))
 
     @admin.display(description="wallets that wait")
     def parked(self, row: Any) -> int:
@@ -441,7 +441,7 @@ class SubscriberAdmin(LookOnly):
         return optional_time(row.former_secret_until)
 
 
-def _offered(row: Any) -> tuple[str, ...]:
+def _allowed_actions(row: Any) -> tuple[str, ...]:
     switch = "disable" if row.is_enabled else "enable"
     if row.kind == Subscriber.Kind.BROKER:
         return (switch,)
@@ -480,7 +480,7 @@ def _deliveries(row: Subscriber) -> Section:
             f"{delivery.duration.total_seconds() * 1000:.0f} ms",
             delivery.events,
             Truncator(delivery.response).chars(40) or "-",
-            unbroken(delivery.event_id),
+            no_wrap(delivery.event_id),
         ]
         for delivery in webhook_registry.deliveries(row).order_by("-id")[:NEWEST_ROWS]
     ]
@@ -493,11 +493,11 @@ def _parked(title: str, events: QuerySet[ParkedEvent]) -> Section:
         [
             show_time(event.created_at),
             event.type,
-            link_to(Wallet, event.wallet_id, f"…{str(event.wallet_id)[-12:]}"),
+            link_by_id(Wallet, event.wallet_id, f"…{str(event.wallet_id)[-12:]}"),
             event.attempts,
             "never" if event.status == ParkedEvent.Status.DEAD else show_time(event.next_attempt_at),
             Truncator(event.last_error).chars(40) or "-",
-            unbroken(event.event_id),
+            no_wrap(event.event_id),
         ]
         for event in events[:NEWEST_ROWS]
     ]

@@ -18,7 +18,7 @@ View = Callable[..., HttpResponseBase]
 
 
 def for_people(view: View) -> View:
-    """For who is logged in, as often as a person may ask; the others log in first."""
+    """Decorate a page for users: redirect to the login without a session, and apply the rate limit."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:

@@ -52,7 +52,7 @@ class LogInPage(auth.LoginView):
     extra_context = {"can_reset": settings.MAIL is not None}
 
     def get_redirect_url(self, *args: Any, **kwargs: Any) -> str:
-        """Not to this page again: for who is logged in, Django would take that for a loop of ours."""
+        """Return the next page, but not the login: Django would report a redirect loop."""
         url = super().get_redirect_url(*args, **kwargs)
         return "" if url == self.request.path else url
 
@@ -103,7 +103,7 @@ class Forgotten(ByMail, auth.PasswordResetView):
         limits.require(limits.RESET, form.cleaned_data["email"].lower())
         messages.info(
             self.request,
-            _("If somebody has signed up with this address, a message with a link is on its way there."),
+            _("If an account with this address exists, a message with a link has been sent to it."),
         )
         return super().form_valid(form)
 

@@ -22,7 +22,7 @@ def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 @csrf_exempt  # there is nothing to protect, and a program is to be told that
 def nothing_here(request: HttpRequest) -> HttpResponse:
-    """To a browser a page, to a program a problem; below /api everybody is a program.
+    """Respond with a page to a browser, and with a problem to a program; below /api always with a problem.
 
     A route, not handler404: Django answers that with a page of its own while DEBUG is on.
     """

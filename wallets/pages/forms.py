@@ -1,4 +1,4 @@
-"""What people fill in. A form says what is wrong with it in the reader's language, and asks nobody else."""
+"""The forms of the pages. A form validates without the ledger, and has errors in the user's language."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -36,7 +36,7 @@ class PageForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
         for field in self.fields.values():
-            if isinstance(field.widget, forms.PasswordInput):  # longer, nobody could log in with it
+            if isinstance(field.widget, forms.PasswordInput):  # a longer one could not log in
                 field.validators.append(MaxLengthValidator(people.MAX_PASSWORD))
 
 
@@ -174,7 +174,7 @@ class TransferForm(PageForm):
         return amount
 
     def renew_key(self) -> None:
-        """The ledger keeps a refusal under its key for ever: the corrected form asks for something new."""
+        """Use a new key for the corrected form: the ledger has recorded the refusal under the old one."""
         # A QueryDict has lists in itself, and only its items are what was filled in.
         self.data = dict(self.data.items()) | {"key": str(uuid4())}
 

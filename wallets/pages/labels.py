@@ -19,7 +19,7 @@ REFUSALS: Final = {
     "not_found": gettext_lazy("There is nothing at this address."),
     "wallet_not_found": gettext_lazy("There is no such wallet."),
     "transfer_not_found": gettext_lazy("There is no such transfer."),
-    "email_taken": gettext_lazy("Somebody has signed up with this e-mail address. Log in instead?"),
+    "email_taken": gettext_lazy("An account with this e-mail address exists. Log in instead?"),
     "wallet_closed": gettext_lazy("One of the two wallets is closed. No money was moved."),
     "wallet_frozen": gettext_lazy("One of the two wallets is frozen. No money was moved."),
     "currency_mismatch": gettext_lazy("That wallet has another currency. No money was moved."),

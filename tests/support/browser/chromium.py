@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING: Final = "no Chromium is found; `apt-get install chromium`, or set CHROMIUM to its path"
-# It asks nobody but the service, and runs in a container, as root too.
+# It sends requests only to the service, and runs in a container, also as root.
 ARGUMENTS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),

@@ -1,4 +1,4 @@
-"""Somebody at a browser."""
+"""A user at a browser."""
 
 import re
 from typing import Any
@@ -155,7 +155,7 @@ class Person:
         return self.page.locator("#history tbody tr")
 
     def sees_error(self, field: str, text: str) -> None:
-        """At the field, and for who only hears the page as well."""
+        """The error is shown at the field, and announced to screen readers."""
         expect(self.page.locator(f"#id_{field}_error")).to_have_text(text)
         expect(self.field(field)).to_have_accessible_description(re.compile(f"{re.escape(text)}$"))
         expect(self.field(field)).to_have_attribute("aria-invalid", "true")

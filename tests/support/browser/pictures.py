@@ -117,7 +117,7 @@ def sale(till: str, number: int, place: int) -> dict[str, Any]:
 
 
 def let_a_day_pass() -> None:
-    """With a quiet night in it; and an hour ago somebody has verified the ledger."""
+    """Create a day with a quiet night, and a verification of the ledger an hour ago."""
     with psycopg.connect(tests.support.cluster.cluster.url(SUPERUSER)) as connection:
         connection.execute(
             """

@@ -40,7 +40,7 @@ class Happened:
 
 
 def plan(seed: int, seconds: float, names: Collection[str] = ()) -> list[Planned]:
-    """For a round of so many seconds; of these faults, or of all. What cannot be done here is left out."""
+    """Plan a round of so many seconds with these faults, or all. Leaves out faults that cannot run here."""
     dice = random.Random(seed)  # noqa: S311
     deck = [fault for fault in FAULTS.values() if not names or fault.name in names]
     chosen = dice.sample(deck, min(len(deck), dice.randint(FEWEST, MOST)))
@@ -78,7 +78,7 @@ class Adversary:
         self._system = system
         self._waiting = list(planned)
         self._under_way: list[_UnderWay] = []
-        self._free_from: dict[str, float] = {}  # of each lane; for ever where something is under way
+        self._free_from: dict[str, float] = {}  # of each lane; infinity while a fault is active
 
     def run(self) -> None:
         """Everything that was broken is mended afterwards, though perhaps not up yet."""

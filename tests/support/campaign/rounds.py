@@ -72,7 +72,7 @@ def run_each(seed: int, size: Size, check_recovery: Callable[[System], None]) ->
 
 def _run(seed: int, size: Size, adversary_of: AdversaryOf) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="walletsvc-campaign-"))
-    folder.chmod(0o755)  # PostgreSQL runs as somebody else
+    folder.chmod(0o755)  # PostgreSQL runs as another user
     result = Result(seed)
     try:
         with _no_longer_than(size.seconds + LIMIT):

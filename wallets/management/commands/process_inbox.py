@@ -43,7 +43,7 @@ class Command(Base):
                 self.stdout.write(status(database_retry.retry_until_deadline(inbox.waiting)))
             else:
                 done = InboxWorker(options["batch"], options["until_empty"]).run()
-                if options["until_empty"]:  # somebody waits for the end
+                if options["until_empty"]:  # with --until-empty the caller waits for the end
                     self.stdout.write(f"{done} operations carried out")
         finally:
             database_retry.reconnect(DEFAULT_DB_ALIAS)

@@ -36,7 +36,7 @@ class Command(Base):
 
 def status(standings: list[delivery_state.DeliveryState]) -> str:
     if not standings:
-        return "nobody is told anything"
+        return "no subscriber exists"
     return "\n".join(
         f"{each.name}: {'' if each.is_enabled else 'disabled, '}{in_words(each)}" for each in standings
     )

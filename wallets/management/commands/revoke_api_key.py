@@ -1,4 +1,4 @@
-"""manage.py revoke_api_key: end an API key, for ever."""
+"""manage.py revoke_api_key: revoke an API key permanently."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from wallets.management.arguments import Command as Base
 
 
 class Command(Base):
-    help = "End an API key, for ever. Within five seconds no process takes it any more."
+    help = "Revoke an API key permanently. After five seconds no process accepts it."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("prefix", help="the 8 characters after wk_")

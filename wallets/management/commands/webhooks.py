@@ -1,4 +1,4 @@
-"""manage.py webhooks: who is told what happens, listed and managed."""
+"""manage.py webhooks: list and manage webhooks."""
 
 import argparse
 from datetime import timedelta
