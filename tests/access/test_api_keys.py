@@ -276,7 +276,7 @@ def test_the_use_of_a_key_is_noted_but_not_that_of_a_wrong_one(monkeypatch: pyte
     ask(unused)
     until(lambda: stored(unused).last_used_at)
     assert stored(used).last_used_at == first
-    monkeypatch.setattr(keys, "USE_NOTE_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr(keys, "LAST_USE_INTERVAL_SECONDS", 0.0)
     ask(used)
     until(lambda: stored(used).last_used_at != first)
 
@@ -288,7 +288,7 @@ def test_failed_record_of_last_use_delays_no_request(
     note = keys._NOTE
     monkeypatch.setattr(keys, "_NOTE", "SELECT 1 FROM no_such_table WHERE %s IS NULL")
     assert ask(lost).status == 200
-    until(lambda: "was not noted" in caplog.text)
+    until(lambda: "was not recorded" in caplog.text)
     monkeypatch.setattr(keys, "_NOTE", note)
     assert ask(noted).status == 200
     until(lambda: stored(noted).last_used_at)

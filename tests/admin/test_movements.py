@@ -259,8 +259,8 @@ def test_an_entry_that_was_carried_out_leads_to_its_operation(client: Client) ->
     assert response.status_code == 302
     assert response["Location"] == address(OPERATIONS, entry_id)
     html = shown(client, response["Location"])
-    assert "It has been decided: it is COMPLETED" in html
-    assert "Accepted for later (UTC)" in html
+    assert "The entry has been processed: the operation is COMPLETED" in html
+    assert "Accepted asynchronously (UTC)" in html
     assert client.get(address(INBOX, uuid4())).status_code == 302
 
 

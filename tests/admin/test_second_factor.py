@@ -663,7 +663,7 @@ def test_a_superuser_resets_it_after_being_asked(settings: LazySettings) -> None
     client = verified(user)
     root = logged_in(new_user(is_superuser=True))
     assert reset_page(user) in shown(root, change_page(user))
-    assert "A password alone will let them in" in shown(root, reset_page(user))
+    assert "The password alone will be enough to log in" in shown(root, reset_page(user))
     assert devices_of(user)
     assert root.post(reset_page(user))["Location"] == change_page(user)
     assert devices_of(user) == []

@@ -321,7 +321,7 @@ def test_an_owners_key_is_found_and_shown_as_it_was_sent(client: Client) -> None
 
 def test_a_search_that_no_index_serves_finds_nothing_and_says_how_to_search(client: Client) -> None:
     html = shown(client, OPERATIONS, q="order-7")
-    assert "is no id" in html
+    assert "is not an id" in html
     assert operations_in(html) == []
 
 
@@ -347,7 +347,7 @@ def test_operations_are_filtered_by_status_type_and_time(client: Client) -> None
 def test_a_time_that_is_none_is_refused_and_not_ignored(client: Client) -> None:
     wallet = new_wallet("1")
     html = shown(client, OPERATIONS, q=str(wallet.id), created_at_from="yesterday")
-    assert "That is no time" in html
+    assert "This is not a valid time" in html
     assert operations_in(html) == []
 
 
@@ -454,7 +454,7 @@ def test_a_form_sent_twice_moves_the_money_once(client: Client) -> None:
     sent = adjustment(key=key_in(client.get(page(wallet, "adjust"))))
     for _ in range(3):
         assert client.post(page(wallet, "adjust"), sent).status_code == 302
-    assert "had been done already" in shown(client, page(wallet))
+    assert "was already done before" in shown(client, page(wallet))
     assert balance_of(wallet) == 5
     assert Operation.objects.filter(wallet=wallet).count() == 1
     assert len(log_of(wallet)) == 1
@@ -601,7 +601,7 @@ def test_a_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchan
     client.post(page(wallet, "freeze"), {"reason": "first"})
     with unchanged(str(wallet.id)):
         assert client.post(page(wallet, "freeze"), {"reason": "second"}).status_code == 302
-    assert "had been done already" in shown(client, page(wallet))
+    assert "was already done before" in shown(client, page(wallet))
     assert log_of(wallet) == ["Status FROZEN: first"]
 
 

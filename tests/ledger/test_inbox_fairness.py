@@ -227,7 +227,7 @@ def test_claim_is_read_from_an_index_with_a_limit(api: Api, database: Database, 
         "wallets": [uuid4()],
         "each": 10,
         "claimed": [],
-        "held_up": [],
+        "blocked": [],
         "looked_at": 200,
     }
     with transaction.atomic(), connection.cursor() as cursor:

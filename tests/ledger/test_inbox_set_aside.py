@@ -516,7 +516,7 @@ def test_operator_rejects_an_entry_with_a_comment(api: Api, database: Database) 
     assert "rejected_by_operator" in text_of(response)
     assert audit_of(entry_id) == ["Rejected: Order cancelled"]
     again = client.post(where, {"comment": "Order cancelled"}, follow=True)
-    assert "It has been decided: it is REJECTED" in text_of(again)
+    assert "The entry has been processed: the operation is REJECTED" in text_of(again)
     assert audit_of(entry_id) == ["Rejected: Order cancelled"]
     assert len(api.history(wallet_id)) == 1
     Books((wallet_id,)).verify()

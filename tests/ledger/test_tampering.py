@@ -349,7 +349,7 @@ def test_deleted_operation_is_found_at_its_place(ledger: TamperedLedger, place: 
     ledger.change("DELETE FROM operation WHERE id = %s", ledger.ids[place])
     before = ledger.ids[place - 1] if place else "the beginning"
     if place == 5:
-        assert f"{ledger.wallet} hash not of its last operation, {ledger.ids[4]}" in ledger.findings()
+        assert f"{ledger.wallet} hash is not that of {ledger.ids[4]}" in ledger.findings()
     else:
         assert (
             f"{ledger.wallet} operation {ledger.ids[place + 1]} does not follow on {before}"
@@ -369,7 +369,7 @@ def test_inserted_operation_is_found_and_named(ledger: TamperedLedger) -> None:
 
 def test_appended_operation_is_found_and_named(ledger: TamperedLedger) -> None:
     new = ledger.insert_copy("1 day")
-    assert f"{ledger.wallet} hash not of its last operation, {new}" in ledger.findings()
+    assert f"{ledger.wallet} hash is not that of {new}" in ledger.findings()
 
 
 def test_swapped_operations_are_found_and_named(ledger: TamperedLedger) -> None:
@@ -386,13 +386,13 @@ def test_operation_moved_to_another_wallet_is_found(ledger: TamperedLedger) -> N
     found = ledger.findings()
     assert f"{ledger.wallet} operation {ledger.ids[4]} does not follow on {ledger.ids[2]}" in found
     assert f"{ledger.other} operation {ledger.ids[3]} does not follow" in found or (
-        f"{ledger.other} hash not of its last operation, {ledger.ids[3]}" in found
+        f"{ledger.other} hash is not that of {ledger.ids[3]}" in found
     )
 
 
 def test_wallet_with_a_wrong_hash_is_found(ledger: TamperedLedger) -> None:
     ledger.change("UPDATE wallet SET hash = sha256(hash) WHERE id = %s", ledger.wallet)
-    assert ledger.findings().startswith(f"{ledger.wallet} hash not of its last operation, {ledger.ids[-1]}")
+    assert ledger.findings().startswith(f"{ledger.wallet} hash is not that of {ledger.ids[-1]}")
 
 
 # --- Checkpoints ------------------------------------------------------------------------------------
@@ -582,13 +582,13 @@ def test_changed_checkpoint_is_refused(keys: tuple[Path, Path], tmp_path: Path, 
     content = bytearray(file.read_bytes())
     content[place] ^= 1
     file.write_bytes(content)
-    assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+    assert "signed with this key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
 
 def test_checkpoint_signed_with_another_key_is_refused(keys: tuple[Path, Path], tmp_path: Path) -> None:
     file, other = tmp_path / "checkpoint", write_key_pair(tmp_path, "other", Ed25519PrivateKey.generate())
     run("checkpoint", file, "--key", other[0])
-    assert "signed with that key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
+    assert "signed with this key" in refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_signed_checkpoint_with_invalid_snapshot_is_refused(
     key = checkpoints.private_key(keys[0].read_bytes())
     file.write_bytes(checkpoints.signed(checkpoints.make().model_copy(update={"snapshot": snapshot}), key))
     output = refused("verify_ledger", "--checkpoint", file, "--public-key", keys[1])
-    assert output == "this is no checkpoint"
+    assert output == "the file is not a checkpoint"
 
 
 # --- On a standby -----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def code(request: HttpRequest) -> HttpResponse:
 @counted(limits.LOGIN)
 @require_password
 def enrol(request: HttpRequest) -> HttpResponse:
-    """Set up a first device, or replace the nonempty_fields one."""
+    """Set up a first device, or replace the current one."""
     user = cast(User, request.user)
     if devices.is_enrolled(user) and not is_verified(request):
         return redirect_to_next_step(request)

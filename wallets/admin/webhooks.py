@@ -311,7 +311,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def _switching(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
         def deed(row: Subscriber) -> None:
             if row.is_enabled == is_enabled:
-                messages.info(request, "That had been done already; it was not done again.")
+                messages.info(request, "This was already done before. Nothing was changed.")
                 return
             webhook_registry.switch(row, is_enabled, _actor(request))
             self.log_change(request, row, done := "Enabled" if is_enabled else "Disabled")
@@ -338,7 +338,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
 
     def _show_secret(self, request: HttpRequest, row: Subscriber, secret: str | None) -> HttpResponse:
         if secret is None:
-            messages.info(request, "That had been done already, and its secret is not shown again.")
+            messages.info(request, "This was already done before. The secret is not shown again.")
             return redirect(change_url(row))
         return self._form_page(request, row, "The secret", secret=secret)
 
