@@ -83,7 +83,7 @@ def _due_times(begin: float, number: int, seconds: float) -> Iterator[float]:
 
 
 def _deposit(connection: HTTPConnection, path: str, headers: dict[str, str], due: float) -> tuple[float, int]:
-    """The latency in milliseconds, and the status."""
+    """Return the latency in milliseconds, and the status."""
     connection.request("POST", path, DEPOSIT, headers)
     response = connection.getresponse()
     response.read()

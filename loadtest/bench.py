@@ -203,7 +203,7 @@ class Bench:
             return attack.deposit_steadily(address, self._wallets[0], self._key, seconds)
 
     def measure_crowd(self) -> None:
-        """The last row: the other servers end, or the database would count their idle connections too."""
+        """Measure the last row after the other servers have stopped, without their connections."""
         address = self._servers[SERVICE].address
         for kind, server in self._servers.items():
             if kind is not SERVICE:
@@ -226,7 +226,7 @@ class Bench:
             self._verify(cluster)
 
     def verify(self) -> None:
-        """Raises LocalError where any wallet differs from its ledger."""
+        """Verify the ledger. Raises LocalError if a wallet differs from it."""
         remove_wallets(self._cluster, self._unchained)
         self._verify(self._cluster)
 
@@ -235,7 +235,7 @@ class Bench:
         self.figures.verified.append(verified.run(cluster, env))
 
     def _cpu(self, server: Server) -> tuple[float, float]:
-        """The service's, and that of what keeps its data."""
+        """Return the CPU time of the service, and of the server that stores its data."""
         assert self._cluster.process
         kept = machine.cpu_seconds(self._cluster.process.pid)
         if server.cache:

@@ -58,7 +58,7 @@ ORDER BY created_at DESC LIMIT 1
 
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
-    """The cluster with the ledger, loaded where it is not there yet or the schema has changed since."""
+    """Return the cluster with the ledger. Load it if it is missing or the schema has changed."""
     loaded = folder / f"{PREFIX}{liquibase.changelog_hash()[:16]}"
     if not loaded.exists():
         for outdated in folder.glob(f"{PREFIX}*"):

@@ -120,7 +120,7 @@ class Sampled:
 
 @contextmanager
 def database_connections(url: str) -> Iterator[Sampled]:
-    """The most connections that the service had at once, as seen by the database itself."""
+    """Return the highest number of connections of the service that the database has reported."""
     sampled, is_over = Sampled(), Event()
 
     def sample() -> None:

@@ -25,7 +25,7 @@ class Figures:
     verified: list[Verified] = field(default_factory=list)
 
     def checks(self) -> list[Check]:
-        """The figures that were promised, as far as they were measured."""
+        """Return the promised figures that were measured."""
         return [
             *self._ratios(),
             *self._stale(),

@@ -70,7 +70,7 @@ AUTHORIZATIONS: Final = {
 
 
 def gets(path: str, sender: str = STRANGER) -> Iterator[HostileRequest]:
-    """What can be done to any endpoint that reads."""
+    """Return the hostile requests for an endpoint that reads."""
     yield HostileRequest("nothing unusual", path, sender=sender)
     for attack, fields in HEADS.items():
         yield HostileRequest(attack, path, sender=sender, fields=fields)
@@ -108,7 +108,7 @@ BODIES: Final = {
 
 
 def posts(path: str, sender: str = STRANGER, method: str = "POST", **good: Any) -> Iterator[HostileRequest]:
-    """What can be done to any endpoint that takes a body; `good` is one that it carries out."""
+    """Return the hostile requests for an endpoint with a body; `good` is a body that it accepts."""
     yield HostileRequest("nothing unusual", path, method, sender, body=json.dumps(good).encode())
     for attack, body in BODIES.items():
         yield HostileRequest(attack, path, method, sender, body=body)
@@ -151,7 +151,7 @@ def bulks(path: str, sender: str) -> Iterator[HostileRequest]:
 
 
 def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[HostileRequest]:
-    """What can be sent to a page that takes a form, with and without the token that the page gave."""
+    """Return the hostile requests for a page with a form, with and without its CSRF token."""
     many = "&".join(f"{number:x}=" for number in range(9000)).encode()
     bodies = {
         "a form": "&".join(f"{name}={value}" for name, value in good.items()).encode(),

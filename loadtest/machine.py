@@ -37,7 +37,7 @@ def sentence(machine: dict[str, Any]) -> str:
 
 
 def busy(seconds: float = 0.5) -> float:
-    """The share of the cores that is in use: asked while no load of ours runs, it is what others take."""
+    """Return the share of the cores in use. Without our own load it is the load of other processes."""
     before = _jiffies()
     time.sleep(seconds)
     total, idle = (after - first for after, first in zip(_jiffies(), before, strict=True))
@@ -101,7 +101,7 @@ def _cpu(process: Path) -> tuple[float, float]:
 
 
 def _stat(process: Path) -> list[str]:
-    """What follows the name, which may hold anything: the state, the parent, …; nothing if it has ended."""
+    """Return the fields after the name: the state, the parent, …; nothing if the process has ended."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:

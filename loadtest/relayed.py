@@ -78,7 +78,7 @@ def delay(cluster: Cluster, env: dict[str, str], address: Address, wallet: str, 
 
 @contextmanager
 def subscribed(cluster: Cluster, url: str) -> Iterator["psycopg.Connection[Any]"]:
-    """A subscriber that is told what happens from now on; and a connection to see how far it is."""
+    """Create a subscriber to new events, and a connection that reads its position."""
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
         db.execute(
             "INSERT INTO subscriber (id, kind, name, url, secret, batch, begin_xid) VALUES"

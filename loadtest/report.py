@@ -31,7 +31,7 @@ class Check:
 
 
 def ratio(what: str, above: Sequence[float], below: Sequence[float], **bounds: float) -> Check:
-    """The median over the rounds: what ran side by side is compared, so that a busy moment hits both."""
+    """Return the median ratio of neighbouring runs, so that a busy moment affects both."""
     ratios = [one / other for one, other in zip(above, below, strict=True)]
     return Check(what, statistics.median(ratios), **bounds, spread=(min(ratios), max(ratios)))
 

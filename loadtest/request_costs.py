@@ -83,7 +83,7 @@ class Seed:
     senders: dict[str, Fields]
 
     def fill(self, request: HostileRequest) -> HostileRequest:
-        """The request with the names put in, `{name}` a new one."""
+        """Return the request with its names filled in; `{name}` becomes a new name."""
         token = dict(self.senders[request.sender]).get("X-CSRFToken", self.names["token"])
         given = self.names | {"name": f"n-{uuid4()}", "token": token}
         path, body = request.path, request.body
@@ -99,7 +99,7 @@ class Seed:
 
 
 def seed(server: Server, cluster: Cluster) -> Seed:
-    """A wallet with a history, one with nothing, a person, a webhook; and a key for each scope."""
+    """Create a wallet with a history, an empty one, a user, a webhook, and a key for each scope."""
     scopes = {request.sender for endpoint in API for request in endpoint.requests} - {
         STRANGER,
         SESSION,
@@ -144,7 +144,7 @@ def create_key(cluster: Cluster, scope: str) -> str:
 
 
 def sign_up(server: Server) -> tuple[Fields, str]:
-    """The fields of a session, with the token that a change needs; and the person's wallet."""
+    """Return the headers of a session with its CSRF token, and the user's wallet."""
     body = {"name": "Anna", "email": f"n-{uuid4()}@example.com", "password": PASSWORD}
     answer = send(server, HostileRequest("", "/api/v1/signup", "POST", body=orjson.dumps(body)), ())
     cookies = "; ".join(f"{name}={morsel.value}" for name, morsel in answer.cookies.items())

@@ -54,7 +54,7 @@ NAIVE = ServerKind(
 
 @contextmanager
 def scratch_cluster(folder: Path) -> Iterator[Cluster]:
-    """A durable cluster with an empty database of the current schema; nothing of it stays."""
+    """Start a durable cluster with an empty database of the current schema, and delete it at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     Cluster(folder).remove()  # what a killed run left; one that is still running refuses
     cluster = Cluster(template.copy(folder).folder, DURABLE)

@@ -39,7 +39,7 @@ class Tally:
 
     @classmethod
     def load(cls, files: Iterable[Path]) -> Self:
-        """The sum of what several processes have saved."""
+        """Return the sum of the files of several processes."""
         total = cls()
         for file in files:
             operations, cents = json.loads(file.read_text())

@@ -26,7 +26,7 @@ class Verified:
 
 
 def run(cluster: Cluster, env: dict[str, str]) -> Verified:
-    """Raises LocalError where any wallet differs from its ledger.
+    """Verify the ledger. Raises LocalError if a wallet differs from it.
 
     As every ledger of some age it has statistics; without them PostgreSQL sorts what it has in order.
     """

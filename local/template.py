@@ -16,7 +16,7 @@ PREFIX = "test-template-"
 
 @plain_errors()
 def copy(to: Path, root: Path = STATE) -> Cluster:
-    """A cluster of one's own, ready to start; `to` must not exist yet."""
+    """Copy the cluster to `to`, which must not exist yet."""
     with locked(root / "test-template.lock"):
         source = _current(root)
         run(["cp", "-a", "--reflink=auto", str(source), str(to)])

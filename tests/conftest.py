@@ -98,7 +98,7 @@ Unchanged = Callable[..., AbstractContextManager[None]]
 
 @pytest.fixture
 def unchanged() -> Unchanged:
-    """`with unchanged(wallet_id): …` fails if the wallet, its ledger or its changes differ afterwards."""
+    """Make a context manager that fails if the wallet, its ledger or its changes differ afterwards."""
 
     @contextmanager
     def check(*wallet_ids: str) -> Iterator[None]:
@@ -111,7 +111,7 @@ def unchanged() -> Unchanged:
 
 @pytest.fixture
 def unmoved() -> Unchanged:
-    """`with unmoved(wallet_id): …` fails if money has moved or was held; a refusal may be recorded."""
+    """Make a context manager that fails if money has moved or was held; a refusal may be recorded."""
 
     @contextmanager
     def check(*wallet_ids: str) -> Iterator[None]:

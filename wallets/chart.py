@@ -89,7 +89,7 @@ class BalanceChart:
 
 
 def balance_chart(wallet: Wallet, now: datetime) -> BalanceChart | None:
-    """The balance since the wallet was opened, or for LONGEST; None where nothing has moved."""
+    """Return the chart since the opening, at most MAX_PERIOD; None without operations."""
     end = max(now, wallet.updated_at)
     start = max(wallet.created_at, end - MAX_PERIOD)
     points = _points(wallet, start, end)
@@ -115,7 +115,7 @@ def balance_chart(wallet: Wallet, now: datetime) -> BalanceChart | None:
 
 
 def _points(wallet: Wallet, start: datetime, end: datetime) -> list[Point]:
-    """The balance at the start, and after the last operation of each slice."""
+    """Return the balance at the start, and after the last operation of each slice."""
     slice_ = (end - start) / MAX_SLICES
     bounds = [start + slice_ * number for number in range(MAX_SLICES)] + [end]
     before = min(wallet.created_at, start) - timedelta(days=1)
@@ -140,7 +140,7 @@ class _Picture:
         return round(float((self.high - balance) / (self.high - self.low)) * PICTURE_SIZE, 1)
 
     def line(self, points: Sequence[Point]) -> str:
-        """An SVG path: across to the time of each change, then up or down to the new balance."""
+        """Return an SVG path of steps: across to the time of a change, then up or down to the new balance."""
         (first, opening), *changes = points
         steps = [f"H{self.x(time)}V{self.y(balance)}" for time, balance in changes]
         return "".join([f"M{self.x(first)} {self.y(opening)}", *steps, f"H{PICTURE_SIZE}"])

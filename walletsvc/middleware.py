@@ -111,7 +111,7 @@ _AREAS: Final = (
 
 
 def area_of(request: HttpRequest) -> Area:
-    """The area and the kind of a request, computed once for all middlewares."""
+    """Return the area and the kind of a request, computed once for all middlewares."""
     area: Area = request.area  # type: ignore[attr-defined]
     return area
 

@@ -714,7 +714,7 @@ def test_command_reconnects_after_a_lost_connection(api: Api) -> None:
         process.terminate()
         _, errors = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 0
-    assert errors.count("the database is away") == errors.count("the database is back") == 1
+    assert errors.count("database unavailable") == errors.count("database available again") == 1
     assert "Traceback" not in errors
 
 

@@ -180,7 +180,7 @@ _NOTE: Final = """
 
 @once
 def _uses() -> "SimpleQueue[str]":
-    """Records the last use of keys in a thread of its own, so that no request waits for it."""
+    """Record the last use of keys in a thread of its own, so that no request waits for it."""
     queue: SimpleQueue[str] = SimpleQueue()
     threading.Thread(target=_note, args=[queue], name="uses of keys", daemon=True).start()
     return queue

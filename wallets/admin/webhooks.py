@@ -57,7 +57,7 @@ USED: Final = "This form was used before, for another webhook. Look at the list 
 
 # --- What is asked ----------------------------------------------------------------------------------
 def _checked(kind: Any) -> Callable[[Any], Any]:
-    """A field's value, as the API would take it."""
+    """Return the value of a field, checked as the API does."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def check(value: Any) -> Any:
@@ -181,7 +181,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """The buttons that this operator may press and that mean something for it."""
+        """Return the buttons that the operator may use for this webhook."""
         row = self.get_object(request, unquote(object_id))
         offered = _allowed_actions(row) if row else ()
         return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]

@@ -54,7 +54,7 @@ class Registration:
     id: UUID | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """The values that a replay must have too."""
+        """Return the values that a replay must repeat."""
         return {
             "name": self.name,
             "url": self.url,

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 def argument(kind: Any) -> Callable[[str], Any]:
-    """An argparse type from one of the API's value types (wallets.contract.fields)."""
+    """Return an argparse type for a field type of the API (wallets.contract.fields)."""
     adapter: TypeAdapter[Any] = TypeAdapter(kind)
 
     def parse(text: str) -> Any:
@@ -27,7 +27,7 @@ def argument(kind: Any) -> Callable[[str], Any]:
 
 
 class Command(BaseCommand):
-    """Base of our commands. That the database is away is a line as well; --traceback shows where."""
+    """Base of the commands. An unavailable database is a one-line error; --traceback shows the traceback."""
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         try:

@@ -47,5 +47,5 @@ def user_of(request: HttpRequest) -> User:
 
 
 def own_wallet(request: HttpRequest, wallet_id: UUID) -> Wallet:
-    """Raises WalletNotFound where it is not theirs, operators' too: their place is the admin."""
+    """Return the user's own wallet. Raises WalletNotFound for any other, also for operators."""
     return rights.visible(rights.person(user_of(request)), read_wallet(wallet_id))

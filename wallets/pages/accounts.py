@@ -118,7 +118,7 @@ class NewPassword(ByMail, auth.PasswordResetConfirmView):
     success_url = reverse_lazy("login")
 
     def form_valid(self, form: Any) -> HttpResponse:
-        """The link in the mail has proved the address as well: it ends as one that was verified."""
+        """Mark the address as verified too: the user has followed the link in the mail."""
         form.user.verified_email = form.user.email  # saved with the password
         messages.success(self.request, _("Your password has been changed. Log in with it."))
         return super().form_valid(form)

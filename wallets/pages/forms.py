@@ -148,7 +148,7 @@ class TransferForm(PageForm):
         self.fields["amount"].label = _("Amount, %(currency)s") % {"currency": wallet.currency}
 
     def clean_to(self) -> UUID | str:
-        """A wallet's id, or an e-mail address."""
+        """Return a wallet id, or an e-mail address."""
         text: str = self.cleaned_data["to"]
         if (wallet_id := parse_wallet_id(text)) is not None:
             if wallet_id == self.wallet.id:

@@ -40,7 +40,7 @@ BAD: Final = gettext_lazy("That cannot be asked for.")
 
 
 def told(problem: Problem) -> str:
-    """The problem in one sentence or two."""
+    """Describe the problem in one or two sentences."""
     return str(REFUSALS.get(problem.code, UNKNOWN if problem.status >= 500 else BAD))  # noqa: PLR2004
 
 

@@ -29,7 +29,7 @@ from wallets.problems import (
 @require_http_methods(["GET", "HEAD", "POST"])
 @for_people
 def transfer(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
-    """The form; filled in, what it will do (step=review); confirmed, it is done (step=send)."""
+    """Show the form, then a review (step=review), and send the transfer (step=send)."""
     wallet = own_wallet(request, wallet_id)
     form = TransferForm(wallet, request.POST or None)
     step = request.POST.get("step")
@@ -52,7 +52,7 @@ def _ask(request: HttpRequest, form: TransferForm, status: int = 200) -> HttpRes
 
 
 def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
-    """The wallet that the money goes to; where there is none, the form says so."""
+    """Return the target wallet; if there is none, add an error to the form."""
     to = form.cleaned_data["to"]
     if isinstance(to, UUID):
         return to
@@ -94,7 +94,7 @@ def _send(
 @require_safe
 @for_people
 def transfer_by_id(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
-    """The receipt, for either side."""
+    """Show the receipt to both sides."""
     user_id = user_of(request).pk
     found = read_transfer(transfer_id, user_id)
     if found is None or found.operation.status == PENDING:  # it may be refused yet

@@ -74,7 +74,7 @@ def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[lis
 
 
 def _tabs(wallet: Wallet) -> list[Wallet]:
-    """The owner's wallets, where there are several."""
+    """Return the owner's wallets if there are several."""
     wallets = Wallet.objects.filter(owner=wallet.owner_id).order_by("created_at", "id")[:MAX_TABS]
     return found if len(found := list(wallets)) > 1 else []
 

@@ -29,7 +29,7 @@ def amount(value: Decimal, currency: str) -> str:
 
 @register.filter
 def moved(operation: Operation, currency: str) -> str:
-    """The operation's amount with the sign that it has for the wallet's owner."""
+    """Return the amount with the sign that it has for the wallet's owner."""
     if operation.sequence is None:
         return amount(operation.amount, currency)
     sign = "+" if operation.type in INCOMING else MINUS
@@ -38,7 +38,7 @@ def moved(operation: Operation, currency: str) -> str:
 
 @register.filter
 def moment(value: datetime, detail: str = "both") -> SafeString:
-    """The `time`, the `date` or `both`, in UTC; pages.js shows it in the reader's own time."""
+    """Format the `time`, the `date` or `both` in UTC; pages.js converts it to local time."""
     form = {"time": "TIME_FORMAT", "date": "DATE_FORMAT", "both": "DATETIME_FORMAT"}[detail]
     text = f"{date_format(value, form)} UTC"
     return format_html('<time datetime="{}" data-detail="{}">{}</time>', value.isoformat(), detail, text)

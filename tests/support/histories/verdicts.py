@@ -11,8 +11,10 @@ from tests.support.histories.rules import OPPOSITES, SIGNS, Side, refusal, rest
 
 class Verdicts:
     def __init__(self, replay: Replay, before: Mapping[str, Sequence[Form]], findings: Findings) -> None:
-        """`before` maps each operation refused in an atomic bulk to the earlier forms of the bulk; the
-        operation was decided as if these had been carried out.
+        """Judge the refusals of a replay.
+
+        `before` maps each operation that an atomic bulk refused to the earlier forms of the bulk: the
+        operation was decided as if these had been executed.
         """
         self._replay = replay
         self._before = before

@@ -202,6 +202,6 @@ def _table(title: str, rows: Sequence[dict[str, Any]] | None) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """A label is other people's: it may hold what a terminal would obey."""
+    """Escape a text of a client, which may contain control sequences of terminals."""
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return "".join(character if character.isprintable() else "?" for character in text)

@@ -97,18 +97,16 @@ class InboxWorker:
     def _tell(self, done: int) -> None:
         self._done += done
         if self._is_away:
-            logger.info("the database is back")
+            logger.info("database available again")
             self._is_away = False
         if self._done > self._told and time.monotonic() >= self._news_at:
-            logger.info(
-                "%d operations of the inbox carried out, %d in all", self._done - self._told, self._done
-            )
+            logger.info("%d inbox operations executed, %d in total", self._done - self._told, self._done)
             self._told, self._news_at = self._done, time.monotonic() + LOG_INTERVAL_SECONDS
 
     def _wait_for_database(self, error: Error) -> None:
-        """The transaction happened or not: what is found in the inbox afterwards is what is left to do."""
+        """Reconnect. The transaction was committed or not: the inbox shows the remaining entries."""
         if not self._is_away:
-            logger.warning("the database is away, the inbox waits for it: %s", str(error).strip())
+            logger.warning("database unavailable; the inbox waits for reconnect: %s", str(error).strip())
             self._is_away = True
         database_retry.reconnect(DEFAULT_DB_ALIAS)
         time.sleep(IDLE_PAUSE_SECONDS)

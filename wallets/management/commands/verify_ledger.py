@@ -127,7 +127,7 @@ class Command(Base):
         return told
 
     def _note(self, check: LedgerCheck) -> None:
-        """The verdict stands without its record: a copy of the database that is read-only can be verified."""
+        """Record the result if the database is writable: a read-only copy can be verified too."""
         try:
             check.save(force_insert=True)
         except Error as error:
