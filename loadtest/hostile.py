@@ -216,7 +216,7 @@ API: Final = (
     _endpoint("WalletHolds GET", gets(f"{WALLET}/holds", READ), gets(f"{WALLET}/holds?limit=500", READ)),
     _endpoint("WalletHolds POST", posts(f"{WALLET}/holds", HOLD, amount="1")),
     _endpoint("WalletEvents GET", gets(f"{WALLET}/events?seconds=0", READ)),
-    _endpoint("Operations POST", bulks(f"{V1}/operations", DEPOSIT)),
+    _endpoint("BulkOperations POST", bulks(f"{V1}/operations", DEPOSIT)),
     _endpoint("OperationById GET", gets(f"{V1}/operations/{{operation}}", READ)),
     _endpoint(
         "OperationReversal POST", posts(f"{V1}/operations/{{operation}}/reversal", WITHDRAW, amount="0.01")
