@@ -52,7 +52,8 @@ def test_costs_of_requests_are_a_table(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(" | ")[0] for line in lines[2:]] == ["| /static/nope", "| /livez"]
     missing, probe = (line.split(" | ")[2] for line in lines[2:])
-    # Which request of an endpoint costs the most CPU time is measured: for the probe it may be a malformed one.
+    # Which request of an endpoint costs the most CPU time is measured: for the probe it may be a malformed
+    # one.
     assert missing == "404"
     assert probe in ("200", "400")
 
