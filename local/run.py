@@ -66,9 +66,8 @@ def serve(stack: ExitStack) -> None:
     service = Service(address, env)
     stack.callback(service.stop)
     parts["the service"] = service.process
-    wallet = database.seed(
-        env, permissions=cluster is None or sources is not None
-    )  # while the service starts
+    # Runs while the service starts.
+    wallet = database.seed(env, permissions=cluster is None or sources is not None)
     if cluster and sources:
         database.mark_current(cluster, sources)
     with step("Service"):

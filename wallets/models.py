@@ -484,9 +484,8 @@ class LedgerCheck(models.Model):
 class RateLimit(models.Model):
     """The number of requests of a caller in a window of a rate limit (wallets/access/limits.py)."""
 
-    subject = models.CharField(
-        primary_key=True, max_length=300
-    )  # the limit and its subject: "login:127.0.0.1"
+    # The limit and its subject: "login:127.0.0.1".
+    subject = models.CharField(primary_key=True, max_length=300)
     began_at = models.DateTimeField()
     hits = models.BigIntegerField()
 

@@ -71,9 +71,8 @@ class RequestId:
         if self._is_logged:
             request.outcome = outcome_of(response)  # type: ignore[attr-defined]
         if isinstance(response, HttpResponse) and response.status_code not in BODILESS:
-            response["Content-Length"] = str(
-                len(response.content)
-            )  # otherwise the server sends the response in chunks
+            # Otherwise the server sends the response in chunks.
+            response["Content-Length"] = str(len(response.content))
         return response
 
 

@@ -99,9 +99,8 @@ def address_of(request: HttpRequest) -> str | None:
             address = ip_address(text)
         except ValueError:
             continue
-        return str(
-            getattr(address, "ipv4_mapped", None) or address
-        )  # a dual-stack socket shows IPv4 as ::ffff:…
+        # A dual-stack socket shows IPv4 as ::ffff:… addresses.
+        return str(getattr(address, "ipv4_mapped", None) or address)
     return None
 
 

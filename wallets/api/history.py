@@ -95,7 +95,6 @@ def _streamed(
     content_type: str,
     headers: dict[str, str],
 ) -> StreamingHttpResponse:
-    content = (
-        iter(()) if request.method == "HEAD" else write(found)
-    )  # a HEAD request must not read a million rows
+    # A HEAD request must not read a million rows.
+    content = iter(()) if request.method == "HEAD" else write(found)
     return StreamingHttpResponse(content, content_type=content_type, headers=headers)

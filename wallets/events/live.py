@@ -33,9 +33,8 @@ MAX_ENTRIES_PER_READ: Final = 300  # an entry has up to three events: fewer in a
 MAX_STREAMS: Final = 500  # in one process; each has a client's connection
 MAX_STREAMS_PER_CALLER: Final = 50  # of one API key or user
 MAX_QUEUED_ITEMS: Final = 1000  # of one stream; a slower client must read the wallet instead
-MAX_TRANSACTIONS_BEHIND: Final = (
-    100_000  # older positions are not resumed: the client must read the wallet instead
-)
+# Older positions are not resumed: the client must read the wallet instead.
+MAX_TRANSACTIONS_BEHIND: Final = 100_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,9 +33,8 @@ MAX_ENTRIES_IN_FLIGHT: Final = 1000  # log entries in one batch of a subscriber
 PROBE_SIZE: Final = 10  # entries, and parked wallets, in the first batch after a subscriber's pause
 POLL_SECONDS: Final = 0.05  # between two checks for new entries
 ROUND_SECONDS: Final = 1.0  # between two checks for subscribers and due retries
-DATABASE_TIMEOUT_FACTOR: Final = (
-    3  # times OPERATION_DEADLINE, for a delivery thread's queries: a window may be long
-)
+# A query of a delivery thread may take so many times OPERATION_DEADLINE: a window may be long.
+DATABASE_TIMEOUT_FACTOR: Final = 3
 CLEANUP_INTERVAL_SECONDS: Final = 60.0  # between two deletions of old deliveries
 LOCK_CONNECTION: Final = "ledger"  # the connection that holds all locks (settings.DATABASES)
 

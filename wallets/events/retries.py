@@ -10,9 +10,8 @@ from wallets.models import Subscriber
 RETRY_PAUSES_SECONDS: Final = (1, 5, 30, 120, 600, 1800, 3600, 7200, 14_400, 21_600)
 MAX_BROKER_PAUSE_SECONDS: Final = 30
 MAX_SUBSCRIBER_PAUSE_SECONDS: Final = 60  # for all events of a subscriber
-JITTER_FRACTION: Final = (
-    0.2  # of a pause, either way: events that failed together are not all retried together
-)
+# A pause varies by this fraction, so that events that failed together are not retried together.
+JITTER_FRACTION: Final = 0.2
 # The cause of one refusal may be the event or the subscriber. If events of this many wallets are refused in a
 # row, with none accepted in between, the cause is the subscriber.
 MIN_FAILED_WALLETS: Final = 3

@@ -204,9 +204,8 @@ def rotate(
     if is_new or (rotation_id is None and keyed is None):
         _log_action(actor, "rotated the secret of", webhook)
         return Rotated(webhook, webhook.secret, replayed=False)
-    secret = (
-        _secret_for_replay(webhook) if webhook.rotation_id == recorded_id else None
-    )  # otherwise a later rotation replaced it
+    # If the ids differ, a later rotation has replaced this secret.
+    secret = _secret_for_replay(webhook) if webhook.rotation_id == recorded_id else None
     return Rotated(webhook, secret, replayed=True)
 
 

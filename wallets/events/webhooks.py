@@ -38,9 +38,8 @@ MAX_REQUEST_BYTES: Final = 256 * 1024  # of a request body; a single event is mu
 SUCCESS_STATUSES: Final = range(200, 300)
 MAX_KEPT_RESPONSE_CHARACTERS: Final = 500  # of a response body or an error
 REQUEST_TIMEOUT_SECONDS: Final = 10.0  # for a whole request, with its response read
-MAX_PAGE_SECONDS: Final = (
-    10.0  # then a page begins no request, so the relay can stop or see an operator's change
-)
+# After this time a page begins no request, so that the relay can stop or see an operator's change.
+MAX_PAGE_SECONDS: Final = 10.0
 MAX_CONCURRENT_REQUESTS: Final = 8  # of one subscriber; those of one wallet never overlap
 BATCH_CONTENT_TYPE: Final = "application/cloudevents-batch+json"
 

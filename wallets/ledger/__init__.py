@@ -33,8 +33,8 @@ from wallets.ledger.wallets import (
     require_fitting_limits,
 )
 
-# Modules that other packages may import as a whole. They are loaded when they are imported: `checkpoints` and
-# `verify` need cryptography, which takes 6 MB of each worker.
+# Modules that other packages may import as a whole, loaded at their import: `checkpoints` needs cryptography,
+# which takes 6 MB of each worker.
 MODULES: Final = (
     "checkpoints",
     "consistent_read",

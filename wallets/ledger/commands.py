@@ -184,6 +184,9 @@ class Links(NamedTuple):
     expires_at: datetime | None = None
 
 
+_NO_LINKS: Final = Links()  # of most commands: created once
+
+
 def links_of(command: Command) -> Links:
     """Return the hold that the command ends, the operation that it reverses, the time at which it expires."""
     match command:
@@ -195,7 +198,7 @@ def links_of(command: Command) -> Links:
             return Links(expires_at=command.expires_at)
         case RejectAccepted():
             return Links(hold_id=command.hold_id, reverses_id=command.reverses_id)
-    return Links()
+    return _NO_LINKS
 
 
 def requested_amount(command: Command) -> Decimal | None:

@@ -95,9 +95,8 @@ def _commit_alone(work: Work) -> Answer:
     pending: PendingWork = PendingCall(work, settings.OPERATION_DEADLINE)
     # A new committer for each attempt waits for the wallet's lock each time: no other work waits behind it.
     while Committer(db.DEFAULT_DB_ALIAS).run([pending]) and pending.is_in_time:
-        database_retry.reconnect(
-            db.DEFAULT_DB_ALIAS
-        )  # other requests may use the pool's connection meanwhile
+        # Other requests may use the pool's connection meanwhile.
+        database_retry.reconnect(db.DEFAULT_DB_ALIAS)
         time.sleep(RETRY_PAUSE_SECONDS)
     return pending.wait()
 

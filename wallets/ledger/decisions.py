@@ -34,6 +34,7 @@ from wallets.ledger.tables import (
     Acceptance,
     Record,
     completed_row,
+    pending_row,
     rejected_row,
 )
 from wallets.problems import (
@@ -205,7 +206,7 @@ class Decisions:
         if self.inbox_room[wallet.id] <= 0:
             return TooManyRequests("Too many accepted operations of the wallet wait; nothing was applied.")
         self.inbox_room[wallet.id] -= 1
-        row = rejected_row(command, self._accepted_amount(command), None, self.now)
+        row = pending_row(command, self._accepted_amount(command), self.now)
         self.accepted.append((row, rules.sees_counterparty(self.state, command)))
         self.recorded.add(row)
         return Posted(row, wallet.currency)

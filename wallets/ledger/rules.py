@@ -317,10 +317,9 @@ def _opposite(own: Entry, wallet: WalletState, id: UUID, reverses_id: UUID | Non
 # --- The state after the entries --------------------------------------------------------------------
 def _decision(state: LedgerState, command: Command, at: datetime) -> Decision:
     entries = _entries(state, command)
-    hold = _hold_after(state, command, entries[0], at)
-    expires_at = hold.expires_at if isinstance(command, PlaceHold) and hold else None
+    expires_at = command.expires_at if isinstance(command, PlaceHold) else None
     wallets = [_wallet_after(state.wallets[entry.wallet_id], entry, at, expires_at) for entry in entries]
-    return Decision(entries, tuple(wallets), hold)
+    return Decision(entries, tuple(wallets), _hold_after(state, command, entries[0], at))
 
 
 def _wallet_after(

@@ -4,7 +4,7 @@ The text of a statement does not depend on the number of rows, so that PostgreSQ
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
@@ -316,16 +316,20 @@ def completed_row(command: Command, entry: Entry, created_at: datetime) -> Recor
     )
 
 
-def rejected_row(command: Command, amount: Decimal, problem: Problem | None, created_at: datetime) -> Record:
-    """Return the row of a command that was refused; without a problem, of one that is not decided yet."""
+def rejected_row(command: Command, amount: Decimal, problem: Problem, created_at: datetime) -> Record:
+    """Return the row of a command that was refused."""
+    return replace(pending_row(command, amount, created_at), status=REJECTED, reason=problem.code)
+
+
+def pending_row(command: Command, amount: Decimal, created_at: datetime) -> Record:
+    """Return the row of a command that the inbox accepts."""
     links = links_of(command)
     return Record(
         id=command.id,
         wallet_id=command.wallet_id,
         type=command.operation_type,
         amount=amount,
-        status=REJECTED if problem else PENDING,
-        reason=problem.code if problem else None,
+        status=PENDING,
         idempotency_key=command.key,
         transfer_id=None if command.counterparty_id is None else command.id,
         counterparty_id=command.counterparty_id,

@@ -33,9 +33,8 @@ def for_people(view: View) -> View:
     @wraps(view)
     def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if "HX-Request" in request.headers and not request.user.is_authenticated:
-            return HttpResponse(
-                headers={"HX-Redirect": settings.LOGIN_URL}
-            )  # not the form into a part of the page
+            # Otherwise HTMX would put the login form into a part of the page.
+            return HttpResponse(headers={"HX-Redirect": settings.LOGIN_URL})
         return with_login(request, *args, **kwargs)
 
     return asked
