@@ -23,7 +23,7 @@ from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger import inbox
 from wallets.ledger.commands import CaptureHold, Deposit, VoidHold
 from wallets.ledger.decisions import Posted
-from wallets.ledger.execute import execute
+from wallets.ledger.execute import DEFERRED, execute
 from wallets.ledger.tables import Tables
 from wallets.ledger.verify import verify
 from wallets.models import Operation
@@ -51,6 +51,19 @@ SENDS: dict[str, Send] = {
     "holds": lambda api, wallet, id: api.hold(wallet, "1", id=id),
     "transfers": lambda api, wallet, id: api.transfer(wallet, api.open(), "1", id=id),
 }
+
+
+def test_locked_operation_id_does_not_defer_the_wallet_with_that_id(api: Api) -> None:
+    """A client may choose the id of a wallet as the id of an operation on another wallet."""
+    wallet, other = UUID(api.open()), UUID(api.open())
+    same_id = Deposit(wallet_id=other, id=wallet, amount=Decimal(1), client_chose_id=True)
+    with psycopg.connect(cluster.url("postgres")) as elsewhere:
+        elsewhere.execute("SELECT pg_advisory_xact_lock(%s)", [lock_key(LockClass.OPERATION_ID, wallet)])
+        outcomes = execute([same_id, Deposit(wallet_id=wallet, amount=Decimal(2))], contended=[other])
+    assert outcomes[0] is DEFERRED
+    assert isinstance(outcomes[1], Posted)
+    assert (api.balance(str(wallet)), api.balance(str(other))) == ("2.00", "0.00")
+    Books((str(wallet), str(other))).verify()
 
 
 @pytest.mark.parametrize("send", SENDS.values(), ids=SENDS)

@@ -1,7 +1,8 @@
 """Executes commands in one transaction: lock, load, decide, write."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Sequence, Set
 from datetime import datetime
+from itertools import compress
 from typing import Final
 from uuid import UUID
 
@@ -57,21 +58,26 @@ def _execute(
     chosen_ids = {command.id for command in _commands_of(work) if command.client_chose_id}
     with transaction.atomic(using=using):
         tables = Tables(using)
-        unavailable = tables.lock_ids(chosen_ids, wait=not contended)
+        taken_ids = tables.lock_ids(chosen_ids, wait=not contended)
         # Without this lock, two workers that read a balance of 100 would both accept a withdrawal of 80. The
         # second one waits here until the first has committed, and then reads 20. Rows are locked in ascending
         # id, so that two transfers in opposite directions cannot deadlock.
         locking = Wallet.objects.using(using).select_for_update(no_key=True)
         wallets = wallet_states(locking, wallet_ids.difference(contended))
+        taken_wallets: set[UUID] = set()
         if not_waited_for := wallet_ids.intersection(contended):
             locking = Wallet.objects.using(using).select_for_update(no_key=True, skip_locked=True)
             wallets |= wallet_states(locking, not_waited_for)
-            unavailable |= tables.existing_wallets(not_waited_for.difference(wallets))
-        ready = [item for item in work if _is_ready(item, unavailable)]
+            taken_wallets = tables.existing_wallets(not_waited_for.difference(wallets))
+        is_ready = [_is_ready(item, taken_wallets, taken_ids) for item in work]
+        ready = list(compress(work, is_ready))
         if not ready:
             return [DEFERRED for _ in work]
         decisions = _load(tables, wallets, _commands_of(ready), is_recovering)
-        outcomes = [_decide(decisions, item) if _is_ready(item, unavailable) else DEFERRED for item in work]
+        outcomes = [
+            _decide(decisions, item) if is_free else DEFERRED
+            for item, is_free in zip(work, is_ready, strict=True)
+        ]
         chain.extend(decisions.new_rows, decisions.state.wallets)
         tables.write(
             decisions.new_rows, decisions.changed_wallets(), decisions.changed_holds(), decisions.accepted
@@ -79,12 +85,15 @@ def _execute(
     return outcomes
 
 
-def _is_ready(work: Work, unavailable: Collection[UUID]) -> bool:
-    """Whether no other transaction holds a lock on a wallet or an id of the work."""
-    if not unavailable:
+def _is_ready(work: Work, taken_wallets: Set[UUID], taken_ids: Set[UUID]) -> bool:
+    """Whether no other transaction holds a lock on a wallet or on an operation id of the work.
+
+    The two stay apart: a client may choose the id of any wallet as the id of its operation.
+    """
+    if not taken_wallets and not taken_ids:
         return True
-    needed = {*work.wallet_ids, *(command.id for command in _commands_of([work]))}
-    return needed.isdisjoint(unavailable)
+    operation_ids = {command.id for command in _commands_of([work])}
+    return taken_wallets.isdisjoint(work.wallet_ids) and taken_ids.isdisjoint(operation_ids)
 
 
 def _commands_of(work: Sequence[Work]) -> list[Command]:
