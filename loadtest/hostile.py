@@ -199,7 +199,11 @@ API: Final = (
     _endpoint("WalletOperationInBody POST", posts(f"{V1}/wallet", DEPOSIT, walletId="{wallet}", **MOVE)),
     _endpoint("WalletById GET", gets(WALLET, READ)),
     _endpoint("WalletById PATCH", posts(WALLET, WRITE, "PATCH", label="a")),
-    _endpoint("Wallets GET", gets(f"{V1}/wallets", READ), gets(f"{V1}/wallets?limit=500", READ)),
+    _endpoint(
+        "Wallets GET",
+        gets(f"{V1}/wallets", READ),
+        gets(f"{V1}/wallets?limit=500&label=a&status=FROZEN", READ),
+    ),
     _endpoint("Wallets POST", posts(f"{V1}/wallets", WRITE)),
     _endpoint("OpenWallet POST", posts(f"{V1}/wallet/create", WRITE)),
     _endpoint(
@@ -216,7 +220,12 @@ API: Final = (
     _endpoint("WalletHolds GET", gets(f"{WALLET}/holds", READ), gets(f"{WALLET}/holds?limit=500", READ)),
     _endpoint("WalletHolds POST", posts(f"{WALLET}/holds", HOLD, amount="1")),
     _endpoint("WalletEvents GET", gets(f"{WALLET}/events?seconds=0", READ)),
-    _endpoint("BulkOperations POST", bulks(f"{V1}/operations", DEPOSIT)),
+    _endpoint(
+        "Operations GET",
+        gets(f"{V1}/operations?limit=500&minAmount=1000000", READ),
+        gets(f"{V1}/operations?limit=500&metadata.kind=bonus&status=REJECTED", READ),
+    ),
+    _endpoint("Operations POST", bulks(f"{V1}/operations", DEPOSIT)),
     _endpoint("OperationById GET", gets(f"{V1}/operations/{{operation}}", READ)),
     _endpoint(
         "OperationReversal POST", posts(f"{V1}/operations/{{operation}}/reversal", WITHDRAW, amount="0.01")

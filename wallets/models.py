@@ -123,6 +123,7 @@ class Wallet(models.Model):
     max_balance = Money(null=True)
     sequence = models.BigIntegerField(db_default=0)  # the number of entries
     status = models.CharField(max_length=16, choices=Status.choices, db_default=Status.ACTIVE)
+    external_id = models.CharField(max_length=255, null=True)  # the client's name; unique for each owner
     label = models.CharField(max_length=200, db_default="")
     metadata = models.JSONField(db_default={})
     owner = models.ForeignKey(User, null=True, on_delete=models.PROTECT, db_index=False)
@@ -190,6 +191,7 @@ class Operation(models.Model):
     reverses_id = models.UUIDField(null=True)
     expires_at = models.DateTimeField(null=True)  # of a HOLD
     takes_rest = models.BooleanField(null=True)  # the client left the amount of a capture or reversal open
+    reference = models.CharField(max_length=255, db_default="")  # the client's name for the movement
     description = models.CharField(max_length=500, db_default="")
     metadata = models.JSONField(db_default={})
     # The actor, such as "operator:anna"; empty for an open API.
@@ -270,7 +272,9 @@ class Hold(models.Model):
     expires_at = models.DateTimeField(null=True)
     captured_amount = Money(null=True)
     operation_id = models.UUIDField(null=True)  # the operation that captured it
+    reference = models.CharField(max_length=255, db_default="")
     description = models.CharField(max_length=500, db_default="")
+    metadata = models.JSONField(db_default={})
     created_at = models.DateTimeField()
     ended_at = models.DateTimeField(null=True)
 
@@ -298,6 +302,7 @@ class InboxEntry(models.Model):
     hold_id = models.UUIDField(null=True)
     reverses_id = models.UUIDField(null=True)
     takes_rest = models.BooleanField(null=True)
+    reference = models.CharField(max_length=255, db_default="")
     description = models.CharField(max_length=500, db_default="")
     metadata = models.JSONField(db_default={})
     actor = models.CharField(max_length=200, db_default="")

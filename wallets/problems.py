@@ -143,6 +143,11 @@ class EmailTaken(Problem):
     default_detail = "An account with this e-mail address exists. Log in, or sign up with another one."
 
 
+class ExternalIdTaken(Problem):
+    code, status, title = "external_id_taken", 409, "External id taken"
+    default_detail = "Another wallet has this externalId. Find it with GET /wallets?externalId=."
+
+
 class WalletClosed(Problem):
     code, status, title = "wallet_closed", 409, "Wallet closed"
     default_detail = "A closed wallet moves no money. Use another wallet."

@@ -160,6 +160,7 @@ ROWS = {
     "POST /wallets/{id}/operation": Row("/wallets/{wallet}/operation", DEPOSIT, 201, DEPOSIT_1),
     "POST /wallet": Row("/wallet", DEPOSIT, 201, {"walletId": "{wallet}", **DEPOSIT_1}),
     "POST /operations": Row("/operations", DEPOSIT, 200, BULK, (409, "wallet_not_found")),
+    "GET /operations": Row("/operations?walletId={wallet}", READ, 200),
     "GET /operations/{id}": Row("/operations/{operation}", READ, 200),
     "POST /operations/{id}/reversal": Row(
         "/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}, is_found_first=True

@@ -84,7 +84,7 @@ def rows_in(html: str, where: str) -> list[str]:
 # --- The lists --------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def crowded_tables() -> Iterator[None]:
-    """Holds and inbox entries of 300 wallets, with statistics: in a small table any index is as cheap as the right one."""
+    """Holds and inbox entries of 300 wallets, with statistics: in an empty table all indexes are equal."""
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
         database.execute("SET session_replication_role = replica")  # the holds need no operations
         database.execute(

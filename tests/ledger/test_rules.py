@@ -68,7 +68,9 @@ HELD = HoldState(
     expires_at=None,
     captured_amount=None,
     operation_id=None,
+    reference="",
     description="",
+    metadata={},
     created_at=EARLIER,
     ended_at=None,
 )

@@ -124,6 +124,7 @@ CHANGED_VALUES = {
     "sequence": "sequence + 100",
     "type": "'WITHDRAW'",
     "idempotency_key": "'b'",
+    "reference": "'order-8'",
     "description": "'three'",
     "metadata": """'{"a": 2}'""",
     "actor": "'forger'",

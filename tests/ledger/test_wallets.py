@@ -25,6 +25,7 @@ def test_wallet_opens_empty_with_the_defaults(api: Api) -> None:
         "overdraftLimit": "0.00",
         "maxBalance": None,
         "status": "ACTIVE",
+        "externalId": None,
         "label": "",
         "metadata": {},
         "sequence": 0,

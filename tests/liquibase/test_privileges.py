@@ -62,7 +62,7 @@ GRANTED: Final[dict[str, tuple[str, ...]]] = {
 CHANGEABLE: Final[dict[str, set[str]]] = {
     "wallet": {
         *("balance", "held", "sequence", "next_expiry_at", "hash", "updated_at"),
-        *("status", "label", "metadata", "owner_id", "overdraft_limit", "max_balance"),
+        *("status", "external_id", "label", "metadata", "owner_id", "overdraft_limit", "max_balance"),
     },
     "hold": {"status", "captured_amount", "operation_id", "ended_at"},
     "inbox": {"position", "attempts", "last_error", "next_attempt_at", "set_aside_at"},

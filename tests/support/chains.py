@@ -26,8 +26,8 @@ def lines(database: psycopg.Connection, wallet_id: str) -> list[tuple[bytes, byt
     )
     database.execute("SET timezone = 'UTC'")
     with database.cursor() as cursor, cursor.copy(statement.encode()) as copied:
-        rows = [bytes(row)[:-1] for row in copied]
-    return [(bytes.fromhex(row[:64].decode()), row[65:]) for row in rows]
+        rows = [bytes(row) for row in copied]
+    return [(bytes.fromhex(row[:64].decode()), chain.hashed(row[65:])) for row in rows]
 
 
 def chain_anew(database: psycopg.Connection, wallet_id: str) -> None:

@@ -41,7 +41,7 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "WalletStatement": {"GET": (READ,)},
     "WalletHolds": {"GET": (READ,), "POST": (HOLD,)},
     "WalletEvents": {"GET": (READ,)},
-    "BulkOperations": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
+    "Operations": {"GET": (READ,), "POST": (DEPOSIT, WITHDRAW, TRANSFER)},
     "OperationById": {"GET": (READ,)},
     "OperationReversal": {"POST": (DEPOSIT, WITHDRAW, TRANSFER)},
     "Transfers": {"POST": (TRANSFER,)},

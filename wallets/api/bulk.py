@@ -17,7 +17,7 @@ from wallets.api.endpoint import Endpoint, keyed
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, PREFER, TRANSFER_RULES, Declaration, first_refusal, key
 from wallets.apps import give_back_connection
-from wallets.contract.parsing import check, context_of, idempotency_key, read_object, wants_async
+from wallets.contract.parsing import check, context_of, details_in, idempotency_key, read_object, wants_async
 from wallets.contract.request_schemas import (
     MAX_BULK_ITEMS,
     MAX_BULK_KEY_LENGTH,
@@ -139,7 +139,7 @@ def _commands(request: Request, body: BulkToPost) -> Iterator[Command]:
 
 
 def _command(item: BulkOperation | BulkTransfer, context: dict[str, Any]) -> Command:
-    context |= {"amount": item.amount, "description": item.description, "metadata": item.metadata}
+    context |= {"amount": item.amount, **details_in(item)}
     if isinstance(item, BulkTransfer):
         return MakeTransfer(wallet_id=item.source_wallet_id, target_id=item.target_wallet_id, **context)
     return COMMANDS[item.operation_type](wallet_id=item.wallet_id, **context)

@@ -65,6 +65,7 @@ VALUES: Final[dict[str, Any]] = {
     "operationType": "DEPOSIT",
     "overdraftLimit": "0.00",
     "parked": 0,
+    "reference": "",
     "replayed": 3,
     "response": "down for maintenance",
     "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
@@ -97,8 +98,13 @@ def pending(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 DIFFERING: Final[dict[type[BaseModel], dict[str, Any]]] = {
-    responses.WalletBody: {"id": WALLET_ID, "status": "ACTIVE", "metadata": {"shop": "north"}},
-    responses.OperationBody: {"id": OPERATION_ID, "idempotencyKey": "order-1"},
+    responses.WalletBody: {
+        "id": WALLET_ID,
+        "status": "ACTIVE",
+        "externalId": "till-1",
+        "metadata": {"shop": "north"},
+    },
+    responses.OperationBody: {"id": OPERATION_ID, "idempotencyKey": "order-1", "reference": "order-1"},
     responses.HoldBody: {
         "id": HOLD_ID,
         "amount": "200.00",
@@ -123,6 +129,7 @@ _SOURCE: Final = OPERATION | {
     "transferId": TRANSFER_ID,
     "counterpartyWalletId": OTHER_WALLET_ID,
     "idempotencyKey": "rent-november",
+    "reference": "",
 }
 _TARGET: Final = _SOURCE | {
     "id": "01930a5d-b1c3-7d3e-9f40-5a6b7c8d9e11",
@@ -147,10 +154,10 @@ DIFFERING[responses.StatementBody] = {"entries": [OPERATION, _SOURCE]}
 DIFFERING[responses.OwnWalletBody] = {"wallet": example_of(responses.WalletBody), "operations": [OPERATION]}
 STATEMENT_AS_CSV: Final = f"""\
 time,sequence,operationType,amount,balance,currency,description,operationId,transferId,counterpartyWalletId,\
-holdId,reversesId,idempotencyKey
-{FROM},,OPENING_BALANCE,,0.00,RUB,,,,,,,
-{TIME},1,DEPOSIT,1000.00,1000.00,RUB,,{OPERATION_ID},,,,,order-1
-{TIME},2,TRANSFER_OUT,-15.50,984.50,RUB,,{TRANSFER_ID},{TRANSFER_ID},{OTHER_WALLET_ID},,,rent-november
-{TO},,CLOSING_BALANCE,,984.50,RUB,,,,,,,
+holdId,reversesId,idempotencyKey,reference,metadata
+{FROM},,OPENING_BALANCE,,0.00,RUB,,,,,,,,,
+{TIME},1,DEPOSIT,1000.00,1000.00,RUB,,{OPERATION_ID},,,,,order-1,order-1,
+{TIME},2,TRANSFER_OUT,-15.50,984.50,RUB,,{TRANSFER_ID},{TRANSFER_ID},{OTHER_WALLET_ID},,,rent-november,,
+{TO},,CLOSING_BALANCE,,984.50,RUB,,,,,,,,,
 """.replace("\n", "\r\n")
 EVENT_STREAM: Final = f"id: 4711\ndata: {orjson.dumps(EVENT).decode()}\n\n"

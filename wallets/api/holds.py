@@ -13,8 +13,8 @@ from wallets.api.endpoint import Endpoint
 from wallets.api.examples import HOLD_ID, TIME
 from wallets.api.openapi import MOVABLE, NEW_COMMAND, Declaration
 from wallets.contract.paging import Page
-from wallets.contract.parsing import command_context, read, read_optional
-from wallets.contract.request_schemas import HoldQuery, HoldToPlace, Nothing, PartToTake
+from wallets.contract.parsing import command_context, details_in, read, read_optional
+from wallets.contract.request_schemas import HoldQuery, HoldToPlace, HoldToVoid, PartToTake
 from wallets.contract.responses import (
     HoldBody,
     HoldPage,
@@ -24,7 +24,7 @@ from wallets.contract.responses import (
     replay_header,
 )
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger import CaptureHold, PlaceHold, Posted, VoidHold, owner_filter, read_wallet, wallet_of_hold
+from wallets.ledger import CaptureHold, PlaceHold, Posted, VoidHold, hold_to_end, owner_filter, read_wallet
 from wallets.models import Hold
 from wallets.problems import (
     HoldAmountExceeded,
@@ -58,7 +58,7 @@ class WalletHolds(Endpoint):
             wallet_id=wallet_id,
             amount=body.amount,
             expires_at=body.expires_at,
-            description=body.description,
+            **details_in(body),
             **command_context(request, body.id, may_be_async=False),
         )
         rights.require(principal(request), command)
@@ -123,8 +123,15 @@ class HoldCapture(Endpoint):
         """
         body = read_optional(request, PartToTake)
         context = command_context(request, body.id)
-        wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
-        command = CaptureHold(wallet_id=wallet_id, hold_id=hold_id, amount=body.amount, **context)
+        wallet_id, inherited = hold_to_end(hold_id, principal(request).owner_restriction)
+        command = CaptureHold(
+            wallet_id=wallet_id,
+            hold_id=hold_id,
+            amount=body.amount,
+            inherited=inherited,
+            **details_in(body),
+            **context,
+        )
         rights.require(principal(request), command)
         return operation_created(ledger.submit(command))
 
@@ -134,8 +141,8 @@ class HoldVoid(Endpoint):
 
     @Declaration(
         "holds_void",
-        request=Nothing,
-        examples={"nothing to say": {}},
+        request=HoldToVoid,
+        examples={"no fields": {}},
         response=HoldBody,
         example={"status": "VOIDED", "endedAt": TIME},
         refusals=[HoldNotFound, IdempotencyKeyReused, WalletClosed, HoldNotActive],
@@ -145,10 +152,12 @@ class HoldVoid(Endpoint):
 
         In a frozen wallet too: no money moves.
         """
-        body = read_optional(request, Nothing)
+        body = read_optional(request, HoldToVoid)
         context = command_context(request, body.id, may_be_async=False)
-        wallet_id = wallet_of_hold(hold_id, principal(request).owner_restriction)
-        command = VoidHold(wallet_id=wallet_id, hold_id=hold_id, **context)
+        wallet_id, inherited = hold_to_end(hold_id, principal(request).owner_restriction)
+        command = VoidHold(
+            wallet_id=wallet_id, hold_id=hold_id, inherited=inherited, **details_in(body), **context
+        )
         rights.require(principal(request), command)
         return hold_response(ledger.submit(command), 200, {})
 

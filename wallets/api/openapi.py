@@ -64,6 +64,12 @@ PREFER: Final = header(
     {"type": "string", "examples": ["respond-async"]},
     "respond-async: respond 202 when the operation is stored durably, and execute it later.",
 )
+METADATA_PARAMETER: Final = OpenApiParameter(
+    "metadata.key",
+    str,
+    description="The value of a top-level key of the metadata: replace `key`, as in `metadata.order=7`. It"
+    " matches the string and the number. Several such parameters must all match.",
+)
 RESPONSE_HEADERS: Final = (
     header("X-Request-ID", str, "The id of the request, in every response.", response=True),
     header(
@@ -152,10 +158,16 @@ class Declaration:
 
 
 def _parameters_of(query: type[BaseModel]) -> list[OpenApiParameter]:
-    return [
-        OpenApiParameter(name, _parameter_schema(field), description=field.get("description", ""))
-        for name, field in query.model_json_schema()["properties"].items()
-    ]
+    fields = query.model_json_schema()["properties"]
+    of_metadata = [METADATA_PARAMETER] if fields.pop("metadata", None) else []
+    return [_parameter(name, field) for name, field in fields.items()] + of_metadata
+
+
+def _parameter(name: str, field: dict[str, Any]) -> OpenApiParameter:
+    schema = _parameter_schema(field)
+    # A list is one parameter with commas.
+    explode = False if schema.get("type") == "array" else None
+    return OpenApiParameter(name, schema, description=field.get("description", ""), explode=explode)
 
 
 def _parameter_schema(field: dict[str, Any]) -> dict[str, Any]:
@@ -238,7 +250,7 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
 
 # --- The document as a whole ------------------------------------------------------------------------
 # The schemas of bodies that may be absent.
-OPTIONAL = {"Nothing", "PartToTake", "SecretToRotate"}
+OPTIONAL = {"HoldToVoid", "PartToTake", "SecretToRotate"}
 # Response schemas with an id, and the path parameter that takes this id.
 LINKED = {
     "WalletBody": "wallet_id",

@@ -9,26 +9,31 @@ from wallets import ledger
 from wallets.access import rights
 from wallets.access.authentication import principal
 from wallets.access.rights import visible
+from wallets.api.bulk import BulkOperations
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import OPERATION_ID, WALLET_ID
 from wallets.api.openapi import LIMITS, MOVABLE, NEW_COMMAND, Declaration
 from wallets.contract.paging import Page
-from wallets.contract.parsing import command_context, read, read_optional
+from wallets.contract.parsing import command_context, details_in, read, read_optional
 from wallets.contract.request_schemas import (
     OperationQuery,
+    OperationSearchQuery,
     OperationToPost,
     PartToTake,
     WalletOperationToPost,
 )
 from wallets.contract.responses import OperationBody, OperationPage, operation_body, operation_created
+from wallets.contract.search import search_operations
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger import COMMANDS, Reverse, original, read_operation, read_wallet
-from wallets.models import Operation
 from wallets.problems import (
+    FieldError,
     IdempotencyKeyReused,
     OperationNotFound,
     OperationNotReversible,
     ReversalExceedsOriginal,
     TargetCannotReceive,
+    ValidationError,
     WalletNotFound,
 )
 
@@ -37,8 +42,7 @@ def post_operation(request: Request, wallet_id: UUID, body: OperationToPost) -> 
     command = COMMANDS[body.operation_type](
         wallet_id=wallet_id,
         amount=body.amount,
-        description=body.description,
-        metadata=body.metadata,
+        **details_in(body),
         **command_context(request, body.id),
     )
     rights.require(principal(request), command)
@@ -138,7 +142,14 @@ class OperationReversal(Endpoint):
         body = read_optional(request, PartToTake)
         context = command_context(request, body.id)
         wallet_id, to_reverse = original(operation_id, principal(request).owner_restriction)
-        command = Reverse(wallet_id=wallet_id, original=to_reverse, amount=body.amount, **context)
+        command = Reverse(
+            wallet_id=wallet_id,
+            original=to_reverse,
+            amount=body.amount,
+            inherited=to_reverse.details,
+            **details_in(body),
+            **context,
+        )
         rights.require(principal(request), command)
         return operation_created(ledger.submit(command))
 
@@ -150,15 +161,47 @@ class WalletOperations(Endpoint):
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """List a wallet's operations, newest first.
 
-        Refused operations are history too. The cursor carries its filters.
+        Refused operations are history too. Without `type`, holds and voids are left out: they move no money.
+        The cursor carries its filters. A page may be shorter than `limit`, even empty, if few operations
+        match; the list ends where `nextCursor` is null.
         """
         page = Page(request.query_params, OperationQuery, f"operations of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
-        query = page.query
-        period = {"created_at__gte": query.from_, "created_at__lt": query.to}
-        given = {"type": query.type, "status": query.status, **period}
-        filters = {name: value for name, value in given.items() if value is not None}
-        history = Operation.objects.of_wallet(wallet_id).filter(**filters)
-        if query.type is None:
-            history = history.that_move_money()
-        return page.respond(history, lambda found: (operation_body(each, wallet.currency) for each in found))
+        query = OperationSearchQuery.model_construct(wallet_id=wallet_id, **page.query.__dict__)
+        found = retry_until_deadline(lambda: search_operations(query, principal(request).owner_restriction))
+        rows = found.rows.that_move_money() if query.type is None else found.rows
+        return page.respond(
+            rows,
+            lambda page: (operation_body(operation, wallet.currency) for operation in page),
+            found.scanned,
+        )
+
+
+class Operations(BulkOperations):
+    """/operations"""
+
+    @Declaration(
+        "operations_search", query=OperationSearchQuery, response=OperationPage, refusals=[WalletNotFound]
+    )
+    def get(self, request: Request) -> Response:
+        """Find operations in all wallets, newest first.
+
+        By the client's own names (`reference`, `idempotencyKey`, metadata) and by all fields that narrow a
+        history. Holds and voids are included. A restricted key or a user must name `walletId`,
+        `idempotencyKey` or `transferId`. A page may be shorter than `limit`, even empty, if few operations
+        match; the list ends where `nextCursor` is null.
+        """
+        page = Page(request.query_params, OperationSearchQuery, "operations")
+        query, restriction = page.query, principal(request).owner_restriction
+        if query.wallet_id is not None:
+            visible(principal(request), read_wallet(query.wallet_id))
+        elif restriction is not None and query.idempotency_key is None and query.transfer_id is None:
+            detail = "restricted credentials must give walletId, idempotencyKey or transferId"
+            raise ValidationError(errors=[FieldError("walletId", "required", detail)])
+        found = retry_until_deadline(lambda: search_operations(query, restriction))
+        rows = found.rows.select_related("wallet")
+        return page.respond(
+            rows,
+            lambda page: (operation_body(operation, operation.wallet.currency) for operation in page),
+            found.scanned,
+        )

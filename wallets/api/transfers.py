@@ -12,7 +12,7 @@ from wallets.access.people import wallet_of
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import OTHER_WALLET_ID, WALLET_ID
 from wallets.api.openapi import NEW_COMMAND, TRANSFER_RULES, Declaration
-from wallets.contract.parsing import command_context, read
+from wallets.contract.parsing import command_context, details_in, read
 from wallets.contract.request_schemas import SAME_WALLET, TransferToPost
 from wallets.contract.responses import TransferBody, created, transfer_body
 from wallets.ledger import MakeTransfer, read_transfer
@@ -50,8 +50,7 @@ class Transfers(Endpoint):
             wallet_id=body.source_wallet_id,
             target_id=target_id,
             amount=body.amount,
-            description=body.description,
-            metadata=body.metadata,
+            **details_in(body),
             **context,
         )
         rights.require(principal(request), command)

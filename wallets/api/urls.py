@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from wallets.api import bulk, events, history, holds, operations, people, transfers, wallets, webhooks
+from wallets.api import events, history, holds, operations, people, transfers, wallets, webhooks
 from wallets.contract import url_converters  # noqa: F401 - registers `id`
 
 # Django tries them from the top: the most frequent requests come first.
@@ -11,7 +11,7 @@ urlpatterns = [
     path("wallets/<id:wallet_id>", wallets.WalletById.as_view()),
     path("wallet", operations.WalletOperationInBody.as_view()),
     path("transfers", transfers.Transfers.as_view()),
-    path("operations", bulk.BulkOperations.as_view()),
+    path("operations", operations.Operations.as_view()),
     path("operations/<id:operation_id>", operations.OperationById.as_view()),
     path("operations/<id:operation_id>/reversal", operations.OperationReversal.as_view()),
     path("transfers/<id:transfer_id>", transfers.TransferById.as_view()),

@@ -13,8 +13,10 @@ from wallets.api.endpoint import Endpoint, id_of_new
 from wallets.api.openapi import Declaration, header
 from wallets.contract.paging import Page
 from wallets.contract.parsing import names_tag, read
-from wallets.contract.request_schemas import PageQuery, WalletChanges, WalletToOpen
+from wallets.contract.request_schemas import WalletChanges, WalletSearchQuery, WalletToOpen
 from wallets.contract.responses import WalletBody, WalletPage, etag, replay_header, wallet_body
+from wallets.contract.search import search_wallets
+from wallets.database_retry import retry_until_deadline
 from wallets.ledger import (
     Opening,
     WalletUpdate,
@@ -25,6 +27,7 @@ from wallets.ledger import (
 )
 from wallets.models import Wallet
 from wallets.problems import (
+    ExternalIdTaken,
     IdempotencyKeyReused,
     PreconditionFailed,
     WalletClosed,
@@ -42,7 +45,7 @@ class OpenWallet(Endpoint):
         status=201,
         response=WalletBody,
         example={"balance": "0.00", "available": "0.00", "sequence": 0},
-        refusals=[IdempotencyKeyReused],
+        refusals=[IdempotencyKeyReused, ExternalIdTaken],
     )
     def post(self, request: Request) -> Response:
         """Open a wallet.
@@ -65,17 +68,18 @@ class OpenWallet(Endpoint):
 class Wallets(OpenWallet):
     """/wallets"""
 
-    @Declaration("wallets_list", query=PageQuery, response=WalletPage)
+    @Declaration("wallets_list", query=WalletSearchQuery, response=WalletPage)
     def get(self, request: Request) -> Response:
         """List wallets, newest first.
 
-        Only wallets that the credentials may read. Paged by cursor: stable while wallets are opened.
+        Only wallets that the credentials may read. Paged by cursor: stable while wallets are opened. A page
+        may be shorter than `limit`, even empty, if few wallets match the filters; the list ends where
+        `nextCursor` is null.
         """
-        page = Page(request.query_params, PageQuery, "wallets")
-        wallets = Wallet.objects.with_expired()
-        if (owner_id := principal(request).owner_restriction) is not None:
-            wallets = wallets.filter(owner_id=owner_id)
-        return page.respond(wallets, lambda found: map(wallet_body, found))
+        page = Page(request.query_params, WalletSearchQuery, "wallets")
+        restriction = principal(request).owner_restriction
+        found = retry_until_deadline(lambda: search_wallets(page.query, restriction))
+        return page.respond(found.rows, lambda page: map(wallet_body, page), found.scanned)
 
 
 class WalletById(Endpoint):
@@ -108,10 +112,10 @@ class WalletById(Endpoint):
         examples={"freeze": {"status": "FROZEN"}},
         response=WalletBody,
         example={"status": "FROZEN"},
-        refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty],
+        refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty, ExternalIdTaken],
     )
     def patch(self, request: Request, wallet_id: UUID) -> Response:
-        """Change the label, the metadata or the status of a wallet.
+        """Change the external id, the label, the metadata or the status of a wallet.
 
         Only an empty wallet can be closed, and it stays closed.
         """
@@ -125,6 +129,9 @@ class WalletById(Endpoint):
             if expected is not None and not names_tag(expected, etag(wallet)):
                 raise PreconditionFailed
 
-        change = WalletUpdate(actor=principal(request).actor, **asked.given())
+        given = asked.given()
+        if "external_id" in given:
+            given["external_id"] = given["external_id"] or ""  # null removes it
+        change = WalletUpdate(actor=principal(request).actor, **given)
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})

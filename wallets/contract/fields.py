@@ -27,6 +27,8 @@ from wallets.operation_types import NAMES
 MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # of the column
 MAX_METADATA_DEPTH: Final = 16
+MAX_REFERENCE_LENGTH: Final = 255
+MAX_METADATA_FILTERS: Final = 5
 MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # in an error
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
@@ -78,6 +80,13 @@ def _key(value: object) -> str:
     return text
 
 
+def _visible(value: object) -> str:
+    text = text_of(value)
+    if not text or not all(character.isprintable() and not character.isspace() for character in text):
+        raise PydanticCustomError("invalid_text", "must be visible characters without spaces")
+    return text
+
+
 def _email(value: object) -> str:
     text = text_of(value)
     if not is_email(text):
@@ -121,6 +130,26 @@ def _metadata(value: object) -> dict[str, Any]:
     if len(orjson.dumps(checked)) > MAX_METADATA_BYTES:
         raise PydanticCustomError("too_long", "at most {limit} bytes of JSON", {"limit": MAX_METADATA_BYTES})
     return checked
+
+
+def _types(value: object) -> list[str]:
+    return text_of(value).split(",")
+
+
+def _metadata_filters(value: object) -> dict[str, str]:
+    """Return the values by the top-level keys that the query names as `metadata.key=value`."""
+    if not isinstance(value, dict):
+        raise PydanticCustomError("invalid_type", "name a key, such as metadata.order=7")
+    if len(value) > MAX_METADATA_FILTERS:
+        raise PydanticCustomError("too_long", "at most {limit} keys", {"limit": MAX_METADATA_FILTERS})
+    return {text_of(key): text_of(text) for key, text in value.items()}
+
+
+def _known_currency(value: object) -> str:
+    code = text_of(value)
+    if code not in money.FRACTION_DIGITS:
+        raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
+    return code
 
 
 def _json(value: object, depth: int) -> Any:
@@ -221,6 +250,7 @@ CurrencyCode = Annotated[
     BeforeValidator(_currency),
     WithJsonSchema({"enum": list(money.OPENABLE), "description": "ISO 4217", "examples": ["EUR"]}),
 ]
+CurrencyFilter = Annotated[str, BeforeValidator(_known_currency), Field(examples=["EUR"])]
 Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200, json_schema_extra=_TEXT)]
 Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME, json_schema_extra=_NAME)]
 Email = Annotated[
@@ -231,6 +261,26 @@ Email = Annotated[
 Login = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_EMAIL, json_schema_extra=_TEXT)]
 Password = Annotated[str, BeforeValidator(text_of), Field(max_length=MAX_PASSWORD, json_schema_extra=_TEXT)]
 Description = Annotated[str, BeforeValidator(text_of), Field(max_length=500, json_schema_extra=_TEXT)]
+Reference = Annotated[
+    str,
+    BeforeValidator(text_of),
+    Field(
+        max_length=MAX_REFERENCE_LENGTH,
+        description="Your own name for the movement, such as an order number; not unique.",
+        json_schema_extra=_TEXT,
+    ),
+]
+ExternalId = Annotated[
+    str,
+    BeforeValidator(_visible),
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCE_LENGTH,
+        description="Your own name for the wallet; unique among the wallets of one owner.",
+        examples=["customer-4711"],
+        json_schema_extra={"pattern": r"^[^\s]+$"},
+    ),
+]
 Metadata = Annotated[
     dict[str, Any],
     BeforeValidator(_metadata),
@@ -246,6 +296,8 @@ if TYPE_CHECKING:
     OperationType = str
 else:
     OperationType = Literal[NAMES]
+Types = Annotated[list[OperationType], BeforeValidator(_types)]
+MetadataFilters = Annotated[dict[str, str], BeforeValidator(_metadata_filters)]
 EventType = Literal[
     "wallet.opened",
     "wallet.changed",

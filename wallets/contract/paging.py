@@ -23,9 +23,11 @@ from wallets.contract.request_schemas import PageQuery
 from wallets.database_retry import retry_until_deadline
 from wallets.problems import FieldError, ValidationError
 
-LONG_TEXTS: Final = frozenset(("metadata", "description"))  # 4,096 bytes, and 500 characters
+LONG_TEXTS: Final = frozenset(("metadata", "description", "reference"))  # 4,096 bytes; 500, 255 characters
 MAX_PAGE_TEXT_BYTES: Final = 262_144  # of LONG_TEXTS in a page
 UNMEASURED_ROWS: Final = 50  # a page of so many rows is not measured
+MAX_SCANNED_ROWS: Final = 5000  # of an index, for a page whose filters the index does not serve
+METADATA: Final = "metadata."  # the start of parameters such as metadata.order=7
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
 
@@ -56,6 +58,11 @@ class Cursor(BaseModel):
         """Return the filter for the rows after the cursor, newest first."""
         raise NotImplementedError
 
+    @staticmethod
+    def up_to(last: Any) -> Q:
+        """Return the filter for the row `last` and the rows before it, newest first."""
+        raise NotImplementedError
+
 
 class TimeCursor(Cursor):
     """A cursor of a list in the order of time."""
@@ -70,6 +77,10 @@ class TimeCursor(Cursor):
         bound = Q(created_at__lte=self.created_at)
         return bound & (Q(created_at__lt=self.created_at) | Q(id__lt=self.id))
 
+    @staticmethod
+    def up_to(last: Any) -> Q:
+        return Q(created_at__gte=last.created_at) & (Q(created_at__gt=last.created_at) | Q(id__gte=last.id))
+
 
 class NumberCursor(Cursor):
     """A cursor of a list in the order of numeric ids."""
@@ -80,6 +91,10 @@ class NumberCursor(Cursor):
 
     def after(self) -> Q:
         return Q(id__lt=self.id)
+
+    @staticmethod
+    def up_to(last: Any) -> Q:
+        return Q(id__gte=last.id)
 
 
 class Page(Generic[QueryT]):
@@ -106,22 +121,38 @@ class Page(Generic[QueryT]):
             if self._filters and self._filters != self._cursor.filters:
                 raise _invalid("cursor", "belongs to other filters")
             self._filters = self._cursor.filters
-        self.query = check(schema, self._filters | given)
+        self.query = check(schema, _nested(self._filters | given))
 
-    def of(self, rows: QuerySet[ModelT]) -> tuple[list[ModelT], str | None]:
-        """Return the rows of this page, newest first, and the cursor of the next page."""
-        after = self._cursor.after() if self._cursor else Q()
-        wanted = rows.filter(after).order_by(*(f"-{name}" for name in self._cursor_class.ORDER))
+    def of(
+        self, rows: QuerySet[ModelT], scanned: QuerySet[ModelT] | None = None
+    ) -> tuple[list[ModelT], str | None]:
+        """Return the rows of this page, newest first, and the cursor of the next page.
+
+        `scanned` contains the rows and further ones. At most MAX_SCANNED_ROWS of it are read: a page that
+        ends there may be shorter than the limit, or empty, and has a cursor.
+        """
+        last = None if scanned is None else self._following(scanned)[MAX_SCANNED_ROWS - 1 :].first()
+        wanted = self._following(rows if last is None else rows.filter(self._cursor_class.up_to(last)))
         size = self._page_size(wanted)
         page = list(wanted[: size + 1])
-        if len(page) <= size:
-            return page, None
-        page.pop()
-        return page, self._cursor_after(page[-1])
+        if len(page) > size:
+            page.pop()
+            return page, self._cursor_after(page[-1])
+        return page, None if last is None else self._cursor_after(last)
 
-    def respond(self, rows: QuerySet[ModelT], render: Callable[[list[ModelT]], Iterable[Any]]) -> Response:
-        """Respond with this page of the rows."""
-        found, next_cursor = retry_until_deadline(lambda: self.of(rows))
+    def _following(self, rows: QuerySet[ModelT]) -> QuerySet[ModelT]:
+        """Return the rows after the cursor, newest first."""
+        after = self._cursor.after() if self._cursor else Q()
+        return rows.filter(after).order_by(*(f"-{name}" for name in self._cursor_class.ORDER))
+
+    def respond(
+        self,
+        rows: QuerySet[ModelT],
+        render: Callable[[list[ModelT]], Iterable[Any]],
+        scanned: QuerySet[ModelT] | None = None,
+    ) -> Response:
+        """Respond with this page of the rows; `scanned` as in `of`."""
+        found, next_cursor = retry_until_deadline(lambda: self.of(rows, scanned))
         return Response({"items": list(render(found)), "nextCursor": next_cursor})
 
     def _page_size(self, rows: QuerySet[ModelT]) -> int:
@@ -154,6 +185,15 @@ def single(parameters: QueryDict) -> dict[str, str]:
         if len(values) > 1:
             raise _invalid(name, "is given twice")
     return parameters.dict()  # type: ignore[return-value]
+
+
+def _nested(parameters: dict[str, str]) -> dict[str, Any]:
+    """Return the parameters, with those that name a key of the metadata in one dictionary."""
+    of_metadata = {
+        name.removeprefix(METADATA): text for name, text in parameters.items() if name.startswith(METADATA)
+    }
+    others = {name: text for name, text in parameters.items() if not name.startswith(METADATA)}
+    return {"metadata": of_metadata, **others} if of_metadata else others
 
 
 def _not_of_this_list() -> ValidationError:

@@ -258,6 +258,11 @@ def command_context(request: Request, chosen_id: UUID | None, *, may_be_async: b
     return context_of(principal(request), key, chosen_id, may_be_async and wants_async(request))
 
 
+def details_in(body: Any) -> dict[str, Any]:
+    """Return the fields of a command that hold the client's own data."""
+    return {"reference": body.reference, "description": body.description, "metadata": body.metadata}
+
+
 def context_of(caller: Principal, key: str | None, chosen_id: UUID | None, is_async: bool) -> dict[str, Any]:
     """Return the command context of one item of a bulk, as `command_context` does for a single command."""
     fields = command_fields(caller) | {"is_async": is_async}

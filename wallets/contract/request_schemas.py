@@ -24,23 +24,27 @@ from wallets.contract.fields import (
     WHOLE_NUMBER,
     Amount,
     CurrencyCode,
+    CurrencyFilter,
     Description,
     Email,
     EventType,
+    ExternalId,
     Id,
     Key,
     Label,
     Limit,
     Login,
     Metadata,
+    MetadataFilters,
     Name,
-    OperationType,
     Password,
     PositiveAmount,
     PrintableText,
+    Reference,
     Schema,
     Seconds,
     TimeParameter,
+    Types,
     text_of,
 )
 from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
@@ -56,6 +60,7 @@ SAME_WALLET: Final = ("same_wallet", "source and target must be different wallet
 # --- Wallets ----------------------------------------------------------------------------------------
 class WalletToOpen(Schema):
     currency: CurrencyCode = Field(default_factory=lambda: settings.DEFAULT_CURRENCY)
+    external_id: ExternalId | None = None
     label: Label = ""
     overdraft_limit: Amount = Decimal(0)
     max_balance: Amount | None = None
@@ -88,6 +93,7 @@ class _Changes(Schema):
 
 
 class WalletChanges(_Changes):
+    external_id: ExternalId | None = None
     label: Label = ""
     metadata: Metadata = Field(default_factory=dict)
     status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
@@ -97,6 +103,7 @@ class WalletChanges(_Changes):
 class OperationToPost(Schema):
     operation_type: Literal["DEPOSIT", "WITHDRAW"]
     amount: PositiveAmount
+    reference: Reference = ""
     description: Description = ""
     metadata: Metadata = Field(default_factory=dict)
     id: Id | None = None
@@ -113,6 +120,7 @@ class WalletOperationToPost(OperationToPost):
 class _Transfer(Schema):
     source_wallet_id: Id
     amount: PositiveAmount
+    reference: Reference = ""
     description: Description = ""
     metadata: Metadata = Field(default_factory=dict)
     id: Id | None = None
@@ -178,21 +186,29 @@ class BulkToPost(Schema):
 class HoldToPlace(Schema):
     amount: PositiveAmount
     expires_at: TimeParameter | None = Field(None, description="Without it, the hold does not expire.")
+    reference: Reference = ""
     description: Description = ""
+    metadata: Metadata = Field(default_factory=dict)
     id: Id | None = None
 
 
-class PartToTake(Schema):
+class _FollowUp(Schema):
+    """A command that refers to a hold or an operation. It inherits each absent field from there."""
+
+    reference: Reference = ""
+    description: Description = ""
+    metadata: Metadata = Field(default_factory=dict)
+    id: Id | None = None
+
+
+class PartToTake(_FollowUp):
     """The amount to capture of a hold or to reverse of an operation."""
 
     amount: PositiveAmount | None = Field(None, description="By default the whole remaining amount.")
-    id: Id | None = None
 
 
-class Nothing(Schema):
-    """A request without fields, except an id."""
-
-    id: Id | None = None
+class HoldToVoid(_FollowUp):
+    """The void of a hold; all fields are optional."""
 
 
 # --- Webhooks ---------------------------------------------------------------------------------------
@@ -267,11 +283,32 @@ class PageQuery(Schema):
     cursor: str | None = Field(None, description="nextCursor of the previous page; it includes the filters.")
 
 
-class OperationQuery(PageQuery):
-    type: OperationType | None = None
+class MetadataQuery(PageQuery):
+    metadata: MetadataFilters = Field(default_factory=dict)
+
+
+class OperationQuery(MetadataQuery):
+    type: Types | None = Field(None, description="One type, or several with commas between them.")
     status: Literal["COMPLETED", "REJECTED"] | None = None
     from_: TimeParameter | None = Field(None, alias="from", description="Operations at this time or later.")
     to: TimeParameter | None = Field(None, description="Operations before this time.")
+    min_amount: Amount | None = None
+    max_amount: Amount | None = None
+    reference: Reference = ""
+
+
+class OperationSearchQuery(OperationQuery):
+    wallet_id: Id | None = None
+    idempotency_key: Key | None = Field(None, description="As the client sent it, in any wallet.")
+    transfer_id: Id | None = None
+
+
+class WalletSearchQuery(MetadataQuery):
+    external_id: ExternalId | None = None
+    currency: CurrencyFilter | None = None
+    status: Literal["ACTIVE", "FROZEN", "CLOSED"] | None = None
+    owner_email: Email | None = None
+    label: Label = Field("", description="The start of the label, in any case.")
 
 
 class HoldQuery(PageQuery):

@@ -78,6 +78,7 @@ class WalletBody(ResponseSchema):
     overdraft_limit: Money
     max_balance: Money | None
     status: Literal["ACTIVE", "FROZEN", "CLOSED"]
+    external_id: str | None
     label: str
     metadata: dict[str, Any]
     sequence: int
@@ -120,6 +121,7 @@ class OperationBody(ResponseSchema):
     hold_id: UUID | None
     reverses_id: UUID | None
     idempotency_key: str | None
+    reference: str
     description: str
     metadata: dict[str, Any]
     created_at: Time
@@ -146,7 +148,9 @@ class HoldBody(ResponseSchema):
     status: Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"]
     captured_amount: Money | None
     operation_id: UUID | None = Field(description="The operation that captured it.")
+    reference: str
     description: str
+    metadata: dict[str, Any]
     expires_at: Time | None
     created_at: Time
     ended_at: Time | None

@@ -15,7 +15,15 @@ from wallets.operation_types import signed
 
 COLUMNS: Final = (
     *("time", "sequence", "operationType", "amount", "balance", "currency", "description", "operationId"),
-    *("transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
+    *(
+        "transferId",
+        "counterpartyWalletId",
+        "holdId",
+        "reversesId",
+        "idempotencyKey",
+        "reference",
+        "metadata",
+    ),
 )
 # A spreadsheet evaluates a cell that starts with = + - @ or their wide forms, some also after white space. In
 # another locale it splits lines at ; or tab and treats our quotes as text, so a cell starts after any of
@@ -78,7 +86,8 @@ def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
     body = operation_body(entry, currency)
     amount = money.format_amount(signed(entry.type, entry.amount), currency)
     body |= {"time": body["createdAt"], "operationId": body["id"], "amount": amount}
-    for name in ("description", "idempotencyKey"):
+    body["metadata"] = orjson.dumps(body["metadata"]).decode() if body["metadata"] else ""
+    for name in ("description", "idempotencyKey", "reference", "metadata"):
         body[name] = _plain(body[name] or "")
     return tuple(body[name] for name in COLUMNS)
 

@@ -20,7 +20,7 @@ from wallets.contract.fields import format_time
 from wallets.contract.responses import hold_body, operation_body
 from wallets.events import log
 from wallets.events.log import ChangeEntry, LogItem, Place
-from wallets.ledger import HoldState, Record, holds_by_id
+from wallets.ledger import HoldState, Record, holds_by_id, placed_hold
 from wallets.models import Operation, Wallet, WalletChange
 from wallets.operation_types import WITHOUT_SEQUENCE, signed
 
@@ -117,7 +117,7 @@ def _types_and_data(
     elif entry.type in WITHOUT_SEQUENCE and entry.hold_id:
         yield "wallet.hold.voided", hold_body(holds[entry.hold_id], currency)
     elif entry.type in WITHOUT_SEQUENCE:
-        yield "wallet.hold.placed", hold_body(_as_placed(entry), currency)
+        yield "wallet.hold.placed", hold_body(placed_hold(entry), currency)
     else:
         yield "wallet.operation.completed", operation_body(entry, currency)
         yield "wallet.balance.changed", _balance(entry, currency)
@@ -133,6 +133,7 @@ def _of_change(
     wallet = {"walletId": change.wallet_id, "currency": currency}
     if change.type == WalletChange.Type.OPENED:
         return "wallet.opened", wallet | {
+            "externalId": change.changes.get("external_id"),  # opened before there were any
             "label": change.changes["label"],
             "metadata": change.changes["metadata"],
             "overdraftLimit": change.changes["overdraft_limit"],
@@ -154,22 +155,6 @@ def _balance(entry: Record, currency: str) -> dict[str, Any]:
         "sequence": entry.sequence,
         "operationId": entry.id,
     }
-
-
-def _as_placed(entry: Record) -> HoldState:
-    """Build the hold as it was when it was placed: it may have ended since."""
-    return HoldState(
-        id=entry.id,
-        wallet_id=entry.wallet_id,
-        amount=entry.amount,
-        status="ACTIVE",
-        expires_at=entry.expires_at,
-        captured_amount=None,
-        operation_id=None,
-        description=entry.description,
-        created_at=entry.created_at,
-        ended_at=None,
-    )
 
 
 def _ended_hold(entry: LogItem) -> UUID | None:

@@ -20,10 +20,10 @@ from wallets.ledger.commands import (
 from wallets.ledger.committer import submit, submit_all, submit_atomically
 from wallets.ledger.decisions import Posted
 from wallets.ledger.history import Balance, Statement, balance_at, balance_now, statement
-from wallets.ledger.lookups import holds_by_id, original, owner_filter, wallet_of_hold
+from wallets.ledger.lookups import hold_to_end, holds_by_id, original, owner_filter
 from wallets.ledger.reader import read_operation, read_transfer, read_wallet
 from wallets.ledger.rules import HoldState
-from wallets.ledger.tables import PENDING, Record, database_clock, to_record
+from wallets.ledger.tables import PENDING, Record, database_clock, placed_hold, to_record
 from wallets.ledger.wallets import (
     Opening,
     WalletUpdate,
@@ -68,11 +68,13 @@ __all__ = [
     "balance_now",
     "change_wallet",
     "database_clock",
+    "hold_to_end",
     "holds_by_id",
     "note_opening",
     "open_wallet",
     "original",
     "owner_filter",
+    "placed_hold",
     "read_operation",
     "read_transfer",
     "read_wallet",
@@ -82,5 +84,4 @@ __all__ = [
     "submit_all",
     "submit_atomically",
     "to_record",
-    "wallet_of_hold",
 ]

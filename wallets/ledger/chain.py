@@ -3,8 +3,8 @@
 hash = SHA-256(hash of the predecessor, empty for the first | the operation in COPY format)
 
 The hashed bytes are the operation's line in PostgreSQL's COPY text format, in UTC: COLUMNS in this order,
-separated by tabs. So an auditor can verify it with psql and a few lines in any language
-(docs/reliability.md).
+separated by tabs. An empty reference is left out with its tab, because operations from before version 0.8
+have none. So an auditor can verify it with psql and a few lines in any language (docs/reliability.md).
 """
 
 import json
@@ -42,6 +42,7 @@ COLUMNS: Final = (
     "actor",
     "accepted_at",
     "created_at",
+    "reference",
 )
 BEGINNING: Final = b""  # the hash of a wallet without operations
 
@@ -77,7 +78,17 @@ def canonical(it: Record) -> bytes:
         f"{_time_or_null(it.expires_at)}\t{_flag_or_null(it.takes_rest)}\t{_text(it.description)}\t"
         f"{_text(jsonb(it.metadata)) if it.metadata else '{}'}\t{_text(it.actor)}\t"
         f"{_time_or_null(it.accepted_at)}\t{_time(it.created_at)}"
+        f"{_reference(it.reference)}"
     ).encode()
+
+
+def hashed(line: bytes) -> bytes:
+    """Return what is hashed of a line of COPY with COLUMNS."""
+    return line.removesuffix(b"\n").removesuffix(b"\t")
+
+
+def _reference(text: str) -> str:
+    return f"\t{_text(text)}" if text else ""
 
 
 def _or_null(value: object) -> str:

@@ -17,7 +17,7 @@ from wallets.operation_types import INCOMING
 
 OWNER: Final = itemgetter(slice(67, 103))  # the wallet id in a line
 _HASH: Final = slice(2, 66)
-_CANONICAL: Final = slice(104, -1)  # without the newline
+_LINE: Final = slice(104, None)  # of the operation
 _IS_BEFORE: Final = b"t"
 
 _INCOMING: Final = frozenset(name.encode() for name in INCOMING)
@@ -45,7 +45,7 @@ class ChainVerifier:
     def follow(self, lines: Sequence[bytes]) -> list[str]:
         """Return the differences in the wallet's next operations; nearly always there are none."""
         hashes = [unhexlify(line[_HASH]) for line in lines]
-        canonical = [line[_CANONICAL] for line in lines]
+        canonical = [chain.hashed(line[_LINE]) for line in lines]
         found = [] if self._all_follow(hashes, canonical) else self._one_by_one(hashes, canonical)
         before = next((n for n in range(len(lines) - 1, -1, -1) if lines[n][:1] == _IS_BEFORE), None)
         if before is not None:

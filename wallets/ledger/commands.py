@@ -14,6 +14,14 @@ from wallets.operation_types import REVERSED_BY
 PERSON: Final = "user:"  # prefix of a user's actor; users are restricted to their own wallets
 
 
+class Details(NamedTuple):
+    """A client's own data about a movement: the ledger stores it and does not interpret it."""
+
+    reference: str
+    description: str
+    metadata: dict[str, Any]
+
+
 @immutable_keywords
 class Command:
     """A change of the wallet `wallet_id`.
@@ -29,8 +37,10 @@ class Command:
     id: UUID = field(default_factory=uuid7)
     key: str | None = None
     client_chose_id: bool = False
+    reference: str = ""
     description: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    inherited: Details | None = None  # of the hold or the operation that the command refers to
     actor: str = ""
     owner_restriction: int | None = None  # the user who must own `wallet_id`; None: any wallet
     reads_all: bool = True  # whether the client may read every wallet, and so learn why one takes no money
@@ -116,6 +126,7 @@ class Original:
     # For a transfer: the other wallet, and the operation on it.
     counterparty_id: UUID | None = None
     counterpart_id: UUID | None = None
+    details: Details | None = None
 
 
 @immutable_keywords
@@ -199,6 +210,23 @@ def links_of(command: Command) -> Links:
         case RejectAccepted():
             return Links(hold_id=command.hold_id, reverses_id=command.reverses_id)
     return _NO_LINKS
+
+
+def given_details(command: Command) -> Details:
+    """Return the details that the client sent with the command."""
+    return Details(command.reference, command.description, command.metadata)
+
+
+def details_of(command: Command) -> Details:
+    """Return the details that the operation records: each that the client did not send is inherited."""
+    given, inherited = given_details(command), command.inherited
+    if inherited is None:
+        return given
+    return Details(
+        given.reference or inherited.reference,
+        given.description or inherited.description,
+        given.metadata or inherited.metadata,
+    )
 
 
 def requested_amount(command: Command) -> Decimal | None:

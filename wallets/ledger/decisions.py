@@ -22,6 +22,8 @@ from wallets.ledger.commands import (
     RejectAccepted,
     Reverse,
     VoidHold,
+    details_of,
+    given_details,
     links_of,
     requested_amount,
     takes_rest,
@@ -35,6 +37,7 @@ from wallets.ledger.tables import (
     Record,
     completed_row,
     pending_row,
+    placed_hold,
     rejected_row,
 )
 from wallets.problems import (
@@ -255,18 +258,7 @@ class Decisions:
         """Return the hold as it was right after the operation, whatever has happened to it since."""
         match first.type:
             case "HOLD":
-                return HoldState(
-                    id=first.id,
-                    wallet_id=first.wallet_id,
-                    amount=first.amount,
-                    status=rules.ACTIVE,
-                    expires_at=first.expires_at,
-                    captured_amount=None,
-                    operation_id=None,
-                    description=first.description,
-                    created_at=first.created_at,
-                    ended_at=None,
-                )
+                return placed_hold(first)
             case "CAPTURE" | "VOID" if first.hold_id:
                 return self.state.holds[first.hold_id]  # a hold ends once: its state is final
         return None
@@ -310,9 +302,17 @@ def _is_same_request(first: Record, command: Command) -> bool:
         and bool(first.takes_rest) == (takes_rest(command) or False)
         and first.counterparty_id == command.counterparty_id
         and (first.hold_id, first.reverses_id, first.expires_at) == links_of(command)
-        and first.description == command.description
-        and canonical_json(first.metadata) == canonical_json(command.metadata)
+        and _has_same_details(first, command)
     )
+
+
+def _has_same_details(first: Record, command: Command) -> bool:
+    """Whether the operation records the command's details, as they were sent or with the inherited ones.
+
+    Captures, voids and reversals inherited nothing before version 0.8.
+    """
+    recorded = canonical_json([first.reference, first.description, first.metadata])
+    return recorded in {canonical_json(list(details(command))) for details in (given_details, details_of)}
 
 
 def as_accepted(operation: Record) -> Record:

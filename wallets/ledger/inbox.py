@@ -254,6 +254,7 @@ def _command(entry: ClaimedEntry) -> Command:
         "wallet_id": accepted.wallet_id,
         "id": accepted.id,
         "key": accepted.idempotency_key,
+        "reference": accepted.reference,
         "description": accepted.description,
         "metadata": accepted.metadata,
         "actor": accepted.actor,

@@ -11,22 +11,22 @@ from uuid import UUID
 from django.db import DEFAULT_DB_ALIAS
 
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger.commands import Original
+from wallets.ledger.commands import Details, Original
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import Tables
 from wallets.models import Hold, Operation
 from wallets.problems import HoldNotFound, OperationNotFound
 
 
-def wallet_of_hold(hold_id: UUID, owner_restriction: int | None = None) -> UUID:
-    """Return the wallet of a hold. Raises HoldNotFound."""
-    holds = Hold.objects.filter(id=hold_id, **owner_filter(owner_restriction)).values_list(
-        "wallet_id", flat=True
-    )
-    wallet_id = retry_until_deadline(holds.first)
-    if wallet_id is None:
+def hold_to_end(hold_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Details]:
+    """Return the wallet and the details of a hold. Raises HoldNotFound."""
+    names = ("wallet_id", *Details._fields)
+    holds = Hold.objects.filter(id=hold_id, **owner_filter(owner_restriction)).values_list(*names)
+    found = retry_until_deadline(holds.first)
+    if found is None:
         raise HoldNotFound
-    return wallet_id
+    wallet_id, *details = found
+    return wallet_id, Details(*details)
 
 
 def original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
@@ -36,13 +36,18 @@ def original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[
 
 def find_original(operation_id: UUID, owner_restriction: int | None = None) -> tuple[UUID, Original]:
     """Return what `original` returns, inside an open transaction, so without retries."""
-    operations = Operation.objects.defer("metadata", "description")
+    operations = Operation.objects
     operation = operations.filter(id=operation_id, **owner_filter(owner_restriction)).first()
     if operation is None:
         raise OperationNotFound
     other = None
     if operation.transfer_id is not None and operation.status == Operation.Status.COMPLETED:
-        other = operations.filter(transfer_id=operation.transfer_id).exclude(id=operation_id).first()
+        other = (
+            operations.defer("metadata", "description")
+            .filter(transfer_id=operation.transfer_id)
+            .exclude(id=operation_id)
+            .first()
+        )
     return operation.wallet_id, Original(
         id=operation.id,
         type=operation.type,
@@ -50,6 +55,7 @@ def find_original(operation_id: UUID, owner_restriction: int | None = None) -> t
         is_completed=operation.status == Operation.Status.COMPLETED,
         counterparty_id=other.wallet_id if other else None,
         counterpart_id=other.id if other else None,
+        details=Details(operation.reference, operation.description, operation.metadata),
     )
 
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from wallets import money
@@ -96,7 +96,9 @@ class HoldState:
     expires_at: datetime | None
     captured_amount: Decimal | None
     operation_id: UUID | None  # the operation that captured it
+    reference: str
     description: str
+    metadata: dict[str, Any]
     created_at: datetime
     ended_at: datetime | None
 
@@ -355,7 +357,9 @@ def _hold_after(state: LedgerState, command: Command, entry: Entry, at: datetime
                 expires_at=command.expires_at,
                 captured_amount=None,
                 operation_id=None,
+                reference=command.reference,
                 description=command.description,
+                metadata=command.metadata,
                 created_at=at,
                 ended_at=None,
             )

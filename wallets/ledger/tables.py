@@ -17,9 +17,9 @@ from django.db.models.expressions import RawSQL
 
 from wallets.advisory_locks import LockClass, lock_key
 from wallets.ledger import keys
-from wallets.ledger.commands import Command, links_of, takes_rest
+from wallets.ledger.commands import Command, details_of, links_of, takes_rest
 from wallets.ledger.immutable import immutable
-from wallets.ledger.rules import Entry, HoldState, WalletState
+from wallets.ledger.rules import ACTIVE, Entry, HoldState, WalletState
 from wallets.models import Wallet, WalletQuerySet
 from wallets.problems import Problem
 
@@ -52,6 +52,7 @@ class Record:
     expires_at: datetime | None = None
     takes_rest: bool | None = None
     accepted_at: datetime | None = None
+    reference: str = ""
     hash: bytes = b""  # of the operation and the wallet's chain before it; empty until it is decided
 
 
@@ -59,13 +60,14 @@ Acceptance = tuple[Record, bool]  # a row for the inbox; whether its client may 
 _STATE: Final = tuple(field.name for field in fields(WalletState))
 _NAMES: Final = tuple(field.name for field in fields(Record))
 _COLUMNS: Final = ", ".join(_NAMES)
-_HOLD: Final = ", ".join(field.name for field in fields(HoldState))
+_HOLD_NAMES: Final = tuple(field.name for field in fields(HoldState))
+_HOLD: Final = ", ".join(_HOLD_NAMES)
 
 # A row of the inbox with the columns of an operation.
 AS_OPERATION: Final = f"""
     id, wallet_id, type, amount, '{PENDING}', description, metadata, actor, created_at, NULL::bigint,
     NULL::numeric, NULL, idempotency_key, CASE WHEN counterparty_id IS NOT NULL THEN id END, counterparty_id,
-    hold_id, reverses_id, NULL::timestamptz, takes_rest, NULL::timestamptz, ''::bytea
+    hold_id, reverses_id, NULL::timestamptz, takes_rest, NULL::timestamptz, reference, ''::bytea
 """
 # Two statements, because almost every command has a key and almost none has an id that the client chose.
 _WITH_KEYS: Final = f"""
@@ -143,7 +145,7 @@ _WRITE: Final = f"""
             id uuid, wallet_id uuid, type text, amount numeric, status text, description text, metadata jsonb,
             actor text, created_at timestamptz, sequence bigint, balance_after numeric, reason text,
             idempotency_key text, transfer_id uuid, counterparty_id uuid, hold_id uuid, reverses_id uuid,
-            expires_at timestamptz, takes_rest boolean, accepted_at timestamptz, hash bytea
+            expires_at timestamptz, takes_rest boolean, accepted_at timestamptz, reference text, hash bytea
         )
     )
     UPDATE wallet SET balance = new.balance, held = new.held, sequence = new.sequence,
@@ -158,18 +160,19 @@ _WRITE_HOLDS: Final = f"""
     INSERT INTO hold ({_HOLD})
     SELECT {_HOLD} FROM json_to_recordset(%s::json) AS new (
         id uuid, wallet_id uuid, amount numeric, status text, expires_at timestamptz, captured_amount numeric,
-        operation_id uuid, description text, created_at timestamptz, ended_at timestamptz
+        operation_id uuid, reference text, description text, metadata jsonb, created_at timestamptz,
+        ended_at timestamptz
     )
     ON CONFLICT (id, wallet_id) DO UPDATE SET status = excluded.status, ended_at = excluded.ended_at,
         captured_amount = excluded.captured_amount, operation_id = excluded.operation_id
 """  # noqa: S608
 _ACCEPT: Final = """
     INSERT INTO inbox (id, wallet_id, type, amount, idempotency_key, counterparty_id, hold_id, reverses_id,
-        takes_rest, description, metadata, actor, created_at, sees_target)
+        takes_rest, reference, description, metadata, actor, created_at, sees_target)
     SELECT new.*, new.id = ANY(%s::uuid[]) FROM json_to_recordset(%s::json) AS new (
         id uuid, wallet_id uuid, type text, amount numeric, idempotency_key text, counterparty_id uuid,
-        hold_id uuid, reverses_id uuid, takes_rest boolean, description text, metadata jsonb, actor text,
-        created_at timestamptz
+        hold_id uuid, reverses_id uuid, takes_rest boolean, reference text, description text, metadata jsonb,
+        actor text, created_at timestamptz
     )
 """
 
@@ -239,7 +242,7 @@ class Tables:
     def holds(self, holds: Collection[tuple[UUID, UUID]]) -> dict[UUID, HoldState]:
         """Return the holds that exist among these pairs of wallet id and hold id, by hold id."""
         rows = self._rows(_HOLDS, _columns_of(holds)) if holds else []
-        return {row[0]: HoldState(*row) for row in rows}
+        return {row[0]: _to_hold(row) for row in rows}
 
     def reversed(self, operations: Collection[tuple[UUID, UUID]]) -> dict[UUID, Decimal]:
         """Return the reversed amount, by operation id, of these pairs of wallet id and operation id."""
@@ -292,7 +295,7 @@ def wallet_states(wallets: WalletQuerySet, ids: Collection[UUID]) -> dict[UUID, 
 def completed_row(command: Command, entry: Entry, created_at: datetime) -> Record:
     """Return the row of one entry of a command: on the command's own wallet, or on its second one."""
     is_own = entry.id == command.id
-    links = links_of(command)
+    links, details = links_of(command), details_of(command)
     return Record(
         id=entry.id,
         wallet_id=entry.wallet_id,
@@ -308,8 +311,9 @@ def completed_row(command: Command, entry: Entry, created_at: datetime) -> Recor
         reverses_id=links.reverses_id if is_own else entry.reverses_id,
         expires_at=links.expires_at,
         takes_rest=takes_rest(command),
-        description=command.description,
-        metadata=command.metadata,
+        reference=details.reference,
+        description=details.description,
+        metadata=details.metadata,
         actor=command.actor,
         accepted_at=command.accepted_at,
         created_at=created_at,
@@ -323,7 +327,7 @@ def rejected_row(command: Command, amount: Decimal, problem: Problem, created_at
 
 def pending_row(command: Command, amount: Decimal, created_at: datetime) -> Record:
     """Return the row of a command that the inbox accepts."""
-    links = links_of(command)
+    links, details = links_of(command), details_of(command)
     return Record(
         id=command.id,
         wallet_id=command.wallet_id,
@@ -337,8 +341,9 @@ def pending_row(command: Command, amount: Decimal, created_at: datetime) -> Reco
         reverses_id=links.reverses_id,
         expires_at=links.expires_at,
         takes_rest=takes_rest(command),
-        description=command.description,
-        metadata=command.metadata,
+        reference=details.reference,
+        description=details.description,
+        metadata=details.metadata,
         actor=command.actor,
         accepted_at=command.accepted_at,
         created_at=created_at,
@@ -366,6 +371,29 @@ def to_record(row: tuple[Any, ...]) -> Record:
     """Return a row of the columns of Record as a Record. Django returns jsonb as text."""
     values = dict(zip(_NAMES, row, strict=True))
     return Record(**values | {"metadata": orjson.loads(values["metadata"])})
+
+
+def _to_hold(row: tuple[Any, ...]) -> HoldState:
+    values = dict(zip(_HOLD_NAMES, row, strict=True))
+    return HoldState(**values | {"metadata": orjson.loads(values["metadata"])})
+
+
+def placed_hold(operation: Record) -> HoldState:
+    """Return the hold of a HOLD operation as it was when it was placed: it may have ended since."""
+    return HoldState(
+        id=operation.id,
+        wallet_id=operation.wallet_id,
+        amount=operation.amount,
+        status=ACTIVE,
+        expires_at=operation.expires_at,
+        captured_amount=None,
+        operation_id=None,
+        reference=operation.reference,
+        description=operation.description,
+        metadata=operation.metadata,
+        created_at=operation.created_at,
+        ended_at=None,
+    )
 
 
 def _as_json(rows: Sequence[Record] | Sequence[WalletState] | Sequence[HoldState]) -> str:

@@ -102,8 +102,12 @@ FROM operation JOIN hold
 WHERE type IN {of_holds} AND operation.status = 'COMPLETED'
     AND operation.wallet_id = ANY(%(wallets)s::uuid[]) AND transaction_id >= %(begin)s::xid8
     AND CASE type
-        WHEN 'HOLD' THEN (hold.expires_at, hold.description, hold.created_at)
-            IS DISTINCT FROM (operation.expires_at, operation.description, operation.created_at)
+        WHEN 'HOLD' THEN
+            (hold.expires_at, hold.reference, hold.description, hold.metadata, hold.created_at)
+            IS DISTINCT FROM (
+                operation.expires_at, operation.reference, operation.description, operation.metadata,
+                operation.created_at
+            )
         ELSE (hold.ended_at, coalesce(hold.operation_id, operation.id))
             IS DISTINCT FROM (operation.created_at, operation.id)
     END

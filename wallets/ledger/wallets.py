@@ -1,13 +1,15 @@
 """Opens wallets and changes their label, metadata and status. Each is one transaction."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
 from typing import Any
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
+from psycopg.errors import UniqueViolation
 from uuid_utils.compat import uuid7
 
 from wallets import money
@@ -16,7 +18,14 @@ from wallets.ledger import rules
 from wallets.ledger.decisions import CLOCK_TICK, canonical_json
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
-from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
+from wallets.problems import (
+    ExternalIdTaken,
+    IdempotencyKeyReused,
+    Problem,
+    WalletClosed,
+    WalletNotEmpty,
+    WalletNotFound,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +34,7 @@ class Opening:
 
     currency: str
     id: UUID | None = None
+    external_id: str | None = None
     label: str = ""
     overdraft_limit: Decimal = Decimal(0)
     max_balance: Decimal | None = None
@@ -33,7 +43,9 @@ class Opening:
 
     def as_json(self) -> dict[str, Any]:
         """Return the value that a replay is compared with: equal for equal requests and amounts."""
-        return {
+        # Absent without one, as in rows from before there were external ids.
+        external_id = {} if self.external_id is None else {"external_id": self.external_id}
+        return external_id | {
             "currency": self.currency,
             "label": self.label,
             "overdraft_limit": money.format_amount(self.overdraft_limit, self.currency),
@@ -53,12 +65,13 @@ class Opened:
 def open_wallet(opening: Opening) -> Opened:
     """Open an empty wallet.
 
-    Raises ValidationError if a limit has too many fraction digits for the currency, or IdempotencyKeyReused
-    if the id belongs to a wallet that a different request opened.
+    Raises ValidationError if a limit has too many fraction digits for the currency, IdempotencyKeyReused if
+    the id belongs to a wallet that a different request opened, or ExternalIdTaken.
     """
     require_fitting_limits(opening)
     fields = {
         "currency": opening.currency,
+        "external_id": opening.external_id,
         "label": opening.label,
         "overdraft_limit": opening.overdraft_limit,
         "max_balance": opening.max_balance,
@@ -84,17 +97,30 @@ def open_wallet(opening: Opening) -> Opened:
 
 
 def _get_or_open(wallet_id: UUID, fields: dict[str, Any]) -> tuple[Wallet, bool]:
-    with transaction.atomic():
+    with _unique_external_id(), transaction.atomic():
         wallet, is_new = Wallet.objects.get_or_create(id=wallet_id, defaults=fields)
         if is_new:
             note_opening(wallet)
     return wallet, is_new
 
 
+@contextmanager
+def _unique_external_id() -> Iterator[None]:
+    """Raise ExternalIdTaken if the transaction fails because another wallet of the owner has the id."""
+    try:
+        yield
+    except IntegrityError as error:
+        cause = error.__cause__
+        if isinstance(cause, UniqueViolation) and cause.diag.constraint_name == "wallet_external_id_unique":
+            raise ExternalIdTaken from None
+        raise
+
+
 def note_opening(wallet: Wallet) -> None:
     """Record the opening for subscribers, in the transaction that opens the wallet."""
     opened_with = Opening(
         currency=wallet.currency,
+        external_id=wallet.external_id,
         label=wallet.label,
         overdraft_limit=wallet.overdraft_limit,
         max_balance=wallet.max_balance,
@@ -126,8 +152,9 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletUpdate:
-    """A change of a wallet; a field with None stays as it is."""
+    """A change of a wallet; a field with None stays as it is. An empty `external_id` removes it."""
 
+    external_id: str | None = None
     label: str | None = None
     metadata: dict[str, Any] | None = None
     status: str | None = None
@@ -141,7 +168,8 @@ def change_wallet(
     """Change the wallet and record the actor and the reason.
 
     `precondition` is called with the locked wallet and raises to refuse the change. Raises WalletNotFound,
-    WalletClosed (a closed wallet cannot change) or WalletNotEmpty (only an empty wallet can be closed).
+    WalletClosed (a closed wallet cannot change), WalletNotEmpty (only an empty wallet can be closed) or
+    ExternalIdTaken.
     """
     change_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
     attempts = count()
@@ -157,7 +185,7 @@ def _change(
     change_id: UUID,
     is_retry: bool,
 ) -> Wallet:
-    with transaction.atomic():
+    with _unique_external_id(), transaction.atomic():
         locked = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id)
         wallet = locked.with_expired().first()
         if wallet is None:
@@ -191,12 +219,18 @@ def _change(
 
 
 def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, Any]]:
-    asked = {"label": change.label, "metadata": change.metadata, "status": change.status}
+    asked = {
+        name: new
+        for name in ("external_id", "label", "metadata", "status")
+        if (new := getattr(change, name)) is not None
+    }
+    if "external_id" in asked:
+        asked["external_id"] = asked["external_id"] or None
     now = {name: getattr(wallet, name) for name in asked}
     return {
         name: (now[name], new)
         for name, new in asked.items()
-        if new is not None and canonical_json(new) != canonical_json(now[name])
+        if canonical_json(new) != canonical_json(now[name])
     }
 
 
