@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages docs run test test-all test-packages campaign fuzz bench request-costs loadtest restore-drill alone check \
+.PHONY: help messages docs run test test-all test-packages campaign fuzz bench request-costs search-costs loadtest restore-drill alone check \
 	formatted format lint types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
@@ -55,6 +55,9 @@ bench: .venv/ready-dev ## measure the service beside its yardsticks, seven minut
 
 request-costs: .venv/ready-dev ## measure the most expensive request found for each endpoint; ARGS=--all shows all of them
 	@$(PYTHON) -m loadtest.request_costs $(ARGS)
+
+search-costs: .venv/ready-dev ## measure every combination of filters on ten million operations; ARGS=--help
+	@$(PYTHON) -m loadtest.search_costs $(ARGS)
 
 loadtest: .venv/ready-dev ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
 	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)

@@ -305,7 +305,7 @@ def test_all_callers_see_the_key_that_the_client_sent(anna: Person, boris: Perso
             caller.get(f"{wallet}/statement").json["entries"][-1],
         ]
         assert {operation["idempotencyKey"] for operation in shown} == {"order-7"}
-        assert ",order-7\r\n" in caller.get(f"{wallet}/statement", Accept="text/csv").content.decode()
+        assert ",order-7,,\r\n" in caller.get(f"{wallet}/statement", Accept="text/csv").content.decode()
     found = Tables(DEFAULT_DB_ALIAS).operation(UUID(done["id"]))
     assert found
     completed = json.loads(events_of([found[0]])[0].content)

@@ -54,7 +54,7 @@ def test_idempotency_key_and_transfer_id_find_operations_of_any_wallet(api: Api,
     ids = [api.withdraw(wallet_id, "1", order).json["id"] for wallet_id in wallets]
     assert found(api, "/operations", idempotencyKey=order) == ids[::-1]
     assert found(api, "/operations", idempotencyKey=order, walletId=wallets[0]) == ids[:1]
-    transfer = api.transfer(*wallets, "1").json
+    transfer = api.transfer(wallets[0], wallets[1], "1").json
     sides = {transfer["source"]["id"], transfer["target"]["id"]}
     assert set(found(api, "/operations", transferId=transfer["id"])) == sides
     assert found(api, "/operations", transferId=transfer["id"], type="TRANSFER_IN") == [

@@ -60,7 +60,9 @@ def test_hold_reserves_money_and_moves_none(api: Api) -> None:
         "status": "ACTIVE",
         "capturedAmount": None,
         "operationId": None,
+        "reference": "",
         "description": "room 7",
+        "metadata": {},
         "expiresAt": FUTURE,
         "createdAt": hold["createdAt"],
         "endedAt": None,
@@ -110,7 +112,7 @@ def test_hold_amount_has_the_digits_of_its_currency(api: Api, currency: str, amo
         ({"expiresAt": "2020-01-01T00:00:00Z"}, "expiresAt", "out_of_range"),
         ({"expiresAt": "2100-01-01T00:00:00"}, "expiresAt", "invalid_time"),
         ({"expiresAt": 60}, "expiresAt", "invalid_type"),
-        ({"metadata": {}}, "metadata", "unknown_field"),
+        ({"metadata": []}, "metadata", "invalid_type"),
     ],
 )
 def test_invalid_hold_is_refused_and_leaves_no_trace(

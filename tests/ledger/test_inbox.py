@@ -103,6 +103,7 @@ def test_accepted_operation_is_durable_and_moves_no_money(api: Api) -> None:
             "holdId": None,
             "reversesId": None,
             "idempotencyKey": "k",
+            "reference": "",
             "description": "x",
             "metadata": {"a": 1},
             "createdAt": "",

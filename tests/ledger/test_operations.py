@@ -30,6 +30,7 @@ def test_response_shows_the_stored_operation(api: Api) -> None:
         "holdId": None,
         "reversesId": None,
         "idempotencyKey": "order-1",
+        "reference": "",
         "description": "Пополнение",
         "metadata": {"n": 1},
         "createdAt": operation["createdAt"],

@@ -23,6 +23,7 @@ def test_response_shows_both_sides_of_a_transfer(api: Api) -> None:
         "transferId": transfer["id"],
         "holdId": None,
         "reversesId": None,
+        "reference": "",
         "description": "rent",
         "metadata": {"month": 1},
         "createdAt": transfer["createdAt"],

@@ -249,12 +249,12 @@ OF_ONE = "wallet_id = %(one)s AND"
         (f"DELETE FROM hold WHERE {OF_ONE} description = 'active'", "but there is none"),
         (f"DELETE FROM hold WHERE {OF_ONE} description = 'captured'", "CAPTURE"),
         (
-            f"UPDATE operation SET amount = 3 WHERE {OF_ONE} description = 'deposit'",
+            f"UPDATE operation SET amount = 3 WHERE {OF_ONE} type = 'DEPOSIT' AND description = 'deposit'",
             "of 3.0000 was reversed by 4.0000",
         ),
         (
             f"UPDATE operation SET status = 'REJECTED', reason = 'x', sequence = NULL, balance_after = NULL"
-            f" WHERE {OF_ONE} description = 'deposit'",
+            f" WHERE {OF_ONE} type = 'DEPOSIT' AND description = 'deposit'",
             "of 7.0000 was reversed by 4.0000",
         ),
         (

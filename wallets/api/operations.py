@@ -168,12 +168,13 @@ class WalletOperations(Endpoint):
         page = Page(request.query_params, OperationQuery, f"operations of {wallet_id}")
         wallet = visible(principal(request), read_wallet(wallet_id))
         query = OperationSearchQuery.model_construct(wallet_id=wallet_id, **page.query.__dict__)
-        found = retry_until_deadline(lambda: search_operations(query, principal(request).owner_restriction))
+        found = retry_until_deadline(lambda: search_operations(query, principal(request)))
         rows = found.rows.that_move_money() if query.type is None else found.rows
         return page.respond(
             rows,
             lambda page: (operation_body(operation, wallet.currency) for operation in page),
             found.scanned,
+            found.has_few_rows,
         )
 
 
@@ -198,10 +199,11 @@ class Operations(BulkOperations):
         elif restriction is not None and query.idempotency_key is None and query.transfer_id is None:
             detail = "restricted credentials must give walletId, idempotencyKey or transferId"
             raise ValidationError(errors=[FieldError("walletId", "required", detail)])
-        found = retry_until_deadline(lambda: search_operations(query, restriction))
+        found = retry_until_deadline(lambda: search_operations(query, principal(request)))
         rows = found.rows.select_related("wallet")
         return page.respond(
             rows,
             lambda page: (operation_body(operation, operation.wallet.currency) for operation in page),
             found.scanned,
+            found.has_few_rows,
         )

@@ -79,7 +79,9 @@ class Wallets(OpenWallet):
         page = Page(request.query_params, WalletSearchQuery, "wallets")
         restriction = principal(request).owner_restriction
         found = retry_until_deadline(lambda: search_wallets(page.query, restriction))
-        return page.respond(found.rows, lambda page: map(wallet_body, page), found.scanned)
+        return page.respond(
+            found.rows, lambda page: map(wallet_body, page), found.scanned, found.has_few_rows
+        )
 
 
 class WalletById(Endpoint):

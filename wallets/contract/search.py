@@ -1,10 +1,10 @@
 """Filters of the lists of operations and wallets, each read from an index in bounded time.
 
 A list is read in the order of one index, newest first. Filters that this index does not serve are applied to
-the rows as they are read, and a request reads at most MAX_SCANNED_ROWS of them: then its page may be shorter
-than the limit, and its cursor continues the search. So no combination of filters makes an expensive request.
-
-A value that few rows have (MAX_MATCHES) is looked up in its own index first, if that index has no order.
+the rows as they are read, and a request reads a limited number of them (paging.py): then its page may be
+shorter than the limit, and its cursor continues the search. A filter whose index has no order is looked up
+first: if at most MAX_MATCHES rows have the value, they are the candidates of the list; a more frequent value
+is met soon while the newest rows are read. So no combination of filters makes an expensive request.
 """
 
 from collections.abc import Mapping
@@ -16,6 +16,7 @@ import orjson
 from django.db import connection, transaction
 from django.db.models import F, Func, Q, QuerySet, TextField
 
+from wallets.access.rights import Principal
 from wallets.contract.request_schemas import OperationSearchQuery, WalletSearchQuery
 from wallets.models import Operation, OperationQuerySet, User, Wallet, WalletQuerySet, subquery_of
 
@@ -31,85 +32,110 @@ _RARE_TYPES_OF_ALL_WALLETS: Final = frozenset(("TRANSFER_OUT",))
 
 @dataclass(frozen=True, slots=True)
 class Search(Generic[RowsT]):
-    """The matching rows; and, if not all filters use one index, the rows of that index (`scanned`)."""
+    """The matching rows, and how a page of them is read."""
 
     rows: RowsT
-    scanned: RowsT | None = None
+    scanned: RowsT | None = None  # the rows of the index, if it does not serve all filters
+    has_few_rows: bool = False  # at most MAX_MATCHES candidates: they are sorted
 
 
-def search_operations(
-    query: OperationSearchQuery, owner_restriction: int | None
-) -> Search[OperationQuerySet]:
+def search_operations(query: OperationSearchQuery, caller: Principal) -> Search[OperationQuerySet]:
     """Return the operations that match the query.
 
-    With an owner restriction, the query must name a wallet, which the caller has checked, or an idempotency
-    key or a transfer: then only operations of this user's wallets match.
+    If the caller has an owner restriction, the query must name a wallet that the caller may read, an
+    idempotency key or a transfer.
     """
-    operations = Operation.objects.all()
-    period = _given(created_at__gte=query.from_, created_at__lt=query.to)
-    residual = Q(**_given(amount__gte=query.min_amount, amount__lte=query.max_amount))
-    if query.idempotency_key is not None or query.transfer_id is not None:  # a few rows
-        if query.idempotency_key is not None:
-            operations = operations.alias(sent_key=_SENT_KEY).filter(
-                sent_key=query.idempotency_key, idempotency_key__isnull=False
-            )
-        exact = _given(transfer_id=query.transfer_id, wallet_id=query.wallet_id, status=query.status)
-        exact |= _given(wallet__owner_id=owner_restriction, reference=query.reference or None) | period
-        return Search(operations.filter(residual & _types(query.type) & _metadata(query.metadata), **exact))
-    index = Q(**period)
+    operations = Operation.objects.alias(sent_key=_SENT_KEY)
+    index = Q(**_given(created_at__gte=query.from_, created_at__lt=query.to))
     if query.wallet_id is not None:
         index &= Q(wallet_id=subquery_of(query.wallet_id))
     if query.reference:
         index &= Q(reference=query.reference) & ~Q(reference="")
-    return _scan(operations, query, index, residual)
-
-
-def _scan(
-    operations: OperationQuerySet, query: OperationSearchQuery, index: Q, residual: Q
-) -> Search[OperationQuerySet]:
-    rare_types = _RARE_TYPES if query.wallet_id else _RARE_TYPES_OF_ALL_WALLETS
-    status = Q(**_given(status=query.status))
-    if query.reference:
-        residual &= status & _types(query.type)
-    elif query.status == Operation.Status.REJECTED:
-        index, residual = index & status, residual & _types(query.type)
-    elif query.type is not None and len(query.type) == 1 and query.type[0] in rare_types:
-        index, residual = index & _types(query.type), residual & status
-    else:
-        residual &= status & _types(query.type)
-    if query.metadata:
-        matches = _metadata(query.metadata)
-        ids = None if query.wallet_id or query.reference else _few_ids(operations.filter(matches))
-        if ids is not None:
-            return Search(operations.filter(index & residual, id__in=ids))
-        residual &= matches
-    return Search(operations.filter(index & residual), operations.filter(index) if residual else None)
+    transfer, metadata = Q(**_given(transfer_id=query.transfer_id)), _metadata(query.metadata)
+    residual = [
+        *(_status(query.status), _types(query.type), transfer, metadata),
+        Q(**_given(amount__gte=query.min_amount, amount__lte=query.max_amount)),
+    ]
+    unordered = [transfer]
+    if caller.owner_restriction is not None:
+        own = Wallet.objects.filter(owner_id=caller.owner_restriction).values("id")
+        if query.idempotency_key is not None:
+            # By wallet and key, so that the keys of other callers cost nothing.
+            matches = Q(wallet_id__in=own, idempotency_key__in=_stored_keys(query.idempotency_key, caller))
+            return Search(operations.filter(index, matches, *residual), has_few_rows=True)
+        residual.append(Q(wallet_id__in=own) if query.transfer_id is not None else Q())
+    elif query.idempotency_key is not None:
+        residual.append(Q(sent_key=query.idempotency_key, idempotency_key__isnull=False))
+        unordered.append(residual[-1])
+    if query.wallet_id is None and not query.reference:
+        unordered.append(metadata)
+    return _search(operations, index, residual, unordered, _indexed(query))
 
 
 def search_wallets(query: WalletSearchQuery, owner_restriction: int | None) -> Search[WalletQuerySet]:
     """Return the wallets that match the query; with an owner restriction, only those of this user."""
-    wallets = Wallet.objects.with_expired()
     index = Q() if owner_restriction is None else Q(owner_id=owner_restriction)
-    residual = Q(**_given(currency=query.currency, status=query.status))
     if query.owner_email is not None:
         owner_id = User.objects.by_email(query.owner_email).values_list("id", flat=True).first()
         index &= Q(owner_id=owner_id) if owner_id is not None else Q(pk__in=[])
-    if query.external_id is not None:
-        return Search(
-            wallets.filter(index & residual & _wallet_matches(query), external_id=query.external_id)
-        )
-    if query.label or query.metadata:
-        matches = _wallet_matches(query)
-        ids = None if index else _few_ids(Wallet.objects.filter(matches))
-        if ids is not None:
-            return Search(wallets.filter(index & residual, id__in=ids))
-        residual &= matches
-    return Search(wallets.filter(index & residual), wallets.filter(index) if residual else None)
-
-
-def _wallet_matches(query: WalletSearchQuery) -> Q:
+    external_id = Q(**_given(external_id=query.external_id))
     label = Q(label__istartswith=query.label) if query.label else Q()
-    return label & _metadata(query.metadata)
+    metadata = _metadata(query.metadata)
+    residual = [external_id, label, metadata, Q(**_given(currency=query.currency, status=query.status))]
+    unordered = [external_id] if index else [external_id, label, metadata]
+    return _search(Wallet.objects.with_expired(), index, residual, unordered)
+
+
+def _search(
+    rows: RowsT,
+    index: Q,
+    residual: list[Q],
+    unordered: list[Q],
+    indexed: Q = Q(),  # noqa: B008 - constant
+) -> Search[RowsT]:
+    """Look up the filters in `unordered`; if none has few rows, scan the index.
+
+    `indexed` is the filter of `residual` that the index serves too.
+    """
+    for matches in unordered:
+        if matches and (ids := _few_ids(rows.filter(matches))) is not None:
+            return Search(rows.filter(index, *residual, id__in=ids), has_few_rows=True)
+    found = rows.filter(index, *residual)
+    is_served = all(matches == indexed for matches in residual if matches)
+    return Search(found, None if is_served else rows.filter(index, indexed))
+
+
+def _few_ids(rows: QuerySet[Any]) -> list[UUID] | None:
+    """Return the ids of the rows, or None if there are more than MAX_MATCHES.
+
+    The lookup is bounded too: without the first setting, a GIN index would collect all matching rows before
+    the first one; without the second, a scan could read the whole table before it meets a frequent value.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL gin_fuzzy_search_limit = {MAX_MATCHES * 4}")
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        ids = list(rows.order_by().values_list("id", flat=True)[: MAX_MATCHES + 1])
+    return ids if len(ids) <= MAX_MATCHES else None
+
+
+# --- Filters ----------------------------------------------------------------------------------------
+def _indexed(query: OperationSearchQuery) -> Q:
+    """Return the filter by status or type that has an index in the order of time."""
+    rare_types = _RARE_TYPES if query.wallet_id else _RARE_TYPES_OF_ALL_WALLETS
+    if query.reference:
+        return Q()
+    if query.status == Operation.Status.REJECTED:
+        return _status(query.status)
+    is_rare = query.type is not None and len(query.type) == 1 and query.type[0] in rare_types
+    return _types(query.type) if is_rare else Q()
+
+
+def _stored_keys(key: str, caller: Principal) -> list[str | None]:
+    return [key, caller.stored_key(key)]  # without a namespace, as before version 0.7, or with it
+
+
+def _status(status: str | None) -> Q:
+    return Q() if status is None else Q(status=status)
 
 
 def _types(types: list[str] | None) -> Q:
@@ -118,14 +144,15 @@ def _types(types: list[str] | None) -> Q:
 
 def _metadata(filters: Mapping[str, str]) -> Q:
     """Return the filter for these values of top-level keys. `7` is the string or the number."""
-    found = Q()
+    if not filters:
+        return Q()
+    found = ~Q(metadata={})  # the predicate of the index
     for key, text in filters.items():
-        values = [text, *_json_scalar(text)]
-        of_key = Q()
-        for value in values:
+        of_key = Q(metadata__contains={key: text})
+        for value in _json_scalar(text):
             of_key |= Q(metadata__contains={key: value})
         found &= of_key
-    return found & ~Q(metadata={}) if filters else found  # the predicate of the index
+    return found
 
 
 def _json_scalar(text: str) -> list[Any]:
@@ -134,17 +161,6 @@ def _json_scalar(text: str) -> list[Any]:
     except orjson.JSONDecodeError:
         return []
     return [value] if isinstance(value, int | float | bool) or value is None else []
-
-
-def _few_ids(rows: QuerySet[Any]) -> list[UUID] | None:
-    """Return the ids of the rows, or None if there are more than MAX_MATCHES.
-
-    The lookup is bounded too: a GIN index would otherwise collect all matching rows before the first one.
-    """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"SET LOCAL gin_fuzzy_search_limit = {MAX_MATCHES * 4}")
-        ids = list(rows.order_by().values_list("id", flat=True)[: MAX_MATCHES + 1])
-    return ids if len(ids) <= MAX_MATCHES else None
 
 
 def _given(**filters: Any) -> dict[str, Any]:

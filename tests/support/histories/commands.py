@@ -136,7 +136,13 @@ class Reader:
         hold = self._holds.get(hold_id)
         if hold is None:
             return None
-        return Form(wallet_id=hold.wallet_id, type=kind, amount=_amount(body), hold_id=hold_id)
+        return Form(
+            wallet_id=hold.wallet_id,
+            type=kind,
+            amount=_amount(body),
+            description=_inherited(body, self._operations[hold_id]),
+            hold_id=hold_id,
+        )
 
     def _reversal(self, operation_id: str, body: Mapping[str, Any]) -> Form | None:
         original = self._operations.get(operation_id)
@@ -146,6 +152,7 @@ class Reader:
             wallet_id=original.wallet_id,
             type=REVERSED_BY.get(original.type, "REVERSAL_OUT"),
             amount=_amount(body),
+            description=_inherited(body, original),
             counterparty_id=original.counterparty_id if original.is_completed else None,
             reverses_id=operation_id,
         )
@@ -163,6 +170,11 @@ def _movement(body: Mapping[str, Any]) -> Form:
         counterparty_id=body["targetWalletId"],
         description=description,
     )
+
+
+def _inherited(body: Mapping[str, Any], original: Operation) -> str:
+    description: str = body.get("description") or original.description
+    return description
 
 
 def _hold(wallet_id: str, body: Mapping[str, Any]) -> Form:
