@@ -36,15 +36,17 @@ class Problem(Exception):
         errors: Sequence[FieldError] = (),
         operation_id: UUID | None = None,
         replayed: bool = False,
+        limits: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail or self.default_detail or self.title)
         self.detail = detail or self.default_detail or self.title
         self.errors = errors
         self.operation_id = operation_id  # of the recorded rejection, if there is one
         self.replayed = replayed
+        self.limits = limits or {}  # what was left when the request was refused; not recorded
 
     def as_json(self, request_id: str) -> dict[str, Any]:
-        """Return the members of RFC 9457, with code and requestId, and errors and operationId if present."""
+        """Return the members of RFC 9457, code and requestId; if present, errors, operationId and limits."""
         content: dict[str, Any] = {
             "type": "about:blank",
             "title": self.title,
@@ -59,7 +61,7 @@ class Problem(Exception):
             ]
         if self.operation_id:
             content["operationId"] = str(self.operation_id)
-        return content
+        return {**content, **self.limits}
 
 
 # --- 400: malformed requests ----------------------------------------------------------------

@@ -17,15 +17,17 @@ from wallets.contract.parsing import command_context, details_in, read, read_opt
 from wallets.contract.request_schemas import HoldQuery, HoldToPlace, HoldToVoid, PartToTake
 from wallets.contract.responses import (
     HoldBody,
+    HoldDetailBody,
     HoldPage,
     OperationBody,
     hold_body,
+    hold_detail_body,
     operation_created,
     replay_header,
 )
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger import CaptureHold, PlaceHold, Posted, VoidHold, hold_to_end, owner_filter, read_wallet
-from wallets.models import Hold
+from wallets.models import Hold, Operation
 from wallets.problems import (
     HoldAmountExceeded,
     HoldNotActive,
@@ -80,7 +82,7 @@ class WalletHolds(Endpoint):
 class HoldById(Endpoint):
     """/holds/{id}"""
 
-    @Declaration("holds_read", response=HoldBody, refusals=[HoldNotFound])
+    @Declaration("holds_read", response=HoldDetailBody, refusals=[HoldNotFound])
     def get(self, request: Request, hold_id: UUID) -> Response:
         """Read a hold.
 
@@ -92,7 +94,14 @@ class HoldById(Endpoint):
         )
         if hold is None:
             raise HoldNotFound
-        return Response(hold_body(hold, hold.wallet.currency))
+        captures = Operation.objects.filter(
+            wallet_id=hold.wallet_id,
+            hold_id=hold_id,
+            type=CaptureHold.type,
+            status=Operation.Status.COMPLETED,
+        )
+        found = retry_until_deadline(lambda: list(captures))
+        return Response(hold_detail_body(hold, hold.wallet.currency, found))
 
 
 class HoldCapture(Endpoint):

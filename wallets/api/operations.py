@@ -22,10 +22,17 @@ from wallets.contract.request_schemas import (
     PartToTake,
     WalletOperationToPost,
 )
-from wallets.contract.responses import OperationBody, OperationPage, operation_body, operation_created
+from wallets.contract.responses import (
+    OperationBody,
+    OperationDetailBody,
+    OperationPage,
+    operation_body,
+    operation_created,
+    operation_detail_body,
+)
 from wallets.contract.search import search_operations
 from wallets.database_retry import retry_until_deadline
-from wallets.ledger import COMMANDS, Reverse, original, read_operation, read_wallet
+from wallets.ledger import COMMANDS, Reverse, original, read_operation, read_reversals, read_wallet
 from wallets.problems import (
     FieldError,
     IdempotencyKeyReused,
@@ -97,16 +104,17 @@ class WalletOperationInBody(Endpoint):
 class OperationById(Endpoint):
     """/operations/{id}"""
 
-    @Declaration("operations_read", response=OperationBody, refusals=[OperationNotFound])
+    @Declaration("operations_read", response=OperationDetailBody, refusals=[OperationNotFound])
     def get(self, request: Request, operation_id: UUID) -> Response:
         """Read an operation.
 
-        An operation that was decided never changes: the ledger is append-only.
+        An operation that was decided never changes: the ledger is append-only. Only its reversals may grow.
         """
         found = read_operation(operation_id, principal(request).owner_restriction)
         if found is None:
             raise OperationNotFound
-        return Response(operation_body(found.operation, found.currency))
+        reversals = read_reversals(found.operation)
+        return Response(operation_detail_body(found.operation, found.currency, reversals))
 
 
 class OperationReversal(Endpoint):

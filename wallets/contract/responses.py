@@ -1,6 +1,6 @@
 """Response schemas. A class is the schema in the OpenAPI document, and renders objects."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter
 from typing import Any, ClassVar, Final, Literal, get_args, get_type_hints
 from uuid import UUID
@@ -9,7 +9,7 @@ from pydantic import Field, create_model
 from rest_framework.response import Response
 
 from wallets.contract.fields import EventType, Money, OperationType, Schema, Time, format_time
-from wallets.ledger import PENDING, Balance, HoldState, Posted, Record, keys
+from wallets.ledger import PENDING, Balance, HoldState, Posted, Record, Reversals, keys
 from wallets.models import Hold, Operation, User, Wallet
 from wallets.money import format_amount
 
@@ -140,6 +140,17 @@ class TransferBody(ResponseSchema):
     created_at: Time
 
 
+class OperationDetailBody(OperationBody):
+    attributes: ClassVar[dict[str, str]] = {
+        **OperationBody.attributes,
+        "reversed_amount": GIVEN,
+        "reversal_ids": GIVEN,
+    }
+
+    reversed_amount: Money = Field(description="The sum of the completed reversals.")
+    reversal_ids: list[UUID] = Field(description="The completed reversals, oldest first; at most 100.")
+
+
 class HoldBody(ResponseSchema):
     id: UUID
     wallet_id: UUID
@@ -154,6 +165,12 @@ class HoldBody(ResponseSchema):
     expires_at: Time | None
     created_at: Time
     ended_at: Time | None
+
+
+class HoldDetailBody(HoldBody):
+    attributes: ClassVar[dict[str, str]] = {"captures": GIVEN}
+
+    captures: list[OperationBody] = Field(description="The operations that took the held money.")
 
 
 class BalanceBody(ResponseSchema):
@@ -200,6 +217,12 @@ class ProblemBody(Schema):
     )
     operation_id: UUID | None = Field(
         None, description="The operation that records the rejection, if there is one."
+    )
+    remaining: Money | None = Field(
+        None, description="The largest amount that a limit permitted when it refused the request."
+    )
+    available: Money | None = Field(
+        None, description="With insufficient_funds: the wallet's balance without held amounts."
     )
 
 
@@ -329,6 +352,15 @@ def operation_body(operation: Operation | Record, currency: str) -> dict[str, An
     return body
 
 
+def operation_detail_body(
+    operation: Operation | Record, currency: str, reversals: Reversals
+) -> dict[str, Any]:
+    return operation_body(operation, currency) | {
+        "reversedAmount": format_amount(reversals.amount, currency),
+        "reversalIds": reversals.ids,
+    }
+
+
 def transfer_body(posted: Posted) -> dict[str, Any]:
     source, target, currency = posted.operation, posted.counterpart, posted.currency
     return TransferBody.of(source, currency) | {
@@ -344,6 +376,12 @@ def hold_body(hold: Hold | HoldState, currency: str) -> dict[str, Any]:
     if body["status"] == "EXPIRED":
         body["endedAt"] = body["expiresAt"]
     return body
+
+
+def hold_detail_body(hold: Hold, currency: str, captures: Iterable[Operation]) -> dict[str, Any]:
+    return hold_body(hold, currency) | {
+        "captures": [operation_body(capture, currency) for capture in captures]
+    }
 
 
 def balance_body(balance: Balance) -> dict[str, Any]:

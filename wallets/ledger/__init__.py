@@ -21,7 +21,7 @@ from wallets.ledger.committer import submit, submit_all, submit_atomically
 from wallets.ledger.decisions import Posted
 from wallets.ledger.history import Balance, Statement, balance_at, balance_now, statement
 from wallets.ledger.lookups import hold_to_end, holds_by_id, original, owner_filter
-from wallets.ledger.reader import read_operation, read_transfer, read_wallet
+from wallets.ledger.reader import Reversals, read_operation, read_reversals, read_transfer, read_wallet
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import PENDING, Record, database_clock, placed_hold, to_record
 from wallets.ledger.wallets import (
@@ -60,6 +60,7 @@ __all__ = [
     "PlaceHold",
     "Posted",
     "Record",
+    "Reversals",
     "Reverse",
     "Statement",
     "VoidHold",
@@ -76,6 +77,7 @@ __all__ = [
     "owner_filter",
     "placed_hold",
     "read_operation",
+    "read_reversals",
     "read_transfer",
     "read_wallet",
     "require_fitting_limits",

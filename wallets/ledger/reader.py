@@ -5,20 +5,24 @@ request, and no cache can be stale.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final
 from uuid import UUID
 
 from django import db
 from django.conf import settings
+from django.db.models import Sum
 from django.db.models.expressions import RawSQL
 
 from wallets import database_retry
 from wallets.batching import Batcher, once
 from wallets.ledger.commands import MakeTransfer
 from wallets.ledger.decisions import Posted, as_visible_to_counterparty
-from wallets.ledger.tables import Tables
-from wallets.models import Wallet
+from wallets.ledger.tables import Record, Tables
+from wallets.models import Operation, Wallet
 
+MAX_REVERSAL_IDS: Final = 100
 READER = "reader"  # the reader's own connection (settings.DATABASES)
 
 
@@ -54,6 +58,27 @@ def read_operation(operation_id: UUID, owner_restriction: int | None = None) -> 
     """
     found, own = database_retry.retry_until_deadline(lambda: _operation(operation_id, owner_restriction))
     return found if found and found.operation.wallet_id in own else None
+
+
+@dataclass(frozen=True, slots=True)
+class Reversals:
+    """The completed reversals of an operation: their sum, and the oldest MAX_REVERSAL_IDS of their ids."""
+
+    amount: Decimal
+    ids: list[UUID]
+
+
+def read_reversals(operation: Record) -> Reversals:
+    """Return the reversals of the operation, which are in its own wallet."""
+    reversals = Operation.objects.filter(
+        wallet_id=operation.wallet_id, reverses_id=operation.id, status=Operation.Status.COMPLETED
+    )
+    return database_retry.retry_until_deadline(
+        lambda: Reversals(
+            reversals.aggregate(sum=Sum("amount"))["sum"] or Decimal(0),
+            list(reversals.order_by("created_at").values_list("id", flat=True)[:MAX_REVERSAL_IDS]),
+        )
+    )
 
 
 def read_transfer(transfer_id: UUID, owner_restriction: int | None = None) -> Posted | None:

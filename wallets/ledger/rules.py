@@ -200,29 +200,38 @@ def _refusals(state: LedgerState, command: Command, at: datetime) -> Iterator[Pr
     if isinstance(command, CaptureHold | VoidHold) and not state.holds[command.hold_id].is_active(at):
         yield HoldNotActive()
     if isinstance(command, CaptureHold) and amount > state.holds[command.hold_id].amount:
-        yield HoldAmountExceeded()
+        held = state.holds[command.hold_id].amount
+        yield HoldAmountExceeded(limits=_remaining(held, wallet))
     if isinstance(command, Reverse):
         if command.original.type not in REVERSED_BY or not command.original.is_completed:
             yield OperationNotReversible()
-        if amount > remaining_amount(state, command):
-            yield ReversalExceedsOriginal()
-    yield from _limits(amount, _sides(command, wallet, other), hidden)
+        if amount > (remaining := remaining_amount(state, command)):
+            yield ReversalExceedsOriginal(limits=_remaining(remaining, wallet))
+    readable = (wallet, other) if sees_counterparty(state, command) else (wallet,)
+    for problem, limited, limits in _exceeded(amount, _sides(command, wallet, other), hidden):
+        yield problem(limits=limits if limited in readable else {})
 
 
-def _limits(
+def _remaining(amount: Decimal, wallet: WalletState) -> dict[str, str]:
+    return {"remaining": money.format_amount(amount, wallet.currency)}
+
+
+def _exceeded(
     amount: Decimal, sides: tuple[WalletState | None, WalletState | None], hidden: WalletState | None
-) -> Iterator[Problem]:
+) -> Iterator[tuple[type[Problem], WalletState, dict[str, str]]]:
+    """Yield the exceeded limits: the refusal, the wallet that has the limit, and what it permits."""
     payer, receiver = sides
     if payer and payer.available - amount < -payer.overdraft_limit:
-        yield InsufficientFunds()
+        available = {"available": money.format_amount(payer.available, payer.currency)}
+        yield InsufficientFunds, payer, _remaining(payer.available + payer.overdraft_limit, payer) | available
     if receiver is None:
         return
     limit = money.MAX_BALANCE if receiver.max_balance is None else receiver.max_balance
     is_full = receiver.balance + amount > limit
     if receiver is not hidden and is_full:
-        yield BalanceLimitExceeded()
+        yield BalanceLimitExceeded, receiver, _remaining(limit - receiver.balance, receiver)
     if receiver is hidden and (is_full or receiver.status != ACTIVE):
-        yield TargetCannotReceive()
+        yield TargetCannotReceive, receiver, {}
 
 
 def sees_counterparty(state: LedgerState, command: Command) -> bool:

@@ -67,7 +67,7 @@ class CommandResult:
     @property
     def comparable(self) -> Any:
         """Return the parts of the response that every replay repeats; `errors` depends on the bulk."""
-        own = ("requestId", "errors")
+        own = ("requestId", "errors", "remaining", "available")
         return self.status, {name: value for name, value in self.body.items() if name not in own}
 
 
