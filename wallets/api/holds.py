@@ -41,7 +41,7 @@ class WalletHolds(Endpoint):
     """/wallets/{id}/holds"""
 
     @Declaration(
-        "holds_place",
+        "placeHold",
         request=HoldToPlace,
         examples={"for a week": {"amount": "200.00", "expiresAt": "2026-11-28T09:30:00Z"}},
         status=201,
@@ -65,7 +65,7 @@ class WalletHolds(Endpoint):
         posted = ledger.submit(command)
         return hold_response(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
 
-    @Declaration("holds_list", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
+    @Declaration("listHolds", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """List a wallet's holds, newest first.
 
@@ -80,7 +80,7 @@ class WalletHolds(Endpoint):
 class HoldById(Endpoint):
     """/holds/{id}"""
 
-    @Declaration("holds_read", response=HoldBody, refusals=[HoldNotFound])
+    @Declaration("getHold", response=HoldBody, refusals=[HoldNotFound])
     def get(self, request: Request, hold_id: UUID) -> Response:
         """Read a hold.
 
@@ -99,7 +99,7 @@ class HoldCapture(Endpoint):
     """/holds/{id}/capture"""
 
     @Declaration(
-        "holds_capture",
+        "captureHold",
         request=PartToTake,
         examples={"a part": {"amount": "150.00"}},
         status=201,
@@ -133,7 +133,7 @@ class HoldVoid(Endpoint):
     """/holds/{id}/void"""
 
     @Declaration(
-        "holds_void",
+        "voidHold",
         request=Nothing,
         examples={"nothing to say": {}},
         response=HoldBody,

@@ -50,7 +50,7 @@ class WalletOperation(Endpoint):
     """/wallets/{id}/operation"""
 
     @Declaration(
-        "operations_post",
+        "depositOrWithdraw",
         request=OperationToPost,
         examples={
             "deposit": {"operationType": "DEPOSIT", "amount": "1000.00"},
@@ -73,7 +73,7 @@ class WalletOperationInBody(Endpoint):
     """/wallet"""
 
     @Declaration(
-        "operations_post_by_body",
+        "depositOrWithdrawByBody",
         request=WalletOperationToPost,
         examples={"deposit": {"walletId": WALLET_ID, "operationType": "DEPOSIT", "amount": 1000}},
         status=201,
@@ -93,7 +93,7 @@ class WalletOperationInBody(Endpoint):
 class OperationById(Endpoint):
     """/operations/{id}"""
 
-    @Declaration("operations_read", response=OperationBody, refusals=[OperationNotFound])
+    @Declaration("getOperation", response=OperationBody, refusals=[OperationNotFound])
     def get(self, request: Request, operation_id: UUID) -> Response:
         """Read an operation.
 
@@ -109,7 +109,7 @@ class OperationReversal(Endpoint):
     """/operations/{id}/reversal"""
 
     @Declaration(
-        "operations_reverse",
+        "reverseOperation",
         request=PartToTake,
         examples={"a part": {"amount": "100.00"}},
         status=201,
@@ -146,7 +146,7 @@ class OperationReversal(Endpoint):
 class WalletOperations(Endpoint):
     """/wallets/{id}/operations"""
 
-    @Declaration("operations_list", query=OperationQuery, response=OperationPage, refusals=[WalletNotFound])
+    @Declaration("listOperations", query=OperationQuery, response=OperationPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """List a wallet's operations, newest first.
 

@@ -4,7 +4,7 @@ pydantic instead of REST framework's serializers: the same checks and schemas ta
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 
 from django.conf import settings
 from pydantic import (
@@ -19,14 +19,18 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from wallets.contract.fields import (
     WHOLE_NUMBER,
     Amount,
     CurrencyCode,
+    DecidedStatus,
+    DepositOrWithdraw,
     Description,
     Email,
     EventType,
+    HoldStatus,
     Id,
     Key,
     Label,
@@ -41,6 +45,8 @@ from wallets.contract.fields import (
     Schema,
     Seconds,
     TimeParameter,
+    WalletStatus,
+    WebhookStart,
     text_of,
 )
 from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
@@ -90,12 +96,12 @@ class _Changes(Schema):
 class WalletChanges(_Changes):
     label: Label = ""
     metadata: Metadata = Field(default_factory=dict)
-    status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
+    status: WalletStatus = "ACTIVE"
 
 
 # --- What moves money -------------------------------------------------------------------------------
 class OperationToPost(Schema):
-    operation_type: Literal["DEPOSIT", "WITHDRAW"]
+    operation_type: DepositOrWithdraw
     amount: PositiveAmount
     description: Description = ""
     metadata: Metadata = Field(default_factory=dict)
@@ -129,10 +135,21 @@ def _given(name: str) -> JsonDict:
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
-class TransferToPost(_Transfer):
-    """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency."""
+# Generators ignore these keywords; beside a oneOf they would drop the fields.
+_ONE_TARGET: Final[JsonDict] = {
+    "if": _given("targetWalletId"),
+    "then": {"properties": {"targetEmail": {"type": "null"}}},
+    "else": _given("targetEmail"),
+}
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("targetWalletId"), _given("targetEmail")]})
+
+class TransferToPost(_Transfer):
+    """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency.
+
+    Name either targetWalletId or targetEmail.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_ONE_TARGET)
 
     target_wallet_id: Id | None = None
     target_email: Email | None = None
@@ -160,18 +177,19 @@ def _kind_in_bulk(item: object) -> str:
     return "operation" if is_operation else "transfer"
 
 
+BulkItem = TypeAliasType(
+    "BulkItem",
+    Annotated[
+        Annotated[BulkOperation, Tag("operation")] | Annotated[BulkTransfer, Tag("transfer")],
+        Discriminator(_kind_in_bulk),
+    ],
+)
+
+
 class BulkToPost(Schema):
     """Up to 1,000 items. With `atomic` all of them are executed or none."""
 
-    operations: Annotated[
-        list[
-            Annotated[
-                Annotated[BulkOperation, Tag("operation")] | Annotated[BulkTransfer, Tag("transfer")],
-                Discriminator(_kind_in_bulk),
-            ]
-        ],
-        Field(min_length=1, max_length=MAX_BULK_ITEMS),
-    ]
+    operations: Annotated[list[BulkItem], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
     atomic: Annotated[bool, Field(strict=True)] = False
 
 
@@ -238,7 +256,7 @@ class WebhookToRegister(Schema):
     url: WebhookUrl
     types: WebhookTypes = Field(default_factory=list)
     batch: Batch = 1
-    from_: Literal["now", "beginning"] = Field(
+    from_: WebhookStart = Field(
         "now", alias="from", description="Deliver only new events, or all events since the first one."
     )
     id: Id | None = None
@@ -269,13 +287,13 @@ class PageQuery(Schema):
 
 class OperationQuery(PageQuery):
     type: OperationType | None = None
-    status: Literal["COMPLETED", "REJECTED"] | None = None
+    status: DecidedStatus | None = None
     from_: TimeParameter | None = Field(None, alias="from", description="Operations at this time or later.")
     to: TimeParameter | None = Field(None, description="Operations before this time.")
 
 
 class HoldQuery(PageQuery):
-    status: Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"] | None = None
+    status: HoldStatus | None = None
 
 
 class BalanceQuery(Schema):
