@@ -1,6 +1,6 @@
 """Completes the OpenAPI document after drf-spectacular has put the endpoints together.
 
-What several endpoints share becomes a component here: problems, the enums of queries, links.
+The parts that several endpoints share become components: problems, the enums of queries, links.
 """
 
 from collections.abc import Iterator
