@@ -54,17 +54,17 @@ def install() -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def pack(work: Path) -> Path:
-    """Have npm fetch the package: through it the user's mirrors, proxies and certificates apply."""
+def pack(work: Path, package: str = PACKAGE) -> Path:
+    """Have npm fetch a package: through it the user's mirrors, proxies and certificates apply."""
     cache = {**os.environ, "npm_config_cache": str(work / "cache"), "npm_config_update_notifier": "false"}
     for npm in npms(work):
         try:
-            run([*npm, "pack", "--ignore-scripts", PACKAGE], env=cache, cwd=work)
+            run([*npm, "pack", "--ignore-scripts", package], env=cache, cwd=work)
         except LocalError as error:
             failure = error
         else:
             return next(work.glob("*.tgz"))
-    raise LocalError(f"Liquibase cannot be fetched: {failure}")
+    raise LocalError(f"{package} cannot be fetched: {failure}")
 
 
 def npms(work: Path) -> Iterator[list[str]]:

@@ -84,7 +84,7 @@ MAIL = env.email("EMAIL_URL")  # None: no mail, so no reset of passwords and no 
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
-PUBLIC_URL = env.text(  # the base of links in mails
+PUBLIC_URL = env.text(  # the base of links in mails, and the server of the OpenAPI document
     "PUBLIC_URL",
     form=rf"https?://{_HOST}(:[0-9]{{1,5}})?{'' if MAIL else '|'}",
     wanted=f"{'set, because EMAIL_URL is: ' if MAIL else ''}like https://wallets.example.com, without a path",
@@ -304,7 +304,14 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_PATCH": False,
     "PATH_CONVERTER_OVERRIDES": {"id": {"type": "string", "format": "uuid"}},
     # The default hook would extract and number the enums of pydantic's schemas.
-    "POSTPROCESSING_HOOKS": ["wallets.api.openapi.with_required_bodies", "wallets.api.openapi.with_links"],
+    "POSTPROCESSING_HOOKS": [
+        "wallets.api.document_hooks.with_server_and_tags",
+        "wallets.api.document_hooks.with_query_components",
+        "wallets.api.document_hooks.without_titles",
+        "wallets.api.document_hooks.with_required_bodies",
+        "wallets.api.document_hooks.with_shared_problems",
+        "wallets.api.document_hooks.with_links",
+    ],
     "OAS_VERSION": "3.1.0",  # its schemas are JSON Schema, as pydantic writes it
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from tests.api.test_problems import every_problem
 from tests.support.client import Api
+from tests.support.openapi import inlined, objects, refers_to
 from wallets.api import urls
 from wallets.api.document import JSON, build
 from wallets.contract import request_schemas, responses
@@ -30,9 +31,10 @@ def document() -> Any:
 
 
 def operations(document: Any) -> list[tuple[str, str, Any]]:
+    """Return each path and method with its operation, in which the shared problems are inlined."""
     return [
         (path, method, operation)
-        for path, item in document["paths"].items()
+        for path, item in inlined(document)["paths"].items()
         for method, operation in item.items()
     ]
 
@@ -119,25 +121,160 @@ def test_body_is_required_unless_all_fields_are_optional(document: Any) -> None:
         for _, _, operation in operations(document)
         if "requestBody" in operation and not operation["requestBody"]["required"]
     }
-    assert optional == {"holds_capture", "holds_void", "operations_reverse", "webhooks_rotate"}
+    assert optional == {"captureHold", "voidHold", "reverseOperation", "rotateWebhookSecret"}
 
 
 def test_response_links_to_the_next_requests(document: Any) -> None:
     answer = document["paths"]["/api/v1/wallets/{wallet_id}/holds"]["post"]["responses"]["201"]
-    assert set(answer["links"]) == {"holds_read", "holds_capture", "holds_void"}
+    assert set(answer["links"]) == {"getHold", "captureHold", "voidHold"}
     operation_ids = {operation["operationId"] for _, _, operation in operations(document)}
     for name, link in document["components"]["links"].items():
         assert name == link["operationId"]
         assert name in operation_ids
 
 
+# --- Rules for generated clients --------------------------------------------------------------------
+VERBS = (
+    *("capture", "create", "delete", "deposit", "execute", "get", "list", "log", "open", "place", "register"),
+    *("replay", "reverse", "rotate", "sign", "stream", "test", "update", "void"),
+)
+
+
+def test_operation_ids_are_a_verb_and_a_noun(document: Any) -> None:
+    names = [operation["operationId"] for _, _, operation in operations(document)]
+    assert len(set(names)) == len(names)
+    form = rf"({'|'.join(VERBS)})([A-Z][a-z]+)+"
+    assert [name for name in names if not re.fullmatch(form, name)] == []
+
+
+def test_every_operation_has_one_described_tag(document: Any) -> None:
+    tags = [tag["name"] for tag in document["tags"]]
+    assert tags[0] == "wallets"
+    assert all(tag["description"] for tag in document["tags"])
+    assert [
+        operation["tags"] for _, _, operation in operations(document) if len(operation["tags"]) != 1
+    ] == []
+    assert {tag for _, _, operation in operations(document) for tag in operation["tags"]} == set(tags)
+
+
+@pytest.mark.parametrize(
+    ("public_url", "server"), [("https://wallets.example.com", "https://wallets.example.com"), ("", "/")]
+)
+def test_server_is_the_public_url(settings: LazySettings, public_url: str, server: str) -> None:
+    settings.PUBLIC_URL = public_url
+    assert json.loads(build()[JSON].plain)["servers"] == [{"url": server}]
+
+
+def test_no_schema_combines_alternatives_with_properties(document: Any) -> None:
+    """Generators keep the alternatives and drop the properties."""
+    combined = [
+        each
+        for each in objects(document)
+        if "properties" in each and {"oneOf", "anyOf", "allOf"} & each.keys()
+    ]
+    assert combined == []
+
+
+def test_times_have_the_format_date_time(document: Any) -> None:
+    """A field is a time if an example has a time with its name."""
+    time = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?Z")
+    times = {
+        name
+        for each in objects(document)
+        for name, value in each.items()
+        if isinstance(value, str) and time.fullmatch(value)
+    }
+    fields = [item for each in objects(document) for item in each.get("properties", {}).items()]
+    parameters = [
+        (parameter["name"], parameter["schema"])
+        for _, _, operation in operations(document)
+        for parameter in operation.get("parameters", [])
+    ]
+    # `from` of a webhook is an enum.
+    typed = [(name, schema) for name, schema in fields + parameters if name in times and "$ref" not in schema]
+    assert {name for name, _ in typed} >= {"createdAt", "expiresAt", "from", "to", "at"}
+    assert [(name, schema) for name, schema in typed if not is_time(schema)] == []
+
+
+def is_time(schema: Any) -> bool:
+    options = [option for option in schema.get("anyOf", [schema]) if option != {"type": "null"}]
+    return all((option["type"], option.get("format")) == ("string", "date-time") for option in options)
+
+
+def test_response_schemas_permit_unknown_fields(document: Any) -> None:
+    """Otherwise a generated client fails when a later version adds a field."""
+    schemas = document["components"]["schemas"]
+    closed = {name for name, schema in schemas.items() if schema.get("additionalProperties") is False}
+    answers = [operation["responses"] for _, _, operation in operations(document)]
+    assert refers_to(document, answers) & closed == set()
+    bodies = [operation.get("requestBody") for _, _, operation in operations(document)]
+    assert refers_to(document, bodies) & closed  # the service refuses an unknown field of a request
+
+
+def test_every_enum_is_a_component(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    named = {name: schema for name, schema in schemas.items() if "enum" in schema}
+    assert {"WalletStatus", "OperationType", "CurrencyCode"} <= named.keys()
+    assert all(schema["type"] == "string" for schema in named.values())
+    values = [tuple(schema["enum"]) for schema in named.values()]
+    assert len(set(values)) == len(values)
+    assert [each for each in objects(document) if "enum" in each and each not in named.values()] == []
+    assert sum("enum" in each for each in objects(document)) == len(named)
+
+
+def test_every_object_is_a_component_without_a_title(document: Any) -> None:
+    """Generators invent names for other objects, and take the title for a name."""
+    schemas = document["components"]["schemas"]
+    objects_with_fields = [
+        each for each in objects(document) if each.get("type") == "object" and "properties" in each
+    ]
+    assert [each for each in objects_with_fields if each not in schemas.values()] == []
+    assert [each for each in objects(schemas) if isinstance(each.get("title"), str)] == []
+
+
+def test_every_problem_is_described_once(document: Any) -> None:
+    problems = [
+        answer
+        for item in document["paths"].values()
+        for operation in item.values()
+        for status, answer in operation["responses"].items()
+        if status >= "400"
+    ]
+    assert [answer for answer in problems if answer.keys() != {"$ref"}] == []
+    shared = document["components"]["responses"]
+    assert {answer["$ref"] for answer in problems} == {f"#/components/responses/{name}" for name in shared}
+    assert len({json.dumps(answer, sort_keys=True) for answer in shared.values()}) == len(shared)
+    examples = document["components"]["examples"]
+    assert len({json.dumps(example["value"]) for example in examples.values()}) == len(examples)
+    for _, _, operation in operations(document):
+        for status, answer in operation["responses"].items():
+            content = answer.get("content", {}).get("application/problem+json", {"examples": {}})
+            assert {str(each["value"]["status"]) for each in content["examples"].values()} <= {status}
+
+
+def test_every_security_scheme_is_used_and_described(document: Any) -> None:
+    schemes = document["components"]["securitySchemes"]
+    assert all(scheme["description"] for scheme in schemes.values())
+    needed = {
+        name
+        for _, _, operation in operations(document)
+        for each in operation.get("security", [])
+        for name in each
+    }
+    assert needed == schemes.keys()
+
+
+# --- Credentials, problems and pages ----------------------------------------------------------------
 @pytest.mark.parametrize("access", ["open", "key"])
 def test_document_requires_the_credentials_of_the_service(settings: LazySettings, access: str) -> None:
     settings.API_ACCESS = access
     paths = json.loads(build()[JSON].plain)["paths"]
     anonymous: list[Any] = [{}] if access == "open" else []
     assert paths["/api/v1/wallets"]["get"]["security"] == [{"bearer": []}, {"session": []}, *anonymous]
+    with_csrf: dict[str, list[str]] = {"session": [], "csrf": []}
+    assert paths["/api/v1/wallets"]["post"]["security"] == [{"bearer": []}, with_csrf, *anonymous]
     assert paths["/api/v1/me"]["get"]["security"] == [{"session": []}]
+    assert paths["/api/v1/logout"]["post"]["security"] == [with_csrf]
     assert not any(paths["/api/v1/login"]["post"].get("security", []))
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from django.conf import LazySettings
 
 from tests.access.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a fixture
 from tests.support.client import JSON, Answer, Api, InProcess, OverHttp
@@ -57,7 +58,10 @@ def test_worker_builds_the_document_when_it_starts(built: list[int], monkeypatch
     assert len(built) == 1
 
 
-def test_document_has_the_same_bytes_in_every_process(service: str) -> None:
+def test_document_has_the_same_bytes_in_every_process(
+    service: str, built: list[int], settings: LazySettings
+) -> None:
+    settings.PUBLIC_URL = service
     answers = []
     for _ in range(8):
         sender = OverHttp(service)

@@ -111,7 +111,7 @@ def test_operations_match_all_filters_however_pages_are_cut(
     assert found(api, f"/wallets/{ledger['wallet']}/operations", limit=2, **filters) == history
 
 
-@pytest.mark.parametrize("max_matches", [0, 1000])
+@pytest.mark.parametrize("max_matches", [0, 500])
 def test_metadata_is_found_in_all_wallets(
     api: Api, order: str, monkeypatch: pytest.MonkeyPatch, max_matches: int
 ) -> None:
@@ -154,7 +154,7 @@ def test_malformed_filter_is_named(api: Api, query: str, field: str) -> None:
 
 # --- Wallets ----------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("quick_hashing")
-@pytest.mark.parametrize("max_matches", [0, 1000])
+@pytest.mark.parametrize("max_matches", [0, 500])
 def test_wallets_match_all_filters(
     api: Api, order: str, monkeypatch: pytest.MonkeyPatch, max_matches: int
 ) -> None:

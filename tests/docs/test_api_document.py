@@ -16,6 +16,7 @@ from django.conf import LazySettings, settings
 from tests.conftest import Unchanged
 from tests.support.client import JSON, Answer, Api, InProcess
 from tests.support.keys import new_key, new_owner
+from tests.support.openapi import inlined
 from wallets import problems
 from wallets.access import rights
 from wallets.api import urls
@@ -61,7 +62,7 @@ FIRST_CHECKS, BODY_CHECKS, AT_ANY_TIME = (
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     """Map each request, such as GET /wallets/{id}, to its operation in the OpenAPI document."""
-    paths = Api().sender.send("GET", "/api/schema?format=json").json["paths"]
+    paths = inlined(Api().sender.send("GET", "/api/schema?format=json").json)["paths"]
     return {
         f"{method.upper()} {re.sub(r'{.*?}', '{id}', path.removeprefix('/api/v1'))}": operation
         for path, item in paths.items()

@@ -114,7 +114,7 @@ def test_registration_begins_now_or_at_the_beginning(api: Api) -> None:
 
 
 def test_contract_has_the_types_of_all_events() -> None:
-    assert set(get_args(EventType)) == set(TYPES)
+    assert set(get_args(EventType.__value__)) == set(TYPES)
 
 
 def test_repeated_registration_is_a_replay(api: Api) -> None:

@@ -27,6 +27,7 @@ PACKAGES: dict[str, Callable[[], object]] = {
     "faketime": lambda: any(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")),
     "git": on_path("git"),
     "nginx-light": Path("/usr/sbin/nginx").exists,
+    "nodejs": on_path("node"),
     "openssl": on_path("openssl"),
     "prometheus": on_path("prometheus"),
     "rabbitmq-server": Path("/usr/lib/rabbitmq/bin/rabbitmq-server").exists,

@@ -45,7 +45,7 @@ class BulkOperations(Endpoint):
     max_values = 30_000  # 30 for each of 1,000 operations
 
     @Declaration(
-        "operations_post_many",
+        "executeOperations",
         tag="operations",
         parameters=[key(MAX_BULK_KEY_LENGTH), PREFER],
         request=BulkToPost,

@@ -17,6 +17,7 @@ from wallets.api.renderers import EventStreamRenderer, JSONRenderer
 from wallets.contract.paging import single
 from wallets.contract.parsing import check
 from wallets.contract.request_schemas import EventsQuery
+from wallets.contract.responses import StreamEvent
 from wallets.events import live
 from wallets.events.live import StreamItem, Watch
 from wallets.ledger import read_wallet
@@ -26,15 +27,6 @@ KEEPALIVE_SECONDS: Final = 15.0  # of silence; then a comment, because proxies c
 CLIENT_READ_TIMEOUT_SECONDS: Final = 10.0  # after which a client that does not read is disconnected
 SHUTDOWN_CHECK_SECONDS: Final = 1.0  # between two checks whether the worker stops
 MAX_EVENT_ID_DIGITS: Final = 19
-EVENT: Final = {  # of the stream, as a schema
-    "type": "object",
-    "properties": {
-        "id": {"type": "string", "pattern": "^[0-9]{1,18}$"},
-        "event": {"enum": ["message", "gap"]},
-        "data": {"type": "string", "description": "A CloudEvent as JSON; {} for the event `gap`."},
-    },
-    "required": ["id", "data"],
-}
 
 
 class WalletEvents(Endpoint):
@@ -48,7 +40,7 @@ class WalletEvents(Endpoint):
         return JSONRenderer(), JSONRenderer.media_type  # of a problem
 
     @Declaration(
-        "wallet_events",
+        "streamWalletEvents",
         tag="wallets",
         query=EventsQuery,
         parameters=[
@@ -58,7 +50,7 @@ class WalletEvents(Endpoint):
                 "The id of the last event that the client received; the stream continues after it.",
             )
         ],
-        further_responses=media(200, "text/event-stream", EVENT, "an event", EVENT_STREAM),
+        further_responses=media(200, "text/event-stream", StreamEvent, "an event", EVENT_STREAM),
         refusals=[WalletNotFound],
     )
     def get(self, request: Request, wallet_id: UUID) -> StreamingHttpResponse:

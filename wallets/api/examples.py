@@ -67,6 +67,8 @@ VALUES: Final[dict[str, Any]] = {
     "parked": 0,
     "reference": "",
     "replayed": 3,
+    "reversalIds": [],
+    "reversedAmount": "0.00",
     "response": "down for maintenance",
     "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
     "sequence": 1,
@@ -112,6 +114,7 @@ DIFFERING: Final[dict[type[BaseModel], dict[str, Any]]] = {
         "description": "order 7",
         "expiresAt": "2026-11-28T09:30:00.000000Z",
     },
+    responses.OperationDetailBody: {"id": OPERATION_ID, "idempotencyKey": "order-1", "reference": "order-1"},
     responses.BalanceBody: {"held": "200.00", "available": "800.00", "at": "2026-12-31T23:59:59.999999Z"},
     responses.RegisteredWebhookBody: {"id": WEBHOOK_ID},
     responses.WebhookBody: {"id": WEBHOOK_ID},
@@ -119,6 +122,7 @@ DIFFERING: Final[dict[type[BaseModel], dict[str, Any]]] = {
     responses.DeliveryBody: {"at": TIME},
     responses.PersonBody: {"name": "Anna"},
 }
+DIFFERING[responses.HoldDetailBody] = DIFFERING[responses.HoldBody] | {"captures": []}
 OPERATION: Final = example_of(responses.OperationBody)
 _SOURCE: Final = OPERATION | {
     "id": TRANSFER_ID,

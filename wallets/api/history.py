@@ -26,7 +26,7 @@ from wallets.problems import NotAcceptable, WalletNotFound
 class WalletBalance(Endpoint):
     """/wallets/{id}/balance"""
 
-    @Declaration("balance_read", query=BalanceQuery, response=BalanceBody, refusals=[WalletNotFound])
+    @Declaration("getBalance", query=BalanceQuery, response=BalanceBody, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """Read a balance, now or at a past time.
 
@@ -58,7 +58,7 @@ class WalletStatement(Endpoint):
         return renderers[preferred](), preferred
 
     @Declaration(
-        "statement_read",
+        "getStatement",
         query=StatementQuery,
         response=StatementBody,
         further_responses=media(200, "text/csv", str, "answer as CSV", STATEMENT_AS_CSV),

@@ -43,7 +43,7 @@ class WalletHolds(Endpoint):
     """/wallets/{id}/holds"""
 
     @Declaration(
-        "holds_place",
+        "placeHold",
         request=HoldToPlace,
         examples={"for a week": {"amount": "200.00", "expiresAt": "2026-11-28T09:30:00Z"}},
         status=201,
@@ -67,7 +67,7 @@ class WalletHolds(Endpoint):
         posted = ledger.submit(command)
         return hold_response(posted, 201, {"Location": f"/api/v1/holds/{posted.operation.id}"})
 
-    @Declaration("holds_list", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
+    @Declaration("listHolds", query=HoldQuery, response=HoldPage, refusals=[WalletNotFound])
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """List a wallet's holds, newest first.
 
@@ -82,7 +82,7 @@ class WalletHolds(Endpoint):
 class HoldById(Endpoint):
     """/holds/{id}"""
 
-    @Declaration("holds_read", response=HoldDetailBody, refusals=[HoldNotFound])
+    @Declaration("getHold", response=HoldDetailBody, refusals=[HoldNotFound])
     def get(self, request: Request, hold_id: UUID) -> Response:
         """Read a hold.
 
@@ -108,7 +108,7 @@ class HoldCapture(Endpoint):
     """/holds/{id}/capture"""
 
     @Declaration(
-        "holds_capture",
+        "captureHold",
         request=PartToTake,
         examples={"a part": {"amount": "150.00"}},
         status=201,
@@ -149,7 +149,7 @@ class HoldVoid(Endpoint):
     """/holds/{id}/void"""
 
     @Declaration(
-        "holds_void",
+        "voidHold",
         request=HoldToVoid,
         examples={"no fields": {}},
         response=HoldBody,

@@ -19,6 +19,8 @@ from wallets.problems import FieldError, Problem
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 Refusals = Sequence[type[Problem]]
+# The schemas to which the parameters of queries refer, by name.
+query_components: Final[dict[str, Any]] = {}
 Responses = Mapping[Any, OpenApiResponse]
 
 # Every endpoint can refuse with these, in the order of the checks; one with a body also with ANY_BODY.
@@ -94,7 +96,7 @@ class Declaration:
     The method's docstring is the summary and the description.
     """
 
-    operation_id: str | None = None
+    operation_id: str  # a verb and a noun: generated clients name their methods after it
     _: KW_ONLY
     tag: str = ""  # the name of the view's module, if it is not given
     is_public: bool = False
@@ -158,7 +160,9 @@ class Declaration:
 
 
 def _parameters_of(query: type[BaseModel]) -> list[OpenApiParameter]:
-    fields = query.model_json_schema()["properties"]
+    schema = query.model_json_schema(ref_template="#/components/schemas/{model}")
+    query_components.update(schema.get("$defs", {}))
+    fields = schema["properties"]
     of_metadata = [METADATA_PARAMETER] if fields.pop("metadata", None) else []
     return [_parameter(name, field) for name, field in fields.items()] + of_metadata
 
@@ -221,15 +225,18 @@ def _problem_example(name: str, problem: Problem) -> OpenApiExample:
 
 class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     target_class = "wallets.access.authentication.ApiAccess"
-    name = ["bearer", "session"]
+    name = ["bearer", "session", "csrf"]
 
     def get_security_requirement(self, auto_schema: Any) -> list[dict[str, list[Any]]]:
-        """Return the security requirement: any one of the schemes; {} means none."""
+        """Return the security requirements, any one of which suffices; {} means none."""
         needed = NEEDED[type(auto_schema.view).__name__][auto_schema.method]
+        session: dict[str, list[Any]] = {"session": []}
+        if auto_schema.method != "GET":
+            session["csrf"] = []
         if needed == (PERSON,):
-            return [{"session": []}]
+            return [session]
         nothing: list[dict[str, list[Any]]] = [{}] if settings.API_ACCESS == "open" else []
-        return [{name: []} for name in self.name] + nothing
+        return [{"bearer": []}, session, *nothing]
 
     def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
         bearer = {
@@ -242,57 +249,13 @@ class ApiAccessScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untype
             "type": "apiKey",
             "in": "cookie",
             "name": settings.SESSION_COOKIE_NAME,
-            "description": "The session of a user. A request that changes something must repeat"
-            " the cookie csrftoken in X-CSRFToken.",
+            "description": "The session of a user, which sign-up and login start.",
         }
-        return [bearer, session]
-
-
-# --- The document as a whole ------------------------------------------------------------------------
-# The schemas of bodies that may be absent.
-OPTIONAL = {"HoldToVoid", "PartToTake", "SecretToRotate"}
-# Response schemas with an id, and the path parameter that takes this id.
-LINKED = {
-    "WalletBody": "wallet_id",
-    "OperationBody": "operation_id",
-    "TransferBody": "transfer_id",
-    "HoldBody": "hold_id",
-    "RegisteredWebhookBody": "webhook_id",
-    "WebhookBody": "webhook_id",
-}
-
-
-def with_required_bodies(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Mark the request bodies that are required. drf-spectacular requires those with a required field."""
-    for item in result["paths"].values():
-        for operation in item.values():
-            if "requestBody" in operation:
-                operation["requestBody"]["required"] = _shape_of(operation["requestBody"]) not in OPTIONAL
-    return result
-
-
-def with_links(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Add links from the responses to the requests that take their id."""
-    operations = [(path, operation) for path, item in result["paths"].items() for operation in item.values()]
-    links = result["components"]["links"] = {
-        name: {"operationId": name, "parameters": {parameter: "$response.body#/id"}}
-        for parameter in LINKED.values()
-        for path, name in ((path, operation["operationId"]) for path, operation in operations)
-        if f"{{{parameter}}}" in path
-    }
-    for _path, operation in operations:
-        for answer in operation["responses"].values():
-            shape = _shape_of(answer)
-            if shape in LINKED:
-                answer["links"] = {
-                    name: {"$ref": f"#/components/links/{name}"}
-                    for name, link in links.items()
-                    if LINKED[shape] in link["parameters"]
-                }
-    return result
-
-
-def _shape_of(body: dict[str, Any]) -> str:
-    schema = body.get("content", {}).get("application/json", {}).get("schema", {})
-    name: str = schema.get("$ref", "").rpartition("/")[2]
-    return name
+        csrf = {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-CSRFToken",
+            "description": "The value of the cookie csrftoken, with each request of a session that changes"
+            " something.",
+        }
+        return [bearer, session, csrf]

@@ -61,7 +61,7 @@ class WalletOperation(Endpoint):
     """/wallets/{id}/operation"""
 
     @Declaration(
-        "operations_post",
+        "depositOrWithdraw",
         request=OperationToPost,
         examples={
             "deposit": {"operationType": "DEPOSIT", "amount": "1000.00"},
@@ -84,7 +84,7 @@ class WalletOperationInBody(Endpoint):
     """/wallet"""
 
     @Declaration(
-        "operations_post_by_body",
+        "depositOrWithdrawByBody",
         request=WalletOperationToPost,
         examples={"deposit": {"walletId": WALLET_ID, "operationType": "DEPOSIT", "amount": 1000}},
         status=201,
@@ -104,7 +104,7 @@ class WalletOperationInBody(Endpoint):
 class OperationById(Endpoint):
     """/operations/{id}"""
 
-    @Declaration("operations_read", response=OperationDetailBody, refusals=[OperationNotFound])
+    @Declaration("getOperation", response=OperationDetailBody, refusals=[OperationNotFound])
     def get(self, request: Request, operation_id: UUID) -> Response:
         """Read an operation.
 
@@ -121,7 +121,7 @@ class OperationReversal(Endpoint):
     """/operations/{id}/reversal"""
 
     @Declaration(
-        "operations_reverse",
+        "reverseOperation",
         request=PartToTake,
         examples={"a part": {"amount": "100.00"}},
         status=201,
@@ -165,7 +165,9 @@ class OperationReversal(Endpoint):
 class WalletOperations(Endpoint):
     """/wallets/{id}/operations"""
 
-    @Declaration("operations_list", query=OperationQuery, response=OperationPage, refusals=[WalletNotFound])
+    @Declaration(
+        "listWalletOperations", query=OperationQuery, response=OperationPage, refusals=[WalletNotFound]
+    )
     def get(self, request: Request, wallet_id: UUID) -> Response:
         """List a wallet's operations, newest first.
 
@@ -190,7 +192,7 @@ class Operations(BulkOperations):
     """/operations"""
 
     @Declaration(
-        "operations_search", query=OperationSearchQuery, response=OperationPage, refusals=[WalletNotFound]
+        "listOperations", query=OperationSearchQuery, response=OperationPage, refusals=[WalletNotFound]
     )
     def get(self, request: Request) -> Response:
         """Find operations in all wallets, newest first.

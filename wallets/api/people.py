@@ -37,7 +37,7 @@ class SignUp(SignInEndpoint):
     limit = limits.SIGNUP
 
     @Declaration(
-        "signup_create",
+        "signUp",
         is_public=True,
         request=PersonToSignUp,
         examples={
@@ -66,7 +66,7 @@ class LogIn(SignInEndpoint):
     limit = limits.LOGIN
 
     @Declaration(
-        "login_create",
+        "logIn",
         is_public=True,
         request=Credentials,
         examples={"a person": {"email": "anna@example.com", "password": "correct horse battery"}},
@@ -85,7 +85,7 @@ class LogIn(SignInEndpoint):
 class LogOut(Endpoint):
     """/logout"""
 
-    @Declaration("logout_create", no_content="It has ended.")
+    @Declaration("logOut", no_content="It has ended.")
     def post(self, request: Request) -> Response:
         """Log out.
 
@@ -98,7 +98,7 @@ class LogOut(Endpoint):
 class Me(Endpoint):
     """/me"""
 
-    @Declaration("me_retrieve", response=PersonBody)
+    @Declaration("getMe", response=PersonBody)
     def get(self, request: Request) -> Response:
         """Read the account of the session.
 
@@ -110,7 +110,7 @@ class Me(Endpoint):
 class MyWallet(Endpoint):
     """/me/wallet"""
 
-    @Declaration("me_wallet_retrieve", response=OwnWalletBody, refusals=[WalletNotFound])
+    @Declaration("getMyWallet", response=OwnWalletBody, refusals=[WalletNotFound])
     def get(self, request: Request) -> Response:
         """Read the user's wallet with its newest operations.
 

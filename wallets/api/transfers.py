@@ -23,7 +23,7 @@ class Transfers(Endpoint):
     """/transfers"""
 
     @Declaration(
-        "transfers_post",
+        "createTransfer",
         request=TransferToPost,
         examples={
             "transfer": {"sourceWalletId": WALLET_ID, "targetWalletId": OTHER_WALLET_ID, "amount": "15.50"}
@@ -61,7 +61,7 @@ class Transfers(Endpoint):
 class TransferById(Endpoint):
     """/transfers/{id}"""
 
-    @Declaration("transfers_read", response=TransferBody, refusals=[TransferNotFound])
+    @Declaration("getTransfer", response=TransferBody, refusals=[TransferNotFound])
     def get(self, request: Request, transfer_id: UUID) -> Response:
         """Read a transfer.
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from uuid import UUID
 
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -40,6 +40,7 @@ class OpenWallet(Endpoint):
     """/wallet/create"""
 
     @Declaration(
+        "openWallet",
         request=WalletToOpen,
         examples={"a wallet in euros": {"currency": "EUR", "label": "till 1", "overdraftLimit": "100.00"}},
         status=201,
@@ -65,10 +66,11 @@ class OpenWallet(Endpoint):
         return Response(wallet_body(opened.wallet), status=201, headers=headers | replay_header(opened))
 
 
+@extend_schema_view(post=extend_schema("createWallet"))
 class Wallets(OpenWallet):
     """/wallets"""
 
-    @Declaration("wallets_list", query=WalletSearchQuery, response=WalletPage)
+    @Declaration("listWallets", query=WalletSearchQuery, response=WalletPage)
     def get(self, request: Request) -> Response:
         """List wallets, newest first.
 
@@ -88,7 +90,7 @@ class WalletById(Endpoint):
     """/wallets/{id}"""
 
     @Declaration(
-        "wallets_read",
+        "getWallet",
         parameters=[header("If-None-Match")],
         response=WalletBody,
         further_responses={
@@ -108,7 +110,7 @@ class WalletById(Endpoint):
         return Response(wallet_body(wallet), headers={"ETag": tag})
 
     @Declaration(
-        "wallets_change",
+        "updateWallet",
         parameters=[header("If-Match")],
         request=WalletChanges,
         examples={"freeze": {"status": "FROZEN"}},

@@ -30,7 +30,7 @@ class Webhooks(Endpoint):
     """/webhooks"""
 
     @Declaration(
-        "webhooks_register",
+        "registerWebhook",
         request=WebhookToRegister,
         examples={
             "balances": {
@@ -67,7 +67,7 @@ class Webhooks(Endpoint):
         )
         return Response(body, status=201, headers=headers)
 
-    @Declaration("webhooks_list", query=PageQuery, response=responses.WebhookPage)
+    @Declaration("listWebhooks", query=PageQuery, response=responses.WebhookPage)
     def get(self, request: Request) -> Response:
         """List webhooks, newest first.
 
@@ -80,7 +80,7 @@ class Webhooks(Endpoint):
 class WebhookById(Endpoint):
     """/webhooks/{id}"""
 
-    @Declaration("webhooks_read", response=responses.WebhookBody, refusals=[WebhookNotFound])
+    @Declaration("getWebhook", response=responses.WebhookBody, refusals=[WebhookNotFound])
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """Read a webhook.
 
@@ -89,7 +89,7 @@ class WebhookById(Endpoint):
         return webhook_answer(webhook_registry.find(webhook_id))
 
     @Declaration(
-        "webhooks_change",
+        "updateWebhook",
         request=WebhookChanges,
         examples={"disable": {"isEnabled": False}},
         response=responses.WebhookBody,
@@ -105,7 +105,7 @@ class WebhookById(Endpoint):
         asked = read(request, WebhookChanges)
         return webhook_answer(webhook_registry.change(webhook_id, principal(request).actor, **asked.given()))
 
-    @Declaration("webhooks_remove", no_content="It is gone.", refusals=[WebhookNotFound])
+    @Declaration("deleteWebhook", no_content="It is gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
         """Remove a webhook.
 
@@ -119,7 +119,7 @@ class WebhookRotation(Endpoint):
     """/webhooks/{id}/rotation"""
 
     @Declaration(
-        "webhooks_rotate",
+        "rotateWebhookSecret",
         request=SecretToRotate,
         examples={"two days to change it": {"formerValidHours": 48}},
         response=responses.SecretBody,
@@ -146,7 +146,7 @@ class WebhookTest(Endpoint):
     """/webhooks/{id}/test"""
 
     @Declaration(
-        "webhooks_test",
+        "testWebhook",
         response=responses.DeliveryBody,
         example={"eventId": f"{WALLET_ID}:test"},
         refusals=[WebhookNotFound],
@@ -163,7 +163,7 @@ class WebhookDeliveries(Endpoint):
     """/webhooks/{id}/deliveries"""
 
     @Declaration(
-        "webhooks_deliveries", query=PageQuery, response=responses.DeliveryPage, refusals=[WebhookNotFound]
+        "listDeliveries", query=PageQuery, response=responses.DeliveryPage, refusals=[WebhookNotFound]
     )
     def get(self, request: Request, webhook_id: UUID) -> Response:
         """List a webhook's deliveries, newest first.
@@ -183,7 +183,7 @@ class WebhookDeadLetters(Endpoint):
     """/webhooks/{id}/dead-letters"""
 
     @Declaration(
-        "webhooks_dead_letters",
+        "listDeadLetters",
         query=PageQuery,
         response=responses.DeadLetterPage,
         refusals=[WebhookNotFound],
@@ -195,7 +195,7 @@ class WebhookDeadLetters(Endpoint):
         """
         return _listed(request, webhook_id, "dead_letters", parking.dead, dead_letter_bodies)
 
-    @Declaration("webhooks_forget_dead_letters", no_content="They are gone.", refusals=[WebhookNotFound])
+    @Declaration("deleteDeadLetters", no_content="They are gone.", refusals=[WebhookNotFound])
     def delete(self, request: Request, webhook_id: UUID) -> Response:
         """Delete a webhook's dead letters.
 
@@ -208,7 +208,7 @@ class WebhookDeadLetters(Endpoint):
 class WebhookReplay(Endpoint):
     """/webhooks/{id}/replay"""
 
-    @Declaration("webhooks_replay", response=responses.ReplayBody, refusals=[WebhookNotFound])
+    @Declaration("replayDeadLetters", response=responses.ReplayBody, refusals=[WebhookNotFound])
     def post(self, request: Request, webhook_id: UUID) -> Response:
         """Replay a webhook's dead letters.
 

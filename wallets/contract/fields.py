@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from wallets import money
 from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
@@ -242,14 +243,22 @@ _TEXT: Final = {"pattern": r"^[^\u0000]*$"}
 _NAME: Final = {"pattern": r"\S"}
 _EMAIL: Final = {"format": "email"}
 
-Amount = Annotated[Decimal, BeforeValidator(_amount), _amount_schema({"minimum": 0})]
-PositiveAmount = Annotated[Decimal, BeforeValidator(_positive), _amount_schema({"exclusiveMinimum": 0})]
+# A TypeAliasType is a component of the document, from which a generated client gets a type with this name.
+Amount = TypeAliasType("Amount", Annotated[Decimal, BeforeValidator(_amount), _amount_schema({"minimum": 0})])
+PositiveAmount = TypeAliasType(
+    "PositiveAmount", Annotated[Decimal, BeforeValidator(_positive), _amount_schema({"exclusiveMinimum": 0})]
+)
 Id = Annotated[UUID, BeforeValidator(_id)]
-CurrencyCode = Annotated[
-    str,
-    BeforeValidator(_currency),
-    WithJsonSchema({"enum": list(money.OPENABLE), "description": "ISO 4217", "examples": ["EUR"]}),
-]
+CurrencyCode = TypeAliasType(
+    "CurrencyCode",
+    Annotated[
+        str,
+        BeforeValidator(_currency),
+        WithJsonSchema(
+            {"type": "string", "enum": list(money.OPENABLE), "description": "ISO 4217", "examples": ["EUR"]}
+        ),
+    ],
+)
 CurrencyFilter = Annotated[str, BeforeValidator(_known_currency), Field(examples=["EUR"])]
 Label = Annotated[str, BeforeValidator(text_of), Field(max_length=200, json_schema_extra=_TEXT)]
 Name = Annotated[str, BeforeValidator(_name), Field(max_length=MAX_NAME, json_schema_extra=_NAME)]
@@ -287,6 +296,7 @@ Metadata = Annotated[
     WithJsonSchema(
         {
             "type": "object",
+            "additionalProperties": True,
             "description": f"Your own data; at most {MAX_METADATA_BYTES} bytes of JSON. A number that an IEEE"
             " 754 double does not represent exactly, or beyond 2^53 - 1, is refused: send it as a string.",
         },
@@ -295,20 +305,30 @@ Metadata = Annotated[
 if TYPE_CHECKING:
     OperationType = str
 else:
-    OperationType = Literal[NAMES]
+    OperationType = TypeAliasType("OperationType", Literal[NAMES])
+DepositOrWithdraw = TypeAliasType("DepositOrWithdraw", Literal["DEPOSIT", "WITHDRAW"])
+WalletStatus = TypeAliasType("WalletStatus", Literal["ACTIVE", "FROZEN", "CLOSED"])
+OperationStatus = TypeAliasType("OperationStatus", Literal["PENDING", "COMPLETED", "REJECTED"])
+DecidedStatus = TypeAliasType("DecidedStatus", Literal["COMPLETED", "REJECTED"])
+HoldStatus = TypeAliasType("HoldStatus", Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"])
+WebhookStart = TypeAliasType("WebhookStart", Literal["now", "beginning"])
+StreamEventType = TypeAliasType("StreamEventType", Literal["message", "gap"])
+EventType = TypeAliasType(
+    "EventType",
+    Literal[
+        "wallet.opened",
+        "wallet.changed",
+        "wallet.operation.completed",
+        "wallet.operation.rejected",
+        "wallet.balance.changed",
+        "wallet.hold.placed",
+        "wallet.hold.captured",
+        "wallet.hold.voided",
+        "wallet.hold.expired",
+    ],
+)
 Types = Annotated[list[OperationType], BeforeValidator(_types)]
 MetadataFilters = Annotated[dict[str, str], BeforeValidator(_metadata_filters)]
-EventType = Literal[
-    "wallet.opened",
-    "wallet.changed",
-    "wallet.operation.completed",
-    "wallet.operation.rejected",
-    "wallet.balance.changed",
-    "wallet.hold.placed",
-    "wallet.hold.captured",
-    "wallet.hold.voided",
-    "wallet.hold.expired",
-]
 PrintableText = Annotated[str, BeforeValidator(_name), Field(json_schema_extra=_NAME)]
 Key = Annotated[
     str,
@@ -316,7 +336,9 @@ Key = Annotated[
     Field(min_length=1, max_length=MAX_KEY_LENGTH, json_schema_extra={"pattern": r"^[\x21-\x7e]+$"}),
 ]
 Money = Annotated[str, Field(pattern=r"^-?[0-9]+(\.[0-9]+)?$", examples=["1000.00"])]
-Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
+Time = Annotated[
+    datetime, PlainSerializer(format_time), WithJsonSchema({"type": "string", "format": "date-time"})
+]
 
 
 # They follow the bounds: a validator before the bounds would hide these from the OpenAPI document.

@@ -185,6 +185,7 @@ _CODES: Final = {
     "literal_error": "unknown_value",
     "too_long": "too_long",
     "string_too_long": "too_long",
+    "string_too_short": "too_short",
     "model_type": "invalid_type",
     "list_type": "invalid_type",
     "bool_type": "invalid_type",
@@ -199,6 +200,7 @@ _DETAILS: Final = {
     "model_type": "must be an object",
     "list_type": "must be an array",
     "bool_type": "must be true or false",
+    "string_too_short": "must not be empty",
 }
 BULK_ITEM_KINDS: Final = ("operation", "transfer")
 BULK_ITEM_KIND_INDEX: Final = 2  # as in operations.3.transfer.amount

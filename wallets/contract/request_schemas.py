@@ -4,7 +4,7 @@ pydantic instead of REST framework's serializers: the same checks and schemas ta
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, Final, Self, cast
 
 from django.conf import settings
 from pydantic import (
@@ -19,16 +19,20 @@ from pydantic import (
 )
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from wallets.contract.fields import (
     WHOLE_NUMBER,
     Amount,
     CurrencyCode,
     CurrencyFilter,
+    DecidedStatus,
+    DepositOrWithdraw,
     Description,
     Email,
     EventType,
     ExternalId,
+    HoldStatus,
     Id,
     Key,
     Label,
@@ -45,6 +49,8 @@ from wallets.contract.fields import (
     Seconds,
     TimeParameter,
     Types,
+    WalletStatus,
+    WebhookStart,
     text_of,
 )
 from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
@@ -96,12 +102,12 @@ class WalletChanges(_Changes):
     external_id: ExternalId | None = None
     label: Label = ""
     metadata: Metadata = Field(default_factory=dict)
-    status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
+    status: WalletStatus = "ACTIVE"
 
 
 # --- What moves money -------------------------------------------------------------------------------
 class OperationToPost(Schema):
-    operation_type: Literal["DEPOSIT", "WITHDRAW"]
+    operation_type: DepositOrWithdraw
     amount: PositiveAmount
     reference: Reference = ""
     description: Description = ""
@@ -137,10 +143,21 @@ def _given(name: str) -> JsonDict:
     return {"required": [name], "properties": {name: {"type": "string"}}}
 
 
-class TransferToPost(_Transfer):
-    """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency."""
+# Generators ignore these keywords; beside a oneOf they would drop the fields.
+_ONE_TARGET: Final[JsonDict] = {
+    "if": _given("targetWalletId"),
+    "then": {"properties": {"targetEmail": {"type": "null"}}},
+    "else": _given("targetEmail"),
+}
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("targetWalletId"), _given("targetEmail")]})
+
+class TransferToPost(_Transfer):
+    """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency.
+
+    Name either targetWalletId or targetEmail.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_ONE_TARGET)
 
     target_wallet_id: Id | None = None
     target_email: Email | None = None
@@ -168,18 +185,19 @@ def _kind_in_bulk(item: object) -> str:
     return "operation" if is_operation else "transfer"
 
 
+BulkItem = TypeAliasType(
+    "BulkItem",
+    Annotated[
+        Annotated[BulkOperation, Tag("operation")] | Annotated[BulkTransfer, Tag("transfer")],
+        Discriminator(_kind_in_bulk),
+    ],
+)
+
+
 class BulkToPost(Schema):
     """Up to 1,000 items. With `atomic` all of them are executed or none."""
 
-    operations: Annotated[
-        list[
-            Annotated[
-                Annotated[BulkOperation, Tag("operation")] | Annotated[BulkTransfer, Tag("transfer")],
-                Discriminator(_kind_in_bulk),
-            ]
-        ],
-        Field(min_length=1, max_length=MAX_BULK_ITEMS),
-    ]
+    operations: Annotated[list[BulkItem], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
     atomic: Annotated[bool, Field(strict=True)] = False
 
 
@@ -254,7 +272,7 @@ class WebhookToRegister(Schema):
     url: WebhookUrl
     types: WebhookTypes = Field(default_factory=list)
     batch: Batch = 1
-    from_: Literal["now", "beginning"] = Field(
+    from_: WebhookStart = Field(
         "now", alias="from", description="Deliver only new events, or all events since the first one."
     )
     id: Id | None = None
@@ -289,12 +307,12 @@ class MetadataQuery(PageQuery):
 
 class OperationQuery(MetadataQuery):
     type: Types | None = Field(None, description="One type, or several with commas between them.")
-    status: Literal["COMPLETED", "REJECTED"] | None = None
+    status: DecidedStatus | None = None
     from_: TimeParameter | None = Field(None, alias="from", description="Operations at this time or later.")
     to: TimeParameter | None = Field(None, description="Operations before this time.")
     min_amount: Amount | None = None
     max_amount: Amount | None = None
-    reference: Reference = ""
+    reference: Annotated[Reference, Field(min_length=1)] | None = None
 
 
 class OperationSearchQuery(OperationQuery):
@@ -306,13 +324,15 @@ class OperationSearchQuery(OperationQuery):
 class WalletSearchQuery(MetadataQuery):
     external_id: ExternalId | None = None
     currency: CurrencyFilter | None = None
-    status: Literal["ACTIVE", "FROZEN", "CLOSED"] | None = None
+    status: WalletStatus | None = None
     owner_email: Email | None = None
-    label: Label = Field("", description="The start of the label, in any case.")
+    label: Annotated[Label, Field(min_length=1)] | None = Field(
+        None, description="The start of the label, in any case."
+    )
 
 
 class HoldQuery(PageQuery):
-    status: Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"] | None = None
+    status: HoldStatus | None = None
 
 
 class BalanceQuery(Schema):

@@ -2,13 +2,25 @@
 
 from collections.abc import Callable, Iterable
 from operator import attrgetter
-from typing import Any, ClassVar, Final, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Final, get_args, get_type_hints
 from uuid import UUID
 
-from pydantic import Field, create_model
+from pydantic import ConfigDict, Field, create_model
+from pydantic.config import JsonDict
 from rest_framework.response import Response
 
-from wallets.contract.fields import EventType, Money, OperationType, Schema, Time, format_time
+from wallets.contract.fields import (
+    EventType,
+    HoldStatus,
+    Money,
+    OperationStatus,
+    OperationType,
+    Schema,
+    StreamEventType,
+    Time,
+    WalletStatus,
+    format_time,
+)
 from wallets.ledger import PENDING, Balance, HoldState, Posted, Record, Reversals, keys
 from wallets.models import Hold, Operation, User, Wallet
 from wallets.money import format_amount
@@ -16,11 +28,21 @@ from wallets.money import format_amount
 # Every object has this attribute, and the JSON renderer cannot serialize it: a missing value is an error.
 GIVEN: Final = "__class__"
 REPLAYED: Final = {"Idempotent-Replayed": "true"}
-OperationStatus = Literal["PENDING", "COMPLETED", "REJECTED"]
 
 
-class ResponseSchema(Schema):
-    """A response schema. Its `of` renders an object.
+def _may_grow(schema: JsonDict) -> None:
+    """Permit unknown fields, so that a client of this version can read the responses of a later one."""
+    del schema["additionalProperties"]
+
+
+class Body(Schema):
+    """A response schema. Here an unknown field is an error; in the OpenAPI document it is permitted."""
+
+    model_config = ConfigDict(json_schema_extra=_may_grow)
+
+
+class ResponseSchema(Body):
+    """A response schema whose `of` renders an object.
 
     The value of a field is the object's attribute with the same name, or the one in `attributes`. If that is
     GIVEN, the caller of `of` adds the value.
@@ -77,7 +99,7 @@ class WalletBody(ResponseSchema):
     available: Money
     overdraft_limit: Money
     max_balance: Money | None
-    status: Literal["ACTIVE", "FROZEN", "CLOSED"]
+    status: WalletStatus
     external_id: str | None
     label: str
     metadata: dict[str, Any]
@@ -156,7 +178,7 @@ class HoldBody(ResponseSchema):
     wallet_id: UUID
     amount: Money
     currency: str
-    status: Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"]
+    status: HoldStatus
     captured_amount: Money | None
     operation_id: UUID | None = Field(description="The operation that captured it.")
     reference: str
@@ -185,7 +207,7 @@ class BalanceBody(ResponseSchema):
     at: Time = Field(description="The requested time; without one, the time of the last change.")
 
 
-class StatementBody(Schema):
+class StatementBody(Body):
     """`openingBalance` plus the entries at `from` or later and before `to` equals `closingBalance`."""
 
     wallet_id: UUID
@@ -197,13 +219,13 @@ class StatementBody(Schema):
     closing_balance: Money
 
 
-class FieldProblem(Schema):
+class FieldProblem(Body):
     field: str
     code: str
     detail: str
 
 
-class ProblemBody(Schema):
+class ProblemBody(Body):
     """RFC 9457 problem details."""
 
     type: str
@@ -226,7 +248,7 @@ class ProblemBody(Schema):
     )
 
 
-class BulkResult(Schema):
+class BulkResult(Body):
     """The response that the item would get as a single request."""
 
     status: int = Field(description="201, 202, or the problem's status.")
@@ -236,11 +258,11 @@ class BulkResult(Schema):
     problem: ProblemBody | None = None
 
 
-class BulkBody(Schema):
+class BulkBody(Body):
     results: list[BulkResult]
 
 
-class OwnWalletBody(Schema):
+class OwnWalletBody(Body):
     wallet: WalletBody
     operations: list[OperationBody] = Field(
         description="The newest operations that move money, including refused ones."
@@ -317,13 +339,21 @@ class DeadLetterBody(ResponseSchema):
     event: dict[str, Any] = Field(description="The event as it was sent.")
 
 
-class ReplayBody(Schema):
+class StreamEvent(Body):
+    """One event of a stream of server-sent events."""
+
+    id: str = Field(pattern="^[0-9]{1,18}$")
+    event: StreamEventType = "message"
+    data: str = Field(description="A CloudEvent as JSON; {} for the event `gap`.")
+
+
+class ReplayBody(Body):
     replayed: int = Field(description="The number of dead letters that are sent again.")
 
 
-def _page_of(body: type[ResponseSchema]) -> type[Schema]:
+def _page_of(body: type[ResponseSchema]) -> type[Body]:
     name = body.__name__.replace("Body", "Page")
-    return create_model(name, __base__=Schema, items=(list[body], ...), next_cursor=(str | None, ...))  # type: ignore[valid-type]
+    return create_model(name, __base__=Body, items=(list[body], ...), next_cursor=(str | None, ...))  # type: ignore[valid-type]
 
 
 WalletPage = _page_of(WalletBody)

@@ -20,7 +20,7 @@ from wallets.access.rights import Principal
 from wallets.contract.request_schemas import OperationSearchQuery, WalletSearchQuery
 from wallets.models import Operation, OperationQuerySet, User, Wallet, WalletQuerySet, subquery_of
 
-MAX_MATCHES: Final = 1000
+MAX_MATCHES: Final = 500
 RowsT = TypeVar("RowsT", bound=QuerySet[Any])
 
 # Types with an index in the order of time: within a wallet (operation_type_idx), and in all wallets.
