@@ -59,8 +59,8 @@ if LOGIN_LOCKOUT:
     AXES_FAILURE_LIMIT = LOGIN_LOCKOUT.hits
     AXES_COOLOFF_TIME = timedelta(seconds=LOGIN_LOCKOUT.seconds)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_USERNAME_CALLABLE = "wallets.access.people.account_of"
-AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.customer_of"
+AXES_USERNAME_CALLABLE = "wallets.access.people.lockout_account"
+AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.lockout_address"
 AXES_RESET_ON_SUCCESS = True
 AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = (
     False  # further attempts do not prolong the lock, which would keep the owner out
