@@ -62,7 +62,7 @@ search-costs: .venv/ready-dev ## measure every combination of filters on ten mil
 loadtest: .venv/ready-dev ## a minute of load by Locust and a verdict; PROFILE=hot-2000 and HOST=http://… choose
 	@PROFILE="$(PROFILE)" HOST="$(HOST)" $(PYTHON) -m loadtest.run $(ARGS)
 
-restore-drill: .venv/ready-dev ## back up under load, have an accident, restore to the moment before and prove it
+restore-drill: .venv/ready-dev ## back up under load, damage the ledger, restore the state before it and verify that
 	@$(PYTHON) -m local.drill $(ARGS)
 
 check: COVERAGE := --cov=wallets --cov-report=

@@ -11,7 +11,7 @@ from loadtest import machine
 from loadtest.wrk import Result
 from local import LocalError
 from local.postgres import SUPERUSER, Cluster
-from local.service import Inbox
+from local.service import InboxProcess
 
 MIN_ENTRIES: Final = 20_000  # at least: what was accepted before is drained as well
 DRAIN_TIMEOUT_SECONDS: Final = 120.0  # seconds for all of them
@@ -23,7 +23,7 @@ def run(cluster: Cluster, env: dict[str, str], wallets: Sequence[str], processes
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db, ExitStack() as stack:
         entries = _fill(db, wallets)
         last = _one(db, "SELECT max(position) FROM inbox")
-        inboxes = [Inbox(env) for _ in range(processes)]
+        inboxes = [InboxProcess(env) for _ in range(processes)]
         for inbox in inboxes:
             stack.callback(inbox.stop)
 

@@ -17,7 +17,7 @@ import psycopg
 from loadtest.wrk import Result
 from local import ROOT, LocalError
 from local.postgres import SUPERUSER, Cluster
-from local.processes import bound
+from local.processes import ending_with_parent
 from local.service import Address, RelayProcess
 
 EVENTS_PER_REQUEST: Final = 100  # events in one request
@@ -38,7 +38,7 @@ class Told:
 def receiver() -> Iterator[tuple[str, list[Told]]]:
     """Its address; what it was told is in the list afterwards."""
     process = subprocess.Popen(  # noqa: S603
-        bound([sys.executable, "-m", "loadtest.receiver"], "KILL"),
+        ending_with_parent([sys.executable, "-m", "loadtest.receiver"], "KILL"),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -21,7 +21,7 @@ from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, fetch_wallets, verdict
 from local import ROOT, STATE, LocalError
 from local.files import plain_errors
-from local.processes import bound
+from local.processes import ending_with_parent
 from local.service import environment, manage
 
 FOLDER = STATE / "loadtest"
@@ -91,7 +91,7 @@ def load(host: str, profile: str, html: Path, results: Path) -> None:
         *("--html", str(html), "--json-file", str(results / "answers"), "--tally", str(results)),
         *("--stop-timeout", str(STOP_TIMEOUT_SECONDS), "--exit-code-on-error", "0"),
     ]
-    done = subprocess.run(bound(locust), cwd=ROOT, check=False)  # noqa: S603
+    done = subprocess.run(ending_with_parent(locust), cwd=ROOT, check=False)  # noqa: S603
     if done.returncode:
         raise LocalError(f"Locust failed with exit code {done.returncode}; its reason is above")
 

@@ -13,7 +13,7 @@ from loadtest import cache
 from loadtest.cache import Cache
 from local import ROOT, template
 from local.postgres import Cluster, free_port
-from local.processes import bound, stop
+from local.processes import ending_with_parent, stop
 from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import STOP_TIMEOUT_SECONDS, Address, environment
 
@@ -74,7 +74,7 @@ class Server:
         self.url = f"http://{self.address.bind}"
         command = [sys.executable, "-m", "gunicorn", "-c", kind.config, kind.application]
         self.process = subprocess.Popen(  # noqa: S603
-            bound(command, dying_wish="QUIT"),
+            ending_with_parent(command, death_signal="QUIT"),
             env={
                 "LOG_LEVEL": "WARNING",
                 **environment(database_url, self.address),
@@ -87,10 +87,12 @@ class Server:
         )
 
     def wait_until_ready(self) -> None:
-        watch({"the server": self.process}, until=self._answers, patience=START_TIMEOUT_SECONDS)
+        watch({"the server": self.process}, until=self._answers, timeout_seconds=START_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_TIMEOUT_SECONDS)
+        stop(
+            self.process, graceful=signal.SIGTERM, forced=signal.SIGKILL, timeout_seconds=STOP_TIMEOUT_SECONDS
+        )
 
     def _answers(self) -> bool:
         connection = HTTPConnection(self.address.bind, timeout=START_TIMEOUT_SECONDS)

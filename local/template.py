@@ -8,7 +8,7 @@ from local.files import digest, locked, plain_errors
 from local.postgres import OWNER, Cluster
 from local.processes import run
 
-# Tests kill processes, not the machine: what the kernel has is as good as on disk.
+# Without fsync: tests kill processes, never the machine, so data in the kernel's cache survives.
 FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 
 PREFIX = "test-template-"
