@@ -1,4 +1,4 @@
-"""A Redis of one's own, on a free port of 127.0.0.1, with nothing on disk."""
+"""A Redis server on a free port of 127.0.0.1, without persistence."""
 
 import shutil
 import signal
@@ -13,7 +13,7 @@ from local import LocalError
 from local.postgres import free_port
 from local.processes import ending_with_parent, stop
 
-START_TIMEOUT_SECONDS: Final = 10.0  # seconds until it answers
+START_TIMEOUT_SECONDS: Final = 10.0
 
 
 def program() -> str:
@@ -33,8 +33,8 @@ class Cache:
                 [program(), *listen, "--save", "", "--appendonly", "no", "--loglevel", "warning"]
             ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # its greeting
-            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+            stdout=subprocess.DEVNULL,  # its start message
+            start_new_session=True,  # only the benchmark gets a Ctrl-C; it stops the processes in order
         )
 
     def wait_until_ready(self) -> None:

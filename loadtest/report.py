@@ -1,4 +1,4 @@
-"""Figures as people and programs read them."""
+"""Tables and checks of measured figures."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from loadtest.wrk import Result
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure with the bounds that it has to keep, and the aim beyond them."""
+    """A figure with its required bounds, and an aim beyond them."""
 
-    what: str
+    name: str
     value: float
     at_least: float = -inf
     at_most: float = inf
@@ -30,10 +30,10 @@ class Check:
         return f"{low} {high}".strip()
 
 
-def ratio(what: str, above: Sequence[float], below: Sequence[float], **bounds: float) -> Check:
-    """Return the median ratio of neighbouring runs, so that a busy moment affects both."""
+def ratio(name: str, above: Sequence[float], below: Sequence[float], **bounds: float) -> Check:
+    """Return the median of the ratios of neighbouring runs, because a busy machine affects both of a pair."""
     ratios = [one / other for one, other in zip(above, below, strict=True)]
-    return Check(what, statistics.median(ratios), **bounds, spread=(min(ratios), max(ratios)))
+    return Check(name, statistics.median(ratios), **bounds, spread=(min(ratios), max(ratios)))
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -71,7 +71,7 @@ CHECKED = ("figure", "is", "from–to", "has to be", "aim", "")
 def checked(check: Check) -> list[str]:
     spread = f"{_short(check.spread[0])}–{_short(check.spread[1])}" if check.spread else ""
     aim = "" if check.aim is None else _short(check.aim)
-    return [check.what, _short(check.value), spread, check.bounds, aim, "kept" if check.is_kept else "MISSED"]
+    return [check.name, _short(check.value), spread, check.bounds, aim, "kept" if check.is_kept else "MISSED"]
 
 
 def _short(value: float) -> str:

@@ -1,4 +1,4 @@
-"""The database and the servers that are measured, each on a free port of 127.0.0.1."""
+"""The database and the measured servers, each on a free port of 127.0.0.1."""
 
 import signal
 import subprocess
@@ -17,19 +17,19 @@ from local.processes import ending_with_parent, stop
 from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import STOP_TIMEOUT_SECONDS, Address, environment
 
-# The server's own defaults, as `make run` has them: an answer is on disk. The copied template had fsync off.
+# PostgreSQL's defaults, as in `make run`. The test template, which is copied, has fsync off.
 DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A server to measure: gunicorn's configuration, the application, what its environment has of its own."""
+    """A server to measure: gunicorn's configuration, the application, and its own environment variables."""
 
     config: str
     application: str
     environment: tuple[tuple[str, str], ...] = ()
-    has_cache: bool = False  # a Redis of its own
-    is_chained: bool = True  # what it writes can be verified
+    has_cache: bool = False  # starts a Redis server
+    is_chained: bool = True  # writes the hash chain, so that its operations can be verified
 
 
 SERVICE = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi")
@@ -56,7 +56,7 @@ NAIVE = ServerKind(
 def scratch_cluster(folder: Path) -> Iterator[Cluster]:
     """Start a durable cluster with an empty database of the current schema, and delete it at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    Cluster(folder).remove()  # what a killed run left; one that is still running refuses
+    Cluster(folder).remove()  # of a killed run; raises if a run is in progress
     cluster = Cluster(template.copy(folder).folder, DURABLE)
     try:
         with cluster:
@@ -66,7 +66,7 @@ def scratch_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 class Server:
-    """One of the kinds, running."""
+    """A running server of a kind."""
 
     def __init__(self, kind: ServerKind, database_url: str, cache: Cache | None = None) -> None:
         self.cache = cache
@@ -83,7 +83,7 @@ class Server:
                 **dict(kind.environment),
             },
             cwd=ROOT,
-            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+            start_new_session=True,  # only the benchmark gets a Ctrl-C; it stops the processes in order
         )
 
     def wait_until_ready(self) -> None:

@@ -216,7 +216,7 @@ class Cluster:
             return []
 
     def _stop_orphan(self) -> None:
-        """Stop the server of a killed supervisor. This process has the lock, so no other one needs the server.
+        """Stop the server of a killed supervisor. This process has the lock, so no other needs it.
 
         PostgreSQL's own check takes any process with the id in postmaster.pid for its server.
         """
