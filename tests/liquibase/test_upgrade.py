@@ -15,7 +15,7 @@ from wallets.schema import EXPECTED_TAG
 
 DATA = Path(__file__).parent / "released"
 RELEASED_TAGS = [f"v{number}" for number in range(1, int(EXPECTED_TAG[1:]))]
-# The last version without hashes: a changelog adds the hashes of its operations. Later services wrote their own.
+# The last version without hashes. A changelog adds hashes to its operations; later services wrote them.
 LAST_UNCHAINED = 5
 
 

@@ -397,7 +397,7 @@ def test_compose_has_the_broker_that_env_example_names(services: dict[str, Any])
     broker = services["rabbitmq"]
     user, vhost = (broker["environment"][f"RABBITMQ_DEFAULT_{name}"] for name in ("USER", "VHOST"))
     address = f"amqp://{user}:{example()['RABBITMQ_PASSWORD']}@{broker['hostname']}:5672/{vhost}"
-    assert f"# EVENTS_BROKER_URL, which then is {address}. Default: none" in example_lines()
+    assert f"# EVENTS_BROKER_URL to {address}. Default: none" in example_lines()
     assert run(MANAGE, REQUIRED | {"EVENTS_BROKER_URL": address}).returncode == 0
     assert broker["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
     assert re.search(r"test -n .* exit 1", broker["command"][0])
