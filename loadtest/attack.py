@@ -32,7 +32,7 @@ UNKNOWN_WALLET: Final = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
-class Expensive:
+class ExpensiveRequest:
     """A request of a stranger, of at most 64 KiB."""
 
     method: str
@@ -42,12 +42,12 @@ class Expensive:
 
 
 EXPENSIVE: Final = {
-    "document": Expensive("GET", "/api/schema"),
-    "login": Expensive("POST", "/api/v1/login", LONG_TEXTS, JSON),
-    "signup": Expensive("POST", "/api/v1/signup", MANY_KEYS, JSON),
-    "login page": Expensive("POST", "/login", b"&".join(b"%x=" % n for n in range(9000)), FORM),
-    "malformed JSON": Expensive("POST", f"{UNKNOWN_WALLET}/operation", MANY_KEYS[:-1], JSON),
-    "unknown path": Expensive("GET", "/api/v1/nothing?" + "&".join(["a"] * 1900)),
+    "document": ExpensiveRequest("GET", "/api/schema"),
+    "login": ExpensiveRequest("POST", "/api/v1/login", LONG_TEXTS, JSON),
+    "signup": ExpensiveRequest("POST", "/api/v1/signup", MANY_KEYS, JSON),
+    "login page": ExpensiveRequest("POST", "/login", b"&".join(b"%x=" % n for n in range(9000)), FORM),
+    "malformed JSON": ExpensiveRequest("POST", f"{UNKNOWN_WALLET}/operation", MANY_KEYS[:-1], JSON),
+    "unknown path": ExpensiveRequest("GET", "/api/v1/nothing?" + "&".join(["a"] * 1900)),
 }
 
 
@@ -117,7 +117,7 @@ def _raise_failure(strangers: list[Future[None]]) -> None:
         each.result()
 
 
-def _status(address: Address, request: Expensive) -> int:
+def _status(address: Address, request: ExpensiveRequest) -> int:
     with closing(_connection(address)) as connection:
         try:
             connection.request(request.method, request.path, request.body, request.headers)

@@ -41,7 +41,7 @@ from local.service import Address, environment, manage
 FOLDER = STATE / "bench"
 WALLETS = 10_000
 READ_WALLETS = 1000  # few enough for a cache to have all of them after the first second
-MILLION = 1_000_000
+MEMORY_OPERATIONS = 1_000_000
 WARM_UP_SECONDS = 1.0  # of each row before the first round: prepares statements and allocates memory
 SETTLE_SECONDS = 0.5  # until the connections of the last row are closed, so that new ones are balanced
 CROWD_SIZE = 1000
@@ -92,14 +92,14 @@ ROWS = {
     "lone": Row("one client", connections=1),
     "lone-naive": Row("one client, naive", NAIVE, connections=1),
 }
-DRAINS = {  # by wallets and processes
+DRAIN_ROWS = {  # by wallets and processes
     "drain": (1, 1),
     "drain-2": (1, 2),
     "drain-spread": (WALLETS, 1),
     "drain-spread-2": (WALLETS, 2),
 }
-RELAYS = ("relay", "relay-delay")
-STEADY = ("calm", "attack")
+RELAY_ROWS = ("relay", "relay-delay")
+CONSTANT_RATE_ROWS = ("calm", "attack")
 OTHER_ROWS = {  # not measured by wrk alone
     "drain": "drained, one hot wallet",
     "drain-2": "drained by two, one hot wallet",
@@ -128,17 +128,17 @@ class Bench:
         self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
 
     def measure(self, name: str, seconds: float) -> Result:
-        if name in DRAINS:
-            return self._measure_drain(*DRAINS[name])
-        if name in RELAYS:
+        if name in DRAIN_ROWS:
+            return self._measure_drain(*DRAIN_ROWS[name])
+        if name in RELAY_ROWS:
             return self._measure_relay(name, seconds)
-        if name in STEADY:
-            return self._measure_steady(seconds, is_flooded=name == "attack")
+        if name in CONSTANT_RATE_ROWS:
+            return self._measure_constant_rate(seconds, is_flooded=name == "attack")
         row = ROWS[name]
         server = self._servers[row.kind]
         paths, post = self._requests(row)
         time.sleep(SETTLE_SECONDS)
-        with self._circumstances(row) as read_checks:
+        with self._row_conditions(row) as read_checks:
             before = self._cpu(server)
             result = wrk.load(server.url, row.method, paths, row.connections, seconds, post)
             service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
@@ -156,7 +156,7 @@ class Bench:
         )
 
     @contextmanager
-    def _circumstances(self, row: Row) -> Iterator[stale_reads.ReadChecks]:
+    def _row_conditions(self, row: Row) -> Iterator[stale_reads.ReadChecks]:
         with ExitStack() as stack:
             if row.disk_is_slow:
                 stack.enter_context(slow_disk(self._cluster))
@@ -195,7 +195,7 @@ class Bench:
             self._cluster, env, lambda: wrk.load(server.url, "POST", paths, 64, seconds, post)
         )
 
-    def _measure_steady(self, seconds: float, is_flooded: bool) -> Result:
+    def _measure_constant_rate(self, seconds: float, is_flooded: bool) -> Result:
         address = self._servers[KEYED].address
         with attack.flood(address) if is_flooded else nullcontext():
             return attack.deposit_steadily(address, self._wallets[0], self._key, seconds)
@@ -285,14 +285,14 @@ def bulk_file(wallet: str, operations: int) -> Path:
 @contextmanager
 def slow_disk(cluster: Cluster) -> Iterator[None]:
     """Delay every flush of the log by 5 ms, as a slower disk would."""
-    change(cluster, "ALTER SYSTEM SET commit_delay = 5000", "ALTER SYSTEM SET commit_siblings = 0")
+    alter_system(cluster, "ALTER SYSTEM SET commit_delay = 5000", "ALTER SYSTEM SET commit_siblings = 0")
     try:
         yield
     finally:
-        change(cluster, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings")
+        alter_system(cluster, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings")
 
 
-def change(cluster: Cluster, *statements: str) -> None:
+def alter_system(cluster: Cluster, *statements: str) -> None:
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
         for statement in (*statements, "SELECT pg_reload_conf()"):
             db.execute(statement.encode())
@@ -315,7 +315,7 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = [*ROWS, *DRAINS, *RELAYS, *STEADY, "crowd"]
+    names = [*ROWS, *DRAIN_ROWS, *RELAY_ROWS, *CONSTANT_RATE_ROWS, "crowd"]
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4, help="of load for each row in a round")
@@ -330,17 +330,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     names = [name for name in options.rows if name != "crowd"]
     kinds = {SERVICE} | {ROWS[name].kind for name in names if name in ROWS}
-    kinds |= {KEYED for name in names if name in STEADY}
+    kinds |= {KEYED for name in names if name in CONSTANT_RATE_ROWS}
     if any(kind.has_cache for kind in kinds):
         cache.program()  # fails now if redis-server is missing
     file = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.json"
     cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
     described = machine.describe(cluster.url(SUPERUSER))
-    print(machine.sentence(described), flush=True)
+    print(machine.one_line(described), flush=True)
     bench = Bench(cluster, stack, kinds)
     measure_rounds(bench, names, options.rounds, options.seconds)
     if options.long:
-        measure_memory_of_a_million(bench)
+        measure_memory_growth(bench)
         bench.measure_big_ledger(options.rounds, options.seconds)
     if "crowd" in options.rows:
         print(f"{CROWD_SIZE:,} connections for {CROWD_SECONDS:.0f} s", flush=True)
@@ -359,7 +359,7 @@ def measure_rounds(bench: Bench, names: Sequence[str], rounds: int, seconds: flo
         if name in ROWS:
             bench.measure(name, WARM_UP_SECONDS)
     for number in range(1, rounds + 1):
-        others = machine.busy()
+        others = machine.cpu_usage()
         bench.figures.others.append(others)
         print(f"  round {number} of {rounds}: other work takes {others:.0%} of the cores", flush=True)
         for name in names:
@@ -368,9 +368,9 @@ def measure_rounds(bench: Bench, names: Sequence[str], rounds: int, seconds: flo
             print(f"    {TITLES[name]:<30}{result.rate:>7,.0f} a second", flush=True)
 
 
-def measure_memory_of_a_million(bench: Bench) -> None:
+def measure_memory_growth(bench: Bench) -> None:
     memory = bench.figures.memory
-    while not memory or memory[-1][0] < MILLION:
+    while not memory or memory[-1][0] < MEMORY_OPERATIONS:
         bench.measure("hot", 20)
         operations, megabytes = memory[-1]
         print(f"  {operations:>9,} operations, {megabytes:.0f} MB", flush=True)

@@ -16,12 +16,12 @@ import psycopg
 from tqdm import tqdm
 from uuid_utils.compat import uuid7
 
-from loadtest.servers import DURABLE
+from loadtest.servers import DURABLE_SETTINGS
 from local import liquibase, template
 from local.postgres import SUPERUSER, Cluster
 
 OPERATIONS = 10_000_000
-OTHER_WALLETS = 9_000  # beside the hot wallet, which has every tenth operation
+OTHER_WALLETS = 9_000  # in addition to the hot wallet, which has every tenth operation
 OPERATIONS_PER_TRANSACTION = 100_000
 SAMPLES = 20
 
@@ -64,12 +64,12 @@ def running(folder: Path) -> Iterator[Cluster]:
         for outdated in folder.glob(f"{PREFIX}*"):
             Cluster(outdated).remove()
         load(folder / f"{PREFIX}new").rename(loaded)
-    with Cluster(loaded, DURABLE) as cluster:
+    with Cluster(loaded, DURABLE_SETTINGS) as cluster:
         yield cluster
 
 
 def load(folder: Path) -> Path:
-    with Cluster(template.copy(folder).folder, template.FAST) as cluster:
+    with Cluster(template.copy(folder).folder, template.FAST_SETTINGS) as cluster:
         # A replica's session does not check foreign keys, which all rows here satisfy.
         with psycopg.connect(cluster.url(SUPERUSER), options="-c session_replication_role=replica") as db:
             fill(db)

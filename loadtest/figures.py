@@ -48,13 +48,13 @@ class Figures:
             "database_connections": self.database_connections,
             "big_ledger_ms": self.big_ledger_ms,
             "verified": [asdict(each) for each in self.verified],
-            "checks": [asdict(check) | {"kept": check.is_kept} for check in self.checks()],
+            "checks": [asdict(check) | {"met": check.is_met} for check in self.checks()],
         }
 
     def tables(self, titles: dict[str, str]) -> str:
-        rows = [report.measured(titles[name], results) for name, results in self.results.items()]
-        checks = [report.checked(check) for check in self.checks()]
-        return f"{report.table(report.MEASURED, rows)}\n\n{report.table(report.CHECKED, checks)}"
+        rows = [report.result_row(titles[name], results) for name, results in self.results.items()]
+        checks = [report.check_row(check) for check in self.checks()]
+        return f"{report.table(report.RESULT_HEAD, rows)}\n\n{report.table(report.CHECK_HEAD, checks)}"
 
     def _ratios(self) -> Iterator[Check]:
         yield from self._ratio("hot", "naive", at_least=9, aim=12)

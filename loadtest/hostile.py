@@ -11,7 +11,7 @@ from typing import Any, Final
 MAX_BYTES: Final = 65_536
 STRANGER: Final = "stranger"  # sends neither key nor session
 SESSION: Final = "session"  # of a user who has signed up
-LEAVING: Final = "leaving"  # a session that the request ends
+ENDING_SESSION: Final = "leaving"  # a session that the request ends
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data; boundary=x"
@@ -253,7 +253,7 @@ API: Final = (
     _endpoint("WebhookReplay POST", posts(f"{WEBHOOK}/replay", ADMIN)),
     _endpoint("SignUp POST", posts(f"{V1}/signup", name="Anna", **CREDENTIALS)),
     _endpoint("LogIn POST", posts(f"{V1}/login", **CREDENTIALS)),
-    _endpoint("LogOut POST", posts(f"{V1}/logout", LEAVING)),
+    _endpoint("LogOut POST", posts(f"{V1}/logout", ENDING_SESSION)),
     _endpoint("Me GET", gets(f"{V1}/me", SESSION)),
     _endpoint("MyWallet GET", gets(f"{V1}/me/wallet", SESSION)),
 )

@@ -25,7 +25,7 @@ def describe(database_url: str) -> dict[str, Any]:
     }
 
 
-def sentence(machine: dict[str, Any]) -> str:
+def one_line(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, "
         f"Linux {machine['kernel']}; "
@@ -36,7 +36,7 @@ def sentence(machine: dict[str, Any]) -> str:
     )
 
 
-def busy(seconds: float = 0.5) -> float:
+def cpu_usage(seconds: float = 0.5) -> float:
     """Return the share of CPU time in use, over `seconds`. Between two rows this is the work of others."""
     before = _jiffies()
     time.sleep(seconds)

@@ -20,7 +20,7 @@ class Check:
     spread: tuple[float, float] | None = None
 
     @property
-    def is_kept(self) -> bool:
+    def is_met(self) -> bool:
         return self.at_least <= self.value <= self.at_most
 
     @property
@@ -49,7 +49,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([text(head), text(["-" * width for width in widths]), *(text(line) for line in lines)])
 
 
-def measured(title: str, results: Sequence[Result]) -> list[str]:
+def result_row(title: str, results: Sequence[Result]) -> list[str]:
     rates = [result.rate for result in results]
     return [
         title,
@@ -64,14 +64,14 @@ def measured(title: str, results: Sequence[Result]) -> list[str]:
     ]
 
 
-MEASURED = ("row", "a second", "from–to", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "DB µs", "failures")
-CHECKED = ("figure", "is", "from–to", "has to be", "aim", "")
+RESULT_HEAD = ("row", "per second", "range", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "DB µs", "failures")
+CHECK_HEAD = ("figure", "measured", "range", "required", "aim", "")
 
 
-def checked(check: Check) -> list[str]:
+def check_row(check: Check) -> list[str]:
     spread = f"{_short(check.spread[0])}–{_short(check.spread[1])}" if check.spread else ""
     aim = "" if check.aim is None else _short(check.aim)
-    return [check.name, _short(check.value), spread, check.bounds, aim, "kept" if check.is_kept else "MISSED"]
+    return [check.name, _short(check.value), spread, check.bounds, aim, "met" if check.is_met else "MISSED"]
 
 
 def _short(value: float) -> str:

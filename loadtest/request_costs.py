@@ -22,9 +22,9 @@ from loadtest import machine
 from loadtest.hostile import (
     ADMIN,
     API,
+    ENDING_SESSION,
     ENDPOINTS,
     FORM,
-    LEAVING,
     SESSION,
     STRANGER,
     Fields,
@@ -103,7 +103,7 @@ def seed(server: Server, cluster: Cluster) -> Seed:
     scopes = {request.sender for endpoint in API for request in endpoint.requests} - {
         STRANGER,
         SESSION,
-        LEAVING,
+        ENDING_SESSION,
     }
     keys = {scope: create_key(cluster, scope) for scope in sorted(scopes)}
     bearer = {scope: (("Authorization", f"Bearer {key}"),) for scope, key in keys.items()}
@@ -135,7 +135,7 @@ def seed(server: Server, cluster: Cluster) -> Seed:
         **{"operation": operation, "webhook": webhook, "nothing": str(uuid4()), "password": quote(PASSWORD)},
         **{"token": token_of(server), "statement": f"/api/v1/wallets/{wallet}/statement"},
     }
-    return Seed(names, {STRANGER: (), SESSION: session, LEAVING: leaving} | bearer)
+    return Seed(names, {STRANGER: (), SESSION: session, ENDING_SESSION: leaving} | bearer)
 
 
 def create_key(cluster: Cluster, scope: str) -> str:

@@ -98,8 +98,8 @@ def load(host: str, profile: str, html: Path, results: Path) -> None:
 
 def judge(profile: Profile, answers: Answers) -> bool:
     checks = verdict(profile, answers)
-    print(f"\n{report.table(report.CHECKED, [report.checked(check) for check in checks])}\n")
-    return all(check.is_kept for check in checks)
+    print(f"\n{report.table(report.CHECK_HEAD, [report.check_row(check) for check in checks])}\n")
+    return all(check.is_met for check in checks)
 
 
 def audit(host: str, answered: AnsweredOperations) -> bool:

@@ -18,7 +18,7 @@ from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import STOP_TIMEOUT_SECONDS, Address, environment
 
 # PostgreSQL's defaults, as in `make run`. The test template, which is copied, has fsync off.
-DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+DURABLE_SETTINGS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def scratch_cluster(folder: Path) -> Iterator[Cluster]:
     """Start a durable cluster with an empty database of the current schema, and delete it at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     Cluster(folder).remove()  # of a killed run; raises if a run is in progress
-    cluster = Cluster(template.copy(folder).folder, DURABLE)
+    cluster = Cluster(template.copy(folder).folder, DURABLE_SETTINGS)
     try:
         with cluster:
             yield cluster

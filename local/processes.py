@@ -79,6 +79,7 @@ def run(
 def stop(
     process: subprocess.Popen[bytes], graceful: signal.Signals, forced: signal.Signals, timeout_seconds: float
 ) -> None:
+    """Send `graceful` and wait. If the process does not end in time, send `forced`."""
     process.send_signal(graceful)
     try:
         process.wait(timeout_seconds)

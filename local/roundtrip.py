@@ -8,13 +8,13 @@ from pathlib import Path
 from local import LocalError, liquibase
 from local.postgres import DATABASE, OWNER, Cluster, program
 from local.processes import run
-from local.template import FAST
+from local.template import FAST_SETTINGS
 
 
 def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="walletsvc-") as folder:
-            cluster = Cluster(Path(folder) / "cluster", FAST)
+            cluster = Cluster(Path(folder) / "cluster", FAST_SETTINGS)
             cluster.create()
             with cluster:
                 check_roundtrip(cluster)

@@ -97,6 +97,7 @@ def start_cluster(stack: ExitStack, address: Address) -> Cluster:
 def watch(
     processes: Processes, until: Callable[[], bool] = lambda: False, timeout_seconds: float = float("inf")
 ) -> None:
+    """Wait until the condition holds. Raises LocalError if a process ends, or after the timeout."""
     deadline = time.monotonic() + timeout_seconds
     while not until():
         for name, process in processes.items():

@@ -200,7 +200,7 @@ _BATCH_TIMEOUT = _statement_timeout(2 * OPERATION_DEADLINE)
 
 
 def _database(statement_timeout: str, **options: object) -> dict[str, object]:
-    """Return an entry of DATABASES with its timeouts. Commits are durable, whatever the server's default.
+    """Return an entry of DATABASES, with timeouts. Commits are durable even if the server's default differs.
 
     A transaction waits LOCK_PATIENCE for a lock; then its work is retried until OPERATION_DEADLINE. The
     server ends a session that stays idle in a transaction, so that a lost client does not keep its locks.

@@ -17,7 +17,7 @@ from wallets.models import User
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    """One process, with one database connection beside those of the ledger."""
+    """One process, with one database connection in addition to the ledger's."""
     settings = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1"}
     with running_service(**settings) as address:
         yield address

@@ -194,13 +194,13 @@ def link_to_new_password(user: User) -> str:
 # --- An address that another person signed up with --------------------------------------------------
 def test_owner_of_the_mailbox_takes_over_the_account() -> None:
     squatter = unverified()
-    elsewhere, owner = browser(squatter.user), browser()
+    squatter_browser, owner = browser(squatter.user), browser()
     link = link_to_new_password(squatter.user)
     form = owner.get(link, follow=True).redirect_chain[-1][0]
     new = "nine green elephants"
     assert owner.post(form, {"new_password1": new, "new_password2": new}).status_code == 302
     assert is_verified(squatter.user)
-    assert elsewhere.get("/password").status_code == 302
+    assert squatter_browser.get("/password").status_code == 302
     assert (
         browser().post("/login", {"username": squatter.user.email, "password": PASSWORD}).status_code == 200
     )

@@ -69,16 +69,19 @@ class CountedForm(forms.Form):
 class CountedLogInForm(CountedForm, AuthenticationForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, max_length in (("username", people.MAX_EMAIL), ("password", people.MAX_PASSWORD)):
+        for name, max_length in (
+            ("username", people.MAX_EMAIL),
+            ("password", people.MAX_PASSWORD),
+        ):
             self.fields[name].validators.append(MaxLengthValidator(max_length))
 
     def confirm_login_allowed(self, user: Any) -> None:
         super().confirm_login_allowed(user)
         if people.is_locked(self.request, self.cleaned_data["username"]):
-            raise people.refusal(self.request)
+            raise people.login_problem(self.request)
 
     def get_invalid_login_error(self) -> forms.ValidationError:
-        refusal = people.refusal(self.request)
+        refusal = people.login_problem(self.request)
         if isinstance(refusal, TooManyRequests):
             raise refusal
         return super().get_invalid_login_error()

@@ -38,13 +38,14 @@ PREFIX_LENGTH: Final = 8
 CACHE_SECONDS: Final = 4.0
 MAX_CACHED_PREFIXES: Final = 10_000  # bounds the memory that invented prefixes can take
 LAST_USE_INTERVAL_SECONDS: Final = 60.0  # between two records of a key's last use
-_TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
-_ALPHABET: Final = string.ascii_lowercase + string.digits
+_KEY_PATTERN: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
+_PREFIX_ALPHABET: Final = string.ascii_lowercase + string.digits
 
 
 # --- Creation and revocation ------------------------------------------------------------------------
 def new_text() -> str:
-    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
+    """Generate the text of a new key."""
+    prefix = "".join(secrets.choice(_PREFIX_ALPHABET) for _ in range(PREFIX_LENGTH))
     return f"{START}{prefix}_{secrets.token_urlsafe(32)}"
 
 
@@ -61,7 +62,7 @@ def make(  # noqa: PLR0913
 
     Raises ValueError if the text is not a key, or if another key has its prefix.
     """
-    match = _TEXT.fullmatch(text)
+    match = _KEY_PATTERN.fullmatch(text)
     if match is None:
         raise ValueError("a key is wk_, 8 of a-z and 0-9, _, and 43 of A-Z, a-z, 0-9, - and _")
     digest = _digest(match[2])
@@ -110,7 +111,7 @@ def principal_of(text: str) -> Principal | None:
     Raises Unavailable or db.Error if the database stays unavailable, TooManyRequests if too many requests
     wait.
     """
-    match = _TEXT.fullmatch(text)
+    match = _KEY_PATTERN.fullmatch(text)
     if match is None:
         return None
     prefix, secret = match.groups()

@@ -45,7 +45,7 @@ class RateLimitState:
     reset: int  # seconds until the window ends
 
     @property
-    def is_over(self) -> bool:
+    def is_exceeded(self) -> bool:
         return self.hits > self.rate.hits
 
     @property
@@ -67,18 +67,19 @@ def require(name: str, subject: str) -> dict[str, str]:
         return {}
     hits, reset = _batcher().call((f"{name}:{subject}", rate.seconds))
     state = RateLimitState(name, rate, hits, reset)
-    if state.is_over:
+    if state.is_exceeded:
         raise too_many(f"More than {rate.hits} requests in {rate.seconds} seconds.", reset, state.headers)
     return state.headers
 
 
 def too_many(detail: str, retry_after_seconds: int, headers: dict[str, str] | None = None) -> TooManyRequests:
+    """Return the problem with a Retry-After header."""
     problem = TooManyRequests(detail)
     problem.headers = {**(headers or {}), "Retry-After": str(retry_after_seconds)}
     return problem
 
 
-def require_of(principal: Principal, request: HttpRequest) -> dict[str, str]:
+def require_for_caller(principal: Principal, request: HttpRequest) -> dict[str, str]:
     """Count a request to the API for its caller. Returns and raises as `require` does."""
     kind, _, name = principal.actor.partition(":")
     if kind == "key":

@@ -28,7 +28,8 @@ from wallets.problems import (
     WalletNotFound,
 )
 
-MAX_NAME: Final = 150  # characters, of the column
+# In characters.
+MAX_NAME: Final = 150
 MAX_EMAIL: Final = 254
 MAX_PASSWORD: Final = 1024
 
@@ -101,7 +102,7 @@ def log_in(request: HttpRequest, login: str, password: str) -> User:
     """
     user = auth.authenticate(request, username=login, password=password)
     if user is None or is_locked(request, login):
-        raise refusal(request)
+        raise login_problem(request)
     begin_session(request, user)
     return user
 
@@ -119,7 +120,7 @@ def begin_session(request: HttpRequest, user: Any) -> None:
     auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
 
 
-def refusal(request: HttpRequest) -> Problem:
+def login_problem(request: HttpRequest) -> Problem:
     """Return the problem with which a failed `authenticate` is answered."""
     if getattr(request, "axes_locked_out", False) and settings.LOGIN_LOCKOUT:
         return limits.too_many("Too many wrong passwords for this account.", settings.LOGIN_LOCKOUT.seconds)

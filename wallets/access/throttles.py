@@ -12,7 +12,7 @@ class CallerThrottle(BaseThrottle):
     """Counts a request for its API key, user or client address."""
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        view.headers.update(limits.require_of(principal(request), request._request))
+        view.headers.update(limits.require_for_caller(principal(request), request._request))
         return True
 
 

@@ -9,7 +9,7 @@ SLOTS: Final = 64  # more than the number of workers, including those that a rel
 ABSENT: Final = -1
 MAX_ACCEPTS: Final = 64  # connections that a worker accepts in one round of its loop
 MAX_LAST_ACCEPTS: Final = 65_536  # at shutdown: more than any backlog
-CONNECTION_TOLERANCE: Final = 1  # how many more connections a worker may have, beside a quarter
+CONNECTION_TOLERANCE: Final = 1  # a worker may have a quarter more connections than another, and this
 DEFERRAL_SECONDS: Final = 0.002  # in which another worker may accept the connection
 MAX_DEFERRALS: Final = 10  # then this worker accepts: the others may be stuck
 

@@ -21,9 +21,7 @@ LINGER_SECONDS: Final = 1.0  # in which active clients get "Connection: close" w
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
-        self.idle: dict[
-            Connection, float
-        ] = {}  # the value is time.monotonic() at the end of its last request
+        self.idle: dict[Connection, float] = {}  # with time.monotonic() of its last response
         self.connections = 0
         balancing.report(self.age, 0)
         balancing.Listener.worker = self.age
