@@ -1,1 +1,1 @@
-"""What `make bench` and `make loadtest` need; the service imports none of it."""
+"""The code of `make bench`, `make request-costs` and `make loadtest`. The service imports none of it."""

@@ -1,7 +1,7 @@
-"""Deposits by API key at a steady rate, and the flood of expensive requests that strangers send meanwhile.
+"""Deposits by API key at a constant rate, and a flood of expensive requests at the same time.
 
-Strangers have neither key nor session. Each kind of their requests was among the most expensive that one can
-send; three documents of the API a second once raised the median latency of deposits from 25 ms to 6 s.
+The flood comes from strangers: clients without key or session. Each kind of request was among the most
+expensive ones; three OpenAPI documents a second once raised the median latency of deposits from 25 ms to 6 s.
 """
 
 import json
@@ -20,8 +20,8 @@ from loadtest.wrk import Result
 from local.service import Address
 
 CLIENTS: Final = 10
-DEPOSITS_PER_SECOND: Final = 50  # of all clients: far from what the service can do
-STRANGERS: Final = 3  # that send each kind of request, each of them once a second and one at a time
+DEPOSITS_PER_SECOND: Final = 50  # of all clients: far below the capacity of the service
+STRANGERS: Final = 3  # for each kind of request; each sends one a second, one at a time
 ANSWER_TIMEOUT_SECONDS: Final = 30.0
 DEPOSIT: Final = json.dumps({"operationType": "DEPOSIT", "amount": "1.50"}).encode()
 JSON: Final = {"Content-Type": "application/json"}
@@ -32,8 +32,8 @@ UNKNOWN_WALLET: Final = "/api/v1/wallets/00000000-0000-0000-0000-000000000000"
 
 
 @dataclass(frozen=True, slots=True)
-class Expensive:
-    """A request of a stranger; none is above 64 KiB."""
+class ExpensiveRequest:
+    """A request of a stranger, of at most 64 KiB."""
 
     method: str
     path: str
@@ -42,18 +42,18 @@ class Expensive:
 
 
 EXPENSIVE: Final = {
-    "document": Expensive("GET", "/api/schema"),
-    "login": Expensive("POST", "/api/v1/login", LONG_TEXTS, JSON),
-    "signup": Expensive("POST", "/api/v1/signup", MANY_KEYS, JSON),
-    "login page": Expensive("POST", "/login", b"&".join(b"%x=" % n for n in range(9000)), FORM),
-    "malformed JSON": Expensive("POST", f"{UNKNOWN_WALLET}/operation", MANY_KEYS[:-1], JSON),
-    "unknown path": Expensive("GET", "/api/v1/nothing?" + "&".join(["a"] * 1900)),
+    "document": ExpensiveRequest("GET", "/api/schema"),
+    "login": ExpensiveRequest("POST", "/api/v1/login", LONG_TEXTS, JSON),
+    "signup": ExpensiveRequest("POST", "/api/v1/signup", MANY_KEYS, JSON),
+    "login page": ExpensiveRequest("POST", "/login", b"&".join(b"%x=" % n for n in range(9000)), FORM),
+    "malformed JSON": ExpensiveRequest("POST", f"{UNKNOWN_WALLET}/operation", MANY_KEYS[:-1], JSON),
+    "unknown path": ExpensiveRequest("GET", "/api/v1/nothing?" + "&".join(["a"] * 1900)),
 }
 
 
 # --- Deposits ---------------------------------------------------------------------------------------
 def deposit_steadily(address: Address, wallet: str, api_key: str, seconds: float) -> Result:
-    """How long deposits take from the moment at which each is due, however late the one before it is."""
+    """Measure the latency of deposits from their due times, which late responses do not move."""
     begin = time.perf_counter()
     headers = JSON | {"Authorization": f"Bearer {api_key}"}
 
@@ -73,7 +73,7 @@ def deposit_steadily(address: Address, wallet: str, api_key: str, seconds: float
 
 
 def _due_times(begin: float, number: int, seconds: float) -> Iterator[float]:
-    """When the deposits of a client are due. Those that are not sent within `seconds` are left out."""
+    """Wait for and yield the due time of each deposit of a client, until `seconds` are over."""
     for turn in range(int(seconds * DEPOSITS_PER_SECOND / CLIENTS)):
         due = begin + (turn * CLIENTS + number) / DEPOSITS_PER_SECOND
         time.sleep(max(0.0, due - time.perf_counter()))
@@ -93,13 +93,13 @@ def _deposit(connection: HTTPConnection, path: str, headers: dict[str, str], due
 # --- The flood --------------------------------------------------------------------------------------
 @contextmanager
 def flood(address: Address) -> Iterator[Counter[tuple[str, int]]]:
-    """While the block lasts. The answers are counted by kind and status; 0 is no answer."""
+    """Send the flood during the block. Yield the number of responses by kind and status; 0: no response."""
     answers: Counter[tuple[str, int]] = Counter()
-    is_over = Event()
+    is_stopped = Event()
 
     def stranger(name: str) -> None:
         due = time.perf_counter()
-        while not is_over.wait(max(0.0, due - time.perf_counter())):
+        while not is_stopped.wait(max(0.0, due - time.perf_counter())):
             answers[name, _status(address, EXPENSIVE[name])] += 1
             due = max(due + 1, time.perf_counter())
 
@@ -108,7 +108,7 @@ def flood(address: Address) -> Iterator[Counter[tuple[str, int]]]:
         try:
             yield answers
         finally:
-            is_over.set()
+            is_stopped.set()
             _raise_failure(strangers)
 
 
@@ -117,7 +117,7 @@ def _raise_failure(strangers: list[Future[None]]) -> None:
         each.result()
 
 
-def _status(address: Address, request: Expensive) -> int:
+def _status(address: Address, request: ExpensiveRequest) -> int:
     with closing(_connection(address)) as connection:
         try:
             connection.request(request.method, request.path, request.body, request.headers)

@@ -1,8 +1,7 @@
 """The service without its ledger, as a WSGI application: `gunicorn -c walletsvc/gunicorn.py loadtest.bare`.
 
-The yardstick for what HTTP, Django and the API cost alone. Only what the views ask of the ledger is replaced,
-by constants: everything that the service does with a request before and after that, this does as well, and no
-database is touched.
+It measures the cost of HTTP, Django and the API alone. Constants replace the calls of the views into the
+ledger; everything before and after them is as in the service. It uses no database.
 """
 
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from uuid_utils.compat import uuid7
 
 from walletsvc.wsgi import application
 
-# The import above has set Django up, which these need.
+# These need Django, which the import above has set up.
 from wallets import ledger  # isort: skip
 from wallets.api import wallets as views  # isort: skip
 from wallets.ledger.decisions import Posted  # isort: skip

@@ -1,4 +1,4 @@
-"""`make bench`: the service beside its yardsticks, all rows in turn, several rounds, in one run."""
+"""`make bench`: measures the service and the compared services, all rows in turn, for several rounds."""
 
 import argparse
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from loadtest import attack, big_ledger, cache, drain, machine, relayed, verified, written, wrk
+from loadtest import attack, big_ledger, cache, delivery, drain, machine, stale_reads, verification, wrk
 from loadtest.crowd import Crowd, database_connections
 from loadtest.figures import Figures
 from loadtest.servers import (
@@ -40,12 +40,10 @@ from local.service import Address, environment, manage
 
 FOLDER = STATE / "bench"
 WALLETS = 10_000
-READ_WALLETS = 1000  # wallets that are read in turn: a cache has them all after the first second
-MILLION = 1_000_000
-WARM_UP_SECONDS = 1.0  # seconds a row before the first round: statements get prepared, memory finds its size
-SETTLE = (
-    0.5  # seconds in which the connections of the row before are hung up: new ones are spread evenly then
-)
+READ_WALLETS = 1000  # few enough for a cache to have all of them after the first second
+MEMORY_OPERATIONS = 1_000_000
+WARM_UP_SECONDS = 1.0  # of each row before the first round: prepares statements and allocates memory
+SETTLE_SECONDS = 0.5  # until the connections of the last row are closed, so that new ones are balanced
 CROWD_SIZE = 1000
 CROWD_SECONDS = 30.0
 
@@ -63,7 +61,7 @@ class Row:
     with_keys: bool = False
     is_async: bool = False
     operations: int = 1  # in one request
-    is_written: bool = False  # while it is read
+    is_written: bool = False  # a client deposits while the wallet is read
 
 
 ROWS = {
@@ -75,14 +73,14 @@ ROWS = {
     "keys": Row("one hot wallet, with keys", with_keys=True),
     "bulk": Row("one hot wallet, 1,000 a request", connections=8, operations=1000),
     "bulk-keys": Row("the same, with keys", connections=8, operations=1000, with_keys=True),
-    "accept": Row("one hot wallet, for later", is_async=True),
-    "naive": Row("one hot wallet, naive shape", NAIVE),
+    "accept": Row("one hot wallet, asynchronous", is_async=True),
+    "naive": Row("one hot wallet, naive", NAIVE),
     "threads": Row("one hot wallet, on threads", THREADS),
     "bare": Row("one hot wallet, no database", BARE),
     "spread": Row("10,000 wallets", wallets=WALLETS),
     "slow-disk": Row("one hot wallet, slow disk", disk_is_slow=True),
     "get": Row("GET of a wallet", method="GET"),
-    "get-query": Row("GET, a query a request", UNGROUPED, "GET"),
+    "get-query": Row("GET, a query for each request", UNGROUPED, "GET"),
     "get-threads": Row("GET, on threads", THREADS, "GET"),
     "get-bare": Row("GET, no database", BARE, "GET"),
     "get-redis": Row("GET, from Redis", REDIS, "GET"),
@@ -91,35 +89,35 @@ ROWS = {
     "get-spread-redis": Row("GET of 1,000, from Redis", REDIS, "GET", READ_WALLETS),
     "get-written": Row("GET while it is written", method="GET", connections=16, is_written=True),
     "get-written-redis": Row("the same, from Redis", REDIS, "GET", connections=16, is_written=True),
-    "lone": Row("one lone client", connections=1),
-    "lone-naive": Row("one lone client, naive shape", NAIVE, connections=1),
+    "lone": Row("one client", connections=1),
+    "lone-naive": Row("one client, naive", NAIVE, connections=1),
 }
-DRAINS = {  # by wallets and processes
+DRAIN_ROWS = {  # by wallets and processes
     "drain": (1, 1),
     "drain-2": (1, 2),
     "drain-spread": (WALLETS, 1),
     "drain-spread-2": (WALLETS, 2),
 }
-RELAYS = ("relay", "relay-delay")
-STEADY = ("calm", "attack")
-OTHER_ROWS = {  # which wrk alone does not measure
+RELAY_ROWS = ("relay", "relay-delay")
+CONSTANT_RATE_ROWS = ("calm", "attack")
+OTHER_ROWS = {  # not measured by wrk alone
     "drain": "drained, one hot wallet",
     "drain-2": "drained by two, one hot wallet",
     "drain-spread": "drained, 10,000 wallets",
     "drain-spread-2": "drained by two, 10,000 wallets",
-    "relay": "told in batches by webhook",
-    "relay-delay": "told, 1,000 a second",
+    "relay": "delivered to a webhook",
+    "relay-delay": "delivered, 1,000 a second",
     "calm": "50 deposits a second, by a key",
     "attack": "the same, under a flood",
     "crowd": "1,000 connections",
-    "empty-ledger": "one hot wallet, beside the next",
-    "big-ledger": "one hot wallet, 10 million stored",
+    "empty-ledger": "one hot wallet, small ledger",
+    "big-ledger": "one hot wallet, big ledger",
 }
 TITLES = {name: row.title for name, row in ROWS.items()} | OTHER_ROWS
 
 
 class Bench:
-    """The servers on one cluster, and what was measured on them."""
+    """The servers on one cluster, and their figures."""
 
     def __init__(self, cluster: Cluster, stack: ExitStack, kinds: set[ServerKind]) -> None:
         self.figures = Figures()
@@ -130,46 +128,46 @@ class Bench:
         self._servers = {kind: stack.enter_context(running(kind, cluster.url())) for kind in kinds}
 
     def measure(self, name: str, seconds: float) -> Result:
-        if name in DRAINS:
-            return self._measure_drain(*DRAINS[name])
-        if name in RELAYS:
+        if name in DRAIN_ROWS:
+            return self._measure_drain(*DRAIN_ROWS[name])
+        if name in RELAY_ROWS:
             return self._measure_relay(name, seconds)
-        if name in STEADY:
-            return self._measure_steady(seconds, is_flooded=name == "attack")
+        if name in CONSTANT_RATE_ROWS:
+            return self._measure_constant_rate(seconds, is_flooded=name == "attack")
         row = ROWS[name]
         server = self._servers[row.kind]
         paths, post = self._requests(row)
-        time.sleep(SETTLE)
-        with self._circumstances(row) as looks:
+        time.sleep(SETTLE_SECONDS)
+        with self._row_conditions(row) as read_checks:
             before = self._cpu(server)
             result = wrk.load(server.url, row.method, paths, row.connections, seconds, post)
             service, database = (now - then for now, then in zip(self._cpu(server), before, strict=True))
         operations = result.requests * row.operations
-        each = 1e6 / max(1, operations)  # on a slow machine a warm-up may end before its first answer
+        each = 1e6 / max(1, operations)  # on a slow machine a warm-up may end before its first response
         if row.kind == SERVICE and row.method == "POST":
-            self._weigh(server, operations)
+            self._record_memory(server, operations)
         return replace(
             result,
             requests=operations,
             service_cpu=service * each,
             database_cpu=database * each,
-            looks=looks.number,
-            stale=looks.stale,
+            checked_reads=read_checks.count,
+            stale=read_checks.stale,
         )
 
     @contextmanager
-    def _circumstances(self, row: Row) -> Iterator[written.Looks]:
+    def _row_conditions(self, row: Row) -> Iterator[stale_reads.ReadChecks]:
         with ExitStack() as stack:
             if row.disk_is_slow:
                 stack.enter_context(slow_disk(self._cluster))
-            looks = written.Looks()
+            read_checks = stale_reads.ReadChecks()
             if row.is_written:
                 address = self._servers[row.kind].address.bind
-                looks = stack.enter_context(written.meanwhile(address, self._wallets[0]))
-            yield looks
+                read_checks = stack.enter_context(stale_reads.deposit_and_check(address, self._wallets[0]))
+            yield read_checks
 
     def _requests(self, row: Row) -> tuple[Path, Post]:
-        """Where the row's requests go, and what is in them."""
+        """Return the file with the paths of the row's requests, and their content."""
         wallets = self._wallets[: row.wallets] if row.kind.is_chained else self._unchained
         post = Post(
             with_keys=row.with_keys,
@@ -191,19 +189,19 @@ class Bench:
         server = self._servers[SERVICE]
         env = {"LOG_LEVEL": "WARNING"} | environment(self._cluster.url(), server.address)
         if name == "relay-delay":
-            return relayed.delay(self._cluster, env, server.address, self._wallets[0], seconds)
+            return delivery.delay(self._cluster, env, server.address, self._wallets[0], seconds)
         paths, post = self._requests(ROWS["hot"])
-        return relayed.catch_up(
+        return delivery.catch_up(
             self._cluster, env, lambda: wrk.load(server.url, "POST", paths, 64, seconds, post)
         )
 
-    def _measure_steady(self, seconds: float, is_flooded: bool) -> Result:
+    def _measure_constant_rate(self, seconds: float, is_flooded: bool) -> Result:
         address = self._servers[KEYED].address
         with attack.flood(address) if is_flooded else nullcontext():
             return attack.deposit_steadily(address, self._wallets[0], self._key, seconds)
 
     def measure_crowd(self) -> None:
-        """Measure the last row after the other servers have stopped, without their connections."""
+        """Measure the row `crowd`. First stop the other servers, whose connections would count."""
         address = self._servers[SERVICE].address
         for kind, server in self._servers.items():
             if kind is not SERVICE:
@@ -211,7 +209,7 @@ class Bench:
         with database_connections(self._cluster.url(SUPERUSER)) as sampled:
             crowd = Crowd(address.host, address.port, f"/api/v1/wallets/{self._wallets[0]}/operation")
             self.figures.results["crowd"].append(crowd.run(CROWD_SIZE, CROWD_SECONDS))
-        self.figures.database_connections = sampled.most
+        self.figures.database_connections = sampled.maximum
 
     def measure_big_ledger(self, rounds: int, seconds: float) -> None:
         with big_ledger.running(FOLDER) as cluster, running(SERVICE, cluster.url()) as server:
@@ -222,7 +220,7 @@ class Bench:
                 self.figures.results["empty-ledger"].append(self.measure("hot", seconds))
                 result = wrk.load(server.url, "POST", paths, ROWS["hot"].connections, seconds)
                 self.figures.results["big-ledger"].append(result)
-            self.figures.looks = big_ledger.looks(cluster, wallet)
+            self.figures.big_ledger_ms = big_ledger.query_ms(cluster, wallet)
             self._verify(cluster)
 
     def verify(self) -> None:
@@ -232,17 +230,17 @@ class Bench:
 
     def _verify(self, cluster: Cluster) -> None:
         env = environment(cluster.url(), self._servers[SERVICE].address)
-        self.figures.verified.append(verified.run(cluster, env))
+        self.figures.verified.append(verification.run(cluster, env))
 
     def _cpu(self, server: Server) -> tuple[float, float]:
         """Return the CPU time of the service, and of the server that stores its data."""
         assert self._cluster.process
-        kept = machine.cpu_seconds(self._cluster.process.pid)
+        storage = machine.cpu_seconds(self._cluster.process.pid)
         if server.cache:
-            kept += machine.cpu_seconds(server.cache.process.pid)
-        return machine.cpu_seconds(server.process.pid), kept
+            storage += machine.cpu_seconds(server.cache.process.pid)
+        return machine.cpu_seconds(server.process.pid), storage
 
-    def _weigh(self, server: Server, operations: int) -> None:
+    def _record_memory(self, server: Server, operations: int) -> None:
         memory = self.figures.memory
         done = memory[-1][0] if memory else 0
         memory.append((done + operations, machine.memory(server.process.pid)))
@@ -260,7 +258,7 @@ def create_wallets(cluster: Cluster, number: int = WALLETS) -> list[str]:
 
 def remove_wallets(cluster: Cluster, wallets: list[str]) -> None:
     with psycopg.connect(cluster.url(SUPERUSER)) as db:
-        # A yardstick that has just stopped may still be committing: the lock waits for its operations.
+        # A server that has just stopped may still be committing: the lock waits for that.
         db.execute("SELECT FROM wallet WHERE id = ANY(%s::uuid[]) FOR UPDATE", [wallets])
         db.execute("DELETE FROM operation WHERE wallet_id = ANY(%s::uuid[])", [wallets])
         db.execute("DELETE FROM wallet WHERE id = ANY(%s::uuid[])", [wallets])
@@ -286,19 +284,19 @@ def bulk_file(wallet: str, operations: int) -> Path:
 
 @contextmanager
 def slow_disk(cluster: Cluster) -> Iterator[None]:
-    """Every flush of the log waits for 5 ms first, as for a slower disk."""
-    change(cluster, "ALTER SYSTEM SET commit_delay = 5000", "ALTER SYSTEM SET commit_siblings = 0")
+    """Delay every flush of the log by 5 ms, as a slower disk would."""
+    alter_system(cluster, "ALTER SYSTEM SET commit_delay = 5000", "ALTER SYSTEM SET commit_siblings = 0")
     try:
         yield
     finally:
-        change(cluster, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings")
+        alter_system(cluster, "ALTER SYSTEM RESET commit_delay", "ALTER SYSTEM RESET commit_siblings")
 
 
-def change(cluster: Cluster, *statements: str) -> None:
+def alter_system(cluster: Cluster, *statements: str) -> None:
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
         for statement in (*statements, "SELECT pg_reload_conf()"):
             db.execute(statement.encode())
-    time.sleep(0.2)  # the sessions that are open hear of it at their next statement
+    time.sleep(0.2)  # until the open sessions have reloaded the settings
 
 
 # --- A run ------------------------------------------------------------------------------------------
@@ -317,14 +315,14 @@ def main() -> None:
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    names = [*ROWS, *DRAINS, *RELAYS, *STEADY, "crowd"]
+    names = [*ROWS, *DRAIN_ROWS, *RELAY_ROWS, *CONSTANT_RATE_ROWS, "crowd"]
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"some of: {', '.join(names)}")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="of load on a row in a round")
+    parser.add_argument("--seconds", type=float, default=4, help="of load for each row in a round")
     parser.add_argument("--long", action="store_true", help="a million operations; a ledger of ten million")
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.rows if name not in names]:
-        parser.error(f"there is no row {', '.join(unknown)}: choose from {', '.join(names)}")
+        parser.error(f"unknown rows {', '.join(unknown)}: choose from {', '.join(names)}")
     options.rows = options.rows or names
     return options
 
@@ -332,17 +330,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     names = [name for name in options.rows if name != "crowd"]
     kinds = {SERVICE} | {ROWS[name].kind for name in names if name in ROWS}
-    kinds |= {KEYED for name in names if name in STEADY}
+    kinds |= {KEYED for name in names if name in CONSTANT_RATE_ROWS}
     if any(kind.has_cache for kind in kinds):
-        cache.program()  # better missed now than later
+        cache.program()  # fails now if redis-server is missing
     file = FOLDER / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%SZ}.json"
     cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
     described = machine.describe(cluster.url(SUPERUSER))
-    print(machine.sentence(described), flush=True)
+    print(machine.one_line(described), flush=True)
     bench = Bench(cluster, stack, kinds)
-    go_round(bench, names, options.rounds, options.seconds)
+    measure_rounds(bench, names, options.rounds, options.seconds)
     if options.long:
-        go_on_to_a_million(bench)
+        measure_memory_growth(bench)
         bench.measure_big_ledger(options.rounds, options.seconds)
     if "crowd" in options.rows:
         print(f"{CROWD_SIZE:,} connections for {CROWD_SECONDS:.0f} s", flush=True)
@@ -354,14 +352,14 @@ def run(options: argparse.Namespace, stack: ExitStack) -> Figures:
     return bench.figures
 
 
-def go_round(bench: Bench, names: Sequence[str], rounds: int, seconds: float) -> None:
+def measure_rounds(bench: Bench, names: Sequence[str], rounds: int, seconds: float) -> None:
     total = len(names) * (rounds * seconds + WARM_UP_SECONDS)
     print(f"{len(names)} rows, {rounds} rounds of {seconds:g} s: {total / 60:.1f} minutes", flush=True)
     for name in names:
         if name in ROWS:
             bench.measure(name, WARM_UP_SECONDS)
     for number in range(1, rounds + 1):
-        others = machine.busy()
+        others = machine.cpu_usage()
         bench.figures.others.append(others)
         print(f"  round {number} of {rounds}: other work takes {others:.0%} of the cores", flush=True)
         for name in names:
@@ -370,9 +368,9 @@ def go_round(bench: Bench, names: Sequence[str], rounds: int, seconds: float) ->
             print(f"    {TITLES[name]:<30}{result.rate:>7,.0f} a second", flush=True)
 
 
-def go_on_to_a_million(bench: Bench) -> None:
+def measure_memory_growth(bench: Bench) -> None:
     memory = bench.figures.memory
-    while not memory or memory[-1][0] < MILLION:
+    while not memory or memory[-1][0] < MEMORY_OPERATIONS:
         bench.measure("hot", 20)
         operations, megabytes = memory[-1]
         print(f"  {operations:>9,} operations, {megabytes:.0f} MB", flush=True)

@@ -1,6 +1,6 @@
-"""A ledger of ten million operations, one million of them in one wallet: to be written to, and verified.
+"""A ledger of ten million operations, one million of them in one wallet, for writes and verification.
 
-It is loaded once, which takes minutes and 6 GB, and stays under .local/bench for the next time.
+The first run loads it, which takes minutes and 6 GB. It stays in .local/bench for later runs.
 """
 
 import statistics
@@ -16,19 +16,19 @@ import psycopg
 from tqdm import tqdm
 from uuid_utils.compat import uuid7
 
-from loadtest.servers import DURABLE
+from loadtest.servers import DURABLE_SETTINGS
 from local import liquibase, template
 from local.postgres import SUPERUSER, Cluster
 
 OPERATIONS = 10_000_000
-OTHER_WALLETS = 9_000  # wallets beside the hot one; every tenth operation is the hot one's
-OPERATIONS_PER_TRANSACTION = 100_000  # operations a transaction
+OTHER_WALLETS = 9_000  # in addition to the hot wallet, which has every tenth operation
+OPERATIONS_PER_TRANSACTION = 100_000
 SAMPLES = 20
 
 PREFIX = "ledger-"
 NULL = "\t\\N"
 
-# The first is the hot one.
+# The first wallet is the hot one.
 _WALLETS = """
 INSERT INTO wallet (id, currency, label, created_at)
 SELECT uuidv7(), 'RUB', CASE n WHEN 0 THEN 'hot' ELSE 'cold' END, now() - interval '1 day'
@@ -40,7 +40,7 @@ UPDATE wallet SET balance = last.sequence, sequence = last.sequence, hash = last
 FROM (SELECT DISTINCT ON (wallet_id) * FROM operation ORDER BY wallet_id, created_at DESC) AS last
 WHERE wallet.id = wallet_id
 """
-# What is hashed is the operation as it is copied here (docs/reliability.md).
+# The hash is over the operation in the format of COPY (docs/reliability.md).
 _COPY = """
 COPY operation (id, wallet_id, sequence, type, amount, balance_after, status, reason, idempotency_key,
     transfer_id, counterparty_id, hold_id, reverses_id, expires_at, takes_rest, description, metadata, actor,
@@ -58,19 +58,19 @@ ORDER BY created_at DESC LIMIT 1
 
 @contextmanager
 def running(folder: Path) -> Iterator[Cluster]:
-    """Return the cluster with the ledger. Load it if it is missing or the schema has changed."""
+    """Start the cluster with the ledger. Load it first if it is missing or the schema has changed."""
     loaded = folder / f"{PREFIX}{liquibase.changelog_hash()[:16]}"
     if not loaded.exists():
         for outdated in folder.glob(f"{PREFIX}*"):
             Cluster(outdated).remove()
         load(folder / f"{PREFIX}new").rename(loaded)
-    with Cluster(loaded, DURABLE) as cluster:
+    with Cluster(loaded, DURABLE_SETTINGS) as cluster:
         yield cluster
 
 
 def load(folder: Path) -> Path:
-    with Cluster(template.copy(folder).folder, template.FAST) as cluster:
-        # A replica's session leaves out the foreign key of every row; what is written here keeps it.
+    with Cluster(template.copy(folder).folder, template.FAST_SETTINGS) as cluster:
+        # A replica's session does not check foreign keys, which all rows here satisfy.
         with psycopg.connect(cluster.url(SUPERUSER), options="-c session_replication_role=replica") as db:
             fill(db)
         with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
@@ -95,14 +95,14 @@ def fill(db: psycopg.Connection, operations: int = OPERATIONS) -> None:
 
 
 def _lines(wallets: Sequence[str], operations: int, until: datetime) -> Iterator[bytes]:
-    """Deposits of 1 as they would have come: one a millisecond, every tenth the first wallet's."""
+    """Yield deposits of 1, one each millisecond until `until`; every tenth is the first wallet's."""
     hashes = [b""] * len(wallets)
     for n in range(operations):
         other = n - n // 10 - 1
         number, sequence = (
             (1 + other % OTHER_WALLETS, other // OTHER_WALLETS + 1) if n % 10 else (0, n // 10 + 1)
         )
-        # A microsecond aside: no fraction ends with a zero, which PostgreSQL would leave out.
+        # The extra microsecond avoids a fraction that ends with zeros, which PostgreSQL would omit.
         at = until - timedelta(milliseconds=operations - n, microseconds=1)
         canonical = (
             f"{uuid7()}\t{wallets[number]}\t{sequence}\tDEPOSIT\t1.0000\t{sequence}.0000\tCOMPLETED"
@@ -119,8 +119,8 @@ def hot_wallet(cluster: Cluster) -> str:
     return str(row[0])
 
 
-def looks(cluster: Cluster, wallet: str) -> tuple[float, float]:
-    """Milliseconds in the database for the newest page of history, and for the balance at a time."""
+def query_ms(cluster: Cluster, wallet: str) -> tuple[float, float]:
+    """Return the database's milliseconds for the newest page of history, and for the balance at a time."""
     with psycopg.connect(cluster.url(SUPERUSER)) as db:
         row = db.execute("SELECT min(created_at), max(created_at) FROM operation").fetchone()
         assert row

@@ -1,4 +1,4 @@
-"""A Redis of one's own, on a free port of 127.0.0.1, with nothing on disk."""
+"""A Redis server on a free port of 127.0.0.1, without persistence."""
 
 import shutil
 import signal
@@ -11,9 +11,9 @@ from typing import Final
 
 from local import LocalError
 from local.postgres import free_port
-from local.processes import bound, stop
+from local.processes import ending_with_parent, stop
 
-START_TIMEOUT_SECONDS: Final = 10.0  # seconds until it answers
+START_TIMEOUT_SECONDS: Final = 10.0
 
 
 def program() -> str:
@@ -29,10 +29,12 @@ class Cache:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         listen = ("--bind", "127.0.0.1", "--port", str(self.port))
         self.process = subprocess.Popen(  # noqa: S603
-            bound([program(), *listen, "--save", "", "--appendonly", "no", "--loglevel", "warning"]),
+            ending_with_parent(
+                [program(), *listen, "--save", "", "--appendonly", "no", "--loglevel", "warning"]
+            ),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,  # its greeting
-            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+            stdout=subprocess.DEVNULL,  # its start message
+            start_new_session=True,  # only the benchmark gets a Ctrl-C; it stops the processes in order
         )
 
     def wait_until_ready(self) -> None:
@@ -43,7 +45,12 @@ class Cache:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=START_TIMEOUT_SECONDS)
+        stop(
+            self.process,
+            graceful=signal.SIGTERM,
+            forced=signal.SIGKILL,
+            timeout_seconds=START_TIMEOUT_SECONDS,
+        )
 
     def _answers(self) -> bool:
         try:

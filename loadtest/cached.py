@@ -1,12 +1,11 @@
-"""The service with Redis in front of its wallets, as a WSGI application: REDIS_URL says where.
+"""The service with a cache of wallets in the Redis of REDIS_URL, as a WSGI application.
 
-The yardstick for what a cache would bring, built to be hard to beat: the cache has the body as it is sent,
-so that nothing is decoded or rendered; all greenlets of a process share a pool of connections, the parser
-is in C, and a miss is read as the service reads. An operation deletes the entry of its wallet after the
-commit, as is usual, and the TTL bounds a lost deletion. A hit checks no permission: the benchmark's API is
-open.
+It measures what a fast cache would gain: the cache has the response body, so that nothing is decoded or
+rendered; all greenlets of a process share a pool of connections, the parser is in C, and a miss is read as
+the service reads. An operation deletes the entry of its wallet after the commit, as is usual, and the TTL
+bounds a lost deletion. A hit checks no permission: the benchmark's API is open.
 
-REDIS_CLIENT chooses: `django`, Django's cache framework, which pickles even bytes; or `raw`, redis-py alone.
+REDIS_CLIENT is `django`, Django's cache framework, which pickles even bytes, or `raw`, redis-py alone.
 """
 
 import os
@@ -21,7 +20,7 @@ from rest_framework.request import Request
 
 from walletsvc.wsgi import application
 
-# The import above has set Django up, which these need.
+# These need Django, which the import above has set up.
 from wallets import ledger  # isort: skip
 from wallets.access.authentication import principal  # isort: skip
 from wallets.access.rights import visible  # isort: skip
@@ -34,7 +33,7 @@ from wallets.ledger.reader import read_wallet  # isort: skip
 
 __all__ = ["application"]
 
-TTL_SECONDS: Final = 300  # seconds
+TTL_SECONDS: Final = 300
 
 
 class Store(Protocol):
@@ -44,7 +43,7 @@ class Store(Protocol):
 
 
 def store(url: str, client: str) -> Store:
-    # Django would make a cache, with a pool, for each greenlet.
+    # Not Django's `cache`: it creates a cache, with a pool, for each greenlet.
     return RedisCache(url, {}) if client == "django" else redis.Redis.from_url(url)
 
 
@@ -52,7 +51,7 @@ STORE: Final = store(os.environ["REDIS_URL"], os.environ["REDIS_CLIENT"])
 
 
 def get(view: WalletById, request: Request, wallet_id: UUID) -> HttpResponse:
-    """As the service's own, from the cache: an ETag and a body."""
+    """Respond as the service does, with the ETag and the body from the cache."""
     found: bytes | None = STORE.get(f"wallet:{wallet_id}")
     tag, _, body = (found or _read(request, wallet_id)).partition(b"\n")
     if names_tag(request.META.get("HTTP_IF_NONE_MATCH"), tag.decode()):

@@ -1,7 +1,7 @@
-"""A crowd of connections, each with its next request at once, and not one answer left out.
+"""Many connections that each send the next request at once; every response is waited for.
 
-wrk forgets the requests that are still waiting when its time is over. Here a connection that was left to
-starve shows: every request is waited for, and the slowest counts.
+wrk does not count requests that have no response when its time is over. Here they count, so a connection that
+the service neglects appears as the slowest response.
 """
 
 import selectors
@@ -19,36 +19,36 @@ import psycopg
 from loadtest.wrk import Result
 
 BODY: Final = b'{"operationType":"DEPOSIT","amount":"1.50"}'
-LAST_RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for the last answers after the time is over
-SAMPLE_INTERVAL_SECONDS: Final = 0.25  # seconds between two looks at the database's connections
+LAST_RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # for the last responses, after the time is over
+SAMPLE_INTERVAL_SECONDS: Final = 0.25  # between two counts of the database's connections
 
 
 @dataclass
-class Member:
-    """One connection: one request at a time, and when it was sent."""
+class ClientConnection:
+    """A connection with at most one request in flight."""
 
     connection: socket.socket
-    sent_at: float = 0
-    answer: bytes = field(default=b"", repr=False)
+    sent_at: float = 0  # time.perf_counter()
+    response: bytes = field(default=b"", repr=False)
 
     def send(self, request: bytes) -> None:
-        self.answer = b""
+        self.response = b""
         self.sent_at = time.perf_counter()
-        self.connection.sendall(request)  # smaller than any buffer
+        self.connection.sendall(request)  # smaller than the socket's buffer
 
-    def has_answer(self) -> bool:
-        """Whether what has arrived is a whole answer. Raises OSError where the connection is over."""
+    def receive(self) -> bool:
+        """Receive once; return whether the response is complete. Raises OSError if the connection ends."""
         received = self.connection.recv(65536)
         if not received:
             raise ConnectionResetError
-        self.answer += received
-        head, end, body = self.answer.partition(b"\r\n\r\n")
+        self.response += received
+        head, end, body = self.response.partition(b"\r\n\r\n")
         length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
         return bool(end) and len(body) >= int(length or 0)
 
     @property
     def is_created(self) -> bool:
-        return self.answer.startswith(b"HTTP/1.1 201 ")
+        return self.response.startswith(b"HTTP/1.1 201 ")
 
 
 class Crowd:
@@ -67,9 +67,9 @@ class Crowd:
             started = time.perf_counter()
             for _ in range(size):
                 connection = stack.enter_context(closing(socket.create_connection(self._address)))
-                member = Member(connection)
-                self._selector.register(connection, selectors.EVENT_READ, member)
-                member.send(self._request)
+                client = ClientConnection(connection)
+                self._selector.register(connection, selectors.EVENT_READ, client)
+                client.send(self._request)
             self._serve(until=started + seconds)
         cuts = statistics.quantiles(self._latencies, n=100)
         return Result(
@@ -86,55 +86,55 @@ class Crowd:
             ready = self._selector.select(timeout=1)
             now = time.perf_counter()
             for key, _ in ready:
-                self._hear(key.data, goes_on=now < until)
+                self._receive(key.data, send_next=now < until)
             if now > until + LAST_RESPONSE_TIMEOUT_SECONDS:
                 self._give_up(now)
 
-    def _hear(self, member: Member, goes_on: bool) -> None:
+    def _receive(self, client: ClientConnection, send_next: bool) -> None:
         try:
-            if not member.has_answer():
+            if not client.receive():
                 return
-            self._record(member, failed=not member.is_created)
-            if goes_on:
-                member.send(self._request)
+            self._record(client, failed=not client.is_created)
+            if send_next:
+                client.send(self._request)
             else:
-                self._selector.unregister(member.connection)
+                self._selector.unregister(client.connection)
         except OSError:
-            self._record(member, failed=True)
-            self._selector.unregister(member.connection)
+            self._record(client, failed=True)
+            self._selector.unregister(client.connection)
 
     def _give_up(self, now: float) -> None:
         for key in list(self._selector.get_map().values()):
             self._record(key.data, failed=True)
             self._selector.unregister(key.fileobj)
 
-    def _record(self, member: Member, failed: bool) -> None:
-        self._latencies.append((time.perf_counter() - member.sent_at) * 1000)
+    def _record(self, client: ClientConnection, failed: bool) -> None:
+        self._latencies.append((time.perf_counter() - client.sent_at) * 1000)
         self._failures += failed
 
 
 @dataclass
-class Sampled:
-    most: int = 0
+class ConnectionSample:
+    maximum: int = 0
 
 
 @contextmanager
-def database_connections(url: str) -> Iterator[Sampled]:
-    """Return the highest number of connections of the service that the database has reported."""
-    sampled, is_over = Sampled(), Event()
+def database_connections(url: str) -> Iterator[ConnectionSample]:
+    """Sample the service's database connections during the block. The yielded object has the maximum."""
+    sampled, is_stopped = ConnectionSample(), Event()
 
     def sample() -> None:
         with psycopg.connect(url, autocommit=True) as db:
-            while not is_over.wait(SAMPLE_INTERVAL_SECONDS):
+            while not is_stopped.wait(SAMPLE_INTERVAL_SECONDS):
                 row = db.execute(
                     "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'walletsvc'"
                 ).fetchone()
-                sampled.most = max(sampled.most, row[0] if row else 0)
+                sampled.maximum = max(sampled.maximum, row[0] if row else 0)
 
     thread = Thread(target=sample)
     thread.start()
     try:
         yield sampled
     finally:
-        is_over.set()
+        is_stopped.set()
         thread.join()

@@ -1,4 +1,4 @@
-"""How fast the inbox is drained: by so many processes of `manage.py process_inbox`, once they are at work."""
+"""Measures how fast processes of `manage.py process_inbox` drain the inbox, without their start."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,48 +11,48 @@ from loadtest import machine
 from loadtest.wrk import Result
 from local import LocalError
 from local.postgres import SUPERUSER, Cluster
-from local.service import Inbox
+from local.service import InboxProcess
 
-MIN_ENTRIES: Final = 20_000  # at least: what was accepted before is drained as well
-DRAIN_TIMEOUT_SECONDS: Final = 120.0  # seconds for all of them
-POLL_SECONDS: Final = 0.01  # seconds between two looks at how much is done
+MIN_ENTRIES: Final = 20_000  # including the entries of earlier rows
+DRAIN_TIMEOUT_SECONDS: Final = 120.0  # for all entries
+POLL_SECONDS: Final = 0.01  # between two counts of the entries
 
 
 def run(cluster: Cluster, env: dict[str, str], wallets: Sequence[str], processes: int) -> Result:
-    """Fill the inbox with deposits into these wallets in turn, and drain it; without what starting takes."""
+    """Fill the inbox with deposits into the wallets in turn, drain it, and return the rate of draining."""
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db, ExitStack() as stack:
         entries = _fill(db, wallets)
         last = _one(db, "SELECT max(position) FROM inbox")
-        inboxes = [Inbox(env) for _ in range(processes)]
+        inboxes = [InboxProcess(env) for _ in range(processes)]
         for inbox in inboxes:
             stack.callback(inbox.stop)
 
         def cpu() -> tuple[float, float]:
             assert cluster.process
-            ours = sum(machine.cpu_seconds(inbox.process.pid) for inbox in inboxes)
-            return ours, machine.cpu_seconds(cluster.process.pid)
+            service = sum(machine.cpu_seconds(inbox.process.pid) for inbox in inboxes)
+            return service, machine.cpu_seconds(cluster.process.pid)
 
-        # Work on the first of them shows that all have started, or are about to.
+        # When the first entry is done, all processes have started, or soon will.
         _wait(lambda: bool(_one(db, "SELECT count(*) < %s FROM inbox", entries)))
-        left = _one(db, "SELECT count(*) FROM inbox")
+        remaining = _one(db, "SELECT count(*) FROM inbox")
         began, before = time.perf_counter(), cpu()
         _wait(lambda: not _one(db, "SELECT EXISTS (SELECT FROM inbox WHERE position <= %s)", last))
         seconds = time.perf_counter() - began
         service, database = (now - then for now, then in zip(cpu(), before, strict=True))
     return Result(
-        requests=left,
+        requests=remaining,
         seconds=seconds,
         failures=0,
         p50=0,
         p99=0,
         slowest=0,
-        service_cpu=service / left * 1e6,
-        database_cpu=database / left * 1e6,
+        service_cpu=service / remaining * 1e6,
+        database_cpu=database / remaining * 1e6,
     )
 
 
 def _fill(db: "psycopg.Connection[Any]", wallets: Sequence[str]) -> int:
-    """Up to ENTRIES. Returns how many there are."""
+    """Add entries up to MIN_ENTRIES; return the number of all entries."""
     db.execute(
         "INSERT INTO inbox (id, wallet_id, type, amount, created_at)"
         " SELECT uuidv7(), (%s::uuid[])[1 + n %% %s], 'DEPOSIT', 1.5, clock_timestamp()"

@@ -1,4 +1,4 @@
-"""What a run of the benchmark measured, and what it has to be."""
+"""The figures of a benchmark run, and their required bounds."""
 
 import statistics
 from collections import defaultdict
@@ -9,30 +9,32 @@ from typing import Any, Final
 
 from loadtest import report
 from loadtest.report import Check, ratio
-from loadtest.verified import Verified
+from loadtest.verification import Verification
 from loadtest.wrk import Result
 
-ENOUGH_OPERATIONS: Final = 500_000
+MIN_VERIFIED_OPERATIONS: Final = 500_000
 
 
 @dataclass
 class Figures:
     results: dict[str, list[Result]] = field(default_factory=lambda: defaultdict(list))
-    memory: list[tuple[int, float]] = field(default_factory=list)  # operations so far, MB of a worker
-    others: list[float] = field(default_factory=list)  # the share of the cores that others took
-    database_connections: int = 0  # the most that the crowd led to
-    looks: tuple[float, float] | None = None  # at the big ledger: newest page, balance at a time; ms
-    verified: list[Verified] = field(default_factory=list)
+    memory: list[tuple[int, float]] = field(
+        default_factory=list
+    )  # operations until then, MB of the largest worker
+    others: list[float] = field(default_factory=list)  # share of the cores that other work took, by round
+    database_connections: int = 0  # maximum during the row `crowd`
+    big_ledger_ms: tuple[float, float] | None = None  # for the newest page, and for the balance at a time
+    verified: list[Verification] = field(default_factory=list)
 
     def checks(self) -> list[Check]:
-        """Return the promised figures that were measured."""
+        """Return the checks of all figures that were measured."""
         return [
             *self._ratios(),
             *self._stale(),
             *self._bulk(),
             *self._slow_disk(),
             *self._delay(),
-            *self._looks(),
+            *self._big_ledger(),
             *self._memory(),
             *self._crowd(),
             *self._verified(),
@@ -44,15 +46,15 @@ class Figures:
             "memory": self.memory,
             "others": self.others,
             "database_connections": self.database_connections,
-            "looks_ms": self.looks,
+            "big_ledger_ms": self.big_ledger_ms,
             "verified": [asdict(each) for each in self.verified],
-            "checks": [asdict(check) | {"kept": check.is_kept} for check in self.checks()],
+            "checks": [asdict(check) | {"met": check.is_met} for check in self.checks()],
         }
 
     def tables(self, titles: dict[str, str]) -> str:
-        rows = [report.measured(titles[name], results) for name, results in self.results.items()]
-        checks = [report.checked(check) for check in self.checks()]
-        return f"{report.table(report.MEASURED, rows)}\n\n{report.table(report.CHECKED, checks)}"
+        rows = [report.result_row(titles[name], results) for name, results in self.results.items()]
+        checks = [report.check_row(check) for check in self.checks()]
+        return f"{report.table(report.RESULT_HEAD, rows)}\n\n{report.table(report.CHECK_HEAD, checks)}"
 
     def _ratios(self) -> Iterator[Check]:
         yield from self._ratio("hot", "naive", at_least=9, aim=12)
@@ -77,16 +79,15 @@ class Figures:
     def _ratio(self, above: str, below: str, figure: str = "rate", **bounds: float) -> Iterator[Check]:
         if above in self.results and below in self.results:
             one, other = ([getattr(result, figure) for result in self.results[row]] for row in (above, below))
-            what = f"{above} / {below}" + ("" if figure == "rate" else f", {figure}")
-            yield ratio(what, one, other, **bounds)
+            name = f"{above} / {below}" + ("" if figure == "rate" else f", {figure}")
+            yield ratio(name, one, other, **bounds)
 
     def _stale(self) -> Iterator[Check]:
-        for row, most in (("get-written", 0), ("get-written-redis", inf)):
+        for row, max_stale in (("get-written", 0), ("get-written-redis", inf)):
             if results := self.results.get(row):
-                looks, stale = (
-                    sum(getattr(result, what) for result in results) for what in ("looks", "stale")
-                )
-                yield Check(f"{row}: stale of {looks:,} looks", stale, at_most=most)
+                reads = sum(result.checked_reads for result in results)
+                stale = sum(result.stale for result in results)
+                yield Check(f"{row}: stale of {reads:,} reads", stale, at_most=max_stale)
 
     def _bulk(self) -> Iterator[Check]:
         if results := self.results.get("bulk"):
@@ -96,35 +97,35 @@ class Figures:
     def _delay(self) -> Iterator[Check]:
         if results := self.results.get("relay-delay"):
             p99 = statistics.median(result.p99 for result in results)
-            yield Check("told at 1,000 a second: p99 ms after the operation", p99, at_most=250)
+            yield Check("delivery at 1,000 a second: p99 ms after the operation", p99, at_most=250)
 
     def _slow_disk(self) -> Iterator[Check]:
         if results := self.results.get("slow-disk"):
             rate = statistics.median(result.rate for result in results)
             yield Check("slow disk: operations a second", rate, at_least=1500)
 
-    def _looks(self) -> Iterator[Check]:
-        if self.looks:
-            page, balance = self.looks
+    def _big_ledger(self) -> Iterator[Check]:
+        if self.big_ledger_ms:
+            page, balance = self.big_ledger_ms
             yield Check("big ledger: newest page, ms", page, at_most=5)
             yield Check("big ledger: balance at a time, ms", balance, at_most=5)
 
     def _verified(self) -> Iterator[Check]:
-        """Where there was enough to forget the start of the command."""
+        """Check only large ledgers: in a small one, the start of the command dominates."""
         for each in self.verified:
-            if each.operations >= ENOUGH_OPERATIONS:
-                what = f"{each.operations:,} operations verified, a second on one core"
-                yield Check(what, each.rate, at_least=100_000)
+            if each.operations >= MIN_VERIFIED_OPERATIONS:
+                name = f"{each.operations:,} operations verified, a second on one core"
+                yield Check(name, each.rate, at_least=100_000)
 
     def _memory(self) -> Iterator[Check]:
         if self.memory:
             operations, last = self.memory[-1]
             half = next(megabytes for done, megabytes in self.memory if done >= operations / 2)
             yield Check(f"MB of a worker after {operations:,} operations", last, at_most=120)
-            yield Check("MB it grew in the second half", last - half, at_most=2)
+            yield Check("MB of growth in the second half", last - half, at_most=2)
 
     def _crowd(self) -> Iterator[Check]:
         for result in self.results.get("crowd", []):
             yield Check("1,000 connections: failures", result.failures, at_most=0)
             yield Check("1,000 connections: slowest, ms", result.slowest, at_most=3000, aim=1500)
-            yield Check("1,000 connections: to the database", self.database_connections, at_most=20)
+            yield Check("1,000 connections: database connections", self.database_connections, at_most=20)

@@ -1,6 +1,6 @@
-"""Requests that may be expensive, by endpoint, as `python -m loadtest.request_costs` sends them.
+"""Requests that may be expensive, by endpoint. `make request-costs` sends them.
 
-Every request is at most 64 KiB, head and body together. `{wallet}` and the like stand for what `Seed` has.
+Every request has at most 64 KiB, head and body together. `Seed` has the values of `{wallet}` and the like.
 """
 
 import json
@@ -10,8 +10,8 @@ from typing import Any, Final
 
 MAX_BYTES: Final = 65_536
 STRANGER: Final = "stranger"  # sends neither key nor session
-SESSION: Final = "session"  # of a person who has signed up
-LEAVING: Final = "leaving"  # a session that the request ends
+SESSION: Final = "session"  # of a user who has signed up
+ENDING_SESSION: Final = "leaving"  # a session that the request ends
 FORM: Final = "application/x-www-form-urlencoded"
 JSON: Final = "application/json"
 MULTIPART: Final = "multipart/form-data; boundary=x"
@@ -25,7 +25,7 @@ class HostileRequest:
     path: str
     method: str = "GET"
     sender: str = STRANGER
-    fields: Fields = ()  # of the head; a name may be repeated
+    fields: Fields = ()  # headers; a name may be repeated
     body: bytes = field(default=b"", repr=False)
     content_type: str = JSON
 
@@ -39,7 +39,7 @@ class HostileEndpoint:
 
 
 # --- Heads ------------------------------------------------------------------------------------------
-FIELD_BYTES: Final = 8000  # gunicorn takes 8,190 bytes of a field and 100 fields
+FIELD_BYTES: Final = 8000  # gunicorn accepts 8,190 bytes for a header, and 100 headers
 
 
 def _repeated(name: str, value: str, times: int = 7) -> Fields:
@@ -86,7 +86,7 @@ def _object(value: Any, **fields: Any) -> bytes:
     return json.dumps({**fields, "metadata": value}, separators=(",", ":")).encode()
 
 
-_ROOM: Final = 63_000  # bytes of a body that leave room for the head
+_MAX_BODY_BYTES: Final = 63_000  # the rest of the 64 KiB is for the head
 BODIES: Final = {
     "6,000 unknown keys": json.dumps({f"{number:x}": 0 for number in range(6000)}).encode(),
     "nested 30,000 deep": b'{"a":' + b"[" * 30_000 + b"]" * 30_000 + b"}",
@@ -102,8 +102,8 @@ BODIES: Final = {
     "texts of 15,000 characters": json.dumps(
         dict.fromkeys(("name", "email", "password", "description"), "a" * 15000)
     ).encode(),
-    "escapes": b'{"description":"' + b"\\u0430" * (_ROOM // 6) + b'"}',
-    "60,000 digits for an id": b'{"id":"' + b"1" * 60_000 + b'"}',
+    "escapes": b'{"description":"' + b"\\u0430" * (_MAX_BODY_BYTES // 6) + b'"}',
+    "an id of 60,000 digits": b'{"id":"' + b"1" * 60_000 + b'"}',
 }
 
 
@@ -124,7 +124,7 @@ def posts(path: str, sender: str = STRANGER, method: str = "POST", **good: Any) 
 
 
 def _bulk(item: str, atomic: bool = False) -> bytes:
-    items = ",".join([item] * min(1000, (_ROOM - 50) // (len(item) + 1)))
+    items = ",".join([item] * min(1000, (_MAX_BODY_BYTES - 50) // (len(item) + 1)))
     return f'{{"operations":[{items}],"atomic":{str(atomic).lower()}}}'.encode()
 
 
@@ -136,7 +136,7 @@ def bulks(path: str, sender: str) -> Iterator[HostileRequest]:
         "1,000 nulls": "null",
         "items with unknown keys": '{"operationType":0,"a":0,"b":0,"c":0,"d":0,"e":0}',
         "items that are wrong in every field": '{"operationType":0,"walletId":0,"amount":"x","id":0}',
-        "deposits into a wallet that there is not": good,
+        "deposits into an unknown wallet": good,
         "deposits": good.replace("0" * 36, "{wallet}"),
         "transfers": '{"sourceWalletId":"{wallet}","targetWalletId":"{other}","amount":900000}',
     }
@@ -166,7 +166,7 @@ def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[HostileReq
     file = b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\n\r\n'
     lines = b"--x\r\n" + b"A: b\r\n" * 10_000 + b"\r\n\r\n"
     for attack, content in (("parts", part), ("files", file), ("lines in a part's head", lines)):
-        times = _ROOM // len(content)
+        times = _MAX_BODY_BYTES // len(content)
         body = content * times + b"--x--\r\n"
         yield HostileRequest(f"{times} {attack}", path, "POST", sender, body=body, content_type=MULTIPART)
 
@@ -181,9 +181,9 @@ V1: Final = "/api/v1"
 WALLET: Final = f"{V1}/wallets/{{wallet}}"
 WEBHOOK: Final = f"{V1}/webhooks/{{webhook}}"
 CREDENTIALS: Final = {"email": "{name}@example.com", "password": "{password}"}
-OF_PAGE: Final = {"username": "{name}@example.com", "password": "{password}"}
-MOVE: Final = {"operationType": "DEPOSIT", "amount": "1"}
-REGISTER: Final = {"name": "{name}", "url": "http://127.0.0.1:9/"}
+PAGE_CREDENTIALS: Final = {"username": "{name}@example.com", "password": "{password}"}
+DEPOSIT_FIELDS: Final = {"operationType": "DEPOSIT", "amount": "1"}
+WEBHOOK_FIELDS: Final = {"name": "{name}", "url": "http://127.0.0.1:9/"}
 
 
 def _endpoint(name: str, *requests: Iterator[HostileRequest]) -> HostileEndpoint:
@@ -195,8 +195,10 @@ def _page(path: str, *requests: Iterator[HostileRequest], sender: str = STRANGER
 
 
 API: Final = (
-    _endpoint("WalletOperation POST", posts(f"{WALLET}/operation", DEPOSIT, **MOVE)),
-    _endpoint("WalletOperationInBody POST", posts(f"{V1}/wallet", DEPOSIT, walletId="{wallet}", **MOVE)),
+    _endpoint("WalletOperation POST", posts(f"{WALLET}/operation", DEPOSIT, **DEPOSIT_FIELDS)),
+    _endpoint(
+        "WalletOperationInBody POST", posts(f"{V1}/wallet", DEPOSIT, walletId="{wallet}", **DEPOSIT_FIELDS)
+    ),
     _endpoint("WalletById GET", gets(WALLET, READ)),
     _endpoint("WalletById PATCH", posts(WALLET, WRITE, "PATCH", label="a")),
     _endpoint(
@@ -239,7 +241,7 @@ API: Final = (
     _endpoint("HoldCapture POST", posts(f"{V1}/holds/{{hold}}/capture", HOLD, amount="0.01")),
     _endpoint("HoldVoid POST", posts(f"{V1}/holds/{{hold}}/void", HOLD)),
     _endpoint("Webhooks GET", gets(f"{V1}/webhooks", ADMIN)),
-    _endpoint("Webhooks POST", posts(f"{V1}/webhooks", ADMIN, **REGISTER)),
+    _endpoint("Webhooks POST", posts(f"{V1}/webhooks", ADMIN, **WEBHOOK_FIELDS)),
     _endpoint("WebhookById GET", gets(WEBHOOK, ADMIN)),
     _endpoint("WebhookById PATCH", posts(WEBHOOK, ADMIN, "PATCH", batch=2)),
     _endpoint("WebhookById DELETE", posts(f"{V1}/webhooks/{{nothing}}", ADMIN, "DELETE")),
@@ -251,7 +253,7 @@ API: Final = (
     _endpoint("WebhookReplay POST", posts(f"{WEBHOOK}/replay", ADMIN)),
     _endpoint("SignUp POST", posts(f"{V1}/signup", name="Anna", **CREDENTIALS)),
     _endpoint("LogIn POST", posts(f"{V1}/login", **CREDENTIALS)),
-    _endpoint("LogOut POST", posts(f"{V1}/logout", LEAVING)),
+    _endpoint("LogOut POST", posts(f"{V1}/logout", ENDING_SESSION)),
     _endpoint("Me GET", gets(f"{V1}/me", SESSION)),
     _endpoint("MyWallet GET", gets(f"{V1}/me/wallet", SESSION)),
 )
@@ -259,7 +261,7 @@ PAGES: Final = (
     _page("/"),
     _page("/", sender=SESSION),
     _page("/signup", forms("/signup", name="Anna", **CREDENTIALS)),
-    _page("/login", forms("/login", **OF_PAGE)),
+    _page("/login", forms("/login", **PAGE_CREDENTIALS)),
     _page("/logout", forms("/logout")),
     _page("/password", forms("/password", SESSION), sender=SESSION),
     _page("/password/forgotten", forms("/password/forgotten", email="{name}@example.com")),
@@ -273,7 +275,7 @@ PAGES: Final = (
     _page("/wallets/{own}/transfer", forms("/wallets/{own}/transfer", SESSION), sender=SESSION),
     _page("/transfers/{transfer}", sender=SESSION),
     _page("/admin/"),
-    _page("/admin/login/", forms("/admin/login/", **OF_PAGE)),
+    _page("/admin/login/", forms("/admin/login/", **PAGE_CREDENTIALS)),
     _page("/admin/second-factor/code/", forms("/admin/second-factor/code/")),
     _page("/nope"),
     _page("/static/pages/pages.css"),

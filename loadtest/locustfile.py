@@ -1,8 +1,8 @@
 """Locust's users: `make loadtest`, or `locust -f loadtest/locustfile.py` for its web page.
 
-Every user sends at a constant rate of its own. Where an answer came so late that the next request had to wait
-for it, that wait counts as time to answer: a service that stops for two seconds is seen to have delayed all
-requests of these seconds, not just one a connection.
+Every user sends at a constant rate. If a late response delays the next request, the delay counts as response
+time. So if the service stops for two seconds, all requests of these seconds are slow, not only one of each
+connection.
 """
 
 import os
@@ -25,21 +25,28 @@ from locust.event import EventHook
 from locust.exception import StopTest
 from locust.runners import STATE_STOPPED, Runner, WorkerRunner
 
+from loadtest.answered import AnsweredOperations
 from loadtest.profiles import DEFAULT, PROFILES, REQUESTS_PER_SECOND, Profile
-from loadtest.tally import Tally
 
 API = "/api/v1/wallets"
-OPENERS = 32  # wallets being opened at once, before the load
-PROGRESS_INTERVAL_SECONDS = 5.0  # seconds
+CONCURRENT_OPENS = 32  # wallets that are opened at a time, before the load
+PROGRESS_INTERVAL_SECONDS = 5.0
 
-tally = Tally()
+answered = AnsweredOperations()
 
 
 @events.init_command_line_parser.add_listener
 def add_options(parser: LocustArgumentParser) -> None:
-    parser.add_argument("--load", choices=list(PROFILES), default=DEFAULT, help="the load, by its name")
-    parser.add_argument("--run", default=str(uuid4()), include_in_web_ui=False, help="names the wallets")
-    parser.add_argument("--tally", default="", include_in_web_ui=False, help="folder for what was answered")
+    parser.add_argument("--load", choices=list(PROFILES), default=DEFAULT, help="name of the load profile")
+    parser.add_argument(
+        "--run",
+        default=str(uuid4()),
+        include_in_web_ui=False,
+        help="UUID from which the ids of the wallets are made",
+    )
+    parser.add_argument(
+        "--answered", default="", include_in_web_ui=False, help="folder for the answered operations"
+    )
 
 
 def chosen(environment: Environment) -> Namespace:
@@ -52,31 +59,33 @@ def profile(environment: Environment) -> Profile:
 
 @cache
 def wallets(run: str, count: int) -> list[str]:
-    """Their ids, the same in all processes of a run: only one of them opens the wallets."""
+    """Return the wallet ids, equal in all processes of a run: only one process opens the wallets."""
     return [str(uuid5(UUID(run), str(number))) for number in range(count)]
 
 
 class Client(FastHttpUser):
-    """Deposits, withdraws what was deposited, and reads, all at random."""
+    """Deposits, withdraws deposited money, and reads, at random."""
 
     network_timeout = connection_timeout = 30.0
 
     def on_start(self) -> None:
         self.reads = profile(self.environment).reads
         self.wallets = wallets(chosen(self.environment).run, profile(self.environment).wallets)
-        self.client.client.cookiejar = None  # there are none, and looking for them takes a tenth of the time
-        self.held_back = 0.0  # seconds that the next request waited for the answer before
+        self.client.client.cookiejar = (
+            None  # the service sets none, and handling them takes a tenth of the CPU time
+        )
+        self.delay_seconds = 0.0  # how late the current request was sent, because of the response before it
         self.due = time.perf_counter() + random.random() / REQUESTS_PER_SECOND
         gevent.sleep(self.due - time.perf_counter())
 
     def wait_time(self) -> float:
         self.due += 1 / REQUESTS_PER_SECOND
         now = time.perf_counter()
-        self.held_back = max(0, now - self.due)
+        self.delay_seconds = max(0, now - self.due)
         return max(0, self.due - now)
 
     @task
-    def ask(self) -> None:
+    def send_request(self) -> None:
         wallet = random.choice(self.wallets)
         if random.random() < self.reads:
             self.read(wallet)
@@ -85,10 +94,10 @@ class Client(FastHttpUser):
 
     def read(self, wallet: str) -> None:
         with self.client.get(f"{API}/{wallet}", name="read", catch_response=True) as response:
-            response.request_meta["response_time"] += self.held_back * 1000
+            response.request_meta["response_time"] += self.delay_seconds * 1000
 
     def operate(self, wallet: str) -> None:
-        cents = tally.next_amount(wallet)
+        cents = answered.next_amount(wallet)
         kind, amount = "DEPOSIT" if cents > 0 else "WITHDRAW", f"{abs(cents) // 100}.{abs(cents) % 100:02}"
         with self.client.post(
             f"{API}/{wallet}/operation",
@@ -97,13 +106,13 @@ class Client(FastHttpUser):
             name="operate",
             catch_response=True,
         ) as response:
-            response.request_meta["response_time"] += self.held_back * 1000
+            response.request_meta["response_time"] += self.delay_seconds * 1000
             if response.request_meta["exception"] is None:
-                tally.add(wallet, cents)
+                answered.add(wallet, cents)
 
 
 class Stages(LoadTestShape):
-    """As many users at every moment as the profile's rate needs."""
+    """Sets the number of users that the profile's rate needs at any time."""
 
     def tick(self) -> tuple[int, float] | None:
         environment = cast(Runner, self.runner).environment
@@ -119,16 +128,16 @@ class Stages(LoadTestShape):
 def open_wallets(environment: Environment, **_: Any) -> None:
     if isinstance(environment.runner, WorkerRunner):
         return
-    session = FastHttpSession(environment.host, EventHook(), user=None, concurrency=OPENERS)
+    session = FastHttpSession(environment.host, EventHook(), user=None, concurrency=CONCURRENT_OPENS)
 
-    def refusal(wallet: str) -> str | None:
-        answer = session.post(API, json={"id": wallet, "label": "loadtest"})
-        is_open = answer.status_code == HTTPStatus.CREATED
-        return None if is_open else str(answer.text or getattr(answer, "error", ""))
+    def open_wallet(wallet: str) -> str | None:
+        response = session.post(API, json={"id": wallet, "label": "loadtest"})
+        is_open = response.status_code == HTTPStatus.CREATED
+        return None if is_open else str(response.text or getattr(response, "error", ""))
 
     ids = wallets(chosen(environment).run, profile(environment).wallets)
-    for reason in filter(None, Pool(OPENERS).imap_unordered(refusal, ids)):
-        raise StopTest(f"no wallet can be opened: {reason}")
+    for reason in filter(None, Pool(CONCURRENT_OPENS).imap_unordered(open_wallet, ids)):
+        raise StopTest(f"a wallet cannot be opened: {reason}")
     if environment.shape_class:
         environment.shape_class.reset_time()
 
@@ -152,6 +161,6 @@ def print_progress(environment: Environment) -> None:
 
 
 @events.quitting.add_listener
-def save_tally(environment: Environment, **_: Any) -> None:
-    if folder := chosen(environment).tally:
-        tally.save(Path(folder) / f"tally-{os.getpid()}.json")
+def save_answered(environment: Environment, **_: Any) -> None:
+    if folder := chosen(environment).answered:
+        answered.save(Path(folder) / f"answered-{os.getpid()}.json")

@@ -1,4 +1,4 @@
-"""What the figures were measured on."""
+"""The machine of a measurement, its load, and the CPU time and memory of processes."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ def describe(database_url: str) -> dict[str, Any]:
     }
 
 
-def sentence(machine: dict[str, Any]) -> str:
+def one_line(machine: dict[str, Any]) -> str:
     return (
         f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, "
         f"Linux {machine['kernel']}; "
@@ -36,8 +36,8 @@ def sentence(machine: dict[str, Any]) -> str:
     )
 
 
-def busy(seconds: float = 0.5) -> float:
-    """Return the share of the cores in use. Without our own load it is the load of other processes."""
+def cpu_usage(seconds: float = 0.5) -> float:
+    """Return the share of CPU time in use, over `seconds`. Between two rows this is the work of others."""
     before = _jiffies()
     time.sleep(seconds)
     total, idle = (after - first for after, first in zip(_jiffies(), before, strict=True))
@@ -45,7 +45,7 @@ def busy(seconds: float = 0.5) -> float:
 
 
 def _jiffies() -> tuple[int, int]:
-    """All of them, and the idle ones: user, nice, system, idle, iowait, irq, softirq, steal."""
+    """Return all jiffies, and the idle ones. Order: user, nice, system, idle, iowait, irq, softirq, steal."""
     counted = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return sum(counted), counted[3] + counted[4]
 
@@ -78,13 +78,13 @@ def _commit() -> str:
 
 # --- Processes --------------------------------------------------------------------------------------
 def memory(parent: int) -> float:
-    """Resident megabytes of the largest child."""
+    """Return the resident megabytes of the largest child process."""
     pages = [int((child / "statm").read_text().split()[1]) for child in _children(parent)]
     return max(pages) * os.sysconf("SC_PAGE_SIZE") / 1024**2
 
 
 def cpu_seconds(parent: int) -> float:
-    """Of the process and all its children, those that have ended included."""
+    """Return the CPU time of the process and all its children, including those that have ended."""
     own, ended = _cpu(Path(f"/proc/{parent}"))
     return own + ended + sum(_cpu(child)[0] for child in _children(parent))
 
@@ -101,7 +101,7 @@ def _cpu(process: Path) -> tuple[float, float]:
 
 
 def _stat(process: Path) -> list[str]:
-    """Return the fields after the name: the state, the parent, …; nothing if the process has ended."""
+    """Return the fields after the name: state, parent and so on. Empty if the process has ended."""
     try:
         return (process / "stat").read_text().rpartition(")")[2].split()
     except OSError:

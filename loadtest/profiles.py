@@ -1,9 +1,9 @@
-"""The loads that `make loadtest` knows by name, and what is expected of the service under each."""
+"""The load profiles of `make loadtest`, with the required latency of each."""
 
 from dataclasses import dataclass
 from typing import Final
 
-REQUESTS_PER_SECOND: Final = 10  # requests a second of one user, each on a connection of its own
+REQUESTS_PER_SECOND: Final = 10  # of one user, which has its own connection
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Profile:
     stages: tuple[Stage, ...]
     p99: int  # milliseconds, at most
     wallets: int = 1
-    reads: float = 0  # their share of the requests
+    reads: float = 0  # share of the requests that read
 
     @property
     def seconds(self) -> int:
@@ -34,7 +34,7 @@ PROFILES: Final = {
     "spread": Profile((Stage(60, 1000),), p99=100, wallets=10_000),
     "mixed": Profile((Stage(60, 1000),), p99=100, wallets=100, reads=0.2),
     "spike": Profile((Stage(20, 300), Stage(10, 2000), Stage(30, 300)), p99=250),
-    # Whether everything works at all: for the tests and for a look at a new installation.
+    # A short check that everything works: for tests and for a new installation.
     "smoke": Profile((Stage(5, 20),), p99=5000, wallets=3, reads=0.2),
 }
 DEFAULT: Final = "hot"

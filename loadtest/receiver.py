@@ -1,6 +1,6 @@
-"""A receiver of webhooks that does nothing but measure: how late each operation is told, in milliseconds.
+"""A receiver of webhooks that measures the delay of each completed operation, in milliseconds.
 
-Prints its port; at the end of its input it prints what it has measured, as JSON.
+It prints its port, and at the end of its standard input its measurement as JSON.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from datetime import datetime
 import orjson
 
 COMPLETED = "wallet.operation.completed"
-ANSWER = b"HTTP/1.1 204 No Content\r\n\r\n"
+RESPONSE = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class Receiver:
     def __init__(self) -> None:
         self.delays: list[float] = []
-        self.times: list[float] = []  # when each of them came
+        self.times: list[float] = []  # of the arrivals, by time.time()
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -32,11 +32,11 @@ class Receiver:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-                self._note(await reader.readexactly(length))
-                writer.write(ANSWER)
+                self._record(await reader.readexactly(length))
+                writer.write(RESPONSE)
         writer.close()
 
-    def _note(self, body: bytes) -> None:
+    def _record(self, body: bytes) -> None:
         now = time.time()
         content = orjson.loads(body)
         for event in content if isinstance(content, list) else [content]:

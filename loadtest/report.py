@@ -1,4 +1,4 @@
-"""Figures as people and programs read them."""
+"""Tables and checks of measured figures."""
 
 import statistics
 from collections.abc import Sequence
@@ -10,9 +10,9 @@ from loadtest.wrk import Result
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A figure with the bounds that it has to keep, and the aim beyond them."""
+    """A figure with its required bounds, and an aim beyond them."""
 
-    what: str
+    name: str
     value: float
     at_least: float = -inf
     at_most: float = inf
@@ -20,7 +20,7 @@ class Check:
     spread: tuple[float, float] | None = None
 
     @property
-    def is_kept(self) -> bool:
+    def is_met(self) -> bool:
         return self.at_least <= self.value <= self.at_most
 
     @property
@@ -30,10 +30,10 @@ class Check:
         return f"{low} {high}".strip()
 
 
-def ratio(what: str, above: Sequence[float], below: Sequence[float], **bounds: float) -> Check:
-    """Return the median ratio of neighbouring runs, so that a busy moment affects both."""
+def ratio(name: str, above: Sequence[float], below: Sequence[float], **bounds: float) -> Check:
+    """Return the median of the ratios of neighbouring runs, because a busy machine affects both of a pair."""
     ratios = [one / other for one, other in zip(above, below, strict=True)]
-    return Check(what, statistics.median(ratios), **bounds, spread=(min(ratios), max(ratios)))
+    return Check(name, statistics.median(ratios), **bounds, spread=(min(ratios), max(ratios)))
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -49,7 +49,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join([text(head), text(["-" * width for width in widths]), *(text(line) for line in lines)])
 
 
-def measured(title: str, results: Sequence[Result]) -> list[str]:
+def result_row(title: str, results: Sequence[Result]) -> list[str]:
     rates = [result.rate for result in results]
     return [
         title,
@@ -64,14 +64,14 @@ def measured(title: str, results: Sequence[Result]) -> list[str]:
     ]
 
 
-MEASURED = ("row", "a second", "from–to", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "DB µs", "failures")
-CHECKED = ("figure", "is", "from–to", "has to be", "aim", "")
+RESULT_HEAD = ("row", "per second", "range", "p50 ms", "p99 ms", "slowest ms", "CPU µs", "DB µs", "failures")
+CHECK_HEAD = ("figure", "measured", "range", "required", "aim", "")
 
 
-def checked(check: Check) -> list[str]:
+def check_row(check: Check) -> list[str]:
     spread = f"{_short(check.spread[0])}–{_short(check.spread[1])}" if check.spread else ""
     aim = "" if check.aim is None else _short(check.aim)
-    return [check.what, _short(check.value), spread, check.bounds, aim, "kept" if check.is_kept else "MISSED"]
+    return [check.name, _short(check.value), spread, check.bounds, aim, "met" if check.is_met else "MISSED"]
 
 
 def _short(value: float) -> str:

@@ -1,8 +1,8 @@
-"""`make request-costs`: what the most expensive request found for each endpoint costs, as a Markdown table.
+"""`make request-costs`: measures the most expensive known request of each endpoint, as a Markdown table.
 
-The real service with one worker, on a database of its own. Each request is sent a few times on the loopback
-interface, one after the other; its cost is the CPU time that the worker spent (utime and stime of /proc), in
-real threads too, divided by the number of requests. The database's own time is not part of it.
+The service runs with one worker and its own database. Each request is sent a few times on the loopback
+interface, one after the other. Its cost is the CPU time of the worker (utime and stime of /proc, with native
+threads), divided by the number of requests, without the CPU time of the database.
 """
 
 import argparse
@@ -22,9 +22,9 @@ from loadtest import machine
 from loadtest.hostile import (
     ADMIN,
     API,
+    ENDING_SESSION,
     ENDPOINTS,
     FORM,
-    LEAVING,
     SESSION,
     STRANGER,
     Fields,
@@ -40,13 +40,13 @@ from local.service import Address, environment, manage
 FOLDER: Final = STATE / "request-costs"
 MAX_CPU_MS: Final = 50.0
 MAX_RESPONSE_BYTES: Final = 1_000_000
-REQUESTS_PER_KIND: Final = 5  # requests of a kind; the kernel counts CPU time in hundredths of a second
-OPERATIONS = 2000  # in the wallet that is read
+REQUESTS_PER_KIND: Final = 5  # because the kernel counts CPU time in hundredths of a second
+OPERATIONS = 2000  # of the wallet that requests name
 HOLDS = 500
 WALLETS = 500
 ITEMS_PER_BULK: Final = 50  # a bulk has at most 30,000 values
-METADATA: Final = {f"{number:x}": number for number in range(400)}  # nearly as long as may be
-PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of people who are made here
+METADATA: Final = {f"{number:x}": number for number in range(400)}  # nearly the maximum
+PASSWORD: Final = "correct horse battery staple"  # noqa: S105 - of accounts that are created here
 ATTEMPTS: Final = "1000000/1h"
 SERVICE: Final = ServerKind(
     "walletsvc/gunicorn.py",
@@ -61,7 +61,7 @@ SERVICE: Final = ServerKind(
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one request of a kind took, and the size of its answer."""
+    """The cost of one request of a kind, and the size of its largest response."""
 
     endpoint: str
     request: HostileRequest
@@ -74,20 +74,20 @@ class Cost:
         return self.cpu_ms > MAX_CPU_MS or self.answer_bytes > MAX_RESPONSE_BYTES
 
 
-# --- What is in the database ------------------------------------------------------------------------
+# --- Data -------------------------------------------------------------------------------------------
 @dataclass
 class Seed:
-    """What the requests name, and the head fields of each kind of sender."""
+    """The values for the placeholders of requests, and the headers of each kind of sender."""
 
     names: dict[str, str]
     senders: dict[str, Fields]
 
     def fill(self, request: HostileRequest) -> HostileRequest:
-        """Return the request with its names filled in; `{name}` becomes a new name."""
+        """Return the request with values in place of `{…}`; `{name}` becomes a new name."""
         token = dict(self.senders[request.sender]).get("X-CSRFToken", self.names["token"])
-        given = self.names | {"name": f"n-{uuid4()}", "token": token}
+        values = self.names | {"name": f"n-{uuid4()}", "token": token}
         path, body = request.path, request.body
-        for name, value in given.items():
+        for name, value in values.items():
             path = path.replace(f"{{{name}}}", value)
             body = body.replace(f"{{{name}}}".encode(), value.encode())
         return replace(request, path=path, body=body)
@@ -103,7 +103,7 @@ def seed(server: Server, cluster: Cluster) -> Seed:
     scopes = {request.sender for endpoint in API for request in endpoint.requests} - {
         STRANGER,
         SESSION,
-        LEAVING,
+        ENDING_SESSION,
     }
     keys = {scope: create_key(cluster, scope) for scope in sorted(scopes)}
     bearer = {scope: (("Authorization", f"Bearer {key}"),) for scope, key in keys.items()}
@@ -135,7 +135,7 @@ def seed(server: Server, cluster: Cluster) -> Seed:
         **{"operation": operation, "webhook": webhook, "nothing": str(uuid4()), "password": quote(PASSWORD)},
         **{"token": token_of(server), "statement": f"/api/v1/wallets/{wallet}/statement"},
     }
-    return Seed(names, {STRANGER: (), SESSION: session, LEAVING: leaving} | bearer)
+    return Seed(names, {STRANGER: (), SESSION: session, ENDING_SESSION: leaving} | bearer)
 
 
 def create_key(cluster: Cluster, scope: str) -> str:
@@ -156,7 +156,7 @@ def token_of(server: Server) -> str:
     return send(server, HostileRequest("", "/login"), ()).cookies["csrftoken"].value
 
 
-# --- Sending ----------------------------------------------------------------------------------------
+# --- Requests ---------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Answer:
     status: int
@@ -165,7 +165,7 @@ class Answer:
 
 
 def send(server: Server, request: HostileRequest, fields: Fields) -> Answer:
-    """One request on a connection of its own; status 0 if the service ends the connection unasked."""
+    """Send a request on a new connection. The status is 0 if the service closes it without a response."""
     connection = HTTPConnection(server.address.bind, timeout=120)
     with closing(connection):
         connection.putrequest(request.method, request.path, skip_accept_encoding=True)
@@ -198,9 +198,9 @@ def measure(server: Server, seed: Seed, endpoint: str, request: HostileRequest, 
     return Cost(endpoint, request, answers[0].status, spent, max(len(answer.content) for answer in answers))
 
 
-# --- A run ------------------------------------------------------------------------------------------
+# --- Command ----------------------------------------------------------------------------------------
 def costs(endpoints: Sequence[HostileEndpoint], times: int) -> Iterator[list[Cost]]:
-    """Of each endpoint all of its requests, the most expensive first."""
+    """Yield the costs of each endpoint's requests, the most expensive first."""
     with ExitStack() as stack:
         cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
         server = stack.enter_context(running(SERVICE, cluster.url()))
@@ -246,10 +246,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     names = [endpoint.name for endpoint in ENDPOINTS]
     parser.add_argument("endpoints", nargs="*", metavar="ENDPOINT", help=f"some of: {', '.join(names)}")
     parser.add_argument("--times", type=int, default=REQUESTS_PER_KIND, help="how often each request is sent")
-    parser.add_argument("--all", action="store_true", help="all requests, not the most expensive one alone")
+    parser.add_argument(
+        "--all", action="store_true", help="print all requests, not only the most expensive one"
+    )
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.endpoints if name not in names]:
-        parser.error(f"there is no endpoint {', '.join(unknown)}")
+        parser.error(f"unknown endpoint {', '.join(unknown)}")
     return options
 
 

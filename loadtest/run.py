@@ -1,6 +1,6 @@
-"""`make loadtest`: Locust without its page, then the verdict, then the books.
+"""`make loadtest`: runs Locust without its web page, judges the responses, and verifies the ledger.
 
-PROFILE names the load, HOST a running service; without HOST the service is started here.
+PROFILE selects the load, HOST a running service. Without HOST a service is started.
 """
 
 import argparse
@@ -15,18 +15,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadtest import report
+from loadtest.answered import AnsweredOperations
 from loadtest.profiles import DEFAULT, PROFILES, Profile
 from loadtest.servers import SERVICE, running, scratch_cluster
-from loadtest.tally import Tally
 from loadtest.verdict import Answers, differences, fetch_wallets, verdict
 from local import ROOT, STATE, LocalError
 from local.files import plain_errors
-from local.processes import bound
+from local.processes import ending_with_parent
 from local.service import environment, manage
 
 FOLDER = STATE / "loadtest"
-STOP_TIMEOUT_SECONDS = 60  # seconds that Locust waits for the last answers: each one sent has to be counted
-MAX_SHOWN_DIFFERENCES = 10  # differences, at most
+STOP_TIMEOUT_SECONDS = 60  # Locust waits so long for the last responses, which must be counted
+MAX_SHOWN_DIFFERENCES = 10
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--profile", choices=list(PROFILES), default=os.environ.get("PROFILE") or DEFAULT)
     parser.add_argument("--host", default=os.environ.get("HOST"), help="such as http://127.0.0.1:8000")
     options = parser.parse_args(arguments)
-    if options.profile not in PROFILES:  # argparse does not look at what it was given as the default
-        parser.error(f"there is no profile {options.profile}: choose from {', '.join(PROFILES)}")
+    if options.profile not in PROFILES:  # argparse does not check the default
+        parser.error(f"unknown profile {options.profile}: choose from {', '.join(PROFILES)}")
     return options
 
 
@@ -60,9 +60,9 @@ def run(options: argparse.Namespace, stack: ExitStack) -> bool:
     print(f"{options.profile}: {profile.requests:,} requests in {profile.seconds} s to {host}", flush=True)
     load(host, options.profile, html, results)
     is_well = judge(profile, Answers.load(results / "answers.json"))
-    is_well &= audit(host, Tally.load(results.glob("tally-*.json")))
+    is_well &= audit(host, AnsweredOperations.load(results.glob("answered-*.json")))
     if env:
-        print(manage(env, "verify_ledger").strip())  # raises where anything is wrong
+        print(manage(env, "verify_ledger").strip())  # raises LocalError if the ledger has a difference
     print(f"Report: {html}")
     return is_well
 
@@ -72,12 +72,12 @@ def running_service(host: str) -> str:
     try:
         urllib.request.urlopen(f"{host}/readyz", timeout=10).close()  # noqa: S310
     except (OSError, ValueError) as error:
-        raise LocalError(f"there is no service ready at {host}: {error}") from error
+        raise LocalError(f"no service is ready at {host}: {error}") from error
     return host
 
 
 def start_service(stack: ExitStack) -> tuple[str, dict[str, str]]:
-    """Its address, and the environment that a command of its own needs."""
+    """Start a service. Return its URL, and the environment for its manage.py commands."""
     print("Starting a database and the service", flush=True)
     cluster = stack.enter_context(scratch_cluster(FOLDER / "postgres"))
     server = stack.enter_context(running(SERVICE, cluster.url()))
@@ -88,30 +88,32 @@ def load(host: str, profile: str, html: Path, results: Path) -> None:
     locust = [
         *(sys.executable, "-m", "locust", "--locustfile", "loadtest/locustfile.py", "--headless"),
         *("--load", profile, "--profile", profile, "--host", host, "--only-summary", "--loglevel", "WARNING"),
-        *("--html", str(html), "--json-file", str(results / "answers"), "--tally", str(results)),
+        *("--html", str(html), "--json-file", str(results / "answers"), "--answered", str(results)),
         *("--stop-timeout", str(STOP_TIMEOUT_SECONDS), "--exit-code-on-error", "0"),
     ]
-    done = subprocess.run(bound(locust), cwd=ROOT, check=False)  # noqa: S603
+    done = subprocess.run(ending_with_parent(locust), cwd=ROOT, check=False)  # noqa: S603
     if done.returncode:
-        raise LocalError(f"Locust failed with exit code {done.returncode}; its reason is above")
+        raise LocalError(f"Locust failed with exit code {done.returncode}; see its output above")
 
 
 def judge(profile: Profile, answers: Answers) -> bool:
     checks = verdict(profile, answers)
-    print(f"\n{report.table(report.CHECKED, [report.checked(check) for check in checks])}\n")
-    return all(check.is_kept for check in checks)
+    print(f"\n{report.table(report.CHECK_HEAD, [report.check_row(check) for check in checks])}\n")
+    return all(check.is_met for check in checks)
 
 
-def audit(host: str, tally: Tally) -> bool:
-    """Operations answered = operations stored, and their sums, in every wallet of the run."""
-    found = list(differences(tally, fetch_wallets(host, set(tally.operations))))
+def audit(host: str, answered: AnsweredOperations) -> bool:
+    """Compare the answered operations with the stored ones, by number and sum, in each wallet of the run."""
+    found = list(differences(answered, fetch_wallets(host, set(answered.operations))))
     for difference in found[:MAX_SHOWN_DIFFERENCES]:
         print(difference)
-    answered = sum(tally.operations.values())
+    count = sum(answered.operations.values())
     outcome = (
-        f"{len(found)} DIFFERENCES to what is stored" if found else "as many are stored, with equal sums"
+        f"{len(found)} DIFFERENCES from the stored operations"
+        if found
+        else "as many are stored, with equal sums"
     )
-    print(f"{answered:,} operations answered in {len(tally.operations):,} wallets: {outcome}")
+    print(f"{count:,} operations answered in {len(answered.operations):,} wallets: {outcome}")
     return not found
 
 

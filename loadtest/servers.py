@@ -1,4 +1,4 @@
-"""The database and the servers that are measured, each on a free port of 127.0.0.1."""
+"""The database and the measured servers, each on a free port of 127.0.0.1."""
 
 import signal
 import subprocess
@@ -13,23 +13,23 @@ from loadtest import cache
 from loadtest.cache import Cache
 from local import ROOT, template
 from local.postgres import Cluster, free_port
-from local.processes import bound, stop
+from local.processes import ending_with_parent, stop
 from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import STOP_TIMEOUT_SECONDS, Address, environment
 
-# The server's own defaults, as `make run` has them: an answer is on disk. The copied template had fsync off.
-DURABLE = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
+# PostgreSQL's defaults, as in `make run`. The test template, which is copied, has fsync off.
+DURABLE_SETTINGS = {"fsync": "on", "full_page_writes": "on", "synchronous_commit": "on"}
 
 
 @dataclass(frozen=True)
 class ServerKind:
-    """A server to measure: gunicorn's configuration, the application, what its environment has of its own."""
+    """A server to measure: gunicorn's configuration, the application, and its own environment variables."""
 
     config: str
     application: str
     environment: tuple[tuple[str, str], ...] = ()
-    has_cache: bool = False  # a Redis of its own
-    is_chained: bool = True  # what it writes can be verified
+    has_cache: bool = False  # starts a Redis server
+    is_chained: bool = True  # writes the hash chain, so that its operations can be verified
 
 
 SERVICE = ServerKind("walletsvc/gunicorn.py", "walletsvc.wsgi")
@@ -56,8 +56,8 @@ NAIVE = ServerKind(
 def scratch_cluster(folder: Path) -> Iterator[Cluster]:
     """Start a durable cluster with an empty database of the current schema, and delete it at the end."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    Cluster(folder).remove()  # what a killed run left; one that is still running refuses
-    cluster = Cluster(template.copy(folder).folder, DURABLE)
+    Cluster(folder).remove()  # of a killed run; raises if a run is in progress
+    cluster = Cluster(template.copy(folder).folder, DURABLE_SETTINGS)
     try:
         with cluster:
             yield cluster
@@ -66,7 +66,7 @@ def scratch_cluster(folder: Path) -> Iterator[Cluster]:
 
 
 class Server:
-    """One of the kinds, running."""
+    """A running server of a kind."""
 
     def __init__(self, kind: ServerKind, database_url: str, cache: Cache | None = None) -> None:
         self.cache = cache
@@ -74,7 +74,7 @@ class Server:
         self.url = f"http://{self.address.bind}"
         command = [sys.executable, "-m", "gunicorn", "-c", kind.config, kind.application]
         self.process = subprocess.Popen(  # noqa: S603
-            bound(command, dying_wish="QUIT"),
+            ending_with_parent(command, death_signal="QUIT"),
             env={
                 "LOG_LEVEL": "WARNING",
                 **environment(database_url, self.address),
@@ -83,14 +83,16 @@ class Server:
                 **dict(kind.environment),
             },
             cwd=ROOT,
-            start_new_session=True,  # a Ctrl-C is ours to handle, in order
+            start_new_session=True,  # only the benchmark gets a Ctrl-C; it stops the processes in order
         )
 
     def wait_until_ready(self) -> None:
-        watch({"the server": self.process}, until=self._answers, patience=START_TIMEOUT_SECONDS)
+        watch({"the server": self.process}, until=self._answers, timeout_seconds=START_TIMEOUT_SECONDS)
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_TIMEOUT_SECONDS)
+        stop(
+            self.process, graceful=signal.SIGTERM, forced=signal.SIGKILL, timeout_seconds=STOP_TIMEOUT_SECONDS
+        )
 
     def _answers(self) -> bool:
         connection = HTTPConnection(self.address.bind, timeout=START_TIMEOUT_SECONDS)

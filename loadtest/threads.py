@@ -1,4 +1,4 @@
-"""Gunicorn's settings for the service on threads, to compare with greenlets (docs/decisions/gevent.md)."""
+"""Gunicorn's settings for the service on threads instead of greenlets (docs/decisions/gevent.md)."""
 
 from loadtest.naive.gunicorn import bind, control_socket_disable, keepalive, loglevel, worker_class, workers
 

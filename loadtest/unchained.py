@@ -1,17 +1,16 @@
-"""The service without its chain of hashes: `gunicorn -c walletsvc/gunicorn.py loadtest.unchained`.
+"""The service without its hash chain: `gunicorn -c walletsvc/gunicorn.py loadtest.unchained`.
 
-The yardstick for what the chain costs: the columns are there, and nothing is computed for them. What it
-writes cannot be verified.
+It measures the cost of the chain: no hash is computed, so its operations cannot be verified.
 """
 
 from walletsvc.wsgi import application
 
-# The import above has set Django up, which this needs.
+# This needs Django, which the import above has set up.
 from wallets.ledger import chain  # isort: skip
 
 __all__ = ["application"]
 
-UNKNOWN = bytes(32)
+NO_HASH = bytes(32)
 
 chain.canonical = lambda it: b""
-chain.link = lambda previous, canonical: UNKNOWN
+chain.link = lambda previous, canonical: NO_HASH

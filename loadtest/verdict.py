@@ -1,4 +1,4 @@
-"""Whether a load went well: what the clients saw, and what the ledger says of it."""
+"""Judges a load: the responses of the clients, and a comparison with the ledger."""
 
 import json
 import urllib.request
@@ -8,9 +8,9 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
+from loadtest.answered import AnsweredOperations
 from loadtest.profiles import Profile
 from loadtest.report import Check
-from loadtest.tally import Tally
 
 MIN_ACHIEVED_RATE = 0.95  # of the rate that the profile names
 RESPONSE_TIMEOUT_SECONDS = 30.0
@@ -22,7 +22,7 @@ class Answers:
 
     requests: int
     failures: int
-    times: dict[int, int]  # how many answers took so long
+    times: dict[int, int]  # number of responses by milliseconds
 
     @classmethod
     def load(cls, file: Path) -> Self:
@@ -38,10 +38,10 @@ class Answers:
         )
 
     def percentile(self, share: float) -> int:
-        left = sum(self.times.values()) * share
+        remaining = sum(self.times.values()) * share
         for time, count in sorted(self.times.items()):
-            left -= count
-            if left <= 0:
+            remaining -= count
+            if remaining <= 0:
                 return time
         return 0
 
@@ -54,15 +54,15 @@ def verdict(profile: Profile, answers: Answers) -> list[Check]:
     ]
 
 
-# --- The books --------------------------------------------------------------------------------------
-def differences(tally: Tally, wallets: Iterable[dict[str, Any]]) -> Iterator[str]:
-    """Where the ledger has stored something other than was answered. `wallets` are bodies of the API."""
+# --- Comparison with the ledger ---------------------------------------------------------------------
+def differences(answered: AnsweredOperations, wallets: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield the differences of answered and stored operations. `wallets` are response bodies of the API."""
     stored = {wallet["id"]: wallet for wallet in wallets}
-    for wallet_id, operations in tally.operations.items():
+    for wallet_id, operations in answered.operations.items():
         if wallet_id not in stored:
             yield f"{wallet_id}: {operations} operations answered, but there is no such wallet"
             continue
-        wallet, balance = stored[wallet_id], Decimal(tally.cents[wallet_id]) / 100
+        wallet, balance = stored[wallet_id], Decimal(answered.cents[wallet_id]) / 100
         if wallet["sequence"] != operations:
             yield f"{wallet_id}: {operations} operations answered, {wallet['sequence']} stored"
         if Decimal(wallet["balance"]) != balance:
@@ -70,7 +70,7 @@ def differences(tally: Tally, wallets: Iterable[dict[str, Any]]) -> Iterator[str
 
 
 def fetch_wallets(host: str, wallet_ids: set[str]) -> Iterator[dict[str, Any]]:
-    """They were opened a moment ago, and the list has the newest first."""
+    """Yield the wallets, from the newest on: they were opened just before the load."""
     missing, cursor = set(wallet_ids), ""
     while missing:
         page = _get(f"{host}/api/v1/wallets?limit=500{cursor and f'&cursor={cursor}'}")

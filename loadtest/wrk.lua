@@ -1,6 +1,6 @@
--- wrk … URL -- METHOD FILE [keys=START] [body=FILE] [prefer=WHAT] [apikey=KEY]: requests to paths drawn at random
--- from the lines of FILE. With keys each request has an idempotency key of its own; all of them begin with START.
--- One path or ten thousand cost wrk the same, so that rows of the benchmark can be compared.
+-- wrk … URL -- METHOD FILE [keys=PREFIX] [body=FILE] [prefer=VALUE] [apikey=KEY]: requests to random lines of FILE,
+-- which are paths. With keys, each request has its own idempotency key, which begins with PREFIX.
+-- One path costs wrk as much as ten thousand, so that rows of the benchmark can be compared.
 
 local body = '{"operationType":"DEPOSIT","amount":"1.50"}'
 local headers = {["Content-Type"] = "application/json"}

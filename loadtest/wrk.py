@@ -1,4 +1,4 @@
-"""Runs wrk, the closed-loop load generator in C: it takes little from the cores that it shares."""
+"""Runs wrk, a closed-loop load generator in C, which takes little CPU time from the service."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from local import LocalError
 from local.processes import run
 
 SCRIPT = Path(__file__).with_name("wrk.lua")
-RESPONSE_TIMEOUT_SECONDS = 30  # seconds for one answer; wrk's own default would call a slow answer a failure
+RESPONSE_TIMEOUT_SECONDS = 30  # wrk's own default of 2 s would count slow responses as failures
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +23,10 @@ class Result:
     p50: float
     p99: float
     slowest: float
-    service_cpu: float = 0  # microseconds a request: less of a matter of chance than the rate
-    database_cpu: float = 0  # with the cache's, where there is one
-    looks: int = 0  # at a wallet right after something was paid in
-    stale: int = 0  # those that did not show it
+    service_cpu: float = 0  # microseconds for each request; it varies less than the rate
+    database_cpu: float = 0  # the same for the database, and the cache if there is one
+    checked_reads: int = 0  # reads of a wallet after a deposit was answered
+    stale: int = 0  # checked reads that did not show the deposit
 
     @property
     def rate(self) -> float:
@@ -42,11 +42,11 @@ def program() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """What is sent with a request, where that is not the usual deposit."""
+    """How the requests differ from a plain deposit."""
 
     body: Path | None = None
     prefer: str | None = None
-    with_keys: bool = False  # each request has its own
+    with_keys: bool = False  # each request has its own idempotency key
     api_key: str | None = None
 
     def arguments(self) -> list[str]:
@@ -62,7 +62,7 @@ class Post:
 def load(  # noqa: PLR0913, PLR0917
     url: str, method: str, paths: Path, connections: int, seconds: float, post: Post = Post()
 ) -> Result:
-    """Ask for `paths` (a file, one a line) on so many connections, each with its next request at once."""
+    """Send requests to random lines of the file `paths`; each connection sends the next one at once."""
     duration = f"{max(1, round(seconds))}s"
     output = run(
         [

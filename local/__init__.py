@@ -7,4 +7,4 @@ STATE = ROOT / ".local"
 
 
 class LocalError(RuntimeError):
-    """An expected failure, shown to the user in one line."""
+    """An error that the user can solve, shown in one line."""

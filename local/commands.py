@@ -1,4 +1,4 @@
-"""Several manage.py commands in one process: `python -m local.commands "create_wallet --count 2" check`."""
+"""Runs manage.py commands in one process: `python -m local.commands "create_wallet --count 2" check`."""
 
 import os
 import shlex
@@ -9,7 +9,7 @@ from django.core.management import CommandError, call_command
 
 
 def main() -> None:
-    os.environ["STATEMENT_TIMEOUT_SECONDS"] = "off"  # as manage.py has it: the limit is for requests
+    os.environ["STATEMENT_TIMEOUT_SECONDS"] = "off"  # as in manage.py: the limit is for requests
     django.setup()
     for command in sys.argv[1:]:
         try:

@@ -1,4 +1,4 @@
-"""Prepares a database for the service: roles, changelogs, permissions, a demo wallet, an administrator."""
+"""Prepares a database for the service: roles, changelogs, permissions, a demo wallet, an operator."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ import psycopg
 from local import ROOT, STATE, LocalError, liquibase
 from local.files import digest, write
 from local.postgres import APPLICATION, OWNER, Cluster
-from local.processes import complaint, run
+from local.processes import error_line, run
 from local.steps import step
 
 SOURCES = (liquibase.FOLDER, ROOT / "wallets", ROOT / "walletsvc")
@@ -21,9 +21,9 @@ UNFINISHED = "unfinished"
 
 
 def update_embedded(cluster: Cluster) -> str | None:
-    """Apply the changelogs, unless the sources are as they were at the last `mark_current`.
+    """Apply the changelogs, unless the sources are unchanged since the last `mark_current`.
 
-    Return the digest of the sources, which `mark_current` records after the commands of `seed`; else None.
+    Return the digest of the sources, for `mark_current` after `seed`; None if they are unchanged.
     """
     now = digest(*SOURCES)
     before = _stamp(cluster).read_text() if _stamp(cluster).exists() else ""
@@ -32,9 +32,8 @@ def update_embedded(cluster: Cluster) -> str | None:
     with step("Changelogs, applied by Liquibase"):
         write(_stamp(cluster), UNFINISHED)
         cluster.prepare_roles()
-        if (
-            before == UNFINISHED
-        ):  # a killed update leaves Liquibase's lock; our own lock guarantees that no other update runs
+        # A killed update leaves Liquibase's lock. Our own lock guarantees that no other update runs.
+        if before == UNFINISHED:
             liquibase.release_locks(cluster.url(OWNER))
         liquibase.update(cluster.url(OWNER))
     return now
@@ -50,7 +49,7 @@ def _stamp(cluster: Cluster) -> Path:
 
 def update_external(env: dict[str, str]) -> None:
     owner = os.environ.get("DATABASE_OWNER_URL") or env["DATABASE_URL"]
-    liquibase.connection(owner)  # before an error message quotes a malformed URL with its password
+    liquibase.connection(owner)  # fails first: psycopg would quote a malformed URL with its password
     _require_application_role(owner)
     with step("Changelogs, applied by Liquibase to the database of DATABASE_URL"):
         try:
@@ -64,8 +63,8 @@ def update_external(env: dict[str, str]) -> None:
 def seed(env: dict[str, str], *, permissions: bool) -> str:
     """Create the demo wallet and the operator `admin` if they are missing, and return the wallet's id.
 
-    `permissions` also makes the rows that the admin needs for each model, after the changelogs have changed.
-    All commands run in one process: Django starts once.
+    `permissions` also creates the admin's permissions for each model, which new changelogs may need. All
+    commands run in one process, so that Django starts once.
     """
     wallet = _demo_wallet()
     has_wallet, has_admin = _find(env["DATABASE_URL"], wallet)
@@ -89,7 +88,7 @@ def seed(env: dict[str, str], *, permissions: bool) -> str:
 
 def run_commands(env: dict[str, str], commands: Sequence[Sequence[str]]) -> None:
     program = [sys.executable, "-m", "local.commands", *map(shlex.join, commands)]
-    run(program, env=env, cwd=ROOT, explain=lambda output: f"manage.py failed: {complaint(output)}")
+    run(program, env=env, cwd=ROOT, explain=lambda output: f"manage.py failed: {error_line(output)}")
 
 
 def _demo_wallet() -> str:
@@ -113,7 +112,7 @@ def _find(url: str, wallet: str) -> tuple[bool, bool]:
 
 
 def _require_application_role(url: str) -> None:
-    """Create the role that the changelogs grant to. It needs no login if the service uses another role."""
+    """Create the role that the changelogs grant to, without a login: the service may use another role."""
     try:
         with psycopg.connect(url, connect_timeout=10) as connection:
             found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [APPLICATION]).fetchone()

@@ -17,7 +17,7 @@ import psycopg
 
 from local import LocalError, template
 from local.files import plain_errors
-from local.postgres import DATABASE, OWNER, SUPERUSER, Cluster, free_port, give_away, program
+from local.postgres import DATABASE, OWNER, SUPERUSER, Cluster, chown_from_root, free_port, program
 from local.processes import run
 from local.run import START_TIMEOUT_SECONDS, watch
 from local.service import Address, Service, environment, manage
@@ -26,20 +26,20 @@ from local.traffic import Traffic, traffic
 
 OPERATIONS = 3000
 RESTORE_POINT = "drill"
-FOUND = "the ledger says"  # what verify_ledger says of a wallet that differs from it
+DIFFERENCE_TEXT = "the ledger says"  # verify_ledger prints it for a wallet that differs from the ledger
 
 
 @dataclass(frozen=True)
 class RecoveryPoint:
-    """A time by the database's clock, and the operations before and after it."""
+    """A time by the database's clock, and the operations around it."""
 
     at: str
-    answered: frozenset[str]  # before it
-    sent: frozenset[str]  # up to it: those without a response may be before or after it
+    answered: frozenset[str]  # ids, before the time
+    sent: frozenset[str]  # ids, until the time: those without a response may have committed later
 
     @property
     def targets(self) -> dict[str, dict[str, str]]:
-        """The ways to name it to PostgreSQL."""
+        """Return PostgreSQL's settings for each way to name the point."""
         return {
             "the time": {"recovery_target_time": self.at},
             "the restore point": {"recovery_target_name": RESTORE_POINT},
@@ -56,13 +56,16 @@ def main() -> None:
         sys.exit(f"restore-drill: {error}")
     except KeyboardInterrupt:
         sys.exit("restore-drill: stopped")
-    print(f"The ledger was restored to the moment before the accident: {time.monotonic() - started:.1f} s")
+    print(f"The ledger was restored to its state before the accident: {time.monotonic() - started:.1f} s")
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="restore-drill", description=__doc__)
     parser.add_argument(
-        "--operations", type=int, default=OPERATIONS, help="in each of three phases (default: %(default)s)"
+        "--operations",
+        type=int,
+        default=OPERATIONS,
+        help="operations in each of three phases (default: %(default)s)",
     )
     return parser.parse_args(arguments)
 
@@ -75,38 +78,38 @@ class Drill:
         self._primary = Cluster(folder / "primary", self._archiving())
 
     def run(self, operations: int) -> None:
-        moment = self.live(operations)
-        for name, target in moment.targets.items():
+        point = self.back_up_under_load(operations)
+        for name, target in point.targets.items():
             with self.restored(name, target) as cluster:
-                check(cluster, moment)
+                check(cluster, point)
 
-    def live(self, operations: int) -> RecoveryPoint:
-        """Take the base backup, and archive the log under load."""
+    def back_up_under_load(self, operations: int) -> RecoveryPoint:
+        """Take a base backup and archive the log under load, then damage the ledger."""
         with ExitStack() as stack:
-            with step("a database with the schema, which archives its log"):
+            with step("a database that archives its log"):
                 template.copy(self._primary.folder)
                 self.archive.mkdir()
-                give_away(self.archive)
+                chown_from_root(self.archive)
                 start(self._primary, stack)
-            with serving(self._primary) as address, traffic(address) as flowing:
-                moment = self._back_up(flowing, operations)
-            with step("the accident, an UPDATE without a WHERE, which verify_ledger notices"):
+            with serving(self._primary) as address, traffic(address) as load:
+                point = self._back_up(load, operations)
+            with step("the accident, an UPDATE without a WHERE; verify_ledger detects it"):
                 change_by_accident(self._primary)
-                require_noticed(self._primary)
-        return moment  # an orderly end has archived the last of the log
+                require_detected(self._primary)
+        return point  # the shutdown has archived the last part of the log
 
     @contextmanager
     def restored(self, name: str, target: Mapping[str, str]) -> Iterator[Cluster]:
-        """Start the restored database."""
+        """Restore the backup and the log up to the target, and start the database."""
         recovery = {
             "restore_command": f"cp {quote(str(self.archive))}/%f %p",
             "recovery_target_action": "promote",
-            "hot_standby": "off",  # so that it is ready when it is restored, no sooner
+            "hot_standby": "off",  # so that it is ready only after the restore
             **target,
         }
         cluster = Cluster(self._folder / name.replace(" ", "-"), recovery)
         with ExitStack() as stack:
-            with step(f"restored to {name}: the backup, and the log up to there"):
+            with step(f"restore to {name}: the backup, and the log up to it"):
                 cluster.folder.mkdir()
                 copy(self.backup, cluster.data)
                 copy(self._primary.folder / "passwords", cluster.folder / "passwords")
@@ -118,27 +121,27 @@ class Drill:
         file = f"{quote(str(self.archive))}/%f"
         return {"archive_mode": "on", "archive_command": f"test ! -e {file} && cp %p {file}"}
 
-    def _back_up(self, flowing: Traffic, operations: int) -> RecoveryPoint:
+    def _back_up(self, load: Traffic, operations: int) -> RecoveryPoint:
         with step(f"{operations:,} operations"):
-            flowing.wait_for(operations)
-        with step(f"a base backup, while operations go on, and {operations:,} more"):
+            load.wait_for(operations)
+        with step(f"a base backup during operations, and {operations:,} more"):
             self._base_backup()
-            flowing.wait_for(operations)
-        moment = self._moment(flowing)
-        with step(f"the moment: {moment.at}; {operations:,} more operations"):
-            flowing.wait_for(operations)
-        return moment
+            load.wait_for(operations)
+        point = self._create_recovery_point(load)
+        with step(f"the recovery point: {point.at}; {operations:,} more operations"):
+            load.wait_for(operations)
+        return point
 
     def _base_backup(self) -> None:
         backup = [program("pg_basebackup"), "--pgdata", str(self.backup), "--checkpoint", "fast"]
         run(backup, env=self._primary.client(DATABASE))
 
-    def _moment(self, flowing: Traffic) -> RecoveryPoint:
-        answered = frozenset(flowing.answered)
+    def _create_recovery_point(self, load: Traffic) -> RecoveryPoint:
+        answered = frozenset(load.answered)
         with psycopg.connect(self._primary.url(SUPERUSER), autocommit=True) as db:
             db.execute("SELECT pg_create_restore_point(%s)", [RESTORE_POINT])
             at = db.execute("SELECT clock_timestamp()::text").fetchall()[0][0]
-        return RecoveryPoint(at, answered, sent=frozenset(flowing.sent))
+        return RecoveryPoint(at, answered, sent=frozenset(load.sent))
 
 
 def start(cluster: Cluster, stack: ExitStack) -> None:
@@ -148,7 +151,7 @@ def start(cluster: Cluster, stack: ExitStack) -> None:
 
 # --- The service on a cluster -----------------------------------------------------------------------
 def settings(cluster: Cluster, address: Address) -> dict[str, str]:
-    """Override exported settings: the customers have no keys and no rate limits."""
+    """Return the environment. It overrides exported settings: the clients have no keys and no rate limits."""
     own = {"API_ACCESS": "open", "RATE_LIMIT_ADDRESS": "off", "HTTPS": "off", "LOG_LEVEL": "WARNING"}
     return environment(cluster.url(), address) | own | {"BIND": address.bind, "ALLOWED_HOSTS": address.host}
 
@@ -158,15 +161,19 @@ def serving(cluster: Cluster) -> Iterator[str]:
     address = Address("127.0.0.1", free_port())
     service = Service(address, settings(cluster, address))
     try:
-        with step("the service on it"):
-            watch({"the service": service.process}, until=service.is_ready, patience=START_TIMEOUT_SECONDS)
+        with step("the service"):
+            watch(
+                {"the service": service.process},
+                until=service.is_ready,
+                timeout_seconds=START_TIMEOUT_SECONDS,
+            )
         yield address.bind
     finally:
         service.stop()
 
 
 def verify(cluster: Cluster) -> str:
-    """Verify the ledger. Raises LocalError if a wallet differs from it."""
+    """Run verify_ledger. Raises LocalError if a wallet differs from the ledger."""
     return manage(settings(cluster, Address("127.0.0.1", 1)), "verify_ledger").strip()
 
 
@@ -175,35 +182,37 @@ def change_by_accident(cluster: Cluster) -> None:
         db.execute("UPDATE wallet SET balance = balance + 1000")
 
 
-def require_noticed(cluster: Cluster) -> None:
-    """Require that the original database is stopped; otherwise the checks could read it."""
+def require_detected(cluster: Cluster) -> None:
+    """Raise LocalError unless verify_ledger detects the accident."""
     try:
         verify(cluster)
     except LocalError as error:
-        if FOUND in str(error):
+        if DIFFERENCE_TEXT in str(error):
             return
         raise
-    raise LocalError("verify_ledger has not noticed the accident")
+    raise LocalError("verify_ledger has not detected the accident")
 
 
-# --- What was restored ------------------------------------------------------------------------------
-def check(restored: Cluster, moment: RecoveryPoint) -> None:
+# --- Checks of a restored database ------------------------------------------------------------------
+def check(restored: Cluster, point: RecoveryPoint) -> None:
     with step("manage.py verify_ledger"):
         verdict = verify(restored)
     with psycopg.connect(restored.url(SUPERUSER)) as db:
-        # The target's side of a transfer has an id of the service's.
+        # The clients choose all ids except those of TRANSFER_IN.
         rows = db.execute("SELECT id::text FROM operation WHERE type <> 'TRANSFER_IN'").fetchall()
-    compare({row[0] for row in rows}, moment)
+    compare({row[0] for row in rows}, point)
     print(f"          {verdict}")
-    print(f"          all {len(moment.answered):,} operations answered before the moment, none sent after it")
+    print(f"          all {len(point.answered):,} operations answered before the point, none sent after it")
 
 
-def compare(found: set[str], moment: RecoveryPoint) -> None:
-    """Raise LocalError if an operation before the moment is missing, or a later one exists."""
-    if missing := moment.answered - found:
-        raise LocalError(f"{len(missing):,} operations that were answered before the moment are missing")
-    if late := found - moment.sent:
-        raise LocalError(f"{len(late):,} operations are there that were sent after the moment")
+def compare(found: set[str], point: RecoveryPoint) -> None:
+    """Raise LocalError if an answered operation is missing, or one sent after the point exists."""
+    if missing := point.answered - found:
+        raise LocalError(
+            f"{len(missing):,} operations that were answered before the recovery point are missing"
+        )
+    if late := found - point.sent:
+        raise LocalError(f"{len(late):,} operations exist that were sent after the recovery point")
 
 
 def copy(source: Path, target: Path) -> None:

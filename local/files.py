@@ -13,7 +13,7 @@ from local import LocalError
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Turn a full disk or a missing permission into a LocalError: the user can solve it."""
+    """Turn an OSError, such as a full disk, into a LocalError, because the user can solve it."""
     try:
         yield
     except OSError as error:
@@ -38,7 +38,7 @@ def secret(path: Path) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """All of it or nothing: a process killed half-way leaves the old file."""
+    """Replace the file atomically: a process that is killed half-way leaves the old file."""
     new = path.with_name(f"{path.name}.new")
     new.touch(mode=0o600)
     new.write_text(text)
@@ -46,7 +46,7 @@ def write(path: Path, text: str) -> None:
 
 
 def digest(*paths: Path) -> str:
-    """One hash of the names and contents of files and of everything in folders."""
+    """Return one hash of the names and contents of the files, and of all files in the folders."""
     total = hashlib.sha256()
     for path in paths:
         for file in sorted(_files(path)):

@@ -1,6 +1,6 @@
-"""Installs what `make run` needs, or with the argument `dev` what every other command needs too.
+"""Installs the packages of `make run`, or with the argument `dev` those of every make command.
 
-Standard library only: the system's Python runs this before any package is there.
+Standard library only: the system's Python runs this before any package is installed.
 """
 
 import os
@@ -24,7 +24,7 @@ UV = (PYTHON, "-m", "uv", "pip", "install", "--quiet", "--python", PYTHON, "--re
 
 def main(purpose: str) -> None:
     try:
-        # Two makes may start at once, such as `make run` and `make test`.
+        # Locked: two make commands may start at once, such as `make run` and `make test`.
         with plain_errors(), locked(STATE / "install.lock"):
             if not is_installed(purpose):
                 install(purpose)
@@ -47,23 +47,23 @@ def install(purpose: str) -> None:
         liquibase = pool.submit(fetch_liquibase)
         with step(f"Packages of {REQUIREMENTS[purpose]}"):
             install_packages(REQUIREMENTS[purpose])
-        with step("Liquibase, fetched beside the packages"):
+        with step("Liquibase, downloaded at the same time"):
             liquibase.result()
-    for done in {"run", purpose}:
-        stamp(done).touch()
+    for installed in {"run", purpose}:
+        stamp(installed).touch()
 
 
 def fetch_liquibase() -> None:
-    """By the environment's Python: its pip fetches npm if there is none. The system's may have no pip."""
+    """Run the virtual environment's Python: its pip can install npm. The system's Python may have no pip."""
     if not (os.environ.get("LIQUIBASE") or shutil.which("liquibase")):
-        attempt([PYTHON, "-m", "local.jars"])
+        run_with_output([PYTHON, "-m", "local.jars"])
 
 
 def create_environment() -> None:
     if (VENV / "bin" / "pip").exists() and has_module("pip"):
         return
     with step("Virtual environment .venv"):
-        attempt([sys.executable, "-m", "venv", "--clear", str(VENV)])
+        run_with_output([sys.executable, "-m", "venv", "--clear", str(VENV)])
 
 
 def has_module(name: str) -> bool:
@@ -75,16 +75,16 @@ def has_module(name: str) -> bool:
 
 
 def install_packages(file: str) -> None:
-    """By uv, in seconds; by pip if uv has no wheel, or does not know the index that pip is configured for."""
+    """Use uv, which takes seconds; use pip if uv has no wheel or does not know pip's configured index."""
     try:
         run([*PIP, "--only-binary", ":all:", "--requirement", "requirements-uv.txt"], cwd=ROOT)
         run([*UV, "--requirement", file], cwd=ROOT)
     except LocalError:
-        attempt([*PIP, "--requirement", file])
+        run_with_output([*PIP, "--requirement", file])
 
 
-def attempt(command: Sequence[str]) -> None:
-    """Run a command; if it fails, show all that it printed."""
+def run_with_output(command: Sequence[str]) -> None:
+    """Run a command. Raises LocalError with its whole output if it fails."""
     run(command, cwd=ROOT, explain=lambda output: f"{' '.join(command)} failed:\n{output}")
 
 

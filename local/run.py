@@ -1,4 +1,4 @@
-"""`make run`: a database, the changelogs and the service in the foreground, until a signal ends them all."""
+"""`make run`: starts a database, the changelogs and the service in the foreground, until a signal."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ from types import FrameType
 from local import STATE, LocalError, database
 from local.files import plain_errors
 from local.postgres import Cluster
-from local.service import Address, Inbox, RelayProcess, Service, environment
+from local.service import Address, InboxProcess, RelayProcess, Service, environment
 from local.steps import step
 
 START_TIMEOUT_SECONDS = 60.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Parts = Mapping[str, "subprocess.Popen[bytes] | None"]
+Processes = Mapping[str, "subprocess.Popen[bytes] | None"]
 
 
 class Stopped(BaseException):
@@ -27,7 +27,7 @@ class Stopped(BaseException):
 
 def main() -> None:
     for number in SIGNALS:
-        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # not under nohup
             signal.signal(number, on_signal)
     try:
         with plain_errors(), ExitStack() as stack:
@@ -43,14 +43,14 @@ def main() -> None:
 
 
 def on_signal(_number: int, _frame: FrameType | None) -> None:
-    for number in SIGNALS:  # a second Ctrl-C must not interrupt the shutdown of the database
+    for number in SIGNALS:  # a second Ctrl-C must not interrupt the shutdown
         signal.signal(number, signal.SIG_IGN)
     raise Stopped
 
 
 def serve(stack: ExitStack) -> None:
     address = Address.from_environment()
-    parts: dict[str, subprocess.Popen[bytes] | None] = {}
+    processes: dict[str, subprocess.Popen[bytes] | None] = {}
     cluster: Cluster | None = None
     sources: str | None = None
     if url := os.environ.get("DATABASE_URL"):
@@ -59,30 +59,30 @@ def serve(stack: ExitStack) -> None:
         database.update_external(env)
     else:
         cluster = start_cluster(stack, address)
-        parts["PostgreSQL"] = cluster.process
+        processes["PostgreSQL"] = cluster.process
         env = environment(cluster.url(), address)
         sources = database.update_embedded(cluster)
-    env.setdefault("LOG_LEVEL", "WARNING")  # between the steps there is nothing else to read
+    env.setdefault("LOG_LEVEL", "WARNING")  # so that the steps stay readable
     service = Service(address, env)
     stack.callback(service.stop)
-    parts["the service"] = service.process
-    # Runs while the service starts.
+    processes["the service"] = service.process
+    # In parallel with the start of the service.
     wallet = database.seed(env, permissions=cluster is None or sources is not None)
     if cluster and sources:
         database.mark_current(cluster, sources)
     with step("Service"):
-        watch(parts, until=service.is_ready, patience=START_TIMEOUT_SECONDS)
-    # After the service: their imports would take its cores.
-    for name, part in (("the inbox", Inbox(env)), ("the relay", RelayProcess(env))):
-        stack.callback(part.stop)
-        parts[name] = part.process
+        watch(processes, until=service.is_ready, timeout_seconds=START_TIMEOUT_SECONDS)
+    # Only now: their imports would compete for CPU with the start of the service.
+    for name, process in (("the inbox", InboxProcess(env)), ("the relay", RelayProcess(env))):
+        stack.callback(process.stop)
+        processes[name] = process.process
     print(banner(f"http://{address.reachable}", wallet), flush=True)
-    watch(parts)
+    watch(processes)
 
 
 def start_cluster(stack: ExitStack, address: Address) -> Cluster:
     for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]  # they are for another server
+        del os.environ[name]  # they are meant for another server
     cluster = Cluster(STATE / "postgres")
     cluster.claim()
     address.require_free()
@@ -94,14 +94,17 @@ def start_cluster(stack: ExitStack, address: Address) -> Cluster:
     return cluster
 
 
-def watch(parts: Parts, until: Callable[[], bool] = lambda: False, patience: float = float("inf")) -> None:
-    deadline = time.monotonic() + patience
+def watch(
+    processes: Processes, until: Callable[[], bool] = lambda: False, timeout_seconds: float = float("inf")
+) -> None:
+    """Wait until the condition holds. Raises LocalError if a process ends, or after the timeout."""
+    deadline = time.monotonic() + timeout_seconds
     while not until():
-        for name, process in parts.items():
+        for name, process in processes.items():
             if process and process.poll() is not None:
                 raise LocalError(f"{name} ended unexpectedly ({outcome(process.returncode)})")
         if time.monotonic() > deadline:
-            raise LocalError(f"the service is not ready after {patience:.0f} s")
+            raise LocalError(f"the service is not ready after {timeout_seconds:.0f} s")
         time.sleep(0.1)
 
 
@@ -113,7 +116,7 @@ def banner(url: str, wallet: str) -> str:
     wallets = f"{url}/api/v1/wallets"
     deposit = """-H 'Content-Type: application/json' -d '{"operationType":"DEPOSIT","amount":"10"}'"""
     return f"""
-  wallet  {url}/   (sign up, and you have one)
+  wallet  {url}/   (sign up to get one)
   API     {wallets}
   docs    {url}/api/docs
   admin   {url}/admin/
@@ -126,7 +129,7 @@ Try it on the demo wallet:
   curl {wallets}/{wallet}
   curl {wallets}/{wallet}/operations
 
-Ctrl-C stops everything; the data stays.
+Ctrl-C stops everything; the data is kept.
 """
 
 

@@ -1,4 +1,4 @@
-"""The wallet service as `make run` starts it: its address, its environment, its process."""
+"""The wallet service as `make run` starts it: its address, environment and processes."""
 
 import errno
 import os
@@ -14,11 +14,11 @@ from typing import Self
 
 from local import ROOT, STATE, LocalError
 from local.files import secret
-from local.processes import bound, complaint, run, stop
+from local.processes import ending_with_parent, error_line, run, stop
 
-PORT_TIMEOUT_SECONDS = 3.0  # seconds: what a killed run left needs a moment to end
-STOP_TIMEOUT_SECONDS = 120.0  # gunicorn ends its workers after GRACEFUL_TIMEOUT; this is for gunicorn itself
-EVERYWHERE = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
+PORT_TIMEOUT_SECONDS = 3.0  # the processes of a killed run need a moment to end
+STOP_TIMEOUT_SECONDS = 120.0  # for gunicorn itself, which ends its workers after GRACEFUL_TIMEOUT
+LOOPBACK_OF_WILDCARD = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Address:
         bind = os.environ.get("BIND") or f"127.0.0.1:{os.environ.get('PORT') or 8000}"
         host, _, port = bind.rpartition(":")
         if not port.isdecimal() or not 0 < int(port) < 2**16:
-            raise LocalError(f"{port} is not a port: that is a number from 1 to 65535")
+            raise LocalError(f"{port} is not a port: set a number from 1 to 65535")
         return cls(host, int(port))
 
     @property
@@ -40,7 +40,7 @@ class Address:
 
     @property
     def reachable(self) -> str:
-        return f"{EVERYWHERE.get(self.host, self.host)}:{self.port}"
+        return f"{LOOPBACK_OF_WILDCARD.get(self.host, self.host)}:{self.port}"
 
     def require_free(self) -> None:
         deadline = time.monotonic() + PORT_TIMEOUT_SECONDS
@@ -62,7 +62,7 @@ class Address:
 
 
 def environment(database_url: str, address: Address) -> dict[str, str]:
-    """Return the environment: exported variables take precedence unless they are empty."""
+    """Return the environment variables of the service. Exported ones override the defaults unless empty."""
     defaults = {
         "SECRET_KEY": secret(STATE / "secret_key"),
         "API_ACCESS": "open",
@@ -81,49 +81,51 @@ def environment(database_url: str, address: Address) -> dict[str, str]:
 
 
 def manage(env: dict[str, str], command: str, *arguments: str) -> str:
-    """Run a manage.py command, and return what it printed."""
+    """Run a manage.py command and return its standard output."""
     return run(
         [sys.executable, "manage.py", command, *arguments],
         env=env,
         cwd=ROOT,
-        explain=lambda output: f"manage.py {command} failed: {complaint(output)}",
+        explain=lambda output: f"manage.py {command} failed: {error_line(output)}",
     )
 
 
-class Part:
-    """One of the processes that make up the service."""
+class ServiceProcess:
+    """A process of the service."""
 
-    def __init__(self, command: list[str], dying_wish: str, env: dict[str, str]) -> None:
+    def __init__(self, command: list[str], death_signal: str, env: dict[str, str]) -> None:
         self.process = subprocess.Popen(  # noqa: S603
-            bound([sys.executable, *command], dying_wish),
+            ending_with_parent([sys.executable, *command], death_signal),
             env=env,
             cwd=ROOT,
-            start_new_session=True,  # a Ctrl-C on the terminal is the supervisor's to handle, in order
+            start_new_session=True,  # only the supervisor gets a Ctrl-C; it stops the processes in order
         )
 
     def stop(self) -> None:
-        stop(self.process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=STOP_TIMEOUT_SECONDS)
+        stop(
+            self.process, graceful=signal.SIGTERM, forced=signal.SIGKILL, timeout_seconds=STOP_TIMEOUT_SECONDS
+        )
 
 
-class Inbox(Part):
+class InboxProcess(ServiceProcess):
     """Executes operations that the service accepted asynchronously."""
 
     def __init__(self, env: dict[str, str]) -> None:
         super().__init__(["manage.py", "process_inbox"], "KILL", env)
 
 
-class RelayProcess(Part):
+class RelayProcess(ServiceProcess):
     """Delivers events to subscribers."""
 
     def __init__(self, env: dict[str, str]) -> None:
         super().__init__(["manage.py", "relay_events"], "KILL", env)
 
 
-class Service(Part):
+class Service(ServiceProcess):
     def __init__(self, address: Address, env: dict[str, str]) -> None:
         self.address = address
         gunicorn = ["-m", "gunicorn", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
-        super().__init__(gunicorn, "QUIT", env)  # at once: the database is going too
+        super().__init__(gunicorn, "QUIT", env)  # immediate shutdown: the database ends with the parent too
 
     def is_ready(self) -> bool:
         connection = HTTPConnection(self.address.reachable, timeout=5)

@@ -1,7 +1,6 @@
-"""Let pages of the documentation link to files of the repository, such as `../wallets/ledger/execute.py`.
+"""Makes links from the documentation to files such as `../wallets/ledger/execute.py` work on the site.
 
-MkDocs calls this module as a hook (mkdocs.yml). The site serves a copy of each linked file as plain text: the
-links work in the repository and on the site.
+MkDocs calls this module as a hook (mkdocs.yml). The site serves a copy of each linked file as plain text.
 """
 
 import re
@@ -17,7 +16,7 @@ LINK = re.compile(r"(?<=\]\()\.\./[^)\s#]+")
 
 
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Point each link that leaves the documentation to a copy of its file below `source/`."""
+    """Replace each link to a file outside of the documentation by one to its copy below `source/`."""
     folder = (Path(config.docs_dir) / page.file.src_uri).parent
 
     def link_to_copy(link: re.Match[str]) -> str:

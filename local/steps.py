@@ -1,4 +1,4 @@
-"""Steps of a start: one line each, with the seconds it took."""
+"""Progress output: one line for each step, with its duration."""
 
 import time
 from collections.abc import Iterator

@@ -8,8 +8,8 @@ from local.files import digest, locked, plain_errors
 from local.postgres import OWNER, Cluster
 from local.processes import run
 
-# Tests kill processes, not the machine: what the kernel has is as good as on disk.
-FAST = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
+# Without fsync: tests kill processes, never the machine, so data in the kernel's cache survives.
+FAST_SETTINGS = {"fsync": "off", "full_page_writes": "off", "max_connections": "200"}
 
 PREFIX = "test-template-"
 
@@ -20,7 +20,7 @@ def copy(to: Path, root: Path = STATE) -> Cluster:
     with locked(root / "test-template.lock"):
         source = _current(root)
         run(["cp", "-a", "--reflink=auto", str(source), str(to)])
-    return Cluster(to, FAST)
+    return Cluster(to, FAST_SETTINGS)
 
 
 @plain_errors()
@@ -42,7 +42,7 @@ def _current(root: Path) -> Path:
 
 def _build(folder: Path) -> None:
     print("Building the template of the test database", flush=True)
-    new = Cluster(folder.with_name("test-template.new"), FAST)
+    new = Cluster(folder.with_name("test-template.new"), FAST_SETTINGS)
     new.remove()
     new.create()
     with new:

@@ -1,4 +1,4 @@
-"""Customers of a running service that send one request after the other, and the responses they got."""
+"""Clients of a running service that send one request after the other, and the operations they record."""
 
 import json
 import time
@@ -14,11 +14,11 @@ from uuid import uuid4
 
 from local import LocalError
 
-CUSTOMERS: Final = 4
-RESPONSE_TIMEOUT_SECONDS: Final = 30.0  # seconds for one answer
+CLIENTS: Final = 4
+RESPONSE_TIMEOUT_SECONDS: Final = 30.0
 POLL_SECONDS: Final = 0.01  # between two checks of the number of responses
 
-# In turn, so that there is always enough in the wallet.
+# Each client repeats these in order, so its wallet always has enough money.
 MOVEMENTS: Final = (
     ("wallets/{own}/operation", {"operationType": "DEPOSIT", "amount": "20.00"}),
     ("wallets/{own}/operation", {"operationType": "WITHDRAW", "amount": "5.00"}),
@@ -28,29 +28,29 @@ MOVEMENTS: Final = (
 
 
 class Traffic:
-    """Every operation has an id of its customer's: `sent` before it goes, `answered` once they are told."""
+    """Records the operation ids, which the clients choose, before a request and after its response."""
 
     def __init__(self, address: str) -> None:
         self.sent: set[str] = set()
         self.answered: set[str] = set()
-        self.is_over = Event()
-        self.customers: list[Future[None]] = []
+        self.is_stopped = Event()
+        self.clients: list[Future[None]] = []
         self._address = address
 
     def wait_for(self, more: int) -> None:
-        """Return when so many more are answered. Raises LocalError where a customer was refused."""
+        """Wait until `more` further operations are answered. Raises LocalError if a request has failed."""
         goal = len(self.answered) + more
         while len(self.answered) < goal:
-            for customer in self.customers:
-                if customer.done():
-                    customer.result()
+            for client in self.clients:
+                if client.done():
+                    client.result()
             time.sleep(POLL_SECONDS)
 
-    def customer(self, shared: str) -> None:
+    def client(self, shared: str) -> None:
         with closing(HTTPConnection(self._address, timeout=RESPONSE_TIMEOUT_SECONDS)) as connection:
             wallets = {"own": open_wallet(connection), "shared": shared}
             for path, movement in cycle(MOVEMENTS):
-                if self.is_over.is_set():
+                if self.is_stopped.is_set():
                     return
                 body = {name: value.format(**wallets) for name, value in movement.items()}
                 self._send(connection, path.format(**wallets), {"id": str(uuid4()), **body})
@@ -65,15 +65,15 @@ class Traffic:
 def traffic(address: str) -> Iterator[Traffic]:
     with closing(HTTPConnection(address, timeout=RESPONSE_TIMEOUT_SECONDS)) as connection:
         shared = open_wallet(connection)
-    with ThreadPoolExecutor(CUSTOMERS) as pool:
-        flowing = Traffic(address)
-        flowing.customers = [pool.submit(flowing.customer, shared) for _ in range(CUSTOMERS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        running = Traffic(address)
+        running.clients = [pool.submit(running.client, shared) for _ in range(CLIENTS)]
         try:
-            yield flowing
+            yield running
         finally:
-            flowing.is_over.set()
-    for customer in flowing.customers:
-        customer.result()
+            running.is_stopped.set()
+    for client in running.clients:
+        client.result()
 
 
 def open_wallet(connection: HTTPConnection) -> str:

@@ -1,7 +1,7 @@
-"""Typed reading of environment variables.
+"""Reads environment variables with types and bounds.
 
-django-environ parses URLs. It knows no bounds, reads any unknown word as false and a leading $ as the name of
-another variable, and its errors quote secrets and do not name the variable: hence `read`.
+django-environ is used for URLs only: it has no bounds, reads any unknown word as false and a leading $ as the
+name of another variable, and its errors quote secrets and do not name the variable.
 """
 
 import os
@@ -15,19 +15,19 @@ from django.core.exceptions import ImproperlyConfigured
 
 T = TypeVar("T")
 
-READ: dict[str, str | None] = {}  # every name with its default: a test compares env.example with it
-MIN_SECONDS: Final = 0.001  # less is 0 ms to PostgreSQL, which is no limit at all
+DEFAULTS: dict[str, str | None] = {}  # by name; a test compares env.example with it
+MIN_SECONDS: Final = 0.001  # less is 0 ms for PostgreSQL, which means no limit
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def read(
     name: str, default: str | None, parse: Callable[[str], T], wanted: str, *, is_secret: bool = False
 ) -> T:
-    """Parse the variable. An empty one counts as unset, as in a compose file; no default means required.
+    """Parse the variable. Empty counts as unset, as in a compose file; without a default it is required.
 
-    Raises ImproperlyConfigured with one line that names the variable, and shows its value if it is no secret.
+    Raises ImproperlyConfigured with one line: the variable, its value unless it is secret, and `wanted`.
     """
-    READ[name] = default
+    DEFAULTS[name] = default
     raw = os.environ.get(name) or default
     if raw is None:
         raise ImproperlyConfigured(f"{name} is not set")
@@ -45,7 +45,7 @@ def valid(value: T, is_valid: object) -> T:
 
 
 def text(name: str, default: str | None = "", form: str = ".*", wanted: str = "", **options: bool) -> str:
-    """Return a text that the regular expression `form` matches."""
+    """Return the text. The regular expression `form` must match all of it."""
     return read(name, default, lambda raw: valid(raw, re.fullmatch(form, raw, re.DOTALL)), wanted, **options)
 
 
@@ -87,7 +87,7 @@ class Rate(NamedTuple):
 
 
 def rate(name: str, default: str) -> Rate | None:
-    """Return the rate, such as `20/1m` for 20 in a minute, or None for `off`, which is no limit."""
+    """Return the rate, such as `20/1m` for 20 in a minute, or None for `off`."""
 
     def parse(raw: str) -> Rate | None:
         found = re.fullmatch(r"([1-9][0-9]{0,8})/([1-9][0-9]{0,3})([smhd])|off", raw)
@@ -98,7 +98,7 @@ def rate(name: str, default: str) -> Rate | None:
 
 
 def email(name: str) -> dict[str, Any] | None:
-    """Return Django's EMAIL_ settings, or None for no mail."""
+    """Return Django's EMAIL_ settings, or None if the variable is empty."""
 
     def parse(raw: str) -> dict[str, Any] | None:
         found = environ.Env.email_url_config(raw) if raw else {}

@@ -16,7 +16,7 @@ from walletsvc.server import balancing
 
 try:
     from walletsvc import settings
-except ImproperlyConfigured as error:  # gunicorn would print the traceback of anything but an exit
+except ImproperlyConfigured as error:  # gunicorn prints a traceback unless the process exits
     sys.exit(f"walletsvc is not configured: {error}")
 
 bind = settings.BIND
@@ -27,8 +27,8 @@ backlog = 2048
 timeout = settings.WORKER_TIMEOUT
 graceful_timeout = settings.GRACEFUL_TIMEOUT
 keepalive = settings.KEEPALIVE
-# TRUST_PROXY says whether to trust a proxy. By default gunicorn trusts every local client, and lets it choose
-# a prefix of all URLs, which Django keeps.
+# Django trusts a proxy if TRUST_PROXY is on. By default gunicorn trusts every local client, and lets it set a
+# prefix of all URLs, which Django keeps.
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
@@ -55,12 +55,12 @@ def pre_fork(master: Any, worker: Any) -> None:
 
 def post_fork(_master: Any, worker: Any) -> None:
     os.environ["WALLETSVC_PLACE"] = str(worker.place)
-    # Loading creates many objects and almost no garbage: collections would take a quarter of its CPU time.
+    # Imports create many objects and almost no garbage: collections would take a quarter of their CPU time.
     gc.disable()
 
 
 def post_worker_init(_worker: Any) -> None:
-    """Build the OpenAPI document, and exclude everything that was loaded from garbage collection."""
+    """Build the OpenAPI document, and exclude all objects that exist by now from garbage collection."""
     from wallets.api.document import documents
 
     documents()
@@ -71,7 +71,7 @@ def post_worker_init(_worker: Any) -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
-    # A threshold of 10,000 objects would make a bulk 8 % faster, and cost 80 MB.
+    # Measured: a threshold of 10,000 objects would make a bulk 8 % faster, and cost 80 MB.
 
 
 def pre_request(_worker: Any, _request: Any) -> None:
@@ -87,13 +87,13 @@ def worker_exit(_master: Any, _worker: Any) -> None:
 
 
 def child_exit(_master: Any, worker: Any) -> None:
-    """Mark the counter files of an ended worker as free: the next worker continues with its counts."""
+    """Remove the gauges of an ended worker. The next worker with its number continues its counters."""
     balancing.leave(worker.age)
     if settings.METRICS:
-        # Does what prometheus_client's mark_process_dead does; gevent has not patched yet, so no import here.
+        # As mark_process_dead of prometheus_client, which must not be imported before gevent has patched.
         for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"gauge_live*_{worker.place}.db"):
             file.unlink()
 
 
-# By default one file in the home directory for all services of a user; a container may not write there.
+# By default gunicorn writes a socket into the home directory, which a container may not do.
 control_socket_disable = True

@@ -1,4 +1,4 @@
-"""Writes gunicorn's log, and a line for each request, through the service's logging.
+"""Sends gunicorn's log, and a line for each request, to the service's logging.
 
 This module must not import Django or psycopg: the master process loads it before gevent has patched anything.
 """
@@ -15,7 +15,7 @@ from walletsvc import settings
 
 
 class Logger(glogging.Logger):  # type: ignore[misc]
-    """Writes with settings.LOGGING, without quoted parts of requests, which may be secret."""
+    """Logs with settings.LOGGING, without the parts of requests that gunicorn quotes: they may be secret."""
 
     def setup(self, cfg: Any) -> None:
         self.cfg = cfg
@@ -30,16 +30,16 @@ class Logger(glogging.Logger):  # type: ignore[misc]
 
     def debug(self, msg: str, *args: Any, **kwargs: Any) -> None:
         # gunicorn's errors quote the malformed part of a request.
-        told = [type(arg).__name__ if isinstance(arg, Exception) else arg for arg in args]
-        super().debug(msg, *told, **kwargs)
+        shown = [type(arg).__name__ if isinstance(arg, Exception) else arg for arg in args]
+        super().debug(msg, *shown, **kwargs)
 
     def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        if msg.startswith("Invalid request from "):  # …: and the line that could not be read
+        if msg.startswith("Invalid request from "):  # the message goes on with the malformed line
             error = sys.exc_info()[1]
             msg, args = f"{msg.partition(': ')[0]}: %s", (type(error).__name__,)
         super().warning(msg, *args, **kwargs)
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        if msg.startswith("Error handling request "):  # … and its address
+        if msg.startswith("Error handling request "):  # the message goes on with the URL
             msg, args = "Error handling request", ()
         super().exception(msg, *args, **kwargs)

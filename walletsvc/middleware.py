@@ -36,12 +36,12 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 MAX_ACCEPT_LENGTH: Final = 1000  # browsers send about 150
 MAX_FORM_BYTES: Final = 65_536  # the longest form is one of the admin's, with metadata and a reason
-BODILESS: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
-_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+STATUSES_WITHOUT_BODY: Final = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+_VALID_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
-class Measure:
-    """Counts and times every request. It is the first middleware, so that it counts early refusals too."""
+class RequestMetrics:
+    """Counts and times every request. It is the outermost middleware, so it counts early refusals too."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -54,7 +54,7 @@ class Measure:
 
 
 class RequestId:
-    """Adds the request id to every response: the client's own if it is valid, otherwise a new one."""
+    """Sets the request id and adds it to the response: the client's if it is valid, otherwise a new one."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -62,22 +62,22 @@ class RequestId:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         given = request.META.get("HTTP_X_REQUEST_ID", "")
-        request.id = given if _SANE_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
+        request.id = given if _VALID_ID.fullmatch(given) else str(uuid7())  # type: ignore[attr-defined]
         request_context.request.set(request)
         response = self.get_response(request)
         response["X-Request-ID"] = request.id  # type: ignore[attr-defined]
-        if "HTTP_TRACEPARENT" in request.META:  # the trace starts here
+        if "HTTP_TRACEPARENT" in request.META:  # the client wants to know the trace of this request
             response["traceresponse"] = response_header(trace_of(request))
         if self._is_logged:
             request.outcome = outcome_of(response)  # type: ignore[attr-defined]
-        if isinstance(response, HttpResponse) and response.status_code not in BODILESS:
+        if isinstance(response, HttpResponse) and response.status_code not in STATUSES_WITHOUT_BODY:
             # Otherwise the server sends the response in chunks.
             response["Content-Length"] = str(len(response.content))
         return response
 
 
 class Area(Enum):
-    """The areas of the service, each with its content security policy."""
+    """The areas of the service. The value of each is its content security policy."""
 
     API = "default-src 'none'; frame-ancestors 'none'"
     PAGES = (
@@ -110,7 +110,7 @@ _AREAS: Final = (
 
 
 def area_of(request: HttpRequest) -> Area:
-    """Return the area and the kind of a request, computed once for all middlewares."""
+    """Return the area of a request, which Headers has set for all later middlewares."""
     area: Area = request.area  # type: ignore[attr-defined]
     return area
 
@@ -121,11 +121,11 @@ def _find_area(path: str) -> Area:
     return next((area for start, area in _AREAS if path.startswith(start)), Area.PAGES)
 
 
-PEOPLE_AREAS: Final = (Area.PAGES, Area.ADMIN)
+HTML_AREAS: Final = (Area.PAGES, Area.ADMIN)
 SIGN_IN_PATHS: Final = ("/api/v1/login", "/api/v1/signup")
 
-# Also set here, because a response that is refused before Django's middlewares does not pass them.
-_EVERYWHERE: Final = {
+# Also set here, because a request that is refused early does not reach Django's middlewares.
+_COMMON_HEADERS: Final = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
     "Referrer-Policy": "same-origin",
@@ -135,7 +135,7 @@ _EVERYWHERE: Final = {
 
 
 class Headers:
-    """Adds the headers that tell a browser what it may load and cache."""
+    """Sets the request's area, and adds the headers that tell a browser what it may load and cache."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -143,20 +143,18 @@ class Headers:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         request.area = area = _find_area(request.path_info)  # type: ignore[attr-defined]
         request.may_have_session = (  # type: ignore[attr-defined]
-            area in PEOPLE_AREAS
-            or bool(request.META.get("HTTP_COOKIE"))
-            or request.path_info in SIGN_IN_PATHS
+            area in HTML_AREAS or bool(request.META.get("HTTP_COOKIE")) or request.path_info in SIGN_IN_PATHS
         )
         response = self.get_response(request)
         response.setdefault("Content-Security-Policy", area.value)
-        for name, value in _EVERYWHERE.items():
+        for name, value in _COMMON_HEADERS.items():
             response.setdefault(name, value)
         response.setdefault("Cache-Control", "no-store" if area is Area.PAGES else "private, no-cache")
         return response
 
 
 class Problems:
-    """Responds to errors outside of REST framework's views with problem+json, or with a page for users.
+    """Responds to errors outside of REST framework's views with problem+json, or with an HTML page.
 
     The admin keeps Django's error pages.
     """
@@ -166,74 +164,76 @@ class Problems:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         try:
-            if request.path_info not in request_context.PROBE_PATHS:  # they come by address
-                request.get_host()  # refuse a host that is not allowed with our own response
+            # A probe sends an IP address as the host.
+            if request.path_info not in request_context.PROBE_PATHS:
+                request.get_host()  # raises if the host is not allowed; the response is ours, not Django's
         except Exception as error:
             return problem_response(request, to_problem(error))
         # CONNECT host:port and OPTIONS * have no path, so the resolver would fail.
         if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
-        if area_of(request) in PEOPLE_AREAS and _is_too_long(request):
-            return answer_to(request, PayloadTooLarge())
-        if (
-            len(request.META.get("HTTP_ACCEPT", "")) > MAX_ACCEPT_LENGTH
-        ):  # parsing and sorting a longer one is expensive
-            return answer_to(request, BadRequest(f"Accept has at most {MAX_ACCEPT_LENGTH} characters."))
+        if area_of(request) in HTML_AREAS and _is_form_too_long(request):
+            return respond_to_error(request, PayloadTooLarge())
+        # Parsing and sorting a longer one is expensive.
+        if len(request.META.get("HTTP_ACCEPT", "")) > MAX_ACCEPT_LENGTH:
+            return respond_to_error(
+                request, BadRequest(f"Accept has at most {MAX_ACCEPT_LENGTH} characters.")
+            )
         response = self.get_response(request)
         if area_of(request) is Area.PAGES and response.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             allowed = response.get("Allow", "")
-            response = answer_to(request, MethodNotAllowed())  # Django's response has an empty body
+            response = respond_to_error(request, MethodNotAllowed())  # Django's response has an empty body
             response["Allow"] = allowed
         return response
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponseBase | None:
-        if area_of(request) is Area.ADMIN and not _is_of_the_request(error):
+        if area_of(request) is Area.ADMIN and not _is_caused_by_client(error):
             return None
-        return answer_to(request, error)
+        return respond_to_error(request, error)
 
 
-def _is_of_the_request(error: Exception) -> bool:
-    """Whether the client caused the error; Django handles errors of the service in the admin."""
+def _is_caused_by_client(error: Exception) -> bool:
+    """Whether the client caused the error. In the admin, Django handles all other errors."""
     return isinstance(error, Problem | SuspiciousOperation) or is_query_timeout(error)
 
 
-def _is_too_long(request: HttpRequest) -> bool:
-    """Return the problem with the size of a form; the API checks its bodies itself."""
+def _is_form_too_long(request: HttpRequest) -> bool:
+    """Whether the form of a page is too long. The API checks its bodies itself."""
     return int(request.META.get("CONTENT_LENGTH") or 0) > min(settings.MAX_BODY_BYTES, MAX_FORM_BYTES)
 
 
-def answer_to(request: HttpRequest, error: Exception) -> HttpResponseBase:
-    is_for_people = area_of(request) in PEOPLE_AREAS
-    return (problem_page if is_for_people else problem_response)(request, to_problem(error))
+def respond_to_error(request: HttpRequest, error: Exception) -> HttpResponseBase:
+    is_html = area_of(request) in HTML_AREAS
+    return (problem_page if is_html else problem_response)(request, to_problem(error))
 
 
-# --- For some parts alone ---------------------------------------------------------------------------
-class ForPages:
+# --- Middlewares of some areas ----------------------------------------------------------------------
+class OnlyHtmlAreas:
     """Mixin: the middleware skips requests outside of the pages and the admin."""
 
-    areas: Collection[Area] = PEOPLE_AREAS
+    areas: Collection[Area] = HTML_AREAS
     get_response: Any
 
     def __call__(self, request: HttpRequest) -> Any:
-        if not self.concerns(request):
+        if not self.applies_to(request):
             return self.get_response(request)
         return super().__call__(request)  # type: ignore[misc]
 
-    def concerns(self, request: HttpRequest) -> bool:
+    def applies_to(self, request: HttpRequest) -> bool:
         return area_of(request) in self.areas
 
 
-class WithSessions(ForPages):
+class OnlyWithSession(OnlyHtmlAreas):
     """Mixin: the middleware skips requests that cannot have a session."""
 
-    def concerns(self, request: HttpRequest) -> bool:
+    def applies_to(self, request: HttpRequest) -> bool:
         may: bool = request.may_have_session  # type: ignore[attr-defined]
         return may
 
 
-class Sessions(WithSessions, SessionMiddleware):
+class Sessions(OnlyWithSession, SessionMiddleware):
     def process_request(self, request: HttpRequest) -> None:
-        """Ignores a malformed session cookie: PostgreSQL would refuse a NUL in it."""
+        """Ignore a malformed session cookie: PostgreSQL would refuse a NUL in it."""
         key = request.COOKIES.get(settings.SESSION_COOKIE_NAME, "")
         if not (key.isascii() and key.isalnum()):
             request.COOKIES.pop(settings.SESSION_COOKIE_NAME, None)
@@ -242,47 +242,44 @@ class Sessions(WithSessions, SessionMiddleware):
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         try:
             return super().process_response(request, response)
-        except (
-            db.Error,
-            SessionInterrupted,
-        ) as error:  # the session cannot be saved, so the user is not logged in
-            return answer_to(request, error)
+        except (db.Error, SessionInterrupted) as error:  # not saved, so the user is not logged in
+            return respond_to_error(request, error)
         finally:
             give_back_connection()  # the response may be sent slowly
 
 
-class Csrf(WithSessions, CsrfViewMiddleware):
-    """Sets the CSRF cookie. wallets/access/authentication.py checks the requests of the API."""
+class Csrf(OnlyWithSession, CsrfViewMiddleware):
+    """Sets the CSRF cookie, and checks the forms of pages. authentication.py checks requests of the API."""
 
     def process_view(self, request: HttpRequest, *view: Any) -> Any:
-        if not ForPages.concerns(self, request):
+        if not OnlyHtmlAreas.applies_to(self, request):
             return None
         try:
             return super().process_view(request, *view)  # reads the form, which may be malformed
         except Exception as error:
-            return answer_to(request, error)
+            return respond_to_error(request, error)
 
 
-class Locale(ForPages, LocaleMiddleware):
-    """Activates the chosen language, or the browser's. The API and the admin are in English."""
+class Locale(OnlyHtmlAreas, LocaleMiddleware):
+    """Activates the language that the user chose, or the browser's. The API and the admin are in English."""
 
     areas = (Area.PAGES,)
 
     def process_response(self, request: HttpRequest, response: Any) -> Any:
         localized = super().process_response(request, response)
-        translation.deactivate()  # the next request on this connection may be the API's
+        translation.deactivate()  # the next request on this connection may be for the API
         return localized
 
 
-class Authentication(WithSessions, AuthenticationMiddleware):
+class Authentication(OnlyWithSession, AuthenticationMiddleware):
     pass
 
 
-class SecondFactor(WithSessions, OTPMiddleware):  # type: ignore[misc]
+class SecondFactor(OnlyWithSession, OTPMiddleware):  # type: ignore[misc]
     """Adds request.user.is_verified(): whether this session has passed the second factor."""
 
 
-class Messages(ForPages, MessageMiddleware):
+class Messages(OnlyHtmlAreas, MessageMiddleware):
     pass
 
 
@@ -294,10 +291,10 @@ class StaticFiles:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         is_file = request.path_info.startswith("/static/")
-        response: HttpResponseBase = (self._files if is_file else self.get_response)(request)
+        response: HttpResponseBase = (self._static_files if is_file else self.get_response)(request)
         return response
 
     @cached_property
-    def _files(self) -> WhiteNoiseMiddleware:
-        """Finds all files at the first request for one, because the search takes time."""
+    def _static_files(self) -> WhiteNoiseMiddleware:
+        """Search the files at the first request for one, not at the start: the search takes time."""
         return WhiteNoiseMiddleware(self.get_response)

@@ -1,4 +1,4 @@
-"""Settings. All of them come from the environment; env.example describes each."""
+"""Settings. The environment sets them; env.example describes each variable."""
 
 from datetime import timedelta
 from decimal import Decimal
@@ -52,22 +52,21 @@ AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contri
 SESSION_COOKIE_AGE = env.number("SESSION_HOURS", 336, minimum=1) * 3600
 LOGIN_URL = "/login"
 LOGIN_REDIRECT_URL = LOGOUT_REDIRECT_URL = "/"
-# Wrong passwords for an account from one address, and how long they lock it for this address.
+# How many wrong passwords from one address lock an account for this address, and for how long.
 LOGIN_LOCKOUT = env.rate("LOGIN_LOCKOUT", "5/15m")
 AXES_ENABLED = LOGIN_LOCKOUT is not None
 if LOGIN_LOCKOUT:
     AXES_FAILURE_LIMIT = LOGIN_LOCKOUT.hits
     AXES_COOLOFF_TIME = timedelta(seconds=LOGIN_LOCKOUT.seconds)
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_USERNAME_CALLABLE = "wallets.access.people.account_of"
-AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.customer_of"
+AXES_USERNAME_CALLABLE = "wallets.access.people.lockout_account"
+AXES_CLIENT_IP_CALLABLE = "wallets.access.limits.lockout_address"
 AXES_RESET_ON_SUCCESS = True
-AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = (
-    False  # further attempts do not prolong the lock, which would keep the owner out
-)
-AXES_ENABLE_ADMIN = False  # our own pages show the lock
+# Further attempts do not prolong a lockout: an attacker could keep the account owner out.
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_ENABLE_ADMIN = False  # wallets/admin shows the lockouts
 AXES_VERBOSE = False
-# If on, operators need a second factor for everything.
+# If on, an operator has no rights without a second factor.
 ADMIN_OTP = env.flag("ADMIN_OTP", "off")
 OTP_TOTP_ISSUER = "walletsvc"
 RATE_LIMITS = {
@@ -80,7 +79,7 @@ RATE_LIMITS = {
 }
 
 # --- Mail -------------------------------------------------------------------------------------------
-MAIL = env.email("EMAIL_URL")  # None: no mail, so no reset of passwords and no verification of addresses
+MAIL = env.email("EMAIL_URL")  # None: no mail, so neither password resets nor verified addresses
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
@@ -96,9 +95,9 @@ METRICS = env.flag("METRICS", "on")
 METRICS_TOKEN = env.text("METRICS_TOKEN", "", "|.{16,}", "at least 16 characters long", is_secret=True)
 
 # --- Traces and error reports -----------------------------------------------------------------------
-# OpenTelemetry's SDK reads its variables itself. They are checked here when the service starts.
-_WEB_ADDRESS = (r"(https?://([^/?#]*@)?[^/?#@:]+.*)?", "http://… or https://…")
-OTEL_EXPORTER_OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "", *_WEB_ADDRESS)
+# OpenTelemetry's SDK reads these variables itself; here they are only checked when the service starts.
+_HTTP_URL = (r"(https?://([^/?#]*@)?[^/?#@:]+.*)?", "http://… or https://…")
+OTEL_EXPORTER_OTLP_ENDPOINT = env.text("OTEL_EXPORTER_OTLP_ENDPOINT", "", *_HTTP_URL)
 OTEL_EXPORTER_OTLP_HEADERS = env.text("OTEL_EXPORTER_OTLP_HEADERS", "")
 OTEL_SERVICE_NAME = env.text("OTEL_SERVICE_NAME", "walletsvc")
 OTEL_TRACES_SAMPLER = env.choice(
@@ -112,7 +111,7 @@ OTEL_TRACES_SAMPLER = env.choice(
 OTEL_TRACES_SAMPLER_ARG = env.read(
     "OTEL_TRACES_SAMPLER_ARG", "1", lambda raw: env.valid(value := float(raw), 0 <= value <= 1), "0 to 1"
 )
-SENTRY_DSN = env.text("SENTRY_DSN", "", *_WEB_ADDRESS, is_secret=True)
+SENTRY_DSN = env.text("SENTRY_DSN", "", *_HTTP_URL, is_secret=True)
 SENTRY_ENVIRONMENT = env.text("SENTRY_ENVIRONMENT", "production")
 
 # --- Application ------------------------------------------------------------------------------------
@@ -137,7 +136,7 @@ INSTALLED_APPS = [
     "wallets",
 ]
 MIDDLEWARE = [
-    *(["walletsvc.middleware.Measure"] if METRICS else []),
+    *(["walletsvc.middleware.RequestMetrics"] if METRICS else []),
     "walletsvc.middleware.RequestId",
     *(["wallets.observability.spans.Spans"] if OTEL_EXPORTER_OTLP_ENDPOINT else []),
     "walletsvc.middleware.Headers",
@@ -145,7 +144,7 @@ MIDDLEWARE = [
     "walletsvc.middleware.Problems",
     "django.middleware.security.SecurityMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    # Only for pages and sessions; API requests with a key skip these.
+    # These skip API requests without a session.
     "walletsvc.middleware.StaticFiles",
     "walletsvc.middleware.Sessions",
     "walletsvc.middleware.Csrf",
@@ -156,7 +155,7 @@ MIDDLEWARE = [
 ]
 SILENCED_SYSTEM_CHECKS = [
     "security.W003",  # looks for Django's CSRF middleware by name; ours is a subclass
-    "axes.W002",  # not axes' middleware: wallets/access/people.py responds in our own format
+    "axes.W002",  # axes' middleware is missing: wallets/access/people.py responds in our own format
 ]
 ROOT_URLCONF = "walletsvc.urls"
 WSGI_APPLICATION = "walletsvc.wsgi.application"
@@ -194,18 +193,17 @@ def _statement_timeout(seconds: float) -> str:
     return f" -c statement_timeout={int(seconds * 1000)}" if STATEMENT_TIMEOUT else ""
 
 
-# The database cancels a request's statement before wallets/database_retry.py closes the connection, which
-# would leave the statement running. For a batch the connection is closed first; then its commands run again.
-_OF_REQUESTS = _statement_timeout(min(STATEMENT_TIMEOUT or 0, OPERATION_DEADLINE / 2))
-_OF_BATCHES = _statement_timeout(2 * OPERATION_DEADLINE)
+# The database cancels a request's statement before wallets/database_retry.py closes the connection, because
+# that would leave the statement running. A batch's connection is closed first; then its commands are retried.
+_REQUEST_TIMEOUT = _statement_timeout(min(STATEMENT_TIMEOUT or 0, OPERATION_DEADLINE / 2))
+_BATCH_TIMEOUT = _statement_timeout(2 * OPERATION_DEADLINE)
 
 
 def _database(statement_timeout: str, **options: object) -> dict[str, object]:
-    """Return the database with a connection policy. Commits are durable, whatever the server's default.
+    """Return an entry of DATABASES, with timeouts. Commits are durable even if the server's default differs.
 
-    A transaction waits for a lock only for a short time; its work is retried until OPERATION_DEADLINE. It
-    does not hold a lock for long either: the server ends a session whose client has vanished inside a
-    transaction.
+    A transaction waits LOCK_PATIENCE for a lock; then its work is retried until OPERATION_DEADLINE. The
+    server ends a session that stays idle in a transaction, so that a lost client does not keep its locks.
     """
     database = env.database("DATABASE_URL")
     policy = {
@@ -213,17 +211,16 @@ def _database(statement_timeout: str, **options: object) -> dict[str, object]:
         "connect_timeout": env.number("DATABASE_CONNECT_TIMEOUT", 3, minimum=1),
         "options": f"-c synchronous_commit=on -c lock_timeout={int(LOCK_PATIENCE * 1000)}"
         f" -c idle_in_transaction_session_timeout={int(OPERATION_DEADLINE / 2 * 1000)}{statement_timeout}"
-        # A client host that has vanished does not keep the locks of its sessions,
+        # The server notices a client host that has vanished, and releases its locks,
         " -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
-        # and a database host that has vanished does not block this service.
+        # and this service notices a database host that has vanished.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
         "tcp_user_timeout": int(OPERATION_DEADLINE / 2 * 1000),
     }
-    return database | {
-        "OPTIONS": {**database.get("OPTIONS", {}), **policy, **options}
-    }  # the URL sets sslmode
+    from_url = database.get("OPTIONS", {})  # such as sslmode
+    return database | {"OPTIONS": {**from_url, **policy, **options}}
 
 
 _POOL_MIN = env.number("DATABASE_POOL_MIN", 1)
@@ -231,20 +228,20 @@ _POOL = {
     "min_size": _POOL_MIN,
     "max_size": env.number("DATABASE_POOL_MAX", 4, minimum=max(1, _POOL_MIN)),
     "timeout": OPERATION_DEADLINE / 4,  # then the request retries until its deadline
-    # The pool would wait twice as long after every failed attempt to connect, for minutes in the end. So it
-    # gives up at once, and begins anew.
+    # The pool would double its wait after each failed attempt to connect, up to minutes. So it gives up after
+    # 0.5 s and starts again.
     "reconnect_timeout": 0.5,
     "reconnect_failed": methodcaller("check"),
 }
-# Committer and reader: one permanent connection each in every process, with prepared statements.
-_OWN = {"server_side_binding": True, "prepare_threshold": 3}
+# Committer and reader have one permanent connection each in every process, with prepared statements.
+_PERMANENT = {"server_side_binding": True, "prepare_threshold": 3}
 DATABASES = {
-    # The pool keeps the connections, and health checks replace those that a restarted database has cut.
-    "default": _database(_OF_REQUESTS, pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
-    "ledger": _database(_OF_BATCHES, **_OWN) | {"CONN_MAX_AGE": None},
-    "reader": _database(_OF_REQUESTS, **_OWN) | {"CONN_MAX_AGE": None},
+    # The pool keeps connections open; health checks replace those that a database restart has closed.
+    "default": _database(_REQUEST_TIMEOUT, pool=_POOL) | {"CONN_MAX_AGE": 0, "CONN_HEALTH_CHECKS": True},
+    "ledger": _database(_BATCH_TIMEOUT, **_PERMANENT) | {"CONN_MAX_AGE": None},
+    "reader": _database(_REQUEST_TIMEOUT, **_PERMANENT) | {"CONN_MAX_AGE": None},
 }
-# Liquibase owns the schema: no application has Django migrations.
+# Liquibase owns the schema, so Django's migrations are disabled for every application.
 MIGRATION_MODULES = {app.rpartition(".")[2]: None for app in INSTALLED_APPS}
 
 # --- Ledger -----------------------------------------------------------------------------------------
@@ -267,7 +264,7 @@ EVENTS_BROKER_URL = env.text(
     "EVENTS_BROKER_URL",
     form=rf"((amqps?://([^\s:/?#@]+:[^\s/?#@]*@)?{_BROKER}(/[^\s/?#]*)?|kafka://{_BROKER}(,{_BROKER})*)(\?[^\s#]*)?)?",
     wanted="amqp://user:password@host:port/vhost, amqps://… or kafka://host:port,host:port;"
-    " what is no letter or digit in a name or password is percent-encoded",
+    " special characters in the name or password as %XX",
     is_secret=True,
 )
 EVENTS_RETRY_DAYS = env.number("EVENTS_RETRY_DAYS", 3, minimum=1)
@@ -278,9 +275,8 @@ API_ACCESS = env.choice("API_ACCESS", "key", ("open", "key"))
 MAX_BODY_BYTES = env.number("MAX_BODY_BYTES", 1_048_576, minimum=1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = MAX_BODY_BYTES
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 300  # of a form or query; a list in the admin has at most 200 rows to select
-FILE_UPLOAD_HANDLERS = [
-    "django.core.files.uploadhandler.MemoryFileUploadHandler"
-]  # the service has no file uploads
+# No temporary files: the service has no file uploads.
+FILE_UPLOAD_HANDLERS = ["django.core.files.uploadhandler.MemoryFileUploadHandler"]
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["wallets.access.authentication.ApiAccess"],
     "DEFAULT_PERMISSION_CLASSES": ["wallets.access.authentication.MayUseApi"],
@@ -363,17 +359,16 @@ LOGGING = {
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
         "django": {"handlers": [], "propagate": True},
-        "django.request": {"level": "ERROR"},  # refusals are in the access log if ACCESS_LOG is set
-        "django.security.csrf": {"level": "ERROR"},  # it quotes Origin and Referer
-        "opentelemetry.trace": {"level": "ERROR"},  # it quotes tracestate
-        "axes": {
-            "level": "ERROR"
-        },  # it logs names of login attempts; the admin lists them under *Wrong passwords*
+        "django.request": {"level": "ERROR"},  # the access log has the refused requests
+        "django.security.csrf": {"level": "ERROR"},  # its warnings quote Origin and Referer
+        "opentelemetry.trace": {"level": "ERROR"},  # its warnings quote tracestate
+        # It logs the usernames of login attempts; the admin lists them under *Wrong passwords*.
+        "axes": {"level": "ERROR"},
         "wallets.requests": {"handlers": ["stdout"], "level": "INFO", "propagate": False},
         # At DEBUG these log parameters of queries and URLs.
         "django.db.backends": {"level": "INFO"},
         "django.template": {"level": "INFO"},
         "urllib3": {"level": "INFO"},
-        "pika": {"level": "CRITICAL"},  # it logs a long ERROR for every attempt; our own line is enough
+        "pika": {"level": "CRITICAL"},  # it logs a long ERROR for each attempt; the relay logs one line
     },
 }

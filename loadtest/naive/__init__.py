@@ -1,4 +1,4 @@
-"""The baseline: the same API as it is usually written, one locked row and one transaction a request.
+"""The naive service: the same API, with one locked row and one transaction for each request.
 
-It works on the service's tables and is served for the benchmark only.
+It uses the service's tables, and runs only in the benchmark.
 """

@@ -1,4 +1,4 @@
-"""The service's settings, with what a plain Django REST Framework project would have in their place."""
+"""The service's settings, changed to those of a plain Django REST Framework project."""
 
 from walletsvc.settings import *  # noqa: F403
 from walletsvc.settings import DATABASES
@@ -6,7 +6,7 @@ from walletsvc.settings import DATABASES
 ROOT_URLCONF = "loadtest.naive.urls"
 WSGI_APPLICATION = "loadtest.naive.wsgi.application"
 
-# A connection that stays open in every thread: faster than Django's pool, and much faster than its default.
+# A permanent connection for each thread: faster than Django's pool, and much faster than its default.
 _OPTIONS = {"application_name": "naive", "options": "-c synchronous_commit=on"}
 _PERSISTENT = {"CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False, "OPTIONS": _OPTIONS}
 DATABASES = {"default": DATABASES["default"] | _PERSISTENT}

@@ -1,4 +1,4 @@
-"""The addresses that the benchmark asks for, as the service has them."""
+"""The URLs that the benchmark uses, as in the service."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""A serializer, a lock, a save and a create: how most wallet services are written."""
+"""Views with a serializer, a lock, a save and a create, as most wallet services have them."""
 
 from decimal import Decimal
 from uuid import UUID
@@ -85,7 +85,7 @@ class NaiveOperation(APIView):
                 balance_after=balance,
                 status=Operation.Status.COMPLETED,
                 created_at=wallet.updated_at,
-                hash=bytes(32),  # it has no chain
+                hash=bytes(32),  # without a hash chain
                 **serializer.validated_data,
             )
         return Response(OperationSerializer(operation).data | LINKS, status=201)

@@ -1,4 +1,4 @@
-"""`gunicorn -c loadtest/naive/gunicorn.py loadtest.naive.wsgi`, DJANGO_SETTINGS_MODULE set."""
+"""The WSGI application of the naive service. It needs DJANGO_SETTINGS_MODULE=loadtest.naive.settings."""
 
 from django.core.wsgi import get_wsgi_application
 

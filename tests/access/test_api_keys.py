@@ -1,4 +1,4 @@
-"""The life of an API key: made, told apart, used, expired, revoked; and what a stranger's guesses cost."""
+"""API keys: creation, authentication, expiry, revocation, last use, and the cost of unknown keys."""
 
 import re
 import time
@@ -30,11 +30,11 @@ KEY = re.compile(r"wk_[a-z0-9]{8}_[A-Za-z0-9_-]{43}")
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
-def ask(key: str) -> Answer:
+def list_wallets(key: str) -> Answer:
     return Api(key=key).get(WALLETS)
 
 
@@ -48,22 +48,22 @@ def run(command: str, *arguments: str) -> str:
     return output.getvalue()
 
 
-# --- Made -------------------------------------------------------------------------------------------
-def test_a_new_key_works_at_once_and_only_its_hash_is_stored() -> None:
+# --- Creation ---------------------------------------------------------------------------------------
+def test_new_key_works_and_only_its_hash_is_stored() -> None:
     text = run("create_api_key", "--name", "till", "--scope", READ).strip()
     assert KEY.fullmatch(text)
-    assert ask(text).status == 200
+    assert list_wallets(text).status == 200
     secret = text.split("_", 2)[2]
     key = stored(text)
     assert bytes(key.digest) == sha256(secret.encode()).digest()
     assert secret not in str(ApiKey.objects.filter(prefix=key.prefix).values())
 
 
-def test_no_two_keys_are_alike() -> None:
+def test_new_keys_are_unique() -> None:
     assert len({keys.new_text() for _ in range(1000)}) == 1000
 
 
-def test_a_key_is_made_with_all_that_was_asked_for() -> None:
+def test_key_has_all_requested_properties() -> None:
     owner = new_owner()
     text = run(
         *("create_api_key", "--name", "shop", "--scope", WRITE, READ, "--scope", DEPOSIT),
@@ -76,7 +76,7 @@ def test_a_key_is_made_with_all_that_was_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--name", "x", "--scope", "everything"], "invalid choice"),
         (["--name", "x"], "--scope"),
@@ -88,29 +88,29 @@ def test_a_key_is_made_with_all_that_was_asked_for() -> None:
         (["--name", "x", "--scope", READ, "--expires", "tomorrow"], "must be a time"),
     ],
 )
-def test_a_key_that_makes_no_sense_is_not_made(arguments: list[str], told: str) -> None:
+def test_invalid_key_properties_are_refused(arguments: list[str], message: str) -> None:
     before = ApiKey.objects.count()
-    with pytest.raises(CommandError, match=told):
+    with pytest.raises(CommandError, match=message):
         run("create_api_key", *arguments)
     assert ApiKey.objects.count() == before
 
 
-# --- Made of the environment ------------------------------------------------------------------------
+# --- Creation from the environment ------------------------------------------------------------------
 FROM_ENVIRONMENT = ("create_api_key", "--name", "first", "--scope", ADMIN, "--from-environment", "FIRST_KEY")
 
 
-def test_a_key_of_the_environment_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_from_environment_is_created_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = keys.new_text()
     monkeypatch.setenv("FIRST_KEY", text)
     assert run(*FROM_ENVIRONMENT) == f"Made the API key {prefix_of(text)} of FIRST_KEY\n"
-    assert ask(text).status == 200
+    assert list_wallets(text).status == 200
     assert run(*FROM_ENVIRONMENT) == ""
     keys.revoke(prefix_of(text))
     assert run(*FROM_ENVIRONMENT) == ""
-    assert ask(text).code == "unauthorized"  # revoked is revoked
+    assert list_wallets(text).code == "unauthorized"  # the command does not restore a revoked key
 
 
-def test_an_empty_variable_makes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_creates_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ApiKey.objects.count()
     monkeypatch.setenv("FIRST_KEY", "")
     assert run(*FROM_ENVIRONMENT) == ""
@@ -127,7 +127,7 @@ def test_an_empty_variable_makes_no_key(monkeypatch: pytest.MonkeyPatch) -> None
         f"wk_abcdefgh_{'x' * 43}\n",
     ],
 )
-def test_a_malformed_key_of_the_environment_is_named_but_not_shown(
+def test_malformed_key_from_environment_is_named_but_not_shown(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     before = ApiKey.objects.count()
@@ -138,15 +138,15 @@ def test_a_malformed_key_of_the_environment_is_named_but_not_shown(
     assert ApiKey.objects.count() == before
 
 
-def test_a_key_does_not_take_the_prefix_of_another() -> None:
+def test_key_with_a_used_prefix_is_refused() -> None:
     text = new_key(READ)
     other = f"wk_{prefix_of(text)}_{'x' * 43}"
     with pytest.raises(ValueError, match="another key"):
         keys.make(other, name="x", scopes=[ADMIN])
-    assert (ask(text).status, stored(text).scopes) == (200, [READ])
+    assert (list_wallets(text).status, stored(text).scopes) == (200, [READ])
 
 
-# --- Told apart -------------------------------------------------------------------------------------
+# --- Authentication ---------------------------------------------------------------------------------
 def other_secret(key: str) -> str:
     return key[:-1] + ("A" if key[-1] != "A" else "B")
 
@@ -171,7 +171,7 @@ def other_secret(key: str) -> str:
         lambda key: "Bearer " + "x" * 5000,
     ],
 )
-def test_what_is_no_key_is_unauthorized(header: Callable[[str], str], unchanged: Unchanged) -> None:
+def test_invalid_key_is_unauthorized(header: Callable[[str], str], unchanged: Unchanged) -> None:
     key = new_key(ADMIN)
     wallet = Api(key=key).open()
     with unchanged(wallet):
@@ -184,26 +184,26 @@ def test_what_is_no_key_is_unauthorized(header: Callable[[str], str], unchanged:
     assert key not in answer.content.decode()
 
 
-def test_the_scheme_may_be_written_in_any_case() -> None:
+def test_authorization_scheme_is_case_insensitive() -> None:
     key = new_key(READ)
     assert Api().get(WALLETS, Authorization=f"bearer {key}").status == 200
 
 
-def test_an_expired_key_is_unauthorized_from_its_time_on() -> None:
+def test_key_is_unauthorized_from_its_expiry_on() -> None:
     key = new_key(READ, expires_at=timezone.now() + timedelta(milliseconds=300))
-    while ask(key).status == 200:  # what is remembered of it does not outlive it
+    while list_wallets(key).status == 200:  # the cache does not prolong it
         pass
     assert stored(key).expires_at <= timezone.now()  # type: ignore[operator]
-    assert ask(key).code == "unauthorized"
-    assert ask(new_key(READ, expires_at=timezone.now())).code == "unauthorized"
+    assert list_wallets(key).code == "unauthorized"
+    assert list_wallets(new_key(READ, expires_at=timezone.now())).code == "unauthorized"
 
 
-def test_the_key_of_an_inactive_owner_is_unauthorized() -> None:
-    assert ask(new_key(ADMIN, owner=new_owner(is_active=False))).code == "unauthorized"
-    assert ask(new_key(ADMIN, owner=new_owner())).status == 200
+def test_key_of_an_inactive_owner_is_unauthorized() -> None:
+    assert list_wallets(new_key(ADMIN, owner=new_owner(is_active=False))).code == "unauthorized"
+    assert list_wallets(new_key(ADMIN, owner=new_owner())).status == 200
 
 
-# --- Where the API is open --------------------------------------------------------------------------
+# --- Open API ---------------------------------------------------------------------------------------
 def test_open_api_accepts_every_client_and_ignores_other_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     assert Api().get(WALLETS).status == 200
@@ -211,38 +211,38 @@ def test_open_api_accepts_every_client_and_ignores_other_credentials(settings: L
     assert Api().get(WALLETS, Authorization="Bearer of.another.service").status == 200
 
 
-def test_a_key_that_is_sent_to_an_open_api_counts(settings: LazySettings, unchanged: Unchanged) -> None:
+def test_key_sent_to_an_open_api_decides_permissions(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.API_ACCESS = "open"
     wallet = Api().open()
-    assert ask(keys.new_text()).code == "unauthorized"
+    assert list_wallets(keys.new_text()).code == "unauthorized"
     with unchanged(wallet):
         assert Api(key=new_key(READ)).deposit(wallet, 1).code == "forbidden"
         assert Api(key=new_key(ADMIN, owner=new_owner(), is_restricted=True)).deposit(wallet, 1).status == 404
 
 
-# --- Revoked ----------------------------------------------------------------------------------------
-def test_a_revoked_key_is_unauthorized_here_at_once() -> None:
+# --- Revocation -------------------------------------------------------------------------------------
+def test_revoked_key_is_unauthorized_at_once_in_its_process() -> None:
     key = new_key(READ)
-    assert ask(key).status == 200
+    assert list_wallets(key).status == 200
     assert run("revoke_api_key", prefix_of(key)) == f"Revoked {prefix_of(key)}\n"
-    assert ask(key).code == "unauthorized"
+    assert list_wallets(key).code == "unauthorized"
     revoked_at = stored(key).revoked_at
     with pytest.raises(CommandError, match="no key"):
         run("revoke_api_key", prefix_of(key))
     assert stored(key).revoked_at == revoked_at
 
 
-def test_what_is_no_key_cannot_be_revoked() -> None:
+def test_revoking_an_unknown_key_fails() -> None:
     with pytest.raises(CommandError, match="no key") as error:
         run("revoke_api_key", "nosuchkey")
     assert error.value.returncode == 2
 
 
 @pytest.mark.slow
-def test_a_request_five_seconds_after_the_revocation_is_refused_in_every_process() -> None:
+def test_revoked_key_is_refused_everywhere_within_five_seconds() -> None:
     key = new_key(READ)
     with running_service(API_ACCESS="key", WORKERS="2") as address:
-        apis = [Api(OverHttp(address), key) for _ in range(8)]  # some of them with each process
+        apis = [Api(OverHttp(address), key) for _ in range(8)]  # each process has some of them
         assert {api.get(WALLETS).status for api in apis} == {200}
         keys.revoke(prefix_of(key))
         revoked_at = time.monotonic()
@@ -256,120 +256,126 @@ def test_a_request_five_seconds_after_the_revocation_is_refused_in_every_process
                 time.sleep(0.02)
 
 
-# --- Used -------------------------------------------------------------------------------------------
-def until(is_so: Callable[[], Any]) -> None:
+# --- Last use ---------------------------------------------------------------------------------------
+def wait_until(condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 30
-    while not is_so():
+    while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
-def test_the_use_of_a_key_is_noted_but_not_that_of_a_wrong_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_use_is_recorded_for_valid_keys_only(monkeypatch: pytest.MonkeyPatch) -> None:
     used, unused = new_key(READ), new_key(READ)
-    ask(other_secret(unused))
-    ask(used)
-    until(lambda: stored(used).last_used_at)
+    list_wallets(other_secret(unused))
+    list_wallets(used)
+    wait_until(lambda: stored(used).last_used_at)
     assert stored(unused).last_used_at is None
     first = stored(used).last_used_at
-    # Within a minute it is not noted again; another key's note, which comes later, is there.
-    ask(used)
-    ask(unused)
-    until(lambda: stored(unused).last_used_at)
+    # Within a minute it is not recorded again. The later use of another key shows that the thread has run.
+    list_wallets(used)
+    list_wallets(unused)
+    wait_until(lambda: stored(unused).last_used_at)
     assert stored(used).last_used_at == first
     monkeypatch.setattr(keys, "LAST_USE_INTERVAL_SECONDS", 0.0)
-    ask(used)
-    until(lambda: stored(used).last_used_at != first)
+    list_wallets(used)
+    wait_until(lambda: stored(used).last_used_at != first)
 
 
 def test_failed_record_of_last_use_delays_no_request(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    lost, noted = new_key(READ), new_key(READ)
-    note = keys._NOTE
-    monkeypatch.setattr(keys, "_NOTE", "SELECT 1 FROM no_such_table WHERE %s IS NULL")
-    assert ask(lost).status == 200
-    until(lambda: "was not recorded" in caplog.text)
-    monkeypatch.setattr(keys, "_NOTE", note)
-    assert ask(noted).status == 200
-    until(lambda: stored(noted).last_used_at)
+    lost, recorded = new_key(READ), new_key(READ)
+    statement = keys._RECORD_LAST_USE
+    monkeypatch.setattr(keys, "_RECORD_LAST_USE", "SELECT 1 FROM no_such_table WHERE %s IS NULL")
+    assert list_wallets(lost).status == 200
+    wait_until(lambda: "was not recorded" in caplog.text)
+    monkeypatch.setattr(keys, "_RECORD_LAST_USE", statement)
+    assert list_wallets(recorded).status == 200
+    wait_until(lambda: stored(recorded).last_used_at)
     assert stored(lost).last_used_at is None
 
 
-# --- What it costs ----------------------------------------------------------------------------------
-Looks = list[set[str]]
+# --- Cost -------------------------------------------------------------------------------------------
+Queries = list[set[str]]
 
 
 @pytest.fixture
-def looks(monkeypatch: pytest.MonkeyPatch) -> Looks:
-    """What each look at the table was for."""
-    made: Looks = []
-    look = keys._look
+def queries(monkeypatch: pytest.MonkeyPatch) -> Queries:
+    """The prefixes of each query of the table."""
+    made: Queries = []
+    load = keys._load
 
-    def noted(prefixes: Any) -> Any:
+    def load_and_record(prefixes: Any) -> Any:
         made.append(set(prefixes))
-        return look(prefixes)
+        return load(prefixes)
 
-    monkeypatch.setattr(keys, "_look", noted)
+    monkeypatch.setattr(keys, "_load", load_and_record)
     return made
 
 
-def test_a_key_is_looked_up_once_for_many_requests_and_so_is_a_wrong_one(looks: Looks) -> None:
+def test_valid_and_unknown_keys_are_looked_up_once(queries: Queries) -> None:
     key, unknown = new_key(READ), keys.new_text()
     for _ in range(5):
-        assert (ask(key).status, ask(other_secret(key)).status, ask(unknown).status) == (200, 401, 401)
-    assert looks == [{prefix_of(key)}, {prefix_of(unknown)}]
+        assert (
+            list_wallets(key).status,
+            list_wallets(other_secret(key)).status,
+            list_wallets(unknown).status,
+        ) == (200, 401, 401)
+    assert queries == [{prefix_of(key)}, {prefix_of(unknown)}]
 
 
-def test_what_is_not_even_a_key_is_not_looked_up(looks: Looks) -> None:
-    assert ask("wk_abc").code == "unauthorized"
-    assert looks == []
+def test_malformed_key_is_not_looked_up(queries: Queries) -> None:
+    assert list_wallets("wk_abc").code == "unauthorized"
+    assert queries == []
 
 
-def test_what_is_remembered_is_looked_up_again_in_time(monkeypatch: pytest.MonkeyPatch, looks: Looks) -> None:
+def test_cached_key_is_looked_up_again_after_expiry(
+    monkeypatch: pytest.MonkeyPatch, queries: Queries
+) -> None:
     monkeypatch.setattr(keys, "CACHE_SECONDS", 0.0)
     key = new_key(READ)
-    assert (ask(key).status, ask(key).status, len(looks)) == (200, 200, 2)
+    assert (list_wallets(key).status, list_wallets(key).status, len(queries)) == (200, 200, 2)
     ApiKey.objects.filter(prefix=prefix_of(key)).update(revoked_at=timezone.now())  # by another process
-    assert ask(key).code == "unauthorized"
+    assert list_wallets(key).code == "unauthorized"
 
 
 def test_invented_keys_fill_no_memory_and_block_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keys, "MAX_CACHED_PREFIXES", 10)
     key = new_key(READ)
     for _ in range(30):
-        assert ask(keys.new_text()).code == "unauthorized"
-        assert len(keys._known) <= 10
-    assert ask(key).status == 200
+        assert list_wallets(keys.new_text()).code == "unauthorized"
+        assert len(keys._cache) <= 10
+    assert list_wallets(key).status == 200
 
 
-def test_keys_that_come_together_share_a_look(looks: Looks, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = keys._look
+def test_concurrent_keys_share_a_query(queries: Queries, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = keys._load
 
-    def slow(prefixes: Any) -> Any:
+    def load_slowly(prefixes: Any) -> Any:
         time.sleep(0.2)
-        return counted(prefixes)
+        return load(prefixes)
 
-    monkeypatch.setattr(keys, "_look", slow)
+    monkeypatch.setattr(keys, "_load", load_slowly)
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(keys.principal_of, [keys.new_text() for _ in range(20)]))
     assert found == [None] * 20
-    assert len(looks) < 20
+    assert len(queries) < 20
 
 
-def test_while_the_database_is_away_a_key_that_is_not_remembered_is_unavailable(
+def test_uncached_key_is_unavailable_without_the_database(
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings
 ) -> None:
     key = new_key(READ)
     settings.OPERATION_DEADLINE = 0.3
 
-    def away(prefixes: Any) -> Any:
+    def fail(prefixes: Any) -> Any:
         raise OperationalError("the connection is lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr(keys, "_look", away)
-        answer = ask(key)
+        patched.setattr(keys, "_load", fail)
+        answer = list_wallets(key)
     assert (answer.status, answer.code) == (503, "unavailable")
-    assert ask(key).status == 200
+    assert list_wallets(key).status == 200
 
 
 @pytest.fixture
@@ -379,7 +385,7 @@ def keyed_service() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_service_as_it_runs_takes_keys_and_probes_need_none(keyed_service: str) -> None:
+def test_running_service_requires_keys_except_for_probes(keyed_service: str) -> None:
     sender = OverHttp(keyed_service)
     with closing(sender.connection):
         assert Api(sender).get(WALLETS).code == "unauthorized"

@@ -1,4 +1,4 @@
-"""Attempts to log in and sign up are counted before their body is read."""
+"""Login and sign-up attempts are counted before their body is read."""
 
 import json
 import select
@@ -46,23 +46,23 @@ def send_unreadable(address: str, path: str, content_type: str) -> Answer:
         ("/admin/second-factor/enrol/", FORM, "login"),
     ],
 )
-def test_attempt_over_its_limit_is_refused_unread(
+def test_attempt_beyond_its_limit_is_refused_unread(
     limit: Limit,  # noqa: F811
     path: str,
     content_type: str,
     name: str,
 ) -> None:
     limit(**{name: 1})
-    here = new_ip()
-    first = InProcess(REMOTE_ADDR=here).send("POST", path, b"", {"Content-Type": content_type})
+    address = new_ip()
+    first = InProcess(REMOTE_ADDR=address).send("POST", path, b"", {"Content-Type": content_type})
     assert first.status != 429
-    refused = send_unreadable(here, path, content_type)
+    refused = send_unreadable(address, path, content_type)
     assert refused.status == 429
     assert int(refused.headers["retry-after"]) > 0
 
 
-def test_body_that_never_comes_is_counted_and_refused_at_once() -> None:
-    """Of two attempts without their bodies one is allowed, and waits; the other is one too many."""
+def test_attempt_without_its_body_is_counted() -> None:
+    """Of two attempts whose bodies do not arrive, one is allowed and waits; the other is refused at once."""
     head = b"POST /api/v1/login HTTP/1.1\r\n%sContent-Type: application/json\r\n" % HOST
     with running_service(WORKERS="1", RATE_LIMIT_LOGIN="1/9999d") as service:
         address = ("127.0.0.1", int(service.rpartition(":")[2]))
@@ -75,7 +75,7 @@ def test_body_that_never_comes_is_counted_and_refused_at_once() -> None:
             assert (answer.status, json.loads(answer.body)["code"]) == (429, "too_many_requests")
 
 
-def test_refused_form_still_needs_its_token() -> None:
+def test_form_still_needs_its_csrf_token() -> None:
     client = InProcess(enforce_csrf_checks=True).client
     person = somebody().user
     answer = client.post("/login", {"username": person.email, "password": PASSWORD})

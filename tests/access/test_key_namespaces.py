@@ -1,4 +1,4 @@
-"""Idempotency keys of restricted callers: their own namespace, whatever keys other callers use."""
+"""Idempotency keys of restricted callers have their own namespace, separate from the keys of others."""
 
 import json
 from collections.abc import Callable
@@ -30,7 +30,7 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
@@ -64,7 +64,7 @@ def owner(request: pytest.FixtureRequest, anna: Person) -> Api:
 
 # --- Two namespaces ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("amount", ["1", "1000"], ids=["carried out", "refused"])
-def test_an_owner_does_not_occupy_the_banks_key(
+def test_owner_does_not_occupy_the_banks_key(
     anna: Person, boris: Person, owner: Api, unchanged: Unchanged, amount: str
 ) -> None:
     own = owner.transfer(anna.wallet_id, boris.wallet_id, amount, key="k")
@@ -80,7 +80,7 @@ def test_an_owner_does_not_occupy_the_banks_key(
     Books((anna.wallet_id, boris.wallet_id)).verify()
 
 
-def test_the_bank_does_not_occupy_an_owners_key(anna: Person, boris: Person, owner: Api) -> None:
+def test_bank_does_not_occupy_an_owners_key(anna: Person, boris: Person, owner: Api) -> None:
     assert bank().transfer(anna.wallet_id, boris.wallet_id, "1000", key="k").code == "insufficient_funds"
     done = owner.transfer(anna.wallet_id, boris.wallet_id, "1000", key="k")
     assert done.code == "insufficient_funds"
@@ -106,7 +106,7 @@ def test_unrestricted_callers_share_their_keys(anna: Person, unchanged: Unchange
 
 
 @pytest.mark.parametrize("atomic", [False, True])
-def test_a_bulk_has_its_callers_namespace(
+def test_bulk_uses_its_callers_namespace(
     anna: Person, boris: Person, owner: Api, unchanged: Unchanged, atomic: bool
 ) -> None:
     items: list[dict[str, Any]] = [
@@ -114,7 +114,7 @@ def test_a_bulk_has_its_callers_namespace(
         {"sourceWalletId": anna.wallet_id, "targetWalletId": boris.wallet_id, "amount": "2"},
     ]
     items[1]["idempotencyKey"] = "second"
-    key = str(uuid4())  # a bulk's key is not bound to a wallet: all tests share those of the bank
+    key = str(uuid4())  # a bulk's key belongs to no wallet: all tests share the bank's keys
     own = owner.bulk(*items, atomic=atomic, key=key)
     of_bank = bank().bulk(*items, atomic=atomic, key=key)
     assert bank().balance(boris.wallet_id) == "6.00"
@@ -132,7 +132,7 @@ def ids_in(bulk: Answer) -> list[str]:
     return [result["transfer"]["id"] for result in bulk.json["results"]]
 
 
-def test_an_accepted_transfer_keeps_its_callers_namespace(anna: Person, boris: Person, owner: Api) -> None:
+def test_accepted_transfer_keeps_its_callers_namespace(anna: Person, boris: Person, owner: Api) -> None:
     def send(caller: Api) -> Answer:
         body = {"sourceWalletId": anna.wallet_id, "targetWalletId": boris.wallet_id, "amount": "1"}
         return caller.post("/transfers", body, Idempotency_Key="k", **ASYNC)
@@ -169,13 +169,13 @@ def test_one_batch_keeps_the_namespaces_apart(anna: Person, boris: Person) -> No
     assert bank().balance(boris.wallet_id) == "3.00"
 
 
-def test_the_longest_key_fits_behind_its_namespace(anna: Person, boris: Person, owner: Api) -> None:
+def test_longest_key_fits_behind_its_namespace(anna: Person, boris: Person, owner: Api) -> None:
     key = "~" * 255
     done = owner.transfer(anna.wallet_id, boris.wallet_id, "1", key=key)
     assert (done.status, done.json["source"]["idempotencyKey"]) == (201, key)
 
 
-def test_an_address_is_not_looked_up_under_the_banks_key(anna: Person, boris: Person, owner: Api) -> None:
+def test_target_address_is_not_looked_up_under_the_banks_key(anna: Person, boris: Person, owner: Api) -> None:
     savings = new_wallet(anna.user)
     assert bank().transfer(anna.wallet_id, savings, "1", key="k").status == 201
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
@@ -185,7 +185,7 @@ def test_an_address_is_not_looked_up_under_the_banks_key(anna: Person, boris: Pe
 
 # --- Ids --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("amount", ["1", "1000"], ids=["carried out", "refused"])
-def test_an_id_of_another_namespace_is_refused_without_details(
+def test_id_of_another_namespace_is_refused_without_details(
     anna: Person, boris: Person, owner: Api, unchanged: Unchanged, amount: str
 ) -> None:
     for first, second in ((owner, bank()), (bank(), owner)):
@@ -203,9 +203,7 @@ def test_an_id_of_another_namespace_is_refused_without_details(
             assert (again.status, again.headers["idempotent-replayed"]) == (answer.status, "true")
 
 
-def test_the_id_of_an_operation_without_a_key_is_its_callers_alone(
-    anna: Person, unchanged: Unchanged
-) -> None:
+def test_id_of_a_keyless_operation_belongs_to_its_caller(anna: Person, unchanged: Unchanged) -> None:
     one, other = restricted(anna.user), restricted(anna.user)
     made = one.deposit(anna.wallet_id, "1").json
     with unchanged(anna.wallet_id):
@@ -214,7 +212,7 @@ def test_the_id_of_an_operation_without_a_key_is_its_callers_alone(
         assert one.deposit(anna.wallet_id, "1", id=made["id"]).json == made
 
 
-def test_a_wallets_id_is_of_one_namespace_too(anna: Person, unchanged: Unchanged) -> None:
+def test_wallet_id_belongs_to_one_namespace(anna: Person, unchanged: Unchanged) -> None:
     for first, second in ((restricted(anna.user), bank()), (bank(), restricted(anna.user))):
         chosen = {"id": str(uuid4()), "label": "secret"}
         opened = first.post("/wallets", chosen)
@@ -225,9 +223,9 @@ def test_a_wallets_id_is_of_one_namespace_too(anna: Person, unchanged: Unchanged
             assert first.post("/wallets", chosen).json == opened.json
 
 
-# --- Recorded before keys had namespaces ------------------------------------------------------------
+# --- Bare keys, stored before keys had namespaces ---------------------------------------------------
 def recorded(anna: Person, boris: Person, amount: str, actor: str = "", **fields: Any) -> UUID:
-    """A transfer of a restricted caller as the ledger was given it before: under the bare key."""
+    """Record a transfer of a restricted caller as versions before 0.7 did: under the bare key."""
     command = MakeTransfer(
         wallet_id=UUID(anna.wallet_id),
         target_id=UUID(boris.wallet_id),
@@ -244,7 +242,7 @@ def recorded(anna: Person, boris: Person, amount: str, actor: str = "", **fields
 
 
 @pytest.mark.parametrize("amount", ["1", "1000"], ids=["carried out", "refused"])
-def test_a_retry_of_a_bare_key_is_a_replay(
+def test_retry_of_a_bare_key_is_a_replay(
     anna: Person, boris: Person, unchanged: Unchanged, amount: str
 ) -> None:
     first = str(recorded(anna, boris, amount))
@@ -265,7 +263,7 @@ def test_a_retry_of_a_bare_key_is_a_replay(
         assert other.code == "idempotency_key_reused"
 
 
-def test_a_retry_of_a_bare_key_in_the_inbox_is_a_replay(anna: Person, boris: Person) -> None:
+def test_retry_of_a_bare_key_in_the_inbox_is_a_replay(anna: Person, boris: Person) -> None:
     accepted = str(recorded(anna, boris, "1", is_async=True))
     caller = session_of(anna.user)
     for _ in range(2):
@@ -276,14 +274,16 @@ def test_a_retry_of_a_bare_key_in_the_inbox_is_a_replay(anna: Person, boris: Per
     assert bank().balance(boris.wallet_id) == "1.00"
 
 
-def test_a_bare_key_of_another_caller_leaves_the_owners_free(anna: Person, boris: Person) -> None:
+def test_bare_key_of_another_caller_leaves_the_owners_free(anna: Person, boris: Person) -> None:
     first = recorded(anna, boris, "1", actor="key:bank")
     done = session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, "1", key="k")
     assert (done.status, done.json["id"] == str(first)) == (201, False)
     assert "idempotent-replayed" not in done.headers
 
 
-def test_a_persons_bare_key_is_refused_to_the_bank(anna: Person, boris: Person, unchanged: Unchanged) -> None:
+def test_bare_key_of_an_owner_is_refused_to_the_bank(
+    anna: Person, boris: Person, unchanged: Unchanged
+) -> None:
     recorded(anna, boris, "1000")
     with unchanged(anna.wallet_id, boris.wallet_id):
         refused = bank().transfer(anna.wallet_id, boris.wallet_id, "1000", key="k")
@@ -291,8 +291,8 @@ def test_a_persons_bare_key_is_refused_to_the_bank(anna: Person, boris: Person, 
     assert "operationId" not in refused.json
 
 
-# --- Where keys are shown ---------------------------------------------------------------------------
-def test_all_callers_see_the_key_that_the_client_sent(anna: Person, boris: Person, owner: Api) -> None:
+# --- Responses and events ---------------------------------------------------------------------------
+def test_all_callers_see_the_key_without_its_namespace(anna: Person, boris: Person, owner: Api) -> None:
     done = owner.transfer(anna.wallet_id, boris.wallet_id, "1", key="order-7").json["source"]
     assert Operation.objects.get(id=done["id"]).idempotency_key == f"owner:{anna.user.pk} order-7"
     for caller in (owner, bank()):

@@ -17,9 +17,9 @@ from wallets.models import User
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[str]:
-    """One process, with one connection for all but the ledger."""
-    one = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1"}
-    with running_service(**one) as address:
+    """One process, with one database connection in addition to the ledger's."""
+    settings = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1"}
+    with running_service(**settings) as address:
         yield address
 
 
@@ -34,7 +34,7 @@ def log_in(service: str, person: Person, password: str = PASSWORD) -> Answer:
         return Api(sender).post("/login", {"email": person.user.email, "password": password})
 
 
-def test_a_password_costs_what_django_thinks_it_should_and_is_stored_in_its_form() -> None:
+def test_password_hash_has_the_cost_and_format_of_django() -> None:
     assert Hasher.iterations == PBKDF2PasswordHasher.iterations
     stored = make_password(PASSWORD)
     assert PBKDF2PasswordHasher().verify(PASSWORD, stored)
@@ -42,7 +42,7 @@ def test_a_password_costs_what_django_thinks_it_should_and_is_stored_in_its_form
     assert not check_password(PASSWORD.upper(), stored)
 
 
-def test_a_hash_that_fails_leaves_room_for_the_next() -> None:
+def test_failed_hash_releases_its_slot() -> None:
     for _ in range(MAX_PENDING_HASHES + 1):
         with pytest.raises(ValueError, match="salt"):
             Hasher().encode(PASSWORD, "no$salt", 1)
@@ -50,27 +50,27 @@ def test_a_hash_that_fails_leaves_room_for_the_next() -> None:
 
 
 @pytest.mark.slow
-def test_while_passwords_are_checked_others_are_answered(service: str, anna: Person) -> None:
+def test_password_checks_do_not_delay_other_requests(service: str, anna: Person) -> None:
     sender = OverHttp(service)
     api = Api(sender)
     answered = 0
     with closing(sender.connection), ThreadPoolExecutor(MAX_PENDING_HASHES) as pool:
         logins = [pool.submit(log_in, service, anna) for _ in range(MAX_PENDING_HASHES)]
-        wait(logins, return_when="FIRST_COMPLETED")  # so the others are being checked, or wait for that
+        wait(logins, return_when="FIRST_COMPLETED")  # the others are still checked or waiting
         while not all(login.done() for login in logins):
             assert sender.send("GET", "/livez").status == 200
             assert api.get(f"/wallets/{anna.wallet_id}").status == 200
-            # By the connection for which the logins have no use at the moment.
+            # These use the one database connection, which the waiting logins have returned.
             assert len(api.history(anna.wallet_id)) == 1
             assert api.post("/transfers", {}).status == 400
             answered += 1
     assert [login.result().status for login in logins] == [200] * MAX_PENDING_HASHES
-    # Were they checked between other requests, instead of beside them, it would be one for each.
+    # If the event loop itself hashed, only one round of requests would fit between two hashes.
     assert answered > 3 * MAX_PENDING_HASHES
 
 
 @pytest.mark.slow
-def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, anna: Person) -> None:
+def test_excess_concurrent_logins_are_refused(service: str, anna: Person) -> None:
     with ThreadPoolExecutor(3 * MAX_PENDING_HASHES) as pool:
         answers = list(pool.map(lambda _: log_in(service, anna), range(3 * MAX_PENDING_HASHES)))
     refused = [answer for answer in answers if answer.status != 200]
@@ -81,7 +81,7 @@ def test_too_many_at_once_are_sent_away_and_the_others_are_served(service: str, 
 
 
 @pytest.mark.slow
-def test_who_is_sent_away_signing_up_has_not_signed_up(service: str) -> None:
+def test_refused_sign_up_creates_no_account(service: str) -> None:
     people = [registration() for _ in range(2 * MAX_PENDING_HASHES)]
 
     def sign_up(number: int) -> int:

@@ -1,4 +1,4 @@
-"""Signing up, logging in and out over the API, and what is one's own there."""
+"""Sign-up, login, logout and the user's own wallet over the API."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quick_hashing")
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
@@ -46,12 +46,12 @@ def cookies_of(api: Api) -> Any:
     return api.sender.client.cookies
 
 
-def count() -> tuple[int, int]:
+def count_users_and_wallets() -> tuple[int, int]:
     return User.objects.count(), Wallet.objects.count()
 
 
-# --- Signing up -------------------------------------------------------------------------------------
-def test_who_signs_up_has_an_empty_wallet_and_a_session(api: Api, settings: LazySettings) -> None:
+# --- Sign-up ----------------------------------------------------------------------------------------
+def test_sign_up_creates_an_empty_wallet_and_a_session(api: Api, settings: LazySettings) -> None:
     settings.DEFAULT_CURRENCY = "EUR"
     email = new_address()
     answer = sign_up(api, name=" Anna  Petrova ", email=email.upper())
@@ -71,49 +71,49 @@ def test_who_signs_up_has_an_empty_wallet_and_a_session(api: Api, settings: Lazy
     assert api.get(f"/wallets/{wallet.id}").json["balance"] == "0.00"
 
 
-def test_no_script_reads_the_sessions_cookie_and_no_other_site_sends_it(api: Api) -> None:
+def test_session_cookie_is_httponly_and_samesite(api: Api) -> None:
     sign_up(api)
     session, token = cookies_of(api)["sessionid"], cookies_of(api)["csrftoken"]
     assert (session["httponly"], session["samesite"], session["path"]) == (True, "Lax", "/")
-    assert (token["httponly"], token["samesite"]) == ("", "Lax")  # the page's scripts repeat it in a header
+    assert (token["httponly"], token["samesite"]) == ("", "Lax")  # the page's scripts send it in a header
 
 
-def test_of_one_address_there_is_one_person_however_it_is_capitalised(api: Api, hashed: list[str]) -> None:
+def test_spellings_of_an_address_are_one_account(api: Api, hashed: list[str]) -> None:
     email = new_address()
     sign_up(api, email=email)
     hashed.clear()
-    before = count()
+    before = count_users_and_wallets()
     for spelling in (email, email.upper(), email.title()):
         answer = sign_up(Api(), email=spelling)
         assert (answer.status, answer.code) == (409, "email_taken")
-    assert count() == before
-    assert hashed == []  # at no cost for us
+    assert count_users_and_wallets() == before
+    assert hashed == []  # a refusal costs no hash
 
 
-def test_what_an_operator_logs_in_with_or_has_as_address_is_taken(api: Api) -> None:
+def test_sign_up_with_an_operators_login_or_address_is_refused(api: Api) -> None:
     operator = new_operator()
     User.objects.filter(pk=operator.pk).update(username=new_address())
     operator.refresh_from_db()
-    before = count()
+    before = count_users_and_wallets()
     for email in (operator.username.title(), operator.email.upper()):
         assert sign_up(api, email=email).code == "email_taken"
-    assert count() == before
+    assert count_users_and_wallets() == before
 
 
 @pytest.mark.slow
-def test_of_many_who_sign_up_at_once_with_one_address_one_succeeds(service: str) -> None:
+def test_concurrent_sign_ups_with_one_address_create_one_account(service: str) -> None:
     email = new_address()
 
-    def sign_up_from_a_connection_of_its_own(_: int) -> Answer:
+    def sign_up_on_a_new_connection(_: int) -> Answer:
         sender = OverHttp(service)
         with closing(sender.connection):
             return sign_up(Api(sender), email=email)
 
     with ThreadPoolExecutor(20) as pool:
-        answers = list(pool.map(sign_up_from_a_connection_of_its_own, range(20)))
+        answers = list(pool.map(sign_up_on_a_new_connection, range(20)))
     statuses = [answer.status for answer in answers]
     assert statuses.count(201) == 1
-    assert set(statuses) <= {201, 409, 429}  # too many passwords at once are refused
+    assert set(statuses) <= {201, 409, 429}  # too many concurrent hashes are refused
     assert Wallet.objects.filter(owner__in=User.objects.by_email(email)).count() == 1
 
 
@@ -121,14 +121,14 @@ def test_of_many_who_sign_up_at_once_with_one_address_one_succeeds(service: str)
     "password",
     ["short", "12345678901234", "password1", "Anna Petrova", "{email}", "anna-petrova", " " * 7],
 )
-def test_a_password_that_others_would_guess_is_refused(api: Api, password: str) -> None:
-    email, before = new_address(), count()
+def test_weak_password_is_refused(api: Api, password: str) -> None:
+    email, before = new_address(), count_users_and_wallets()
     answer = sign_up(api, name="Anna Petrova", email=email, password=password.format(email=email))
     assert (answer.status, answer.code) == (400, "validation_error")
     assert {(error["field"], error["code"]) for error in answer.json["errors"]} == {
         ("password", "weak_password")
     }
-    assert count() == before
+    assert count_users_and_wallets() == before
 
 
 LONG = "a" * 10_000
@@ -155,7 +155,7 @@ LONG = "a" * 10_000
         ("email", "anna@example.com" + ".example" * 40),
         ("email", "annaſ@example.com"),
         ("email", "an\u212aa@example.com"),  # the Kelvin sign, whose lower case is k
-        ("email", "anna@еxample.com"),  # with a letter that is Cyrillic
+        ("email", "anna@еxample.com"),  # with a Cyrillic letter
         ("email", "anna@exam\u200bple.com"),
         ("email", "anna@example.com\r\nBcc: eve@example.com"),
         ("email", "anna@example.com\n"),
@@ -177,44 +177,42 @@ LONG = "a" * 10_000
         ("walletId", UNKNOWN_ID),
     ],
 )
-def test_what_cannot_be_somebodys_is_refused_by_the_name_of_its_field(
-    api: Api, field: str, value: object
-) -> None:
-    before = count()
+def test_invalid_sign_up_field_is_refused_by_name(api: Api, field: str, value: object) -> None:
+    before = count_users_and_wallets()
     answer = sign_up(api, **{field: value})
     assert (answer.status, answer.code) == (400, "validation_error")
     assert {error["field"] for error in answer.json["errors"]} == {field}
-    assert count() == before
+    assert count_users_and_wallets() == before
     assert not cookies_of(api)
 
 
 @pytest.mark.parametrize("field", ["name", "email", "password"])
-def test_all_that_makes_a_person_has_to_be_given(api: Api, field: str) -> None:
-    before = count()
+def test_sign_up_field_is_required(api: Api, field: str) -> None:
+    before = count_users_and_wallets()
     given = registration()
     del given[field]
     answer = api.post("/signup", given)
     assert [(error["field"], error["code"]) for error in answer.json["errors"]] == [(field, "required")]
-    assert count() == before
+    assert count_users_and_wallets() == before
 
 
 @pytest.mark.parametrize(
     "name", ["Анна", "O'Brien", "<b>Anna</b>", "日本", "x" * 150, "'; DROP TABLE wallet;"]
 )
-def test_a_name_may_be_any_that_can_be_printed(api: Api, name: str) -> None:
+def test_name_may_be_any_printable_text(api: Api, name: str) -> None:
     assert sign_up(api, name=name).json["name"] == name
     assert api.get("/me").json["name"] == name
 
 
-def test_a_password_may_be_as_long_as_is_said_and_any_text(api: Api) -> None:
+def test_password_of_the_maximum_length_is_accepted(api: Api) -> None:
     email, password = new_address(), " пароль ✓ " + "x" * 1014
     assert sign_up(api, email=email, password=password).status == 201
     assert log_in(Api(), email, password).status == 200
     assert log_in(Api(), email, password.strip()).code == "invalid_credentials"
 
 
-# --- Logging in -------------------------------------------------------------------------------------
-def test_a_person_logs_in_with_their_address_in_any_capitals(api: Api) -> None:
+# --- Login ------------------------------------------------------------------------------------------
+def test_login_address_is_case_insensitive(api: Api) -> None:
     person = somebody()
     for spelling in (person.user.email, person.user.email.upper(), person.user.email.title()):
         api = Api()
@@ -223,7 +221,7 @@ def test_a_person_logs_in_with_their_address_in_any_capitals(api: Api) -> None:
         assert api.get("/me").json == answer.json
 
 
-def test_an_operator_logs_in_with_their_name(api: Api) -> None:
+def test_operator_logs_in_with_the_username(api: Api) -> None:
     operator = new_operator()
     answer = log_in(api, operator.username.upper())
     assert (answer.status, answer.json["walletId"]) == (200, None)
@@ -252,37 +250,37 @@ def test_login_as_another_user_starts_an_empty_session() -> None:
     assert with_session(key).get("/me").code == "unauthorized"
 
 
-def of_nobody() -> str:
+def unknown_login() -> str:
     return new_address()
 
 
-def of_somebody() -> str:
+def known_login() -> str:
     return somebody().user.email
 
 
-def of_a_closed_account() -> str:
+def inactive_login() -> str:
     return somebody(is_active=False).user.email
 
 
-def of_a_blank_password() -> str:
+def login_with_a_blank_password() -> str:
     return somebody(password="").user.email
 
 
-@pytest.mark.parametrize("login", [of_nobody, of_somebody, of_a_closed_account, of_a_blank_password])
-def test_a_login_that_fails_tells_nothing_of_why(hashed: list[str], login: Callable[[], str]) -> None:
-    somebodys = log_in(Api(), of_somebody(), "wrong")
+@pytest.mark.parametrize("login", [unknown_login, known_login, inactive_login, login_with_a_blank_password])
+def test_failed_logins_are_indistinguishable(hashed: list[str], login: Callable[[], str]) -> None:
+    reference = log_in(Api(), known_login(), "wrong")
     address = login()
     hashed.clear()
     api = Api()
     answer = log_in(api, address, "wrong")
-    assert without_request_id(answer) == without_request_id(somebodys)
+    assert without_request_id(answer) == without_request_id(reference)
     assert (answer.status, answer.code) == (401, "invalid_credentials")
-    assert answer.headers.keys() == somebodys.headers.keys()
-    assert len(hashed) == 1  # so it takes as long
+    assert answer.headers.keys() == reference.headers.keys()
+    assert len(hashed) == 1  # so all take the same time
     assert not cookies_of(api)
 
 
-def test_who_is_inactive_cannot_log_in_with_the_right_password() -> None:
+def test_inactive_user_cannot_log_in() -> None:
     person = somebody(is_active=False)
     api = Api()
     assert log_in(api, person.user.email).code == "invalid_credentials"
@@ -303,7 +301,7 @@ def test_who_is_inactive_cannot_log_in_with_the_right_password() -> None:
         ("next", "/admin/"),
     ],
 )
-def test_credentials_that_are_none_are_refused_unseen(
+def test_malformed_credentials_are_refused_without_hashing(
     api: Api, hashed: list[str], field: str, value: object
 ) -> None:
     answer = api.post("/login", {"email": "anna@example.com", "password": "wrong", field: value})
@@ -317,7 +315,7 @@ def test_impossible_login_fails_like_an_unknown_one(api: Api, login: str) -> Non
     assert log_in(api, login).code == "invalid_credentials"
 
 
-def test_whatever_the_browser_says_of_itself_a_failed_login_is_answered(api: Api) -> None:
+def test_failed_login_with_extreme_headers_is_answered(api: Api) -> None:
     headers = {"User_Agent": "x" * 3000, "Accept": "*/*, " + "x/y, " * 190}
     body = {"email": new_address(), "password": "wrong"}
     path = f"/login?a=%00%FF&{'b' * 3000}=1"
@@ -325,7 +323,7 @@ def test_whatever_the_browser_says_of_itself_a_failed_login_is_answered(api: Api
     assert api.post(path, body, **headers).code == "invalid_credentials"
 
 
-# --- Logging out ------------------------------------------------------------------------------------
+# --- Logout -----------------------------------------------------------------------------------------
 def test_logout_ends_the_session_for_every_copy_of_its_cookie() -> None:
     key = session_key(somebody().user)
     api = with_session(key)
@@ -337,14 +335,14 @@ def test_logout_ends_the_session_for_every_copy_of_its_cookie() -> None:
     assert api.post("/logout", {}).code == "unauthorized"
 
 
-def test_logging_out_leaves_ones_other_sessions() -> None:
+def test_logout_keeps_other_sessions() -> None:
     user = somebody().user
     here, there = session_of(user), session_of(user)
     assert here.post("/logout", {}).status == 204
     assert there.get("/me").status == 200
 
 
-def test_a_changed_password_ends_the_other_sessions() -> None:
+def test_changed_password_ends_other_sessions() -> None:
     user = somebody().user
     here, there = session_of(user), session_of(user)
     assert isinstance(here.sender, InProcess)
@@ -357,7 +355,7 @@ def test_a_changed_password_ends_the_other_sessions() -> None:
     assert log_in(Api(), user.email, new).status == 200
 
 
-def test_an_account_that_is_closed_has_no_session_any_more() -> None:
+def test_deactivated_account_loses_its_session() -> None:
     user = somebody().user
     api = session_of(user)
     assert api.get("/me").status == 200
@@ -365,8 +363,8 @@ def test_an_account_that_is_closed_has_no_session_any_more() -> None:
     assert api.get("/me").code == "unauthorized"
 
 
-# --- What is one's own ------------------------------------------------------------------------------
-def test_ones_wallet_comes_with_its_newest_operations_refused_ones_too() -> None:
+# --- The user's own wallet --------------------------------------------------------------------------
+def test_my_wallet_has_its_newest_operations_with_refusals() -> None:
     person = somebody()
     wallet_id = person.wallet_id
     for amount in range(1, 23):
@@ -382,7 +380,7 @@ def test_ones_wallet_comes_with_its_newest_operations_refused_ones_too() -> None
     assert {item["operationType"] for item in listed} == {"DEPOSIT", "WITHDRAW"}
 
 
-def test_ones_wallet_is_the_first_that_one_had() -> None:
+def test_my_wallet_is_the_oldest_one() -> None:
     person = somebody()
     new_wallet(person.user, "5", currency="EUR")
     api = session_of(person.user)
@@ -391,7 +389,7 @@ def test_ones_wallet_is_the_first_that_one_had() -> None:
 
 
 @pytest.mark.slow
-def test_while_money_moves_the_operations_are_those_of_the_balance(service: str) -> None:
+def test_my_wallet_is_consistent_under_load(service: str) -> None:
     person = somebody("1")
     browser, depositor = Browser(service), OverHttp(service)
     browser.cookies["sessionid"] = session_key(person.user)

@@ -1,4 +1,4 @@
-"""Limits of requests, logins, sign-ups and wrong passwords."""
+"""Rate limits of requests, logins and sign-ups, and the lockout after wrong passwords."""
 
 import random
 import re
@@ -31,60 +31,60 @@ from walletsvc.environment import Rate
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
-FOR_EVER = 9999 * 86_400  # seconds: no window ends within a test
+ENDLESS_SECONDS = 9999 * 86_400  # no window ends within a test
 Limit = Callable[..., None]
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
 @pytest.fixture
 def limit(settings: LazySettings) -> Limit:
-    """`limit(key=3)`: three for each key, and no other limit."""
+    """`limit(key=3)` allows three requests for each key, and sets no other limit."""
 
-    def set_limits(seconds: int = FOR_EVER, **hits: int) -> None:
+    def set_limits(seconds: int = ENDLESS_SECONDS, **hits: int) -> None:
         off = dict.fromkeys(settings.RATE_LIMITS)
-        settings.RATE_LIMITS = off | {name: Rate(most, seconds) for name, most in hits.items()}
+        settings.RATE_LIMITS = off | {name: Rate(count, seconds) for name, count in hits.items()}
 
     return set_limits
 
 
 def new_ip() -> str:
-    """An address that no other test comes from."""
+    """Return an address that no other test uses."""
     return f"10.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(1, 255)}"  # noqa: S311
 
 
-def at(address: str, key: str | None = None, **headers: str) -> Api:
+def client_at(address: str, key: str | None = None, **headers: str) -> Api:
     return Api(InProcess(REMOTE_ADDR=address, **headers), key)
 
 
-def statuses(times: int, ask: Callable[[], Answer]) -> list[int]:
-    return [ask().status for _ in range(times)]
+def statuses(times: int, send: Callable[[], Answer]) -> list[int]:
+    return [send().status for _ in range(times)]
 
 
 def assert_is_refused(answer: Answer, name: str, hits: int) -> None:
     assert (answer.status, answer.code) == (429, "too_many_requests")
-    assert answer.headers["ratelimit-policy"] == f'"{name}";q={hits};w={FOR_EVER}'
+    assert answer.headers["ratelimit-policy"] == f'"{name}";q={hits};w={ENDLESS_SECONDS}'
     seconds = re.fullmatch(rf'"{name}";r=0;t=([0-9]+)', answer.headers["ratelimit"])
     assert seconds
     assert answer.headers["retry-after"] == seconds[1]
-    assert 0 < int(seconds[1]) <= FOR_EVER
+    assert 0 < int(seconds[1]) <= ENDLESS_SECONDS
 
 
 # --- Requests ---------------------------------------------------------------------------------------
-def test_what_is_left_is_told_with_each_answer(limit: Limit) -> None:
+def test_responses_state_the_remaining_requests(limit: Limit) -> None:
     limit(key=3)
     api = Api(key=new_key(READ))
     answers = [api.get("/wallets"), api.get(f"/wallets/{uuid4()}"), api.post("/wallets", {}), api.get("/me")]
     assert [answer.status for answer in answers] == [200, 404, 403, 403]
     assert [answer.headers.get("ratelimit-policy") for answer in answers] == [
-        f'"key";q=3;w={FOR_EVER}',
-        f'"key";q=3;w={FOR_EVER}',
+        f'"key";q=3;w={ENDLESS_SECONDS}',
+        f'"key";q=3;w={ENDLESS_SECONDS}',
         None,
         None,
-    ]  # what a key has no scope for costs it nothing
+    ]  # a request without its scope is not counted
     assert [answer.headers["ratelimit"].split(";")[:2] for answer in answers[:2]] == [
         ['"key"', "r=2"],
         ['"key"', "r=1"],
@@ -93,7 +93,7 @@ def test_what_is_left_is_told_with_each_answer(limit: Limit) -> None:
     assert_is_refused(api.get("/wallets"), "key", 3)
 
 
-def test_a_request_that_is_one_too_many_changes_nothing(limit: Limit, unchanged: Unchanged) -> None:
+def test_request_beyond_its_limit_changes_nothing(limit: Limit, unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     key = new_key(ADMIN)
     limit(key=1, user=1)
@@ -109,24 +109,26 @@ def test_a_request_that_is_one_too_many_changes_nothing(limit: Limit, unchanged:
     assert Wallet.objects.count() == wallets
     limit()
     assert session.get("/me").status == 200
-    assert api.transfer(anna.wallet_id, boris.wallet_id, 1, key="k").status == 201  # the key is still free
+    assert (
+        api.transfer(anna.wallet_id, boris.wallet_id, 1, key="k").status == 201
+    )  # the idempotency key is still unused
 
 
-def test_each_is_counted_alone(limit: Limit) -> None:
+def test_each_key_and_user_has_its_own_count(limit: Limit) -> None:
     one, other, anna, boris = new_key(READ), new_key(READ), somebody().user, somebody().user
     operator = new_operator(is_superuser=True)
     limit(key=1, user=1, address=1)
-    for ask in (
+    for send in (
         lambda: Api(key=one).get("/wallets"),
         lambda: Api(key=other).get("/wallets"),
         lambda: session_of(anna).get("/me"),
         lambda: session_of(boris).get("/me"),
         lambda: session_of(operator).get("/me"),
     ):
-        assert statuses(2, ask) == [200, 429]
+        assert statuses(2, send) == [200, 429]
 
 
-def test_all_sessions_of_a_person_count_together_on_pages_too(limit: Limit) -> None:
+def test_sessions_of_a_user_share_a_count_with_pages(limit: Limit) -> None:
     anna = somebody()
     limit(user=3)
     assert session_of(anna.user).get("/me").status == 200
@@ -138,22 +140,22 @@ def test_all_sessions_of_a_person_count_together_on_pages_too(limit: Limit) -> N
     assert session_of(anna.user).get("/me").status == 429
 
 
-def test_who_has_neither_key_nor_session_is_counted_by_address(limit: Limit, settings: LazySettings) -> None:
+def test_client_without_credentials_is_counted_by_address(limit: Limit, settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     key, person = new_key(READ), somebody()
     limit(address=2)
-    here = new_ip()
-    assert statuses(3, lambda: at(here).get("/wallets")) == [200, 200, 429]
-    assert_is_refused(at(here).get("/wallets"), "address", 2)
-    assert at(new_ip()).get("/wallets").status == 200
-    assert at(here, key).get("/wallets").status == 200  # keys and people have counts of their own
+    address = new_ip()
+    assert statuses(3, lambda: client_at(address).get("/wallets")) == [200, 200, 429]
+    assert_is_refused(client_at(address).get("/wallets"), "address", 2)
+    assert client_at(new_ip()).get("/wallets").status == 200
+    assert client_at(address, key).get("/wallets").status == 200  # keys and users have their own counts
     api = session_of(person.user)
     assert isinstance(api.sender, InProcess)
-    api.sender.client.defaults["REMOTE_ADDR"] = here
+    api.sender.client.defaults["REMOTE_ADDR"] = address
     assert statuses(3, lambda: api.get("/me")) == [200, 200, 200]
 
 
-def test_when_the_window_is_over_the_count_begins_anew(limit: Limit) -> None:
+def test_count_restarts_with_the_next_window(limit: Limit) -> None:
     limit(seconds=1, key=2)
     api = Api(key=new_key(READ))
     while api.get("/wallets").status == 200:
@@ -165,7 +167,7 @@ def test_when_the_window_is_over_the_count_begins_anew(limit: Limit) -> None:
     assert answer.headers["ratelimit"] == '"key";r=1;t=1'
 
 
-def test_a_limit_that_is_off_writes_no_row_and_tells_nothing(limit: Limit) -> None:
+def test_limit_that_is_off_writes_no_row_and_sends_no_headers(limit: Limit) -> None:
     limit()
     anna = somebody("1")
     subjects = set(RateLimit.objects.values_list("subject", "hits"))
@@ -181,7 +183,7 @@ def test_a_limit_that_is_off_writes_no_row_and_tells_nothing(limit: Limit) -> No
     assert set(RateLimit.objects.values_list("subject", "hits")) == subjects
 
 
-# --- Where requests come from -----------------------------------------------------------------------
+# --- Client addresses -------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("is_trusted", "peer", "forwarded", "network"),
     [
@@ -200,14 +202,14 @@ def test_a_limit_that_is_off_writes_no_row_and_tells_nothing(limit: Limit) -> No
         (False, "2001:db8:1:2:3:4:5:6", None, "2001:db8:1:2::/64"),
         (False, "2001:db8:1:2:ffff::", None, "2001:db8:1:2::/64"),
         (False, "2001:db8:1:3::1", None, "2001:db8:1:3::/64"),
-        (False, "::ffff:192.0.2.1", None, "192.0.2.1"),  # a socket that takes both
+        (False, "::ffff:192.0.2.1", None, "192.0.2.1"),  # a dual-stack socket
         (False, "fe80::1%eth0", None, "fe80::/64"),
         (True, "192.0.2.1", "fe80::1%'; --", "fe80::/64"),
-        (False, "", None, "127.0.0.1"),  # a socket of this machine
+        (False, "", None, "127.0.0.1"),  # a Unix socket
         (False, "unix:", None, "127.0.0.1"),
     ],
 )
-def test_a_request_comes_from_its_peer_or_from_where_a_trusted_proxy_says(
+def test_client_network_is_of_the_peer_or_trusted_proxy(
     settings: LazySettings, is_trusted: bool, peer: str, forwarded: str | None, network: str
 ) -> None:
     settings.TRUST_PROXY = is_trusted
@@ -217,46 +219,44 @@ def test_a_request_comes_from_its_peer_or_from_where_a_trusted_proxy_says(
     assert limits.network_of(request) == network
 
 
-def test_who_makes_up_forwarded_addresses_is_counted_all_the_same(
-    limit: Limit, settings: LazySettings
-) -> None:
+def test_forged_forwarded_addresses_do_not_evade_the_limit(limit: Limit, settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     limit(address=2)
-    here = new_ip()
+    address = new_ip()
 
-    def ask() -> Answer:
-        return at(here).get("/wallets", X_Forwarded_For=new_ip())
+    def send() -> Answer:
+        return client_at(address).get("/wallets", X_Forwarded_For=new_ip())
 
-    assert statuses(3, ask) == [200, 200, 429]
+    assert statuses(3, send) == [200, 200, 429]
     settings.TRUST_PROXY = True
-    assert statuses(3, ask) == [200, 200, 200]
+    assert statuses(3, send) == [200, 200, 200]
     last = new_ip()
-    assert statuses(3, lambda: at(here).get("/wallets", X_Forwarded_For=f"{new_ip()}, {last}")) == [
+    assert statuses(3, lambda: client_at(address).get("/wallets", X_Forwarded_For=f"{new_ip()}, {last}")) == [
         200,
         200,
         429,
     ]
 
 
-def test_a_customer_with_many_addresses_of_ipv6_is_one(limit: Limit, settings: LazySettings) -> None:
+def test_addresses_of_one_ipv6_network_share_a_limit(limit: Limit, settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
     limit(address=2)
     network = f"2001:db8:{random.randrange(65536):x}:{random.randrange(65536):x}"  # noqa: S311
     addresses = [f"{network}::1", f"{network}:ffff::", f"{network}:1:2:3:4"]
-    assert [at(address).get("/wallets").status for address in addresses] == [200, 200, 429]
+    assert [client_at(address).get("/wallets").status for address in addresses] == [200, 200, 429]
 
 
 @pytest.mark.parametrize("peer", ["", "unix:", "::ffff:192.0.2.9", "fe80::1%eth0", "fe80::2%x y"])
-def test_wherever_it_comes_from_a_login_is_answered(limit: Limit, peer: str) -> None:
+def test_login_from_any_peer_address_is_answered(limit: Limit, peer: str) -> None:
     limit(login=1000, signup=1000)
     login = {"email": new_address(), "password": "wrong"}
-    assert [at(peer).post("/login", login).code for _ in range(2)] == ["invalid_credentials"] * 2
-    assert at(peer).post("/signup", registration()).status == 201
+    assert [client_at(peer).post("/login", login).code for _ in range(2)] == ["invalid_credentials"] * 2
+    assert client_at(peer).post("/signup", registration()).status == 201
 
 
-# --- All processes count together -------------------------------------------------------------------
+# --- Several processes ------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_all_processes_count_together_and_what_they_refuse_moves_nothing() -> None:
+def test_processes_share_a_count_and_refusals_move_nothing() -> None:
     wallet_id, key = somebody().wallet_id, new_key(ADMIN)
     with running_service(API_ACCESS="key", WORKERS="2", RATE_LIMIT_KEY="50/9999d") as address:
 
@@ -280,7 +280,7 @@ def test_concurrent_counts_of_many_subjects_do_not_deadlock() -> None:
         dice = random.Random(seed)  # noqa: S311
         try:
             for _ in range(50):
-                limits._take([(subject, FOR_EVER) for subject in dice.sample(subjects, 40)])
+                limits._count_requests([(subject, ENDLESS_SECONDS) for subject in dice.sample(subjects, 40)])
         finally:
             connection.close()
 
@@ -289,27 +289,27 @@ def test_concurrent_counts_of_many_subjects_do_not_deadlock() -> None:
     assert list(RateLimit.objects.filter(subject__in=subjects).values_list("hits", flat=True)) == [400] * 40
 
 
-def test_of_those_that_come_together_each_has_its_place() -> None:
-    one, other = (f"key:{uuid4()}", FOR_EVER), (f"key:{uuid4()}", FOR_EVER)
-    assert [hits for hits, _ in limits._take([one, other, one, one])] == [1, 1, 2, 3]
-    assert [hits for hits, _ in limits._take([other, one])] == [2, 4]
+def test_concurrent_requests_get_consecutive_counts() -> None:
+    one, other = (f"key:{uuid4()}", ENDLESS_SECONDS), (f"key:{uuid4()}", ENDLESS_SECONDS)
+    assert [hits for hits, _ in limits._count_requests([one, other, one, one])] == [1, 1, 2, 3]
+    assert [hits for hits, _ in limits._count_requests([other, one])] == [2, 4]
 
 
-def test_rows_whose_window_is_over_are_swept(limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_ended_windows_are_deleted(limit: Limit, monkeypatch: pytest.MonkeyPatch) -> None:
     limit(seconds=3600, key=10, user=10)
     now = timezone.now()
-    for subject, age in (("key:swept", 3700), ("key:kept", 3500)):
+    for subject, age in (("key:ended", 3700), ("key:current", 3500)):
         RateLimit.objects.update_or_create(
             subject=subject, defaults={"began_at": now - timedelta(seconds=age), "hits": 1}
         )
-    monkeypatch.setattr(limits, "_swept_at", time.monotonic() - limits.SWEEP_INTERVAL_SECONDS)
+    monkeypatch.setattr(limits, "_last_deletion_at", time.monotonic() - limits.DELETION_INTERVAL_SECONDS)
     assert Api(key=new_key(READ)).get("/wallets").status == 200
-    left = RateLimit.objects.filter(subject__in=["key:swept", "key:kept"])
-    assert [row.subject for row in left] == ["key:kept"]
-    left.delete()
+    remaining = RateLimit.objects.filter(subject__in=["key:ended", "key:current"])
+    assert [row.subject for row in remaining] == ["key:current"]
+    remaining.delete()
 
 
-# --- Logging in and signing up ----------------------------------------------------------------------
+# --- Login and sign-up ------------------------------------------------------------------------------
 def log_in(api: Api, login: str, password: str = PASSWORD, **headers: str) -> Answer:
     return api.post("/login", {"email": login, "password": password}, **headers)
 
@@ -326,32 +326,30 @@ def assert_is_refused_page(page: Answer) -> None:
     assert b"Wait a little and try again" in page.content
 
 
-def test_an_address_that_logs_in_too_often_is_refused_whatever_the_password(
-    limit: Limit, hashed: list[str]
-) -> None:
+def test_login_beyond_the_limit_is_refused_with_any_password(limit: Limit, hashed: list[str]) -> None:
     anna = somebody().user
     limit(login=3)
-    here = new_ip()
-    tries = [
-        log_in(at(here), anna.email),
-        log_in(at(here), new_address(), "wrong"),
-        page_login(here, anna.email),
+    address = new_ip()
+    attempts = [
+        log_in(client_at(address), anna.email),
+        log_in(client_at(address), new_address(), "wrong"),
+        page_login(address, anna.email),
     ]
-    assert [answer.status for answer in tries] == [200, 401, 302]
+    assert [answer.status for answer in attempts] == [200, 401, 302]
     hashed.clear()
-    api = at(here)
+    api = client_at(address)
     assert_is_refused(log_in(api, anna.email), "login", 3)
     assert api.get("/me").code == "unauthorized"
-    assert_is_refused_page(page_login(here, anna.email))
-    assert at(here).sender.send("POST", "/admin/login/", b"").status == 429
+    assert_is_refused_page(page_login(address, anna.email))
+    assert client_at(address).sender.send("POST", "/admin/login/", b"").status == 429
     assert hashed == []
-    assert log_in(at(new_ip()), anna.email).status == 200
+    assert log_in(client_at(new_ip()), anna.email).status == 200
 
 
 @pytest.mark.parametrize("path", ["/password", "/admin/password_change/"])
 def test_guesses_of_the_old_password_are_limited(path: str, limit: Limit, hashed: list[str]) -> None:
-    operator, here = new_operator(is_superuser=True), new_ip()
-    client = InProcess(REMOTE_ADDR=here).client
+    operator, address = new_operator(is_superuser=True), new_ip()
+    client = InProcess(REMOTE_ADDR=address).client
     client.force_login(operator, backend=MODEL_BACKEND)
     limit(login=2)
     new = "nine green elephants"
@@ -361,161 +359,171 @@ def test_guesses_of_the_old_password_are_limited(path: str, limit: Limit, hashed
     ]
     assert [client.post(path, form).status_code for form in forms[:2]] == [200, 200]
     hashed.clear()
-    refused = client.post(path, forms[2])  # the right one
+    refused = client.post(path, forms[2])  # the correct password
     assert (refused.status_code, int(refused["Retry-After"]) > 0, hashed) == (429, True, [])
     assert b"Wait a little and try again" in refused.content
     assert client.get(path).status_code == 200
-    assert log_in(at(here), operator.username).status == 429  # counted together with logins
+    assert log_in(client_at(address), operator.username).status == 429  # counted together with logins
     limit()
     assert client.post(path, forms[2]).status_code == 302
 
 
-def test_an_address_that_signs_up_too_often_makes_no_more_people(limit: Limit, hashed: list[str]) -> None:
+def test_sign_up_beyond_the_limit_creates_no_account(limit: Limit, hashed: list[str]) -> None:
     limit(signup=2)
-    here = new_ip()
-    first = at(here).post("/signup", registration())
+    address = new_ip()
+    first = client_at(address).post("/signup", registration())
     assert (first.status, first.headers["ratelimit"].split(";")[1]) == (201, "r=1")
-    client = InProcess(REMOTE_ADDR=here).client
+    client = InProcess(REMOTE_ADDR=address).client
     assert client.post("/signup", registration()).status_code == 302
     before = User.objects.count(), Wallet.objects.count()
     hashed.clear()
-    assert_is_refused(at(here).post("/signup", registration()), "signup", 2)
-    client = InProcess(REMOTE_ADDR=here).client
+    assert_is_refused(client_at(address).post("/signup", registration()), "signup", 2)
+    client = InProcess(REMOTE_ADDR=address).client
     page = client.post("/signup", registration())
     assert (page.status_code, int(page["Retry-After"]) > 0) == (429, True)
     assert "sessionid" not in client.cookies
     assert (User.objects.count(), Wallet.objects.count()) == before
     assert hashed == []
-    assert at(new_ip()).post("/signup", registration()).status == 201
+    assert client_at(new_ip()).post("/signup", registration()).status == 201
 
 
-def test_invalid_sign_up_counts_as_well(limit: Limit) -> None:
+def test_invalid_sign_up_counts_too(limit: Limit) -> None:
     """The limit is counted before the body is read."""
     limit(signup=2)
-    here = new_ip()
-    assert statuses(3, lambda: at(here).post("/signup", registration(email="anna"))) == [400, 400, 429]
+    address = new_ip()
+    assert statuses(3, lambda: client_at(address).post("/signup", registration(email="anna"))) == [
+        400,
+        400,
+        429,
+    ]
 
 
 # --- Wrong passwords --------------------------------------------------------------------------------
 def wrong(times: int, address: str, login: str) -> list[int]:
-    return statuses(times, lambda: log_in(at(address), login, "wrong"))
+    return statuses(times, lambda: log_in(client_at(address), login, "wrong"))
 
 
-def test_the_fifth_wrong_password_locks_the_account_for_the_address(hashed: list[str]) -> None:
+def test_fifth_wrong_password_locks_the_account_for_the_address(hashed: list[str]) -> None:
     anna, boris = somebody().user, somebody().user
-    here = new_ip()
-    assert wrong(5, here, anna.email) == [401, 401, 401, 401, 429]
+    address = new_ip()
+    assert wrong(5, address, anna.email) == [401, 401, 401, 401, 429]
     hashed.clear()
-    api = at(here)
-    answer = log_in(api, anna.email)  # the right one
+    api = client_at(address)
+    answer = log_in(api, anna.email)  # the correct password
     assert (answer.status, answer.code, answer.headers["retry-after"]) == (429, "too_many_requests", "900")
     assert api.get("/me").code == "unauthorized"
-    assert_is_refused_page(page_login(here, anna.email))
+    assert_is_refused_page(page_login(address, anna.email))
     assert hashed == []
-    assert log_in(at(here), boris.email).status == 200
-    assert log_in(at(new_ip()), anna.email).status == 200
+    assert log_in(client_at(address), boris.email).status == 200
+    assert log_in(client_at(new_ip()), anna.email).status == 200
 
 
-def test_however_the_login_is_written_it_is_one_account() -> None:
+def test_spellings_of_a_login_share_one_lockout() -> None:
     email = f"sissi-{uuid4()}@example.com"
     user = somebody(username=email, email=email).user
-    here = new_ip()
+    address = new_ip()
     # A long s has the upper case of s, a dotless i that of i: to the database they are one name.
     spellings = [email.upper(), email.title(), email.replace("s", "ſ"), email.replace("i", "ı"), email]
-    assert [log_in(at(here), login, "wrong").status for login in spellings] == [401, 401, 401, 401, 429]
-    assert log_in(at(here), user.email).status == 429
+    assert [log_in(client_at(address), login, "wrong").status for login in spellings] == [
+        401,
+        401,
+        401,
+        401,
+        429,
+    ]
+    assert log_in(client_at(address), user.email).status == 429
 
 
-def test_another_browser_is_the_same_guesser() -> None:
-    anna, here = somebody().user, new_ip()
+def test_lockout_ignores_the_browser() -> None:
+    anna, address = somebody().user, new_ip()
     found = [
-        log_in(at(here), anna.email, "wrong", User_Agent=f"browser {number}", Accept="*/*").status
+        log_in(client_at(address), anna.email, "wrong", User_Agent=f"browser {number}", Accept="*/*").status
         for number in range(5)
     ]
     assert found == [401, 401, 401, 401, 429]
 
 
-def test_api_and_pages_count_together() -> None:
-    anna, here = somebody().user, new_ip()
-    assert wrong(2, here, anna.email) == [401, 401]
-    assert [page_login(here, anna.email.upper(), "wrong").status for _ in range(3)] == [200, 200, 429]
-    assert log_in(at(here), anna.email).status == 429
+def test_api_and_pages_share_a_lockout() -> None:
+    anna, address = somebody().user, new_ip()
+    assert wrong(2, address, anna.email) == [401, 401]
+    assert [page_login(address, anna.email.upper(), "wrong").status for _ in range(3)] == [200, 200, 429]
+    assert log_in(client_at(address), anna.email).status == 429
 
 
 def test_unknown_account_is_locked_like_a_known_one() -> None:
-    anna, here = somebody().user, new_ip()
-    nobody = new_address()
-    known = [log_in(at(here), anna.email, "wrong") for _ in range(6)]
-    unknown = [log_in(at(here), nobody, "wrong") for _ in range(6)]
+    anna, address = somebody().user, new_ip()
+    unknown_email = new_address()
+    known = [log_in(client_at(address), anna.email, "wrong") for _ in range(6)]
+    unknown = [log_in(client_at(address), unknown_email, "wrong") for _ in range(6)]
     assert [without_request_id(answer) for answer in unknown] == [
         without_request_id(answer) for answer in known
     ]
     assert [answer.headers.get("retry-after") for answer in unknown] == [None] * 4 + ["900"] * 2
 
 
-def test_the_right_password_forgives_the_wrong_ones() -> None:
-    anna, here = somebody().user, new_ip()
+def test_correct_password_resets_the_lockout_count() -> None:
+    anna, address = somebody().user, new_ip()
     for _ in range(2):
-        assert wrong(4, here, anna.email) == [401] * 4
-        assert log_in(at(here), anna.email.upper()).status == 200
-    assert wrong(5, here, anna.email) == [401, 401, 401, 401, 429]
+        assert wrong(4, address, anna.email) == [401] * 4
+        assert log_in(client_at(address), anna.email.upper()).status == 200
+    assert wrong(5, address, anna.email) == [401, 401, 401, 401, 429]
 
 
-def test_the_lock_opens_in_time_and_trying_on_does_not_prolong_it() -> None:
-    anna, here = somebody().user, new_ip()
-    wrong(5, here, anna.email)
+def test_lockout_ends_in_time_despite_further_attempts() -> None:
+    anna, address = somebody().user, new_ip()
+    wrong(5, address, anna.email)
     attempts = AccessAttempt.objects.filter(username=anna.email)
     attempts.update(attempt_time=F("attempt_time") - timedelta(minutes=14))
-    assert wrong(3, here, anna.email) == [429] * 3
+    assert wrong(3, address, anna.email) == [429] * 3
     attempts.update(attempt_time=F("attempt_time") - timedelta(minutes=1))
-    assert log_in(at(here), anna.email).status == 200
+    assert log_in(client_at(address), anna.email).status == 200
 
 
-def test_no_password_is_kept_of_a_failed_login() -> None:
-    anna, here = somebody().user, new_ip()
-    log_in(at(here), anna.email, "hunter2-hunter2")
-    page_login(here, anna.email, "hunter2-hunter2")
+def test_failed_login_stores_no_password() -> None:
+    anna, address = somebody().user, new_ip()
+    log_in(client_at(address), anna.email, "hunter2-hunter2")
+    page_login(address, anna.email, "hunter2-hunter2")
     found = list(AccessAttempt.objects.filter(username=anna.email).values())
     assert found
     assert "hunter2" not in str(found)
 
 
-def test_a_customer_of_an_ipv6_network_is_one_guesser() -> None:
+def test_addresses_of_one_ipv6_network_share_a_lockout() -> None:
     anna = somebody().user
-    net = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}:"
-    found = [log_in(at(f"{net}:{number}"), anna.email, "wrong").status for number in range(1, 6)]
+    network = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}:"
+    found = [log_in(client_at(f"{network}:{number}"), anna.email, "wrong").status for number in range(1, 6)]
     assert found == [401, 401, 401, 401, 429]
-    assert log_in(at(f"{net}ffff::1"), anna.email).status == 429
+    assert log_in(client_at(f"{network}ffff::1"), anna.email).status == 429
 
 
-@pytest.mark.parametrize("how", [log_in, lambda api, login: page_login(api.sender.address, login)])
-def test_guesses_that_come_together_are_all_counted_before_one_is_let_in(
-    monkeypatch: pytest.MonkeyPatch, how: Callable[..., Answer]
+@pytest.mark.parametrize("attempt", [log_in, lambda api, login: page_login(api.sender.address, login)])
+def test_concurrent_wrong_passwords_lock_out_a_correct_one(
+    monkeypatch: pytest.MonkeyPatch, attempt: Callable[..., Answer]
 ) -> None:
-    anna, here = somebody().user, new_ip()
+    anna, address = somebody().user, new_ip()
     encode = Hasher.encode
 
-    def meanwhile(self: Hasher, password: str, *args: Any) -> str:
-        """While the right password is checked, the fifth wrong one is."""
+    def encode_after_another_attempt(self: Hasher, password: str, *args: Any) -> str:
+        """Record the fifth wrong password while the correct one is checked."""
         fields = {"user_agent": "other", "http_accept": "", "path_info": "", "get_data": "", "post_data": ""}
         AccessAttempt.objects.get_or_create(
-            username=anna.email, ip_address=here, defaults={**fields, "failures_since_start": 5}
+            username=anna.email, ip_address=address, defaults={**fields, "failures_since_start": 5}
         )
         return encode(self, password, *args)
 
-    monkeypatch.setattr(Hasher, "encode", meanwhile)
-    api = at(here)
-    api.sender.address = here  # type: ignore[attr-defined]
-    assert how(api, anna.email).status == 429
+    monkeypatch.setattr(Hasher, "encode", encode_after_another_attempt)
+    api = client_at(address)
+    api.sender.address = address  # type: ignore[attr-defined]
+    assert attempt(api, anna.email).status == 429
     assert api.get("/me").code == "unauthorized"
 
 
-def test_a_login_says_what_is_left(limit: Limit) -> None:
+def test_login_states_the_remaining_attempts(limit: Limit) -> None:
     limit(login=3)
-    anna, here = somebody().user, new_ip()
-    for password, left in (("wrong", 2), (PASSWORD, 1)):
-        answer = log_in(at(here), anna.email, password)
-        assert answer.headers["ratelimit"].startswith(f'"login";r={left};')
+    anna, address = somebody().user, new_ip()
+    for password, remaining in (("wrong", 2), (PASSWORD, 1)):
+        answer = log_in(client_at(address), anna.email, password)
+        assert answer.headers["ratelimit"].startswith(f'"login";r={remaining};')
 
 
 @pytest.mark.usefixtures("quick_hashing")
@@ -524,10 +532,10 @@ def test_mails_to_one_address_are_limited(limit: Limit, settings: LazySettings) 
     limit(reset=2)
     known, unknown = somebody().user.email, new_address()
     for email in (known, unknown):
-        asked = [
+        sent = [
             InProcess(REMOTE_ADDR=new_ip())
             .client.post("/password/forgotten", {"email": spelling})
             .status_code
             for spelling in (email, email.upper(), email)
         ]
-        assert asked == [302, 302, 429]
+        assert sent == [302, 302, 429]

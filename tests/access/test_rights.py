@@ -1,4 +1,4 @@
-"""Every request by every kind of principal, from one table; and what a restricted key never gets at."""
+"""Every request by every kind of principal, from one table; and the limits of restricted keys."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from wallets.access.rights import (
     HOLD,
     LIMITS,
     NO_SCOPE,
-    OF_OPERATORS,
+    OPERATOR_SCOPES,
     PERSON,
     READ,
     SCOPES,
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("quick_hashing")
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
@@ -69,13 +69,13 @@ def world() -> World:
 
 
 @pytest.fixture(scope="module")
-def quiet_world() -> World:
-    """For what is refused: it stays as it is."""
+def shared_world() -> World:
+    """The objects for refused requests, which change nothing."""
     return new_world()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _no_webhook_stays() -> Iterator[None]:
+def _remove_webhooks() -> Iterator[None]:
     yield
     webhook_registry.webhooks().delete()
 
@@ -100,7 +100,7 @@ def new_world() -> World:
 
 
 def new_webhook() -> str:
-    """The only one: there may not be many."""
+    """Replace all webhooks by one: their number is limited."""
     webhook_registry.webhooks().delete()
     url = "https://127.0.0.1:1/"
     webhook = Subscriber.objects.create(
@@ -109,8 +109,8 @@ def new_webhook() -> str:
     return str(webhook.id)
 
 
-# --- Every request by every caller --------------------------------------------------------------------
-NOTHING_SUCH = {
+# --- Every request by every principal ---------------------------------------------------------------
+NOT_FOUND = {
     "wallet": (404, "wallet_not_found"),
     "operation": (404, "operation_not_found"),
     "transfer": (404, "transfer_not_found"),
@@ -120,21 +120,21 @@ NOTHING_SUCH = {
 
 @dataclass(frozen=True)
 class Row:
-    """A request that is in order, with the scope that it needs."""
+    """A valid request, with the scope that it needs."""
 
-    address: str  # what is named in it belongs to the owner
+    path: str  # its objects belong to the owner
     scope: str | None  # None: no scope needed
-    done: int
+    success_status: int
     body: dict[str, Any] | None = None
-    foreign: tuple[int, str | None] | None = None  # what the stranger is answered, where that is not a 404
-    is_found_first: bool = False  # what is named, before it is known which scope that takes
+    foreign: tuple[int, str | None] | None = None  # the response to another owner; None: 404
+    is_looked_up_first: bool = False  # the object decides which scope is needed
 
     def send(self, method: str, api: Api, ids: dict[str, str]) -> Answer:
-        return api.send(method, self.address.format(**ids), _filled(self.body, ids))
+        return api.send(method, self.path.format(**ids), _filled(self.body, ids))
 
     @property
     def refused(self) -> tuple[int, str | None]:
-        return self.foreign or NOTHING_SUCH[re.findall(r"{(\w+)}", self.address + str(self.body))[0]]
+        return self.foreign or NOT_FOUND[re.findall(r"{(\w+)}", self.path + str(self.body))[0]]
 
 
 def _filled(body: Any, ids: dict[str, str]) -> Any:
@@ -163,14 +163,14 @@ ROWS = {
     "GET /operations": Row("/operations?walletId={wallet}", READ, 200),
     "GET /operations/{id}": Row("/operations/{operation}", READ, 200),
     "POST /operations/{id}/reversal": Row(
-        "/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}, is_found_first=True
+        "/operations/{operation}/reversal", WITHDRAW, 201, {"amount": "1"}, is_looked_up_first=True
     ),
     "GET /wallets/{id}/operations": Row("/wallets/{wallet}/operations", READ, 200),
     "GET /wallets/{id}/balance": Row("/wallets/{wallet}/balance", READ, 200),
     "GET /wallets/{id}/statement": Row("/wallets/{wallet}/statement", READ, 200),
     "GET /wallets/{id}/events": Row("/wallets/{wallet}/events?seconds=0", READ, 200),
     "POST /transfers": Row("/transfers", TRANSFER, 201, TRANSFER_1),
-    # A third user: the owners of both sides may see a transfer.
+    # Both owners may see a transfer, so "foreign" is a third user.
     "GET /transfers/{id}": Row("/transfers/{transfer}", READ, 200),
     "POST /wallets/{id}/holds": Row("/wallets/{wallet}/holds", HOLD, 201, {"amount": "1"}),
     "GET /wallets/{id}/holds": Row("/wallets/{wallet}/holds", READ, 200),
@@ -200,7 +200,7 @@ Expected = tuple[int, str | None]
 UNKNOWN: Expected = (401, "unauthorized")
 FORBIDDEN: Expected = (403, "forbidden")
 PROGRAMS = frozenset(SCOPES)
-# Webhooks are for programs that are not restricted: they are told of all wallets.
+# A webhook receives the events of all wallets, so a restricted key has no admin scope.
 RESTRICTED = PROGRAMS - {ADMIN}
 OPERATORS = RESTRICTED | {PERSON}
 PEOPLE = frozenset((PERSON, READ, TRANSFER))
@@ -209,17 +209,17 @@ PEOPLE = frozenset((PERSON, READ, TRANSFER))
 def expected(
     row: Row, scopes: frozenset[str], *, is_foreign: bool = False, refused: Expected = FORBIDDEN
 ) -> Expected:
-    """What who has these scopes is answered."""
-    if is_foreign and row.is_found_first:
+    """Return the status and problem code for a principal with these scopes."""
+    if is_foreign and row.is_looked_up_first:
         return row.refused
     if row.scope is not None and row.scope not in scopes:
         return refused
-    return row.refused if is_foreign else (row.done, None)
+    return row.refused if is_foreign else (row.success_status, None)
 
 
 def of_operator(row: Row, scopes: frozenset[str]) -> Expected:
-    """They have no wallet of their own."""
-    return expected(row, scopes, is_foreign=row.address == "/me/wallet")
+    """Expect no own wallet: an operator has none."""
+    return expected(row, scopes, is_foreign=row.path == "/me/wallet")
 
 
 def key(*scopes: str) -> Api:
@@ -227,7 +227,7 @@ def key(*scopes: str) -> Api:
 
 
 def own_scope(row: Row) -> str:
-    """The scope of the row, or where no key can have that, another."""
+    """Return the scope of the row, or another if no key can have it."""
     return row.scope if row.scope in SCOPES else READ
 
 
@@ -235,17 +235,20 @@ def others(row: Row) -> list[str]:
     return [scope for scope in SCOPES if scope not in (row.scope, ADMIN)]
 
 
-CLOSED = "a user whose account was closed"
-BANKER = [name for names in OF_OPERATORS for name in names]
-VIEWER = next(iter(OF_OPERATORS))
-# Of each kind of principal how it asks, and what it is answered.
+DEACTIVATED = "a user with a deactivated account"
+ALL_PERMISSIONS = [name for names in OPERATOR_SCOPES for name in names]
+VIEW_PERMISSIONS = next(iter(OPERATOR_SCOPES))
+# For each kind of principal: its client, and the response that it expects.
 PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expected]]] = {
     "no credentials": (lambda row, world: Api(), lambda row: expected(row, frozenset(), refused=UNKNOWN)),
-    "a made up key": (
+    "an unknown key": (
         lambda row, world: Api(key=f"wk_abcd1234_{'x' * 43}"),
         lambda row: expected(row, frozenset(), refused=UNKNOWN),
     ),
-    "a key that reads": (lambda row, world: key(READ), lambda row: expected(row, frozenset((READ,)))),
+    "a key with the read scope": (
+        lambda row, world: key(READ),
+        lambda row: expected(row, frozenset((READ,))),
+    ),
     "a key with just the scope": (
         lambda row, world: key(own_scope(row)),
         lambda row: expected(row, frozenset((own_scope(row),))),
@@ -255,7 +258,7 @@ PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expecte
         lambda row: expected(row, frozenset(others(row))),
     ),
     "the owner's restricted key": (lambda row, world: world.owner, lambda row: expected(row, RESTRICTED)),
-    "a third's restricted key": (
+    "another owner's restricted key": (
         lambda row, world: Api(key=restricted_key()),
         lambda row: expected(row, RESTRICTED, is_foreign=True),
     ),
@@ -264,7 +267,7 @@ PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expecte
         lambda row, world: session_of(world.user),
         lambda row: expected(row, PEOPLE),
     ),
-    "another person": (
+    "another user": (
         lambda row, world: session_of(new_person()),
         lambda row: expected(row, PEOPLE, is_foreign=True),
     ),
@@ -272,35 +275,35 @@ PRINCIPALS: dict[str, tuple[Callable[[Row, World], Api], Callable[[Row], Expecte
         lambda row, world: session_of(new_operator()),
         lambda row: of_operator(row, frozenset((PERSON,))),
     ),
-    "an operator who looks": (
-        lambda row, world: session_of(new_operator(*VIEWER)),
+    "an operator with view permissions": (
+        lambda row, world: session_of(new_operator(*VIEW_PERMISSIONS)),
         lambda row: of_operator(row, frozenset((PERSON, READ))),
     ),
-    "an operator of the bank": (
-        lambda row, world: session_of(new_operator(*BANKER)),
+    "an operator with all permissions": (
+        lambda row, world: session_of(new_operator(*ALL_PERMISSIONS)),
         lambda row: of_operator(row, OPERATORS),
     ),
     "a superuser": (
         lambda row, world: session_of(new_operator(is_superuser=True)),
         lambda row: of_operator(row, OPERATORS),
     ),
-    CLOSED: (
-        lambda row, world: session_of(closed(world.user)),
+    DEACTIVATED: (
+        lambda row, world: session_of(deactivated(world.user)),
         lambda row: (
             (401, "invalid_credentials")
-            if row.address == "/login"
+            if row.path == "/login"
             else expected(row, frozenset(), refused=UNKNOWN)
         ),
     ),
 }
 
 
-def closed(user: User) -> User:
+def deactivated(user: User) -> User:
     User.objects.filter(pk=user.pk).update(is_active=False)
     return user
 
 
-def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
+def test_every_request_has_a_row_and_a_scope() -> None:
     served = {
         f"{method.upper()} /{re.sub('<.*?>', '{id}', str(route.pattern))}": view.__name__
         for route in urls.urlpatterns
@@ -318,39 +321,39 @@ def test_every_request_is_in_the_table_and_needs_a_scope() -> None:
 
 
 @pytest.fixture(scope="module")
-def askers(quiet_world: World) -> Callable[[str, Row], Api]:
-    """The clients of the shared world: how a principal asks depends on the row's scope alone."""
+def clients(shared_world: World) -> Callable[[str, Row], Api]:
+    """Clients of the shared world, cached: they depend only on the principal and the row's scope."""
     made: dict[tuple[str, str | None], Api] = {}
 
-    def asker(principal: str, row: Row) -> Api:
+    def client_of(principal: str, row: Row) -> Api:
         name = (principal, row.scope)
         if name not in made:
-            made[name] = PRINCIPALS[principal][0](row, quiet_world)
+            made[name] = PRINCIPALS[principal][0](row, shared_world)
         return made[name]
 
-    return asker
+    return client_of
 
 
 @pytest.mark.parametrize("principal", PRINCIPALS)
 @pytest.mark.parametrize("line", ROWS)
-def test_a_request_is_answered_by_what_its_sender_may(
-    quiet_world: World, askers: Callable[[str, Row], Api], unchanged: Unchanged, line: str, principal: str
+def test_response_follows_the_permissions_of_the_principal(
+    shared_world: World, clients: Callable[[str, Row], Api], unchanged: Unchanged, line: str, principal: str
 ) -> None:
-    """A permitted write, a webhook, a closed account have a world of their own; the other cells share one."""
+    """Permitted writes, webhooks and deactivated accounts use a new world; all others share one."""
     row, method = ROWS[line], line.split(maxsplit=1)[0]
-    as_principal, answered = PRINCIPALS[principal]
-    status, code = answered(row)
-    if (code is None and (method != "GET" or "webhook" in row.address)) or principal == CLOSED:
+    client_for, expected_response = PRINCIPALS[principal]
+    status, code = expected_response(row)
+    if (code is None and (method != "GET" or "webhook" in row.path)) or principal == DEACTIVATED:
         world = new_world()
-        asker = as_principal(row, world)
+        client = client_for(row, world)
     else:
-        world, asker = quiet_world, askers(principal, row)
+        world, client = shared_world, clients(principal, row)
     if code is None and method != "GET":
-        assert row.send(method, asker, world.ids).status == status
+        assert row.send(method, client, world.ids).status == status
         Books(world.wallets).verify()
         return
     with unchanged(*world.wallets):
-        answer = row.send(method, asker, world.ids)
+        answer = row.send(method, client, world.ids)
     assert answer.status == status
     assert code is None or answer.code == code
 
@@ -360,18 +363,18 @@ def test_view_without_a_row_in_the_table_is_forbidden(world: World, monkeypatch:
     assert world.bank.get(f"/wallets/{world.ids['wallet']}").code == "forbidden"
 
 
-def test_head_needs_what_get_needs(world: World) -> None:
+def test_head_needs_the_scope_of_get(world: World) -> None:
     path = f"/wallets/{world.ids['wallet']}"
     assert [Api(key=new_key(scope)).send("HEAD", path).status for scope in (READ, WRITE)] == [200, 403]
 
 
-def test_a_method_that_is_not_there_is_told_so_whatever_the_scopes(world: World) -> None:
+def test_unknown_method_is_405_with_any_scopes(world: World) -> None:
     assert Api(key=new_key(READ)).send("PUT", "/wallets").code == "method_not_allowed"
 
 
-# --- Scopes by what is done -------------------------------------------------------------------------
+# --- Scopes of operation types ----------------------------------------------------------------------
 @pytest.mark.parametrize(("kind", "scope"), [("DEPOSIT", DEPOSIT), ("WITHDRAW", WITHDRAW)])
-def test_depositing_and_withdrawing_need_a_scope_each(
+def test_deposits_and_withdrawals_need_their_own_scopes(
     world: World, unchanged: Unchanged, kind: str, scope: str
 ) -> None:
     other = ({DEPOSIT, WITHDRAW} - {scope}).pop()
@@ -380,9 +383,7 @@ def test_depositing_and_withdrawing_need_a_scope_each(
     assert Api(key=new_key(scope)).operate(world.ids["wallet"], kind, "1").status == 201
 
 
-def test_of_many_each_needs_its_scope_and_else_none_is_carried_out(
-    world: World, unchanged: Unchanged
-) -> None:
+def test_bulk_needs_the_scope_of_each_item(world: World, unchanged: Unchanged) -> None:
     wallet, other = world.wallets
     deposit = {"walletId": wallet, "operationType": "DEPOSIT", "amount": "1"}
     transfer = {"sourceWalletId": wallet, "targetWalletId": other, "amount": "1"}
@@ -403,7 +404,7 @@ def test_of_many_each_needs_its_scope_and_else_none_is_carried_out(
     ],
     ids=["deposit", "withdrawal", "capture", "transfer"],
 )
-def test_a_reversal_needs_the_scope_of_what_it_does(
+def test_reversal_needs_the_scope_of_its_movement(
     world: World, unchanged: Unchanged, make: Callable[..., Answer], scope: str
 ) -> None:
     operation_id = make(world.bank, *world.wallets).json["id"]
@@ -413,7 +414,7 @@ def test_a_reversal_needs_the_scope_of_what_it_does(
     assert Api(key=new_key(scope)).reverse(operation_id).status == 201
 
 
-def test_the_ledger_remembers_which_key_it_was(world: World) -> None:
+def test_ledger_records_the_key_as_actor(world: World) -> None:
     wallet = world.ids["wallet"]
     key = world.owner.key or ""
     world.owner.patch(f"/wallets/{wallet}", {"label": "mine"})
@@ -424,8 +425,8 @@ def test_the_ledger_remembers_which_key_it_was(world: World) -> None:
     assert Operation.objects.get(id=world.ids["hold"]).actor == actor
 
 
-# --- Restricted: what is opened and listed ----------------------------------------------------------
-def test_a_wallet_that_a_restricted_key_opens_is_its_owners(world: World) -> None:
+# --- Restricted keys: opening and listing wallets ---------------------------------------------------
+def test_restricted_key_opens_wallets_of_its_owner(world: World) -> None:
     user = new_owner()
     api = Api(key=new_key(WRITE, READ, owner=user, is_restricted=True))
     wallet = api.open()
@@ -436,7 +437,7 @@ def test_a_wallet_that_a_restricted_key_opens_is_its_owners(world: World) -> Non
     assert Wallet.objects.get(id=Api(key=new_key(WRITE, owner=user)).open()).owner_id is None
 
 
-def test_a_restricted_key_lists_its_owners_wallets_page_by_page(world: World) -> None:
+def test_restricted_key_lists_only_its_owners_wallets(world: World) -> None:
     mine = [world.ids["wallet"], *(world.owner.open() for _ in range(2))]
     found, cursor = [], ""
     while cursor is not None:
@@ -460,7 +461,7 @@ OVERDRAFT = {"overdraftLimit": "1.00", "label": "overdraft"}
 
 @pytest.mark.parametrize("path", ["/wallets", "/wallet/create"])
 @pytest.mark.parametrize("scopes", [(WRITE,), (LIMITS,), (*set(SCOPES) - {LIMITS, ADMIN},)])
-def test_an_overdraft_limit_needs_its_own_scope(path: str, scopes: tuple[str, ...]) -> None:
+def test_overdraft_limit_needs_its_own_scope(path: str, scopes: tuple[str, ...]) -> None:
     chosen = {"id": str(uuid4())}
     assert key(*scopes).post(path, OVERDRAFT | chosen).code == "forbidden"
     assert not Wallet.objects.filter(id=chosen["id"]).exists()
@@ -469,7 +470,7 @@ def test_an_overdraft_limit_needs_its_own_scope(path: str, scopes: tuple[str, ..
     assert key(*scopes).post(path, OVERDRAFT | chosen).code == "forbidden"
 
 
-def test_other_limits_need_no_scope_of_their_own() -> None:
+def test_other_limits_need_no_own_scope() -> None:
     for limits in ({"overdraftLimit": "0"}, {"maxBalance": "10"}):
         assert key(WRITE).post("/wallets", limits).status == 201
 
@@ -478,13 +479,13 @@ def test_other_limits_need_no_scope_of_their_own() -> None:
     ("permissions", "status"),
     [(("change_wallet",), 403), (("adjust_wallet",), 403), (("change_wallet", "adjust_wallet"), 201)],
 )
-def test_an_operator_who_adjusts_balances_may_set_an_overdraft_limit(
+def test_operator_who_adjusts_balances_may_set_overdraft_limits(
     permissions: tuple[str, ...], status: int
 ) -> None:
     assert session_of(new_operator(*permissions)).post("/wallets", OVERDRAFT).status == status
 
 
-def test_credit_and_status_are_not_the_owners_to_decide(world: World, unchanged: Unchanged) -> None:
+def test_owner_may_not_set_overdraft_limit_or_status(world: World, unchanged: Unchanged) -> None:
     wallet = world.ids["wallet"]
     with unchanged(wallet):
         assert world.owner.post("/wallets", {"overdraftLimit": "1"}).code == "forbidden"
@@ -496,7 +497,7 @@ def test_credit_and_status_are_not_the_owners_to_decide(world: World, unchanged:
     assert world.owner.deposit(wallet, 1).code == "wallet_frozen"
 
 
-# --- Restricted: what moves -------------------------------------------------------------------------
+# --- Restricted keys: moving money ------------------------------------------------------------------
 def test_payer_does_not_see_the_balance_of_the_receiver(world: World) -> None:
     wallet, other = world.wallets
     world.bank.deposit(other, "7777")
@@ -536,7 +537,7 @@ REASONS: dict[Callable[[Api, str], None], str] = {
 
 
 @pytest.mark.parametrize("refuse", REASONS)
-def test_only_who_may_read_a_wallet_learns_why_it_takes_no_money(
+def test_target_refusal_is_hidden_without_read_permission(
     world: World, unmoved: Unchanged, refuse: Callable[[Api, str], None]
 ) -> None:
     wallet, other = world.wallets
@@ -549,16 +550,16 @@ def test_only_who_may_read_a_wallet_learns_why_it_takes_no_money(
             assert api.transfer(wallet, other, "1", key=f"{api.key}").code == "target_cannot_receive"
             assert api.bulk(item).json["results"][0]["problem"]["code"] == "target_cannot_receive"
             assert api.bulk(item, atomic=True).code == "target_cannot_receive"
-            # As it is recorded, and so shown to the sender.
+            # The ledger records the same reason, which the sender can read.
             assert Operation.objects.get(id=answer.json["operationId"]).reason == "target_cannot_receive"
-        # Nothing that comes earlier tells one reason from another.
+        # The checks before it do not reveal the reason either.
         assert world.owner.transfer(wallet, other, "1000").code == "insufficient_funds"
         for api in (world.bank, key(TRANSFER, READ)):
             assert api.transfer(wallet, other, "1").code == REASONS[refuse]
 
 
 @pytest.mark.parametrize("refuse", [freeze, fill])
-def test_an_owner_of_both_wallets_learns_why_one_takes_no_money(
+def test_target_refusal_is_shown_to_the_targets_owner(
     world: World, refuse: Callable[[Api, str], None]
 ) -> None:
     savings = world.owner.open(currency="EUR")
@@ -566,7 +567,7 @@ def test_an_owner_of_both_wallets_learns_why_one_takes_no_money(
     assert world.owner.transfer(world.ids["wallet"], savings, "1").code == REASONS[refuse]
 
 
-def test_who_gives_money_back_does_not_learn_why_it_is_refused(world: World, unmoved: Unchanged) -> None:
+def test_reversal_hides_the_refusal_of_a_foreign_target(world: World, unmoved: Unchanged) -> None:
     received = world.stranger.history(world.ids["other"])[0]["id"]
     freeze(world.bank, world.ids["wallet"])
     with unmoved(*world.wallets):
@@ -575,7 +576,7 @@ def test_who_gives_money_back_does_not_learn_why_it_is_refused(world: World, unm
 
 
 @pytest.mark.parametrize("refuse", REASONS)
-def test_an_accepted_transfer_hides_the_reason_as_well(
+def test_accepted_transfer_hides_the_targets_refusal(
     world: World, refuse: Callable[[Api, str], None]
 ) -> None:
     wallet, other = world.wallets
@@ -596,7 +597,7 @@ def test_an_accepted_transfer_hides_the_reason_as_well(
     assert reasons == ["target_cannot_receive"] * 2 + [REASONS[refuse]] * 2
 
 
-def test_who_is_paid_sees_the_transfer_but_not_what_the_payer_has(world: World) -> None:
+def test_receiver_does_not_see_the_balance_of_the_payer(world: World) -> None:
     transfer = world.stranger.get(f"/transfers/{world.ids['transfer']}").json
     assert transfer["target"]["balance"] == "10.00"
     source = transfer["source"]
@@ -605,7 +606,7 @@ def test_who_is_paid_sees_the_transfer_but_not_what_the_payer_has(world: World) 
     assert world.stranger.get(f"/operations/{transfer['target']['id']}").json["balance"] == "10.00"
 
 
-def test_a_transfer_between_ones_own_wallets_shows_both_balances(world: World) -> None:
+def test_transfer_between_own_wallets_shows_both_balances(world: World) -> None:
     savings = world.owner.open(currency="EUR")
     transfer = world.owner.transfer(world.ids["wallet"], savings, "1").json
     assert (transfer["source"]["balance"], transfer["target"]["balance"]) == ("89.00", "1.00")
@@ -626,7 +627,7 @@ def test_key_of_another_client_is_answered_like_a_foreign_wallet(world: World, u
             assert "operationId" not in refused
 
 
-def test_of_many_only_those_on_foreign_wallets_are_refused(world: World, unmoved: Unchanged) -> None:
+def test_bulk_refuses_only_items_on_foreign_wallets(world: World, unmoved: Unchanged) -> None:
     wallet, other = world.wallets
     deposits = [{"walletId": id, "operationType": "DEPOSIT", "amount": "1"} for id in (wallet, other)]
     with unmoved(other):
@@ -636,7 +637,7 @@ def test_of_many_only_those_on_foreign_wallets_are_refused(world: World, unmoved
         assert world.owner.bulk(*deposits, atomic=True).json["errors"][0]["field"] == "operations.1"
 
 
-def test_what_is_accepted_for_later_is_ones_own_too(world: World, unchanged: Unchanged) -> None:
+def test_asynchronous_operations_respect_the_owner_restriction(world: World, unchanged: Unchanged) -> None:
     wallet, other = world.wallets
     later = {"Prefer": "respond-async"}
     deposit = {"operationType": "DEPOSIT", "amount": "1"}
@@ -653,7 +654,7 @@ def test_what_is_accepted_for_later_is_ones_own_too(world: World, unchanged: Unc
     assert world.owner.get(path).json["status"] == "COMPLETED"
 
 
-def test_a_transfer_is_taken_back_by_its_receiver_alone(world: World, unchanged: Unchanged) -> None:
+def test_only_the_receiver_can_reverse_a_transfer(world: World, unchanged: Unchanged) -> None:
     received = world.stranger.history(world.ids["other"])[0]["id"]
     with unchanged(*world.wallets):
         assert world.owner.reverse(world.ids["transfer"]).code == "forbidden"
@@ -665,7 +666,7 @@ def test_a_transfer_is_taken_back_by_its_receiver_alone(world: World, unchanged:
     Books(world.wallets).verify()
 
 
-def test_a_wallet_that_changes_hands_is_its_new_owners(world: World, unchanged: Unchanged) -> None:
+def test_wallet_with_a_new_owner_is_visible_only_to_it(world: World, unchanged: Unchanged) -> None:
     wallet, hold = world.ids["wallet"], world.ids["hold"]
     stranger = Wallet.objects.get(id=world.ids["other"]).owner_id
     Wallet.objects.filter(id=wallet).update(owner_id=stranger)

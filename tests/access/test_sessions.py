@@ -1,4 +1,4 @@
-"""The API with a browser's session: what it takes to change something, and what a session may."""
+"""The API with a browser's session: CSRF protection, and the permissions of users and operators."""
 
 import socket
 from contextlib import ExitStack, closing
@@ -28,26 +28,26 @@ from tests.support.people import (
     somebody,
     with_session,
 )
-from wallets.access.rights import OF_OPERATORS, READ
+from wallets.access.rights import OPERATOR_SCOPES, READ
 from wallets.models import InboxEntry, Operation, User, Wallet
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
-BANKER = [name for names in OF_OPERATORS for name in names]
+ALL_PERMISSIONS = [name for names in OPERATOR_SCOPES for name in names]
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _require_credentials(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
 class Browser:
-    """Who has logged in, with everything checked that is checked of a real browser."""
+    """A logged-in browser; CSRF is checked as for a real one."""
 
     def __init__(self, user: User, **options: Any) -> None:
         sender = InProcess(enforce_csrf_checks=True, **options)
         sender.client.force_login(user, backend=MODEL_BACKEND)
-        sender.client.get("/password")  # a page with a form, and so with the token
+        sender.client.get("/password")  # a page with a form sets the token
         self.api = Api(sender)
         self.token = sender.client.cookies["csrftoken"].value
 
@@ -57,18 +57,18 @@ class Browser:
 
 
 # --- Requests that another site's page may have sent ------------------------------------------------
-def test_with_its_token_a_session_changes_things_by_post_and_patch() -> None:
+def test_session_with_its_csrf_token_may_write() -> None:
     anna, boris = somebody("5"), somebody()
     browser = Browser(anna.user)
     assert browser.transfer(anna, boris, X_CSRFToken=browser.token).status == 201
     assert bank().balance(boris.wallet_id) == "1.00"
-    operator = Browser(new_operator(*BANKER))
+    operator = Browser(new_operator(*ALL_PERMISSIONS))
     path = f"/wallets/{anna.wallet_id}"
     assert operator.api.patch(path, {"label": "x"}, X_CSRFToken=operator.token).status == 200
     assert browser.api.post("/logout", {}, X_CSRFToken=browser.token).status == 204
 
 
-def test_no_token_and_no_origin_but_ours_will_do(unchanged: Unchanged) -> None:
+def test_wrong_csrf_token_or_origin_is_refused(unchanged: Unchanged) -> None:
     anna, boris = somebody("5"), somebody()
     browser = Browser(anna.user)
     with unchanged(anna.wallet_id, boris.wallet_id):
@@ -88,17 +88,17 @@ def test_no_token_and_no_origin_but_ours_will_do(unchanged: Unchanged) -> None:
             assert (answer.status, answer.code) == (403, "forbidden"), headers
 
 
-def test_without_its_token_nothing_at_all_is_changed(unchanged: Unchanged) -> None:
+def test_session_without_its_csrf_token_changes_nothing(unchanged: Unchanged) -> None:
     anna = somebody("5")
     hold_id = bank().hold(anna.wallet_id, 1).json["id"]
-    operator = Browser(new_operator(*BANKER)).api
+    operator = Browser(new_operator(*ALL_PERMISSIONS)).api
     with unchanged(anna.wallet_id):
         for answer in (
             operator.patch(f"/wallets/{anna.wallet_id}", {"label": "x"}),
             operator.deposit(anna.wallet_id, 1),
             operator.hold(anna.wallet_id, 1),
             operator.bulk({"walletId": anna.wallet_id, "operationType": "DEPOSIT", "amount": 1}),
-            operator.post(f"/holds/{hold_id}/void", None),  # what a form of another site could send
+            operator.post(f"/holds/{hold_id}/void", None),  # a form of another site could send this
             operator.send("POST", f"/holds/{hold_id}/capture", Content_Type="text/plain"),
             operator.post("/logout", None),
         ):
@@ -107,7 +107,7 @@ def test_without_its_token_nothing_at_all_is_changed(unchanged: Unchanged) -> No
 
 
 def test_form_of_another_site_cannot_log_in() -> None:
-    """Its content cannot be called JSON without asking first, and so is none."""
+    """A form cannot send a JSON content type: a browser would ask the service first (CORS preflight)."""
     person = somebody()
     sender = InProcess(enforce_csrf_checks=True)
     content = f'{{"email": "{person.user.email}", "password": "{PASSWORD}", "x": "="}}'.encode()
@@ -118,7 +118,7 @@ def test_form_of_another_site_cannot_log_in() -> None:
     assert not sender.client.cookies
 
 
-def test_a_body_that_is_no_form_is_a_problem_and_no_fault(unchanged: Unchanged) -> None:
+def test_malformed_form_body_is_a_problem(unchanged: Unchanged) -> None:
     anna = somebody("5")
     browser = Browser(anna.user)
     sender = browser.api.sender
@@ -137,7 +137,7 @@ def test_a_body_that_is_no_form_is_a_problem_and_no_fault(unchanged: Unchanged) 
             assert answer.code == code
 
 
-def test_reading_needs_no_token() -> None:
+def test_reading_needs_no_csrf_token() -> None:
     anna = somebody("5")
     api = Browser(anna.user).api
     for path in ("/me", "/me/wallet", "/wallets", f"/wallets/{anna.wallet_id}"):
@@ -145,8 +145,8 @@ def test_reading_needs_no_token() -> None:
     assert api.send("HEAD", "/wallets").status == 200
 
 
-# --- A key beside the cookie ------------------------------------------------------------------------
-def test_beside_a_key_the_session_does_not_count(unchanged: Unchanged) -> None:
+# --- A key and a cookie together --------------------------------------------------------------------
+def test_key_takes_precedence_over_the_session(unchanged: Unchanged) -> None:
     anna, boris = somebody("5"), somebody()
     browser = Browser(anna.user)
     reader = f"Bearer {new_key(READ)}"
@@ -162,7 +162,7 @@ def test_beside_a_key_the_session_does_not_count(unchanged: Unchanged) -> None:
         for header in ("Bearer wk_abcd1234_" + "x" * 43, "Bearer x", "Basic YTpi"):
             answer = browser.transfer(anna, boris, Authorization=header, X_CSRFToken=browser.token)
             assert answer.code == "unauthorized"
-    # A key needs no token: no page of another site has one.
+    # A key needs no CSRF token: a page of another site has no key.
     assert browser.transfer(anna, boris, Authorization=f"Bearer {bank().key}").status == 201
     assert Operation.objects.get(wallet_id=boris.wallet_id).actor.startswith("key:")
 
@@ -170,7 +170,7 @@ def test_beside_a_key_the_session_does_not_count(unchanged: Unchanged) -> None:
 def test_operation_of_a_session_records_its_user() -> None:
     anna, boris = somebody("5"), somebody()
     session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, 1)
-    operator = new_operator(*BANKER)
+    operator = new_operator(*ALL_PERMISSIONS)
     session_of(operator).deposit(boris.wallet_id, 2)
     actors = Operation.objects.filter(wallet_id=boris.wallet_id).order_by("sequence")
     assert [operation.actor for operation in actors] == [
@@ -179,7 +179,7 @@ def test_operation_of_a_session_records_its_user() -> None:
     ]
 
 
-# --- What is no session -----------------------------------------------------------------------------
+# --- Invalid sessions -------------------------------------------------------------------------------
 def deleted(user: User) -> str:
     key = session_key(user)
     Session.objects.filter(session_key=key).delete()
@@ -192,14 +192,14 @@ def expired(user: User) -> str:
     return key
 
 
-def tampered_with(user: User) -> str:
-    """Write access to the table of sessions does not permit to sign a session."""
+def forged(user: User) -> str:
+    """Write access to the session table alone is not enough to sign a session."""
     key = session_key(user)
     Session.objects.filter(session_key=key).update(session_data="eyJfYXV0aF91c2VyX2lkIjoiMSJ9:1:x")
     return key
 
 
-def of_a_user_without_this_password(user: User) -> str:
+def of_changed_password(user: User) -> str:
     key = session_key(user)
     User.objects.filter(pk=user.pk).update(password="another")  # noqa: S106
     return key
@@ -209,16 +209,14 @@ def upper_case(user: User) -> str:
     return session_key(user).upper()
 
 
-NONE: list[Any] = [
-    *(deleted, expired, tampered_with, of_a_user_without_this_password, upper_case),
+INVALID_COOKIES: list[Any] = [
+    *(deleted, expired, forged, of_changed_password, upper_case),
     *("", "x", "x" * 32, "x" * 5000, "'; --", r'"\000\000\000\000\000\000\000\000"', r'"\377\376"', "ÿ" * 32),
 ]
 
 
-@pytest.mark.parametrize("cookie", NONE)
-def test_a_cookie_that_is_no_session_is_like_none(
-    settings: LazySettings, cookie: Any, unchanged: Unchanged
-) -> None:
+@pytest.mark.parametrize("cookie", INVALID_COOKIES)
+def test_invalid_session_cookie_is_ignored(settings: LazySettings, cookie: Any, unchanged: Unchanged) -> None:
     anna = somebody("5")
     key = cookie if isinstance(cookie, str) else cookie(anna.user)
     given = {"Cookie": f"sessionid={key}"}
@@ -241,13 +239,13 @@ def test_a_cookie_that_is_no_session_is_like_none(
 
 @pytest.mark.parametrize("name", ["csrftoken", "messages", "django_language", "x"])
 @pytest.mark.parametrize("value", [r'"\000\000"', r'"\377"', "x" * 5000, "ÿ", "a b;=;", "'; --", '"'])
-def test_no_cookie_is_a_fault(name: str, value: str) -> None:
+def test_malformed_cookies_cause_no_error(name: str, value: str) -> None:
     given = {"Cookie": f"{name}={value}"}
     for path in ("/", "/login", "/signup", "/api/v1/me", "/admin/login/"):
         assert InProcess().send("GET", path, headers=given).status in (200, 401)
 
 
-def test_with_an_open_api_a_session_counts_all_the_same(settings: LazySettings, unchanged: Unchanged) -> None:
+def test_session_decides_permissions_in_an_open_api(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.API_ACCESS = "open"
     anna, boris = somebody("5"), somebody("5")
     api = session_of(anna.user)
@@ -257,8 +255,8 @@ def test_with_an_open_api_a_session_counts_all_the_same(settings: LazySettings, 
     assert [item["id"] for item in api.get("/wallets").json["items"]] == [anna.wallet_id]
 
 
-# --- What a person may not --------------------------------------------------------------------------
-def test_a_person_neither_makes_money_nor_holds_nor_opens_nor_freezes(unchanged: Unchanged) -> None:
+# --- Limits of a user's permissions -----------------------------------------------------------------
+def test_user_may_not_deposit_hold_open_or_freeze(unchanged: Unchanged) -> None:
     anna, boris = somebody("5"), somebody()
     deposit_id = Operation.objects.get(wallet_id=anna.wallet_id).id
     hold_id = bank().hold(anna.wallet_id, 1).json["id"]
@@ -312,7 +310,7 @@ def test_foreign_ids_find_and_move_nothing(unchanged: Unchanged) -> None:
     assert Wallet.objects.get(id=boris.wallet_id).balance == 4
 
 
-def test_a_person_moves_their_money_later_gives_it_back_and_in_bulk(unchanged: Unchanged) -> None:
+def test_user_transfers_asynchronously_in_bulk_and_reverses(unchanged: Unchanged) -> None:
     anna, boris = somebody("5"), somebody()
     api = session_of(anna.user)
     body = {"sourceWalletId": anna.wallet_id, "targetWalletId": boris.wallet_id, "amount": 1}
@@ -329,7 +327,7 @@ def test_a_person_moves_their_money_later_gives_it_back_and_in_bulk(unchanged: U
 
 # --- Operators --------------------------------------------------------------------------------------
 def otp_session(user: User) -> Api:
-    """A session that has shown the second factor."""
+    """Return a client whose session has passed the second factor."""
     device = TOTPDevice.objects.create(user=user, name="app")
     api = session_of(user)
     assert isinstance(api.sender, InProcess)
@@ -339,10 +337,10 @@ def otp_session(user: User) -> Api:
     return api
 
 
-def test_an_operator_without_the_second_factor_that_is_asked_for_may_do_nothing(
+def test_operator_without_a_required_second_factor_has_no_rights(
     settings: LazySettings, unchanged: Unchanged
 ) -> None:
-    operator, anna = new_operator(*BANKER, is_superuser=True), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), somebody("5")
     api = session_of(operator)
     assert api.get(f"/wallets/{anna.wallet_id}").status == 200
     settings.ADMIN_OTP = True
@@ -358,23 +356,23 @@ def test_an_operator_without_the_second_factor_that_is_asked_for_may_do_nothing(
     assert otp_session(operator).deposit(anna.wallet_id, 1).status == 201
 
 
-def test_a_second_factor_that_an_operator_has_is_to_be_shown_whether_asked_for_or_not(
+def test_enrolled_second_factor_is_required_even_if_optional(
     unchanged: Unchanged,
 ) -> None:
-    operator, anna = new_operator(*BANKER), somebody("5")
-    with_it = otp_session(operator)
+    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
+    verified = otp_session(operator)
     with unchanged(anna.wallet_id):
         assert session_of(operator).deposit(anna.wallet_id, 1).code == "forbidden"
         assert session_of(operator).get(f"/wallets/{anna.wallet_id}").code == "forbidden"
-        assert isinstance(half := session_of(operator).sender, InProcess)
+        assert isinstance(unverified := session_of(operator).sender, InProcess)
         for path in ("/", "/password"):
-            assert half.client.get(path).headers["Location"] == "/admin/"
-    assert with_it.deposit(anna.wallet_id, 1).status == 201
+            assert unverified.client.get(path).headers["Location"] == "/admin/"
+    assert verified.deposit(anna.wallet_id, 1).status == 201
 
 
 def test_second_factor_of_another_user_does_not_count(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.ADMIN_OTP = True
-    operator, anna = new_operator(*BANKER), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
     device = TOTPDevice.objects.create(user=new_operator(), name="app")
     api = session_of(operator)
     assert isinstance(api.sender, InProcess)
@@ -394,8 +392,8 @@ def test_second_factor_does_not_make_an_operator(settings: LazySettings, unchang
         assert api.get(f"/wallets/{boris.wallet_id}").code == "wallet_not_found"
 
 
-def test_a_permission_that_is_taken_away_is_gone_with_the_next_request(unchanged: Unchanged) -> None:
-    operator, anna = new_operator(*BANKER), somebody("5")
+def test_revoked_permission_applies_from_the_next_request(unchanged: Unchanged) -> None:
+    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
     api = session_of(operator)
     assert api.deposit(anna.wallet_id, 1).status == 201
     operator.user_permissions.clear()
@@ -406,8 +404,8 @@ def test_a_permission_that_is_taken_away_is_gone_with_the_next_request(unchanged
     assert api.get(f"/wallets/{anna.wallet_id}").code == "wallet_not_found"
 
 
-def test_a_persons_permissions_make_no_operator_of_them(unchanged: Unchanged) -> None:
-    person, anna = new_operator(*BANKER, is_superuser=True), somebody("5")
+def test_permissions_without_staff_status_have_no_effect(unchanged: Unchanged) -> None:
+    person, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), somebody("5")
     User.objects.filter(pk=person.pk).update(is_staff=False, email=new_address())
     api = session_of(person)
     with unchanged(anna.wallet_id):
@@ -415,7 +413,7 @@ def test_a_persons_permissions_make_no_operator_of_them(unchanged: Unchanged) ->
         assert api.get(f"/wallets/{anna.wallet_id}").code == "wallet_not_found"
 
 
-def test_a_session_of_the_pages_is_one_of_the_api() -> None:
+def test_session_of_the_pages_works_for_the_api() -> None:
     person = somebody("5")
     sender = InProcess()
     sender.client.post("/login", {"username": person.user.email, "password": PASSWORD})
@@ -425,11 +423,11 @@ def test_a_session_of_the_pages_is_one_of_the_api() -> None:
     assert with_session(key).get("/me").code == "unauthorized"
 
 
-# --- Connections to the database --------------------------------------------------------------------
+# --- Database connections ---------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_body_that_does_not_come_keeps_no_connection_from_others() -> None:
-    one = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1", "API_ACCESS": "key"}
-    with running_service(**one) as address, ExitStack() as stack:
+def test_slow_body_occupies_no_database_connection() -> None:
+    settings = {"WORKERS": "1", "DATABASE_POOL_MIN": "1", "DATABASE_POOL_MAX": "1", "API_ACCESS": "key"}
+    with running_service(**settings) as address, ExitStack() as stack:
         anna, boris = people.Browser(address), people.Browser(address)
         for connection in (anna.connection, boris.connection):
             stack.callback(connection.close)
@@ -444,5 +442,5 @@ def test_a_body_that_does_not_come_keeps_no_connection_from_others() -> None:
         host, _, port = address.removeprefix("http://").partition(":")
         with closing(socket.create_connection((host, int(port)))) as slow:
             slow.sendall(head.encode())
-            for _ in range(3):  # the first may be quicker than the slow one
+            for _ in range(3):  # the first may arrive before the slow one
                 assert Api(boris).get("/me/wallet").status == 200

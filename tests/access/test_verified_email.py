@@ -1,4 +1,4 @@
-"""Verified e-mail addresses: only an account whose owner followed the mailed link is paid by its address."""
+"""Verified e-mail addresses: an account can be paid by its address after its owner follows a mailed link."""
 
 import re
 from datetime import datetime, timedelta
@@ -21,8 +21,8 @@ from walletsvc.environment import Rate
 
 pytestmark = pytest.mark.usefixtures("quick_hashing", "with_mail")
 
-TOO_OLD = "This link is too old, or it was used before."
-ASKS = "This is my address and my wallet"
+EXPIRED_TEXT = "This link is too old, or it was used before."
+CONFIRM_TEXT = "This is my address and my wallet"
 
 
 def browser(user: User | None = None, **options: Any) -> Client:
@@ -45,7 +45,7 @@ def is_verified(user: User) -> bool:
 
 
 def pay(email: str) -> int:
-    """The status of a transfer to the address."""
+    """Return the status of a transfer to the address."""
     body = {"sourceWalletId": somebody("10").wallet_id, "targetEmail": email, "amount": "1"}
     return bank().post("/transfers", body).status
 
@@ -61,7 +61,7 @@ def sign_up_by_page(email: str) -> None:
 
 
 @pytest.mark.parametrize("sign_up", [sign_up_by_api, sign_up_by_page])
-def test_a_new_account_is_paid_by_address_once_verified(sign_up: Any) -> None:
+def test_account_is_paid_by_address_after_verification(sign_up: Any) -> None:
     email = new_address()
     sign_up(email)
     [message] = mailed()
@@ -69,14 +69,14 @@ def test_a_new_account_is_paid_by_address_once_verified(sign_up: Any) -> None:
     assert pay(email) == 404
     client = browser()
     page = client.get(link_in(message))
-    assert (page.status_code, ASKS in text_of(page), email in text_of(page)) == (200, True, True)
-    assert pay(email) == 404  # a scanner that opens links verifies nothing
+    assert (page.status_code, CONFIRM_TEXT in text_of(page), email in text_of(page)) == (200, True, True)
+    assert pay(email) == 404  # only the POST verifies: mail scanners open links
     done = client.post(link_in(message), follow=True)
     assert "Your e-mail address is verified." in text_of(done)
     assert pay(email) == 201
 
 
-def test_a_link_works_in_a_session_of_the_account_or_of_another() -> None:
+def test_link_works_in_any_session() -> None:
     for session in (True, False):
         anna, boris = unverified().user, unverified().user
         client = browser(anna if session else boris)
@@ -84,14 +84,14 @@ def test_a_link_works_in_a_session_of_the_account_or_of_another() -> None:
         assert (is_verified(anna), is_verified(boris)) == (True, False)
 
 
-def test_me_says_whether_the_address_is_verified() -> None:
+def test_me_states_whether_the_address_is_verified() -> None:
     user = unverified().user
     assert session_of(user).get("/me").json["emailVerified"] is False
     browser().post(verification.path_for(user))
     assert session_of(user).get("/me").json["emailVerified"] is True
 
 
-def test_the_mail_and_its_page_are_in_the_readers_language() -> None:
+def test_mail_and_its_page_are_in_the_users_language() -> None:
     client = browser(headers={"Accept-Language": "ru"})
     client.post("/signup", registration())
     [message] = mailed()
@@ -100,7 +100,7 @@ def test_the_mail_and_its_page_are_in_the_readers_language() -> None:
     assert "Это мой адрес" in text_of(client.get(link_in(message)))
 
 
-def test_confirming_needs_the_token_of_a_form() -> None:
+def test_confirmation_needs_a_csrf_token() -> None:
     user = unverified().user
     client = browser(enforce_csrf_checks=True)
     assert client.post(verification.path_for(user)).status_code == 403
@@ -111,11 +111,11 @@ def test_confirming_needs_the_token_of_a_form() -> None:
 def assert_refused(user: User, path: str) -> None:
     for client in (browser(), browser(user)):
         for answer in (client.get(path), client.post(path)):
-            assert (answer.status_code, ASKS in text_of(answer)) == (200, False)
-            assert TOO_OLD in text_of(answer)
+            assert (answer.status_code, CONFIRM_TEXT in text_of(answer)) == (200, False)
+            assert EXPIRED_TEXT in text_of(answer)
 
 
-def test_a_link_works_once() -> None:
+def test_link_works_once() -> None:
     user = unverified().user
     path = verification.path_for(user)
     assert browser().post(path).status_code == 302
@@ -124,7 +124,7 @@ def test_a_link_works_once() -> None:
     assert_refused(user, path)
 
 
-def test_a_link_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_link_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     user = unverified().user
     monkeypatch.setattr(verification._Tokens, "_now", lambda _: datetime.now() - timedelta(days=3, minutes=1))  # noqa: DTZ005
     path = verification.path_for(user)
@@ -133,7 +133,7 @@ def test_a_link_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_verified(user)
 
 
-def test_a_link_to_the_old_address_does_not_verify_the_new_one() -> None:
+def test_link_to_the_old_address_does_not_verify_the_new_one() -> None:
     user = unverified().user
     path = verification.path_for(user)
     User.objects.filter(pk=user.pk).update(email=new_address())
@@ -141,7 +141,7 @@ def test_a_link_to_the_old_address_does_not_verify_the_new_one() -> None:
     assert not is_verified(user)
 
 
-def test_an_address_changed_between_check_and_write_stays_unverified() -> None:
+def test_address_changed_between_check_and_write_stays_unverified() -> None:
     user = unverified().user
     loaded = User.objects.get(pk=user.pk)
     User.objects.filter(pk=user.pk).update(email=new_address())
@@ -149,7 +149,7 @@ def test_an_address_changed_between_check_and_write_stays_unverified() -> None:
     assert not is_verified(user)
 
 
-def test_an_inactive_account_is_not_verified() -> None:
+def test_inactive_account_is_not_verified() -> None:
     user = unverified(is_active=False).user
     assert_refused(user, verification.path_for(user))
     assert not verification.verify(user)
@@ -159,18 +159,18 @@ def test_an_inactive_account_is_not_verified() -> None:
 @pytest.mark.parametrize(
     "token", ["x", "x-y", "set-password", "é-é", "%00-x", "d1oq4e-" + "0" * 32, "-", "a" * 9000]
 )
-def test_a_made_up_token_verifies_nothing(token: str) -> None:
+def test_forged_token_verifies_nothing(token: str) -> None:
     user = unverified().user
     assert_refused(user, f"/email/verify/{user.pk}/{token}")
     assert not is_verified(user)
 
 
 @pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 40])
-def test_a_number_without_an_account_is_like_a_wrong_token(number: str) -> None:
+def test_unknown_user_id_is_like_a_wrong_token(number: str) -> None:
     assert_refused(somebody().user, f"/email/verify/{number}/x-y")
 
 
-def test_the_token_of_another_account_or_purpose_verifies_nothing() -> None:
+def test_token_of_another_account_or_purpose_verifies_nothing() -> None:
     anna, boris = unverified().user, unverified().user
     of_boris = verification.path_for(boris).rpartition("/")[2]
     for token in (of_boris, default_token_generator.make_token(anna)):
@@ -178,12 +178,12 @@ def test_the_token_of_another_account_or_purpose_verifies_nothing() -> None:
     assert not is_verified(anna)
 
 
-def test_the_token_of_verification_resets_no_password() -> None:
+def test_verification_token_resets_no_password() -> None:
     user = unverified().user
     token = verification.path_for(user).rpartition("/")[2]
     uid = link_to_new_password(user).split("/")[3]
     page = text_of(browser().get(f"/password/new/{uid}/{token}", follow=True))
-    assert TOO_OLD in page
+    assert EXPIRED_TEXT in page
 
 
 def link_to_new_password(user: User) -> str:
@@ -191,35 +191,35 @@ def link_to_new_password(user: User) -> str:
     return link_in(mailed()[-1])
 
 
-# --- An address that another signed up with ---------------------------------------------------------
-def test_the_owner_of_the_mailbox_takes_the_account_over() -> None:
+# --- An address that another person signed up with --------------------------------------------------
+def test_owner_of_the_mailbox_takes_over_the_account() -> None:
     squatter = unverified()
-    elsewhere, owner = browser(squatter.user), browser()
+    squatter_browser, owner = browser(squatter.user), browser()
     link = link_to_new_password(squatter.user)
     form = owner.get(link, follow=True).redirect_chain[-1][0]
     new = "nine green elephants"
     assert owner.post(form, {"new_password1": new, "new_password2": new}).status_code == 302
     assert is_verified(squatter.user)
-    assert elsewhere.get("/password").status_code == 302
+    assert squatter_browser.get("/password").status_code == 302
     assert (
         browser().post("/login", {"username": squatter.user.email, "password": PASSWORD}).status_code == 200
     )
     assert pay(squatter.user.email) == 201
 
 
-def test_the_page_of_the_link_warns_who_did_not_sign_up() -> None:
+def test_link_page_warns_a_user_who_did_not_sign_up() -> None:
     page = text_of(browser().get(verification.path_for(unverified().user)))
     assert "If you did not open the wallet, do not confirm." in page
     assert 'href="/password/forgotten"' in page
 
 
-# --- Asking for the link again ----------------------------------------------------------------------
-def test_the_wallets_page_says_it_and_sends_the_link_again() -> None:
+# --- Another link -----------------------------------------------------------------------------------
+def test_wallet_page_offers_to_send_the_link_again() -> None:
     user = unverified().user
     client = browser(user)
     assert "is not verified yet" in text_of(client.get("/"))
-    told = text_of(client.post("/email/verify", follow=True))
-    assert "A message with a link is on its way to your address." in told
+    page = text_of(client.post("/email/verify", follow=True))
+    assert "A message with a link is on its way to your address." in page
     [message] = mailed()
     assert message.to == [user.email]
     assert client.post(link_in(message)).status_code == 302
@@ -228,7 +228,7 @@ def test_the_wallets_page_says_it_and_sends_the_link_again() -> None:
     assert len(mailed()) == 1
 
 
-def test_the_link_is_sent_again_a_limited_number_of_times(settings: LazySettings) -> None:
+def test_resending_the_link_is_limited(settings: LazySettings) -> None:
     allowed = 2
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "reset": Rate(allowed, 9999 * 86_400)}
     client = browser(unverified().user)
@@ -237,7 +237,7 @@ def test_the_link_is_sent_again_a_limited_number_of_times(settings: LazySettings
     assert len(mailed()) == allowed
 
 
-def test_without_a_mail_server_no_link_is_offered_or_sent(settings: LazySettings) -> None:
+def test_no_link_is_offered_without_a_mail_server(settings: LazySettings) -> None:
     settings.MAIL = None
     user = unverified().user
     page = text_of(browser(user).get("/"))
@@ -247,7 +247,7 @@ def test_without_a_mail_server_no_link_is_offered_or_sent(settings: LazySettings
     assert mailed() == []
 
 
-def test_an_account_without_an_address_has_nothing_to_verify() -> None:
+def test_account_without_an_address_has_nothing_to_verify() -> None:
     user = somebody(email="", username=f"olga-{uuid4()}").user
     client = browser(user)
     assert "is not verified yet" not in text_of(client.get("/"))
@@ -257,7 +257,7 @@ def test_an_account_without_an_address_has_nothing_to_verify() -> None:
 
 
 # --- Mail that cannot be sent -----------------------------------------------------------------------
-def test_a_sign_up_succeeds_while_the_mail_server_refuses(
+def test_sign_up_succeeds_if_the_mail_server_refuses(
     settings: LazySettings, caplog: pytest.LogCaptureFixture
 ) -> None:
     email = new_address()
@@ -270,7 +270,7 @@ def test_a_sign_up_succeeds_while_the_mail_server_refuses(
     assert f"the mail 'verify' to user {user.pk} was not sent" in caplog.text
 
 
-def test_an_address_that_looks_like_two_is_one_recipient() -> None:
+def test_address_that_looks_like_two_is_one_recipient() -> None:
     email = f'"eve@evil.example,{uuid4()}"@example.com'
     sign_up_by_api(email)
     [message] = mailed()
@@ -278,7 +278,7 @@ def test_an_address_that_looks_like_two_is_one_recipient() -> None:
     assert "evil.example" not in str(message.message()["To"]).partition('"')[0]
 
 
-def test_a_header_is_not_injected_by_an_address() -> None:
+def test_address_cannot_inject_a_mail_header() -> None:
     user = new_operator(email="anna@example.com\nBcc: eve@evil.example")
     verification.send_link(user)
     assert mailed() == []

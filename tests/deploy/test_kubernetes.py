@@ -17,7 +17,7 @@ from tests.walletsvc.test_configuration import (
     MANAGE,
     REQUIRED,
     example,
-    longest_end_of_the_relay,
+    max_relay_stop_seconds,
     run,
     settings_read,
 )
@@ -325,7 +325,7 @@ def test_grace_period_covers_requests_in_flight() -> None:
 
 
 def test_relay_grace_period_covers_its_current_batch() -> None:
-    assert workload("relay").pod["terminationGracePeriodSeconds"] > longest_end_of_the_relay()
+    assert workload("relay").pod["terminationGracePeriodSeconds"] > max_relay_stop_seconds()
 
 
 def test_update_keeps_old_pods_until_replacements_are_ready() -> None:

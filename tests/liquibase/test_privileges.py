@@ -1,4 +1,4 @@
-"""The privileges of the application's role, complete; and secrets that no output contains."""
+"""All privileges of the application's role, and secrets that no response contains."""
 
 import re
 from collections import deque
@@ -24,8 +24,7 @@ ADD = ("SELECT", "INSERT")
 ADD_AND_REMOVE = (*ADD, "DELETE")
 EVERYTHING = (*ADD, "UPDATE", "DELETE")
 
-# What may be done with each table, and below it the columns that may be changed where not all may.
-# A new grant has to be written down here.
+# The grants on each table, and the columns with an UPDATE grant if not all have it. Add new grants here.
 GRANTED: Final[dict[str, tuple[str, ...]]] = {
     "operation": ADD,
     "operation_id": ADD,
@@ -77,7 +76,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Connection]:
-    """As a superuser, to read the whole catalogue."""
+    """A connection as superuser, to read the whole catalogue."""
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as connection:
         yield connection
 
@@ -96,9 +95,9 @@ def columns_of(server: Connection, table: str) -> set[str]:
     return {name for (name,) in found}
 
 
-# --- What is granted --------------------------------------------------------------------------------
-def test_nothing_is_granted_but_what_the_table_says(server: Connection) -> None:
-    """However it comes by it: from a grant, from PUBLIC or from another role."""
+# --- Grants -----------------------------------------------------------------------------------------
+def test_table_grants_are_exactly_those_listed(server: Connection) -> None:
+    """Includes grants to PUBLIC and to other roles that the role has."""
     granted = server.execute(
         "SELECT relname, array(SELECT privilege FROM unnest(%s::text[]) AS privilege"
         f"                      WHERE has_table_privilege(%s, oid, privilege)) FROM pg_class WHERE {TABLES}",
@@ -107,7 +106,7 @@ def test_nothing_is_granted_but_what_the_table_says(server: Connection) -> None:
     assert {table: tuple(privileges) for table, privileges in granted} == GRANTED
 
 
-def test_no_column_may_be_changed_but_what_the_table_says(server: Connection) -> None:
+def test_column_grants_are_exactly_those_listed(server: Connection) -> None:
     granted = server.execute(
         "SELECT relname, privilege, array_agg(attname) FROM pg_class"
         " JOIN pg_attribute ON attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped"
@@ -121,7 +120,7 @@ def test_no_column_may_be_changed_but_what_the_table_says(server: Connection) ->
     }
 
 
-def test_the_failures_of_the_inbox_may_be_counted_and_not_set_back(server: Connection) -> None:
+def test_inbox_failures_sequence_cannot_be_reset(server: Connection) -> None:
     granted = server.execute(
         "SELECT array(SELECT privilege FROM unnest(%s::text[]) AS privilege"
         "             WHERE has_sequence_privilege(%s, 'inbox_failures', privilege))",
@@ -130,7 +129,7 @@ def test_the_failures_of_the_inbox_may_be_counted_and_not_set_back(server: Conne
     assert granted == (["USAGE", "SELECT"],)
 
 
-def test_no_other_role_has_grants_and_none_can_pass_them_on(server: Connection) -> None:
+def test_no_other_role_has_grants_or_grant_options(server: Connection) -> None:
     granted = server.execute(
         "SELECT DISTINCT grantee::regrole::text, is_grantable FROM ("
         "  SELECT relacl AS acl FROM pg_class WHERE relnamespace = 'public'::regnamespace"
@@ -144,7 +143,7 @@ def test_no_other_role_has_grants_and_none_can_pass_them_on(server: Connection) 
     assert granted == [(APPLICATION, False)]
 
 
-def test_the_role_has_no_attribute_but_login_joins_no_other_and_owns_nothing(server: Connection) -> None:
+def test_role_has_only_login_and_owns_nothing(server: Connection) -> None:
     assert server.execute(
         "SELECT rolcanlogin, rolsuper, rolcreaterole, rolcreatedb, rolreplication, rolbypassrls"
         "  FROM pg_roles WHERE rolname = %s",
@@ -156,30 +155,30 @@ def test_the_role_has_no_attribute_but_login_joins_no_other_and_owns_nothing(ser
     assert server.execute(owned, [APPLICATION]).fetchall() == []
 
 
-def test_no_function_runs_with_the_rights_of_another(server: Connection) -> None:
+def test_no_function_is_security_definer(server: Connection) -> None:
     assert server.execute("SELECT oid::regprocedure FROM pg_proc WHERE prosecdef").fetchall() == []
 
 
-# --- What is refused --------------------------------------------------------------------------------
-def may_not(application: Connection, statement: str) -> None:
+# --- Refused statements -----------------------------------------------------------------------------
+def assert_refused(application: Connection, statement: str) -> None:
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         application.execute(statement)
 
 
 @pytest.mark.parametrize("table", [table for table, granted in GRANTED.items() if granted != EVERYTHING])
-def test_what_is_in_a_table_may_not_be_changed_or_removed(
+def test_fixed_columns_and_rows_cannot_be_changed(
     application: Connection, server: Connection, table: str
 ) -> None:
     fixed = columns_of(server, table) - CHANGEABLE.get(table, set())
     assert fixed
     for column in fixed:
-        may_not(application, f"UPDATE {table} SET {column} = DEFAULT")
+        assert_refused(application, f"UPDATE {table} SET {column} = DEFAULT")
     for verb in {"DELETE"} - set(GRANTED[table]):
-        may_not(application, f"{verb} FROM {table}")
+        assert_refused(application, f"{verb} FROM {table}")
 
 
 @pytest.mark.parametrize("table", GRANTED)
-def test_no_table_may_be_emptied_altered_or_taken_away(application: Connection, table: str) -> None:
+def test_tables_cannot_be_truncated_altered_or_dropped(application: Connection, table: str) -> None:
     for statement in (
         f"TRUNCATE {table} CASCADE",
         f"DROP TABLE {table} CASCADE",
@@ -190,7 +189,7 @@ def test_no_table_may_be_emptied_altered_or_taken_away(application: Connection, 
         f"CREATE TRIGGER x BEFORE INSERT ON {table} EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         f"CREATE RULE x AS ON INSERT TO {table} DO INSTEAD NOTHING",
     ):
-        may_not(application, statement)
+        assert_refused(application, statement)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +198,9 @@ def test_no_table_may_be_emptied_altered_or_taken_away(application: Connection, 
         "ALTER TABLE operation DROP CONSTRAINT operation_amount_positive",
         "ALTER TABLE wallet DROP CONSTRAINT wallet_available_within_overdraft_limit",
         "BEGIN; LOCK TABLE operation IN ACCESS EXCLUSIVE MODE",
-        "SET session_replication_role = replica",  # no trigger and no foreign key would count
+        "SET session_replication_role = replica",  # it disables triggers and foreign keys
         "CREATE TABLE x (y int)",
-        "CREATE TEMPORARY TABLE wallet (y int)",  # it would be found before the real one
+        "CREATE TEMPORARY TABLE wallet (y int)",  # it would hide the real table
         "CREATE SCHEMA x",
         "CREATE FUNCTION now() RETURNS timestamptz LANGUAGE sql AS $$ SELECT NULL::timestamptz $$",
         "CREATE PUBLICATION x FOR TABLE operation",
@@ -234,13 +233,13 @@ def test_no_table_may_be_emptied_altered_or_taken_away(application: Connection, 
         "COPY operation FROM PROGRAM 'true'",
     ],
 )
-def test_the_application_may_not(application: Connection, statement: str) -> None:
-    may_not(application, statement)
+def test_forbidden_statement_is_refused(application: Connection, statement: str) -> None:
+    assert_refused(application, statement)
 
 
-# --- Secrets in no output ----------------------------------------------------------------------------
-def tells_a_password(content: str) -> bool:
-    """The operators of these tests share one password, so there is one hash to look for."""
+# --- Secrets in responses ---------------------------------------------------------------------------
+def contains_password(content: str) -> bool:
+    """Search for the password and its hash, which all operators of these tests share."""
     _, _, salt, digest = hashed().split("$")
     return any(secret in content for secret in (PASSWORD, salt, digest.rstrip("=")))
 
@@ -255,38 +254,39 @@ def superuser() -> Any:
     return new_operator(is_superuser=True)
 
 
-ASKERS = ("an admin key", "the owner, logged in", "a superuser")
+PRINCIPALS = ("an admin key", "the owner, logged in", "a superuser")
 
 
-@pytest.mark.parametrize("asker", ASKERS)
+@pytest.mark.parametrize("principal", PRINCIPALS)
 @pytest.mark.parametrize("line", ROWS)
 @pytest.mark.slow
-def test_no_answer_of_the_api_has_a_password_or_its_hash(
-    world: World, superuser: Any, line: str, asker: str
+def test_api_responses_contain_no_password_or_hash(
+    world: World, superuser: Any, line: str, principal: str
 ) -> None:
     row: Row = ROWS[line]
-    api = dict(zip(ASKERS, (world.bank, session_of(world.user), session_of(superuser)), strict=True))[asker]
+    clients = (world.bank, session_of(world.user), session_of(superuser))
+    api = dict(zip(PRINCIPALS, clients, strict=True))[principal]
     answer = row.send(line.split(maxsplit=1)[0], api, world.ids)
     assert answer.status != 500
-    assert not tells_a_password(answer.content.decode())
+    assert not contains_password(answer.content.decode())
     assert '"password"' not in answer.content.decode()
 
 
-def test_no_body_of_the_openapi_document_has_a_password() -> None:
+def test_openapi_responses_have_no_password_property() -> None:
     document = Api().sender.send("GET", "/api/schema", headers={"Accept": "application/json"}).json
-    told = {
+    names = {
         name
         for item in document["paths"].values()
         for operation in item.values()
         for answer in operation["responses"].values()
         for name in names_in(answer, document, set())
     }
-    assert {"balance", "email"} <= told
-    assert [name for name in told if re.search("passw|hash|digest", name, re.IGNORECASE)] == []
+    assert {"balance", "email"} <= names
+    assert [name for name in names if re.search("passw|hash|digest", name, re.IGNORECASE)] == []
 
 
 def names_in(node: Any, document: Any, seen: set[str]) -> Iterator[str]:
-    """The properties of a schema, and of those that it refers to."""
+    """Yield the properties of a schema, and of the schemas that it refers to."""
     match node:
         case {"$ref": str(reference)} if reference not in seen:
             seen.add(reference)
@@ -301,7 +301,7 @@ def names_in(node: Any, document: Any, seen: set[str]) -> Iterator[str]:
 
 
 def kind_of(address: str) -> str:
-    """A page of a thousand wallets is one page."""
+    """Return the address without ids and query: pages of different objects are of one kind."""
     return re.sub(r"[0-9a-f]{8}-[0-9a-f-]{27}|(?<=/)\d+(?=/)", "{id}", address.partition("?")[0])
 
 
@@ -313,15 +313,15 @@ def linked(address: str, content: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_no_page_of_the_admin_has_the_hash_of_a_password(world: World, superuser: Any) -> None:
-    """Every kind of page that links lead to from the start, and all of an operator's own."""
+def test_admin_pages_contain_no_password_hash(world: World, superuser: Any) -> None:
+    """Visits every kind of page that links lead to, and the pages of an operator's account."""
     client = Client()
     client.force_login(superuser, backend="django.contrib.auth.backends.ModelBackend")
     of_superuser = f"/admin/wallets/user/{superuser.pk}/change/"
     unlinked = of_superuser.replace("change", "password")
-    waiting, visited = deque(["/admin/", of_superuser, unlinked]), set[str]()
-    while waiting:
-        address = waiting.popleft()
+    pending, visited = deque(["/admin/", of_superuser, unlinked]), set[str]()
+    while pending:
+        address = pending.popleft()
         if (kind := kind_of(address)) in visited:
             continue
         visited.add(kind)
@@ -330,7 +330,7 @@ def test_no_page_of_the_admin_has_the_hash_of_a_password(world: World, superuser
         if not response.headers.get("Content-Type", "").startswith("text/html"):
             continue
         content = response.content.decode()
-        assert not tells_a_password(content), address
-        waiting.extend(linked(address, content))
+        assert not contains_password(content), address
+        pending.extend(linked(address, content))
     assert {kind_of(of_superuser), "/admin/wallets/wallet/{id}/change/", "/admin/auth/group/"} <= visited
-    assert client.get(of_superuser).status_code == 200  # it has not logged itself out on the way
+    assert client.get(of_superuser).status_code == 200  # no visited page has ended the session

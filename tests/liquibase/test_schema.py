@@ -1,4 +1,4 @@
-"""Liquibase owns the schema, and the models say the same."""
+"""The schema of Liquibase matches the models, and its constraints enforce the rules."""
 
 import re
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from wallets.operation_types import OPERATION_TYPES, OperationType
 from wallets.schema import EXPECTED_TAG
 
 LIQUIBASE = Path(__file__).parents[2] / "liquibase"
-LIQUIBASES_OWN = {"databasechangelog", "databasechangeloglock"}
+LIQUIBASE_TABLES = {"databasechangelog", "databasechangeloglock"}
 
 
 def rows(sql: str) -> list[tuple[object, ...]]:
@@ -31,7 +31,7 @@ def rows(sql: str) -> list[tuple[object, ...]]:
 
 
 def catalogue() -> dict[str, dict[str, tuple[str, bool]]]:
-    """Table -> column -> (type, nullable), as PostgreSQL has them."""
+    """Return the columns of each table in PostgreSQL: name -> (type, is nullable)."""
     tables: dict[str, dict[str, tuple[str, bool]]] = {}
     for table, column, kind, nullable in rows(
         "SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull"
@@ -40,11 +40,11 @@ def catalogue() -> dict[str, dict[str, tuple[str, bool]]]:
         " AND a.attnum > 0 AND NOT a.attisdropped"
     ):
         tables.setdefault(str(table), {})[str(column)] = (str(kind), bool(nullable))
-    return {table: columns for table, columns in tables.items() if table not in LIQUIBASES_OWN}
+    return {table: columns for table, columns in tables.items() if table not in LIQUIBASE_TABLES}
 
 
 def models() -> dict[str, dict[str, tuple[str, bool]]]:
-    """Return the columns as the models define them."""
+    """Return the columns of each table in the models, in the form of `catalogue`."""
     spelled = {"varchar": "character varying"}
     return {
         model._meta.db_table: {
@@ -59,11 +59,11 @@ def models() -> dict[str, dict[str, tuple[str, bool]]]:
     }
 
 
-def test_models_and_catalogue_are_the_same_in_both_directions() -> None:
+def test_models_match_the_catalogue() -> None:
     assert models() == catalogue()
 
 
-def test_every_default_of_a_model_is_a_default_of_its_column() -> None:
+def test_model_defaults_match_column_defaults() -> None:
     defaults = set(
         rows(
             "SELECT table_name, column_name FROM information_schema.columns"
@@ -71,7 +71,7 @@ def test_every_default_of_a_model_is_a_default_of_its_column() -> None:
             " AND table_name NOT LIKE 'databasechange%'"
         )
     )
-    # The application's role sees the defaults of the columns that it may use, which is all of them.
+    # The application's role sees the defaults of all columns, because it may use all of them.
     of_models = {
         (model._meta.db_table, field.column)
         for model in apps.get_models(include_auto_created=True)
@@ -81,7 +81,7 @@ def test_every_default_of_a_model_is_a_default_of_its_column() -> None:
     assert of_models == defaults
 
 
-def test_every_constraint_and_index_has_a_name_of_ours() -> None:
+def test_every_constraint_and_index_has_an_explicit_name() -> None:
     named = "_(pk|fk|unique|idx|is_|not_|within_|positive|closed_|or_)"
     with psycopg.connect(cluster.url("walletsvc_owner")) as owner:
         names = owner.execute(
@@ -95,7 +95,7 @@ def test_every_constraint_and_index_has_a_name_of_ours() -> None:
     assert unnamed == []
 
 
-def test_every_key_of_the_ledger_contains_the_wallet() -> None:
+def test_unique_keys_of_the_ledger_contain_the_wallet() -> None:
     keys = rows(
         "SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_index"
         " WHERE indisunique"
@@ -113,7 +113,7 @@ def test_django_has_nothing_to_create() -> None:
     assert catalogue() == before
 
 
-def test_every_changeset_says_why_and_how_to_go_back() -> None:
+def test_every_changeset_has_a_comment_and_a_rollback() -> None:
     for file in sorted((LIQUIBASE / "changes").glob("*.sql")):
         head, *changesets = file.read_text().split("--changeset ")
         assert head.startswith("--liquibase formatted sql")
@@ -128,7 +128,7 @@ def test_every_file_of_changes_is_in_the_changelog_in_order() -> None:
     assert included == sorted(f"changes/{file.name}" for file in (LIQUIBASE / "changes").glob("*.sql"))
 
 
-def test_the_service_expects_the_newest_tag() -> None:
+def test_service_expects_the_newest_tag() -> None:
     changelog = yaml.safe_load((LIQUIBASE / "changelog.yaml").read_text())["databaseChangeLog"]
     tags = [
         item["changeSet"]["changes"][0]["tagDatabase"]["tag"] for item in changelog if "changeSet" in item
@@ -137,7 +137,7 @@ def test_the_service_expects_the_newest_tag() -> None:
     assert "changeSet" in changelog[-1], "the newest changes are not tagged"
 
 
-# --- What the tables guarantee ----------------------------------------------------------------------
+# --- Constraints ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [
@@ -150,7 +150,7 @@ def test_the_service_expects_the_newest_tag() -> None:
         ("metadata = '[]'", "wallet_metadata_is_object"),
     ],
 )
-def test_the_table_guarantees_what_the_rules_explain(api: Api, change: str, constraint: str) -> None:
+def test_wallet_constraints_enforce_the_rules(api: Api, change: str, constraint: str) -> None:
     wallet_id = api.open(deposit="100")
     with (
         psycopg.connect(cluster.url("postgres")) as database,
@@ -174,7 +174,7 @@ def test_the_table_guarantees_what_the_rules_explain(api: Api, change: str, cons
         ("wallet_id = gen_random_uuid()", "operation_wallet_fk"),
     ],
 )
-def test_the_ledger_guarantees_its_form(api: Api, change: str, constraint: str) -> None:
+def test_operation_constraints_enforce_its_form(api: Api, change: str, constraint: str) -> None:
     wallet_id = api.open()
     api.deposit(wallet_id, 1, key="a")
     second = api.deposit(wallet_id, 1, key="b").json["id"]
@@ -199,7 +199,7 @@ def test_the_ledger_guarantees_its_form(api: Api, change: str, constraint: str) 
 def test_constraints_name_the_types_of_the_table(
     constraint: str, is_meant: Callable[[OperationType], bool]
 ) -> None:
-    """A new row of wallets/operation_types.py takes a changeset."""
+    """A new row of wallets/operation_types.py needs a changeset."""
     [(definition,)] = rows(
         f"SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = '{constraint}'"
     )
@@ -226,9 +226,7 @@ def test_constraints_name_the_types_of_the_table(
         ("DEPOSIT", "expires_at = now()", "operation_expiry_is_of_hold"),
     ],
 )
-def test_the_ledger_guarantees_the_links_of_its_lines(
-    api: Api, kind: str, change: str, constraint: str
-) -> None:
+def test_operation_constraints_enforce_its_links(api: Api, kind: str, change: str, constraint: str) -> None:
     wallet_id, other_id = api.open(deposit="100"), api.open()
     api.transfer(wallet_id, other_id, "1")
     api.capture(api.hold(wallet_id, "1").json["id"])
@@ -272,7 +270,7 @@ def test_the_ledger_guarantees_the_links_of_its_lines(
         ("wallet_id = gen_random_uuid()", "hold_wallet_fk"),
     ],
 )
-def test_a_hold_has_one_end_or_none(api: Api, change: str, constraint: str) -> None:
+def test_hold_constraints_enforce_its_states(api: Api, change: str, constraint: str) -> None:
     wallet_id = api.open(deposit="100")
     hold_id = api.hold(wallet_id, "1", expiresAt="2100-01-01T00:00:00Z").json["id"]
     with (
@@ -295,7 +293,7 @@ def test_a_hold_has_one_end_or_none(api: Api, change: str, constraint: str) -> N
         ("owner_id = 0", "api_key_owner_fk"),
     ],
 )
-def test_a_key_is_whole(change: str, constraint: str) -> None:
+def test_api_key_constraints_enforce_its_form(change: str, constraint: str) -> None:
     prefix = prefix_of(new_key("wallets:read"))
     with (
         psycopg.connect(cluster.url("postgres")) as database,
@@ -305,6 +303,6 @@ def test_a_key_is_whole(change: str, constraint: str) -> None:
     assert error.value.diag.constraint_name == constraint
 
 
-def test_the_table_knows_the_scopes_that_the_code_knows() -> None:
+def test_table_accepts_every_scope() -> None:
     for scope in SCOPES:
         assert new_key(scope)

@@ -1,4 +1,4 @@
-"""Every released version can be upgraded: its schema, with data of its time, then today's changelogs."""
+"""Every released version can be upgraded: its schema with its data, then the current changelogs."""
 
 import hashlib
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ from tests.support.cluster import cluster
 from wallets.schema import EXPECTED_TAG
 
 DATA = Path(__file__).parent / "released"
-BEFORE = [f"v{number}" for number in range(1, int(EXPECTED_TAG[1:]))]
-# The service of a version wrote the hashes itself from v6 on; what is older is chained by the changelog.
-UNCHAINED = 5
+RELEASED_TAGS = [f"v{number}" for number in range(1, int(EXPECTED_TAG[1:]))]
+# The last version without hashes. A changelog adds hashes to its operations; later services wrote them.
+LAST_UNCHAINED = 5
 
 
 @pytest.fixture
 def database(request: pytest.FixtureRequest) -> Iterator[str]:
-    """A database of its own in the cluster of the tests, with no schema yet."""
+    """An empty database in the cluster of the tests."""
     name = f"upgrade_{request.node.callspec.params['tag']}"
     with psycopg.connect(cluster.url("postgres", "postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name} OWNER {OWNER}")
@@ -34,22 +34,22 @@ def write_data(database: str, tag: str) -> None:
         connection.execute((DATA / f"{tag}.sql").read_bytes())
 
 
-def installed(database: str, version: int) -> None:
-    """Bring the database to where a service of this version has left it."""
+def install_version(database: str, version: int) -> None:
+    """Create the schema and the data of a service of this version."""
     cluster.prepare_roles(database)
     url = cluster.url(OWNER, database)
-    liquibase.update_to(url, f"v{min(version, UNCHAINED)}")
+    liquibase.update_to(url, f"v{min(version, LAST_UNCHAINED)}")
     for number in range(1, version + 1):
-        if number > UNCHAINED:
+        if number > LAST_UNCHAINED:
             liquibase.update_to(url, f"v{number}")
         write_data(database, f"v{number}")
 
 
 @pytest.mark.parametrize(
-    "tag", [tag if tag == "v1" else pytest.param(tag, marks=pytest.mark.slow) for tag in BEFORE]
+    "tag", [tag if tag == "v1" else pytest.param(tag, marks=pytest.mark.slow) for tag in RELEASED_TAGS]
 )
 def test_released_schema_with_its_data_is_upgraded_and_verified(database: str, tag: str) -> None:
-    installed(database, int(tag[1:]))
+    install_version(database, int(tag[1:]))
     liquibase.update(cluster.url(OWNER, database))
     env = environment(cluster.url(database=database), Address("127.0.0.1", 1)) | {"LOG_LEVEL": "WARNING"}
     assert "every balance equals its ledger" in manage(env, "verify_ledger")
@@ -63,7 +63,7 @@ def test_released_schema_with_its_data_is_upgraded_and_verified(database: str, t
 
 
 def test_released_changesets_are_unchanged() -> None:
-    """A database that has applied a changeset does not apply it again: what is released is never edited."""
+    """A database applies a changeset once, so a released changeset must never change."""
     listed = dict(line.split() for line in (DATA / "changesets.sha256").read_text().splitlines())
     found = {
         file.name: hashlib.sha256(file.read_bytes()).hexdigest()

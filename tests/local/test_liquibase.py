@@ -1,4 +1,4 @@
-"""How Liquibase is found, checked and called."""
+"""Liquibase: the choice of the program, its version, its arguments and its errors."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ URL = "postgres://me:s%3Acret@db.example:6543/the%20base?sslmode=require"
 
 
 @pytest.fixture(autouse=True)
-def _find_it_anew() -> Iterator[None]:
+def _clear_cached_command() -> Iterator[None]:
     liquibase.command.cache_clear()
     yield
     liquibase.command.cache_clear()
@@ -24,7 +24,7 @@ def program(path: Path, script: str) -> Path:
     return path
 
 
-def test_an_address_becomes_a_jdbc_address_and_a_login() -> None:
+def test_libpq_url_becomes_a_jdbc_url_and_a_login() -> None:
     assert liquibase.connection(URL) == {
         "LIQUIBASE_COMMAND_URL": "jdbc:postgresql://db.example:6543/the%20base?sslmode=require",
         "LIQUIBASE_COMMAND_USERNAME": "me",
@@ -40,22 +40,22 @@ def test_an_address_becomes_a_jdbc_address_and_a_login() -> None:
         ("postgres://me@db", "jdbc:postgresql://db:5432/me"),
     ],
 )
-def test_an_address_may_leave_things_out(address: str, jdbc: str) -> None:
+def test_libpq_url_may_omit_parts(address: str, jdbc: str) -> None:
     assert liquibase.connection(address)["LIQUIBASE_COMMAND_URL"] == jdbc
 
 
-def test_a_malformed_address_is_refused_without_quoting_its_password() -> None:
+def test_malformed_url_is_refused_without_its_password() -> None:
     with pytest.raises(LocalError, match="postgres://user:password@host") as refusal:
         liquibase.connection("mysql://me:secret@db/base")
     assert "secret" not in str(refusal.value)
 
 
-def test_a_socket_is_refused() -> None:
+def test_unix_socket_is_refused() -> None:
     with pytest.raises(LocalError, match="not a socket"):
         liquibase.connection("postgres://me@%2Frun%2Fpostgresql/base")
 
 
-def test_secrets_are_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = f'echo "Liquibase Version: 4.33.0"; echo "$@" >{tmp_path}/arguments; env >{tmp_path}/environment'
     monkeypatch.setenv("LIQUIBASE", str(program(tmp_path / "mine", script)))
     monkeypatch.setenv("LIQUIBASE_COMMAND_URL", "jdbc:postgresql://another/database")
@@ -67,9 +67,7 @@ def test_secrets_are_no_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not any("another" in line for line in environment)
 
 
-def test_a_chosen_liquibase_that_is_too_old_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_configured_liquibase_must_not_be_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = program(tmp_path / "old", 'echo "Liquibase Version: 4.27.0"')
     monkeypatch.setenv("LIQUIBASE", str(old))
     with pytest.raises(LocalError, match=r"is version 4\.27\.0, older than 4\.28$"):
@@ -80,7 +78,7 @@ def test_a_chosen_liquibase_that_is_too_old_is_refused(
     ("version", "fits"),
     [("4.27.9", False), ("4.28.0", True), ("4.33.0", True), ("5.0.1", False), ("garbage", False)],
 )
-def test_the_one_on_the_path_is_taken_where_it_fits(
+def test_liquibase_on_the_path_is_used_if_supported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, fits: bool
 ) -> None:
     installed = program(tmp_path / "liquibase", f'echo "Liquibase Version: {version}"')
@@ -90,9 +88,7 @@ def test_the_one_on_the_path_is_taken_where_it_fits(
     assert liquibase.command() == ((str(installed),) if fits else ("java",))
 
 
-def test_a_package_that_is_not_the_published_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_with_another_digest_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def pack(work: Path) -> Path:
         package = work / "liquibase-4.28.1.tgz"
         package.write_bytes(b"something else")
@@ -101,12 +97,12 @@ def test_a_package_that_is_not_the_published_one_is_refused(
     monkeypatch.setattr(jars, "STATE", tmp_path)
     monkeypatch.setattr(jars, "FOLDER", tmp_path / "liquibase-4.28.0")
     monkeypatch.setattr(jars, "pack", pack)
-    with pytest.raises(LocalError, match="not what was published"):
+    with pytest.raises(LocalError, match="not the published package"):
         jars.java()
     assert [path.name for path in tmp_path.iterdir()] == ["liquibase.lock"]
 
 
-def test_a_failure_is_told_without_its_stack_trace() -> None:
+def test_error_has_no_stack_trace() -> None:
     output = (
         "SEVERE [liquibase.integration] ERROR: relation\n\tat liquibase.Scope.child(Scope.java:200)\n\n"
         "Unexpected error running Liquibase: Migration failed for changeset changes/1.sql::a::b:\n"

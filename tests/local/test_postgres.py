@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: permissions, and the remains of a killed run."""
+"""The embedded PostgreSQL: roles, locks, and a start after a killed run."""
 
 import os
 import stat
@@ -16,13 +16,13 @@ def cluster(tmp_path: Path) -> Cluster:
     return template.copy(tmp_path / "cluster")
 
 
-def ask(cluster: Cluster, statement: str, role: str = APPLICATION) -> object:
+def query(cluster: Cluster, statement: str, role: str = APPLICATION) -> object:
     with psycopg.connect(cluster.url(role)) as connection:
         row = connection.execute(statement).fetchone()
         return row and row[0]
 
 
-def test_it_keeps_what_it_acknowledged(tmp_path: Path) -> None:
+def test_server_settings_are_durable(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     cluster.create()
     with cluster, psycopg.connect(cluster.url(SUPERUSER, "postgres")) as connection:
@@ -33,7 +33,7 @@ def test_it_keeps_what_it_acknowledged(tmp_path: Path) -> None:
 def test_every_role_logs_in_with_its_own_password(cluster: Cluster) -> None:
     with cluster:
         for role in (SUPERUSER, OWNER, APPLICATION):
-            assert ask(cluster, "SELECT current_user", role) == role
+            assert query(cluster, "SELECT current_user", role) == role
             file = cluster.folder / "passwords" / role
             assert stat.S_IMODE(file.stat().st_mode) == 0o600
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
@@ -41,40 +41,40 @@ def test_every_role_logs_in_with_its_own_password(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE mine (id int)", "CREATE TEMP TABLE mine (id int)"])
-def test_the_application_creates_nothing(cluster: Cluster, statement: str) -> None:
+def test_application_role_cannot_create_tables(cluster: Cluster, statement: str) -> None:
     with cluster, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        ask(cluster, statement)
+        query(cluster, statement)
 
 
 def test_roles_can_be_prepared_again(cluster: Cluster) -> None:
     with cluster:
-        (cluster.folder / "passwords" / APPLICATION).unlink()  # so that a new one is made
+        (cluster.folder / "passwords" / APPLICATION).unlink()  # so that prepare_roles creates another
         cluster.prepare_roles()
-        assert ask(cluster, "SELECT current_user") == APPLICATION
+        assert query(cluster, "SELECT current_user") == APPLICATION
 
 
-def test_a_folder_has_one_server(cluster: Cluster) -> None:
+def test_folder_has_one_server(cluster: Cluster) -> None:
     with cluster, pytest.raises(LocalError, match="already running"):
         Cluster(cluster.folder).start()
 
 
-def test_a_server_whose_supervisor_is_gone_is_replaced(cluster: Cluster) -> None:
+def test_server_of_a_killed_supervisor_is_replaced(cluster: Cluster) -> None:
     cluster.start()
     assert cluster.process
     assert cluster._lock
     cluster._lock.close()  # as the kernel does when a process is killed
     with Cluster(cluster.folder) as successor:
         assert cluster.process.wait() == 0
-        assert ask(successor, "SELECT 1") == 1
+        assert query(successor, "SELECT 1") == 1
 
 
 def test_pid_file_of_another_process_does_not_prevent_a_start(cluster: Cluster) -> None:
     (cluster.data / "postmaster.pid").write_text(f"{os.getpid()}\n{cluster.data}\n")
     with cluster:
-        assert ask(cluster, "SELECT 1") == 1
+        assert query(cluster, "SELECT 1") == 1
 
 
-def test_an_interrupted_creation_is_done_again(tmp_path: Path) -> None:
+def test_interrupted_creation_is_repeated(tmp_path: Path) -> None:
     (tmp_path / "new-interrupted" / "data").mkdir(parents=True)
     cluster = Cluster(tmp_path)
     cluster.create()
@@ -82,14 +82,14 @@ def test_an_interrupted_creation_is_done_again(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "lock", "passwords"]
 
 
-def test_a_server_that_cannot_start_says_why(cluster: Cluster) -> None:
+def test_failed_start_states_the_reason(cluster: Cluster) -> None:
     cluster.parameters["shared_buffers"] = "many"
     with pytest.raises(LocalError, match='does not start: .*invalid value for parameter "shared_buffers"'):
         cluster.start()
     cluster.stop()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+def test_uncreatable_folder_is_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LocalError, match=r"^Not a directory: .*/file/cluster$"):
         Cluster(tmp_path / "file" / "cluster").create()

@@ -1,4 +1,4 @@
-"""The restore drill: it restores to the moment, and it would notice another one."""
+"""The restore drill restores to the recovery point, and fails on a restore to another point."""
 
 import sys
 from pathlib import Path
@@ -10,68 +10,68 @@ from local.drill import Drill, RecoveryPoint, compare
 
 pytestmark = pytest.mark.slow
 
-MOMENT = RecoveryPoint("2026-11-26", answered=frozenset("ab"), sent=frozenset("abc"))
+POINT = RecoveryPoint("2026-11-26", answered=frozenset("ab"), sent=frozenset("abc"))
 
 
 @pytest.fixture(scope="module")
-def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Drill, RecoveryPoint]:
-    """A backup, a moment, an accident."""
-    lived = Drill(tmp_path_factory.mktemp("drill"))
-    return lived, lived.live(operations=40)
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> tuple[Drill, RecoveryPoint]:
+    """A drill after the accident, and its recovery point."""
+    damaged = Drill(tmp_path_factory.mktemp("drill"))
+    return damaged, damaged.back_up_under_load(operations=40)
 
 
 @pytest.mark.parametrize("name", ["the time", "the restore point"])
-def test_the_ledger_is_restored_to_the_moment(lived: tuple[Drill, RecoveryPoint], name: str) -> None:
-    drilled, moment = lived
-    with drilled.restored(name, moment.targets[name]) as restored:
-        drill.check(restored, moment)
-    assert len(moment.answered) >= 80
+def test_ledger_is_restored_to_the_recovery_point(damaged: tuple[Drill, RecoveryPoint], name: str) -> None:
+    subject, point = damaged
+    with subject.restored(name, point.targets[name]) as restored:
+        drill.check(restored, point)
+    assert len(point.answered) >= 80
 
 
-def test_a_restore_that_goes_too_far_has_the_accident(lived: tuple[Drill, RecoveryPoint]) -> None:
-    drilled, moment = lived
-    with drilled.restored("the end", {}) as restored:
-        drill.require_noticed(restored)
-        with pytest.raises(LocalError, match=drill.FOUND):
-            drill.check(restored, moment)
+def test_restore_beyond_the_point_is_detected(damaged: tuple[Drill, RecoveryPoint]) -> None:
+    subject, point = damaged
+    with subject.restored("the end", {}) as restored:
+        drill.require_detected(restored)
+        with pytest.raises(LocalError, match=drill.DIFFERENCE_TEXT):
+            drill.check(restored, point)
 
 
-def test_a_restore_that_stops_too_early_lacks_what_was_answered(lived: tuple[Drill, RecoveryPoint]) -> None:
-    drilled, moment = lived
+def test_restore_before_the_point_is_detected(damaged: tuple[Drill, RecoveryPoint]) -> None:
+    subject, point = damaged
     with (
-        drilled.restored("the backup alone", {"recovery_target": "immediate"}) as restored,
-        pytest.raises(LocalError, match="that were answered before the moment are missing"),
+        subject.restored("the backup alone", {"recovery_target": "immediate"}) as restored,
+        pytest.raises(LocalError, match="that were answered before the recovery point are missing"),
     ):
-        drill.check(restored, moment)
+        drill.check(restored, point)
 
 
-def test_a_moment_that_the_log_does_not_reach_is_an_error(lived: tuple[Drill, RecoveryPoint]) -> None:
-    drilled, _ = lived
+def test_point_beyond_the_log_is_an_error(damaged: tuple[Drill, RecoveryPoint]) -> None:
+    subject, _ = damaged
     with (
         pytest.raises(LocalError, match="ended before configured recovery target was reached"),
-        drilled.restored("tomorrow", {"recovery_target_time": "2100-01-01"}),
+        subject.restored("tomorrow", {"recovery_target_time": "2100-01-01"}),
     ):
         pass
 
 
 @pytest.mark.parametrize("found", ["ab", "abc"])
-def test_what_was_in_flight_at_the_moment_may_be_there_or_not(found: str) -> None:
-    compare(set(found), MOMENT)
+def test_operations_in_flight_at_the_point_are_optional(found: str) -> None:
+    compare(set(found), POINT)
 
 
 @pytest.mark.parametrize(
-    ("found", "complaint"),
+    ("found", "message"),
     [
-        ("a", "1 operations that were answered before the moment are missing"),
-        ("abd", "1 operations are there"),
+        ("a", "1 operations that were answered before the recovery point are missing"),
+        ("abd", "1 operations exist that were sent after"),
     ],
 )
-def test_what_is_missing_and_what_came_later_is_a_failure(found: str, complaint: str) -> None:
-    with pytest.raises(LocalError, match=complaint):
-        compare(set(found), MOMENT)
+def test_missing_and_later_operations_are_errors(found: str, message: str) -> None:
+    with pytest.raises(LocalError, match=message):
+        compare(set(found), POINT)
 
 
-def test_a_drill_that_fails_says_why_and_exits_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_drill_exits_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_drill: Drill, _operations: int) -> None:
         raise LocalError("the tape is blank")
 
@@ -81,6 +81,6 @@ def test_a_drill_that_fails_says_why_and_exits_with_an_error(monkeypatch: pytest
         drill.main()
 
 
-def test_a_ledger_without_a_fault_has_no_accident_to_notice(tmp_path: Path) -> None:
-    with template.copy(tmp_path / "cluster") as cluster, pytest.raises(LocalError, match="not noticed"):
-        drill.require_noticed(cluster)
+def test_undamaged_ledger_is_an_error(tmp_path: Path) -> None:
+    with template.copy(tmp_path / "cluster") as cluster, pytest.raises(LocalError, match="not detected"):
+        drill.require_detected(cluster)

@@ -1,4 +1,4 @@
-"""`make run`: what it prints, what it survives, what it leaves behind."""
+"""`make run`: its output, its shutdown, and a start after a crash."""
 
 import json
 import os
@@ -37,7 +37,7 @@ class Supervisor:
         )
 
     def read(self, until: str | None = None) -> str:
-        """What it prints, to the line that holds `until` or to its end."""
+        """Return the output up to a line with `until`, or up to the end."""
         assert self.process.stdout
         lines: list[str] = []
         for line in self.process.stdout:
@@ -63,7 +63,7 @@ class Supervisor:
         return self.postgres, self.gunicorn, self.inbox
 
     def _child(self, name: str) -> int:
-        """Wait for the child whose command line has the name: it is empty while a program starts."""
+        """Return the child with this name. Waits: its command line is empty while a program starts."""
         own = self.process.pid
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
@@ -94,7 +94,7 @@ def port() -> int:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh copy of the repository; only what comes from afar is shared."""
+    """A copy of the repository without its data. Only the downloaded Liquibase is shared."""
     folder = tmp_path_factory.mktemp("home")
     for name in ("liquibase", "local", "wallets", "walletsvc"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -109,7 +109,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first_start(home: Path, port: int) -> str:
-    """What the first start printed; it has ended."""
+    """The output of the first start, which has ended."""
     with supervisor(home, port) as run:
         printed = run.read(until=UP)
         run.process.terminate()
@@ -143,7 +143,7 @@ def balance(wallet: str) -> Decimal:
 
 
 @pytest.mark.slow
-def test_the_second_start_keeps_everything(home: Path, port: int, first_start: str) -> None:
+def test_second_start_keeps_the_data(home: Path, port: int, first_start: str) -> None:
     with supervisor(home, port) as run:
         printed = run.read(until=UP)
     assert "with the password" in first_start
@@ -153,7 +153,7 @@ def test_the_second_start_keeps_everything(home: Path, port: int, first_start: s
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.brokers
-def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
+def test_printed_commands_work(home: Path, port: int) -> None:
     with supervisor(home, port) as run:
         deposit, wallet, operations = curl_lines(run.read(until=UP))
         before = balance(curl(wallet))
@@ -164,7 +164,7 @@ def test_what_is_printed_works_when_pasted(home: Path, port: int) -> None:
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.slow
-def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> None:
+def test_asynchronous_operation_is_executed(home: Path, port: int) -> None:
     with supervisor(home, port) as run:
         deposit, wallet, _ = curl_lines(run.read(until=UP))
         before = balance(curl(wallet))
@@ -179,7 +179,7 @@ def test_what_is_accepted_for_later_is_carried_out(home: Path, port: int) -> Non
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.slow
-def test_the_link_of_a_mail_is_one_line_that_works(home: Path, port: int) -> None:
+def test_printed_mail_link_works(home: Path, port: int) -> None:
     address = f"http://127.0.0.1:{port}"
     with supervisor(home, port) as run:
         run.read(until=UP)
@@ -194,7 +194,7 @@ def test_the_link_of_a_mail_is_one_line_that_works(home: Path, port: int) -> Non
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.slow
-def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal.Signals) -> None:
+def test_signal_stops_all_processes_in_order(home: Path, port: int, number: signal.Signals) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
         parts = run.parts
@@ -207,7 +207,7 @@ def test_a_signal_ends_everything_in_order(home: Path, port: int, number: signal
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.slow
-def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: int) -> None:
+def test_start_works_after_kill_9_of_the_supervisor(home: Path, port: int) -> None:
     with supervisor(home, port) as killed:
         killed.read(until=UP)
         parts = killed.parts
@@ -222,7 +222,7 @@ def test_after_kill_9_of_the_supervisor_the_next_start_works(home: Path, port: i
     ("part", "name"), [("postgres", "PostgreSQL"), ("gunicorn", "the service"), ("inbox", "the inbox")]
 )
 @pytest.mark.slow
-def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, name: str) -> None:
+def test_death_of_a_process_stops_the_others(home: Path, port: int, part: str, name: str) -> None:
     with supervisor(home, port) as run:
         run.read(until=UP)
         parts = run.parts
@@ -234,7 +234,7 @@ def test_when_a_part_dies_the_rest_is_stopped(home: Path, port: int, part: str, 
 
 @pytest.mark.usefixtures("first_start")
 @pytest.mark.slow
-def test_a_second_instance_says_that_there_is_one(home: Path, port: int) -> None:
+def test_second_instance_is_refused(home: Path, port: int) -> None:
     with supervisor(home, port) as first:
         first.read(until=UP)
         with supervisor(home, port) as second:
@@ -243,7 +243,7 @@ def test_a_second_instance_says_that_there_is_one(home: Path, port: int) -> None
         assert first.process.poll() is None
 
 
-def test_a_busy_port_is_one_line(home: Path) -> None:
+def test_busy_port_is_a_one_line_error(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with supervisor(home, port) as run:

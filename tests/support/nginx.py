@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from local.postgres import free_port
-from local.processes import bound
+from local.processes import ending_with_parent
 
 CONFIG = Path(__file__).parents[2] / "deploy" / "nginx" / "walletsvc.conf"
 MAIN = """
@@ -64,7 +64,7 @@ class Nginx:
     def running(self) -> Iterator["Nginx"]:
         with (self._folder / "output").open("ab") as output:
             process = subprocess.Popen(
-                bound(["/usr/sbin/nginx", "-c", str(self._folder / "nginx.conf")], "TERM"),
+                ending_with_parent(["/usr/sbin/nginx", "-c", str(self._folder / "nginx.conf")], "TERM"),
                 stdout=output,
                 stderr=output,
             )

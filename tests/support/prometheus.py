@@ -16,7 +16,7 @@ import yaml
 
 from local import ROOT, LocalError
 from local.postgres import free_port
-from local.processes import bound, complaint, stop
+from local.processes import ending_with_parent, error_line, stop
 
 FOLDER: Final = ROOT / "deploy" / "observability"
 TIMEOUT_SECONDS: Final = 60.0
@@ -77,14 +77,14 @@ def running(folder: Path, target: str, token: str, interval: str = "1s") -> Iter
         *(f"--storage.tsdb.path={folder / 'data'}", f"--web.listen-address={address}", "--log.level=warn"),
     ]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(bound(command), stdout=log, stderr=log)
+        process = subprocess.Popen(ending_with_parent(command), stdout=log, stderr=log)
     try:
         prometheus = Prometheus(f"http://{address}")
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while not prometheus.is_up():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise LocalError(f"Prometheus sees no service: {complaint((folder / 'log').read_text())}")
+                raise LocalError(f"Prometheus sees no service: {error_line((folder / 'log').read_text())}")
             time.sleep(0.1)
         yield prometheus
     finally:
-        stop(process, gently=signal.SIGTERM, firmly=signal.SIGKILL, patience=TIMEOUT_SECONDS)
+        stop(process, graceful=signal.SIGTERM, forced=signal.SIGKILL, timeout_seconds=TIMEOUT_SECONDS)

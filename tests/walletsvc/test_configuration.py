@@ -1,4 +1,4 @@
-"""The environment: what it may say, what holds where it says nothing, and how a mistake in it is told."""
+"""Settings from the environment: accepted values, defaults, error messages, env.example and compose."""
 
 import json
 import os
@@ -31,15 +31,15 @@ PRODUCTION = REQUIRED | {"ALLOWED_HOSTS": "wallets.example.com"}
 MANAGE = ["manage.py", "check"]
 SERVE = ["-m", "gunicorn", "--check-config", "-c", "walletsvc/gunicorn.py", "walletsvc.wsgi"]
 
-# Where env.example, made for a first try on one machine, is not what the code does by itself.
-CHOSEN = {"SECRET_KEY", "DATABASE_URL", "API_ACCESS", "ALLOWED_HOSTS", "HTTPS", "METRICS_TOKEN"}
+# env.example is for a first try on one machine: these differ from the defaults of the code.
+EXAMPLE_VALUES = {"SECRET_KEY", "DATABASE_URL", "API_ACCESS", "ALLOWED_HOSTS", "HTTPS", "METRICS_TOKEN"}
 
 ASSIGNMENT = re.compile(r"([A-Z_]+)=(\S*)")
 SUBSTITUTION = re.compile(r"\$\{(?P<name>\w+)(?::-(?P<default>[^}]*)|:\?[^}]*)\}")
 
 
 def run(arguments: list[str], environment: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
-    """Python with these arguments in the repository, where the environment says this and no more."""
+    """Run Python in the repository with these arguments and only these environment variables."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
@@ -53,8 +53,8 @@ def run(arguments: list[str], environment: Mapping[str, str]) -> "subprocess.Com
 
 @cache
 def settings_read() -> dict[str, str | None]:
-    """Every name that the settings read, with its default; None where it has none."""
-    code = "import json, walletsvc.settings; from walletsvc.environment import READ; print(json.dumps(READ))"
+    """Return each variable that the settings read, with its default; None if it is required."""
+    code = "import json, walletsvc.settings; print(json.dumps(walletsvc.environment.DEFAULTS))"
     found: dict[str, str | None] = json.loads(run(["-c", code], PRODUCTION).stdout)
     return found
 
@@ -76,7 +76,7 @@ def compose_text() -> str:
 
 @cache
 def substitutions() -> dict[str, str | None]:
-    """What docker-compose.yml takes from .env, with its defaults."""
+    """Return the variables that docker-compose.yml takes from .env, with its defaults."""
     return {found["name"]: found["default"] for found in SUBSTITUTION.finditer(compose_text())}
 
 
@@ -87,7 +87,7 @@ def services() -> dict[str, Any]:
 
 
 # --- Mistakes ---------------------------------------------------------------------------------------
-def assert_told_in_one_line(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
+def assert_one_line_error(done: "subprocess.CompletedProcess[str]", *parts: str) -> None:
     assert done.returncode != 0
     assert done.stdout == ""
     assert done.stderr.startswith("walletsvc is not configured: ")
@@ -97,7 +97,7 @@ def assert_told_in_one_line(done: "subprocess.CompletedProcess[str]", *parts: st
 
 
 def refusal(environment: Mapping[str, str]) -> str:
-    """The message with which the settings refuse this environment, without a process for it."""
+    """Return the error message of the settings for this environment, without a new process."""
     settings = str(ROOT / "walletsvc" / "settings.py")
     with (
         mock.patch.dict(os.environ, environment, clear=True),
@@ -110,10 +110,10 @@ def refusal(environment: Mapping[str, str]) -> str:
 
 @pytest.mark.parametrize("command", [MANAGE, SERVE], ids=["manage.py", "gunicorn"])
 @pytest.mark.parametrize("name", REQUIRED)
-def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list[str], name: str) -> None:
+def test_missing_required_setting_is_named(command: list[str], name: str) -> None:
     without = {key: value for key, value in REQUIRED.items() if key != name}
-    assert_told_in_one_line(run(command, without), f"{name} is not set")
-    assert_told_in_one_line(run(command, without | {name: ""}), f"{name} is not set")
+    assert_one_line_error(run(command, without), f"{name} is not set")
+    assert_one_line_error(run(command, without | {name: ""}), f"{name} is not set")
 
 
 @pytest.mark.parametrize(
@@ -163,17 +163,17 @@ def test_what_is_required_and_missing_stops_the_start_and_is_named(command: list
         ("PUBLIC_URL", "https://wallets.example.com:port"),
     ],
 )
-def test_a_malformed_value_stops_the_start_and_is_named(name: str, value: str) -> None:
+def test_malformed_value_is_named(name: str, value: str) -> None:
     assert refusal(REQUIRED | {name: value}).startswith(f"{name}='{value}': ")
 
 
-def test_the_server_tells_a_malformed_value_in_one_line_too() -> None:
+def test_server_reports_a_malformed_value_in_one_line() -> None:
     for name, value in (
         ("WORKERS", "0"),
         ("STATEMENT_TIMEOUT_SECONDS", "0"),
         ("STATEMENT_TIMEOUT_SECONDS", "on"),
     ):
-        assert_told_in_one_line(run(SERVE, REQUIRED | {name: value}), f"{name}='{value}': ")
+        assert_one_line_error(run(SERVE, REQUIRED | {name: value}), f"{name}='{value}': ")
 
 
 @pytest.mark.parametrize(
@@ -197,25 +197,25 @@ def test_the_server_tells_a_malformed_value_in_one_line_too() -> None:
         ("EVENTS_BROKER_URL", "kafka://127.0.0.1:9092,?sasl.password=hunter2"),
     ],
 )
-def test_a_malformed_secret_is_named_but_not_shown(name: str, value: str) -> None:
-    told = refusal(REQUIRED | {name: value})
-    assert told.startswith(f"{name}: ")
-    assert "hunter2" not in told
+def test_malformed_secret_is_named_but_not_shown(name: str, value: str) -> None:
+    message = refusal(REQUIRED | {name: value})
+    assert message.startswith(f"{name}: ")
+    assert "hunter2" not in message
 
 
 @pytest.mark.parametrize("command", [MANAGE, SERVE], ids=["manage.py", "gunicorn"])
 def test_no_command_shows_a_malformed_secret(command: list[str]) -> None:
     done = run(command, REQUIRED | {"EMAIL_URL": "imap://walletsvc:hunter2@mail.example.com"})
-    assert_told_in_one_line(done, "EMAIL_URL: ")
+    assert_one_line_error(done, "EMAIL_URL: ")
     assert "hunter2" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [MANAGE, SERVE], ids=["manage.py", "gunicorn"])
-def test_mail_without_a_public_address_stops_the_start(command: list[str]) -> None:
+def test_mail_without_public_url_is_refused(command: list[str]) -> None:
     mail = REQUIRED | {"EMAIL_URL": "smtp+tls://walletsvc:hunter2@mail.example.com:587"}
     for given in (mail, mail | {"PUBLIC_URL": ""}):
         done = run(command, given)
-        assert_told_in_one_line(done, "PUBLIC_URL='': must be set, because EMAIL_URL is")
+        assert_one_line_error(done, "PUBLIC_URL='': must be set, because EMAIL_URL is")
         assert "hunter2" not in done.stderr
 
 
@@ -223,30 +223,30 @@ def test_mail_without_a_public_address_stops_the_start(command: list[str]) -> No
     "address", ["https://wallets.example.com", "http://127.0.0.1:8000", "http://[::1]:80"]
 )
 @pytest.mark.slow
-def test_mail_with_a_public_address_starts(address: str) -> None:
+def test_mail_with_public_url_is_accepted(address: str) -> None:
     given = {"EMAIL_URL": "smtp://mail.example.com", "PUBLIC_URL": address}
     assert run(MANAGE, REQUIRED | given).returncode == 0
 
 
-def test_the_pool_may_not_be_smaller_than_what_it_keeps_open() -> None:
+def test_pool_maximum_below_its_minimum_is_refused() -> None:
     done = run(MANAGE, REQUIRED | {"DATABASE_POOL_MIN": "9"})
-    assert_told_in_one_line(done, "DATABASE_POOL_MAX='4': must be at least 9")
+    assert_one_line_error(done, "DATABASE_POOL_MAX='4': must be at least 9")
 
 
 @pytest.mark.slow
-def test_a_secret_may_begin_with_a_dollar() -> None:
+def test_secret_may_begin_with_a_dollar() -> None:
     assert run(MANAGE, REQUIRED | {"SECRET_KEY": "$" + REQUIRED["SECRET_KEY"]}).returncode == 0
 
 
 # --- Production -------------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_with_nothing_but_what_is_required_djangos_deployment_check_finds_nothing() -> None:
+def test_deployment_check_passes_with_required_settings_alone() -> None:
     done = run(["manage.py", "check", "--deploy", "--fail-level", "WARNING"], PRODUCTION)
     assert done.returncode == 0, done.stderr
     assert "no issues" in done.stdout
 
 
-def test_the_defaults_are_those_of_production() -> None:
+def test_defaults_are_for_production() -> None:
     read = settings_read()
     assert {name for name, default in read.items() if default is None} == set(REQUIRED)
     assert read["API_ACCESS"] == "key"
@@ -254,8 +254,8 @@ def test_the_defaults_are_those_of_production() -> None:
     assert read["HTTPS"] == "on"
 
 
-def test_the_service_starts_with_what_requirements_txt_installs() -> None:
-    """The packages of the tests are not there in production."""
+def test_service_imports_only_packages_of_requirements_txt() -> None:
+    """Production does not have the packages of the tests."""
     installed = {pin.name for pin in pins("requirements")}
     missing = [
         module
@@ -263,7 +263,8 @@ def test_the_service_starts_with_what_requirements_txt_installs() -> None:
         if not installed.intersection(map(canonicalize_name, owners))
     ]
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:])); "  # None there fails an import
+        # Importing a module that is None fails.
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[1:])); "
         "import django; django.setup(); import walletsvc.urls, walletsvc.server.worker"
     )
     done = run(["-c", code, *missing], PRODUCTION | {"DJANGO_SETTINGS_MODULE": "walletsvc.settings"})
@@ -271,14 +272,14 @@ def test_the_service_starts_with_what_requirements_txt_installs() -> None:
 
 
 # --- env.example ------------------------------------------------------------------------------------
-def test_env_example_names_what_the_settings_and_compose_read_and_nothing_else() -> None:
+def test_env_example_names_exactly_the_variables_that_are_read() -> None:
     assert set(example()) == set(settings_read()) | set(substitutions())
     assert len(example()) == sum(1 for line in example_lines() if ASSIGNMENT.match(line))  # none twice
 
 
 def test_env_example_shows_the_defaults() -> None:
     shown = {name: value for name, value in example().items() if name in settings_read()}
-    assert {name for name, value in shown.items() if value != settings_read()[name]} == CHOSEN
+    assert {name for name, value in shown.items() if value != settings_read()[name]} == EXAMPLE_VALUES
 
 
 def test_env_example_shows_the_defaults_of_compose() -> None:
@@ -291,7 +292,7 @@ def test_env_example_explains_every_setting() -> None:
         if setting := ASSIGNMENT.match(line):
             assert before.startswith("# "), line
             assert not before.startswith("# ---"), line
-            if setting[1] in CHOSEN:
+            if setting[1] in EXAMPLE_VALUES:
                 assert "Default: " in before or "Required." in before, line
 
 
@@ -303,20 +304,20 @@ def test_env_example_is_a_working_configuration() -> None:
 
 
 @pytest.mark.slow
-def test_the_key_of_env_example_does_not_pass_for_one_of_production() -> None:
+def test_deployment_check_refuses_the_key_of_env_example() -> None:
     done = run(["manage.py", "check", "--deploy"], PRODUCTION | {"SECRET_KEY": example()["SECRET_KEY"]})
     assert "security.W009" in done.stderr
 
 
-def test_the_connections_of_env_example_fit_into_the_server() -> None:
+def test_connections_of_env_example_fit_into_the_server() -> None:
     number = {name: int(value) for name, value in example().items() if value.isdecimal()}
-    own_of_the_ledger, to_spare = 2, 10
-    ours = number["WORKERS"] * (number["DATABASE_POOL_MAX"] + own_of_the_ledger)
-    assert ours + to_spare <= number["POSTGRES_MAX_CONNECTIONS"]
+    ledger_connections, reserve = 2, 10
+    service_connections = number["WORKERS"] * (number["DATABASE_POOL_MAX"] + ledger_connections)
+    assert service_connections + reserve <= number["POSTGRES_MAX_CONNECTIONS"]
 
 
 # --- docker-compose.yml -----------------------------------------------------------------------------
-def test_compose_starts_each_part_once_the_one_before_it_is_done(services: dict[str, Any]) -> None:
+def test_compose_starts_services_in_order(services: dict[str, Any]) -> None:
     conditions = {
         (name, other): dependency["condition"]
         for name, service in services.items()
@@ -339,27 +340,26 @@ def test_compose_starts_each_part_once_the_one_before_it_is_done(services: dict[
     assert profiles == {name: ["observability"] for name in observing} | {"rabbitmq": ["events"]}
 
 
-def test_compose_hands_the_service_its_settings_and_no_other_password(services: dict[str, Any]) -> None:
+def test_compose_passes_the_service_only_its_own_settings(services: dict[str, Any]) -> None:
     environment = services["web"]["environment"]
-    in_the_image = {"BIND"}
-    assert set(environment) | in_the_image == set(settings_read())
-    handed_on = {name: f"${{{name}:-}}" for name in environment}
-    assert {name for name, value in environment.items() if value != handed_on[name]} == set(REQUIRED)
+    set_by_the_image = {"BIND"}
+    assert set(environment) | set_by_the_image == set(settings_read())
+    passed_on = {name: f"${{{name}:-}}" for name in environment}
+    assert {name for name, value in environment.items() if value != passed_on[name]} == set(REQUIRED)
     assert set(services["setup"]["environment"]) == {*environment, "ADMIN_PASSWORD", "BOOTSTRAP_API_KEY"}
     assert services["inbox"]["environment"] == services["relay"]["environment"] == environment
 
 
-OURS = {"setup", "web", "inbox", "relay"}
+SERVICES_OF_OUR_IMAGE = {"setup", "web", "inbox", "relay"}
 
 
-def test_compose_runs_everything_with_no_more_than_it_needs(services: dict[str, Any]) -> None:
-    writing = {"rabbitmq"}
+def test_compose_runs_services_with_least_privilege(services: dict[str, Any]) -> None:
+    writable = {"rabbitmq"}
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
-        assert service["security_opt"] == ["no-new-privileges:true"], (
-            name
-        )  # so the seccomp profile is Docker's
-        assert service["read_only"] is (name not in writing), name
+        # Docker's default seccomp profile applies, because none is named.
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["read_only"] is (name not in writable), name
         assert "/tmp" in service["tmpfs"], name  # noqa: S108
         assert not {"privileged", "cap_add", "devices", "pid", "ipc", "network_mode", "userns_mode"} & set(
             service
@@ -371,15 +371,17 @@ def test_compose_runs_everything_with_no_more_than_it_needs(services: dict[str, 
 
 def test_compose_runs_nothing_as_root(services: dict[str, Any]) -> None:
     users = {name: service["user"] for name, service in services.items() if "user" in service}
-    assert set(services) - set(users) == OURS  # whose user the Dockerfile names, by number
+    assert set(services) - set(users) == SERVICES_OF_OUR_IMAGE  # the Dockerfile sets their user, by number
     assert [name for name, user in users.items() if re.match("root|0", user)] == []
 
 
 def test_compose_builds_the_image_locally(services: dict[str, Any]) -> None:
-    assert {name for name, service in services.items() if service.get("pull_policy") == "never"} == OURS
+    assert {
+        name for name, service in services.items() if service.get("pull_policy") == "never"
+    } == SERVICES_OF_OUR_IMAGE
 
 
-def test_compose_observes_the_service_from_behind_passwords_and_on_this_machine_alone(
+def test_compose_requires_passwords_for_prometheus_and_grafana(
     services: dict[str, Any],
 ) -> None:
     for name in ("prometheus", "grafana"):
@@ -395,7 +397,7 @@ def test_compose_has_the_broker_that_env_example_names(services: dict[str, Any])
     broker = services["rabbitmq"]
     user, vhost = (broker["environment"][f"RABBITMQ_DEFAULT_{name}"] for name in ("USER", "VHOST"))
     address = f"amqp://{user}:{example()['RABBITMQ_PASSWORD']}@{broker['hostname']}:5672/{vhost}"
-    assert f"# EVENTS_BROKER_URL, which then is {address}. Default: none" in example_lines()
+    assert f"# EVENTS_BROKER_URL to {address}. Default: none" in example_lines()
     assert run(MANAGE, REQUIRED | {"EVENTS_BROKER_URL": address}).returncode == 0
     assert broker["ports"] == ["127.0.0.1:${RABBITMQ_PORT:-5672}:5672"]
     assert re.search(r"test -n .* exit 1", broker["command"][0])
@@ -407,24 +409,24 @@ def test_compose_keeps_commits_durable(services: dict[str, Any]) -> None:
     )
 
 
-def test_compose_gives_requests_in_flight_the_time_they_are_promised() -> None:
+def test_compose_stop_grace_period_exceeds_graceful_timeout() -> None:
     assert int(example()["STOP_GRACE_PERIOD"].removesuffix("s")) > int(example()["GRACEFUL_TIMEOUT"])
 
 
-def longest_end_of_the_relay() -> float:
-    """In seconds: a broker connects, takes a page, hangs up; a webhook may try an idle connection first."""
-    to_find_a_name = 10
+def max_relay_stop_seconds() -> float:
+    """A broker connects, takes a page and disconnects; a webhook may try an idle connection first."""
+    name_resolution_seconds = 10
     return max(
         2 * destinations.BROKER_TIMEOUT_SECONDS + 1,
-        webhooks.MAX_PAGE_SECONDS + 2 * webhooks.REQUEST_TIMEOUT_SECONDS + to_find_a_name,
+        webhooks.MAX_PAGE_SECONDS + 2 * webhooks.REQUEST_TIMEOUT_SECONDS + name_resolution_seconds,
     )
 
 
-def test_compose_gives_the_relay_the_time_for_what_it_has_begun(services: dict[str, Any]) -> None:
-    assert int(services["relay"]["stop_grace_period"].removesuffix("s")) > longest_end_of_the_relay()
+def test_compose_lets_the_relay_finish_its_deliveries(services: dict[str, Any]) -> None:
+    assert int(services["relay"]["stop_grace_period"].removesuffix("s")) > max_relay_stop_seconds()
 
 
-def test_compose_records_changesets_by_the_names_that_make_run_records(services: dict[str, Any]) -> None:
+def test_compose_and_make_run_use_the_same_changeset_paths(services: dict[str, Any]) -> None:
     environment = services["liquibase"]["environment"]
     assert environment["LIQUIBASE_COMMAND_CHANGELOG_FILE"] == "changelog.yaml"
     assert f"./liquibase:{environment['LIQUIBASE_SEARCH_PATH']}:ro" in services["liquibase"]["volumes"]

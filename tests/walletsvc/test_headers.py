@@ -1,4 +1,4 @@
-"""What every answer tells a browser, and where answers send it."""
+"""Security headers, CORS headers and redirects."""
 
 import logging
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from tests.support.people import MODEL_BACKEND, Browser, registration, somebody
 from wallets.pages import wallet
 from walletsvc.middleware import Area
 
-EVERYWHERE = {
+COMMON_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "same-origin",
@@ -57,12 +57,12 @@ EVIL = {"Host": "evil.example"}
         ("GET", "/static/nope.css", {}, 404, Area.API, PRIVATE),
     ],
 )
-def test_each_part_of_the_service_says_what_may_be_loaded_and_kept(  # noqa: PLR0913, PLR0917
+def test_each_area_has_its_policy_and_cache_headers(  # noqa: PLR0913, PLR0917
     method: str, path: str, headers: dict[str, str], status: int, area: Area, cache: str
 ) -> None:
     answer = InProcess(enforce_csrf_checks=True).send(method, path, headers=headers)
     assert answer.status == status
-    assert EVERYWHERE.items() <= answer.headers.items()
+    assert COMMON_HEADERS.items() <= answer.headers.items()
     assert answer.headers["content-security-policy"] == area.value
     assert answer.headers["cache-control"] == cache
 
@@ -82,13 +82,13 @@ def test_pages_of_a_session_have_the_same_headers() -> None:
         (operator.send("GET", "/admin/nope/"), Area.ADMIN),
         (operator.send("GET", f"/admin/wallets/wallet/{person.wallet_id}/change/"), Area.ADMIN),
     ):
-        assert EVERYWHERE.items() <= answer.headers.items()
+        assert COMMON_HEADERS.items() <= answer.headers.items()
         assert answer.headers["content-security-policy"] == area.value
         assert "no-store" in answer.headers["cache-control"] or area is not Area.PAGES
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret"), OperationalError("secret")])
-def test_a_fault_says_the_same(
+def test_error_responses_have_the_same_headers(
     error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
@@ -103,21 +103,21 @@ def test_a_fault_says_the_same(
     for answer, area in answers:
         assert answer.status in (500, 503)
         assert b"secret" not in answer.content
-        assert EVERYWHERE.items() <= answer.headers.items()
+        assert COMMON_HEADERS.items() <= answer.headers.items()
         assert answer.headers["content-security-policy"] == area.value
 
 
-def test_the_pages_and_the_api_run_no_script_that_is_written_into_them() -> None:
+def test_policies_of_pages_and_api_forbid_inline_scripts() -> None:
     for area in (Area.PAGES, Area.API):
         assert "unsafe" not in area.value
         assert area.value.startswith("default-src 'none'; ")
     for area in Area:
         assert "frame-ancestors 'none'" in area.value
         assert "*" not in area.value
-        assert "http" not in area.value  # nothing from elsewhere
+        assert "http" not in area.value  # nothing from another host
 
 
-def test_a_page_has_no_script_or_style_that_its_policy_would_refuse() -> None:
+def test_page_has_no_inline_script_or_style() -> None:
     sender = InProcess()
     sender.client.force_login(somebody("1").user, backend=MODEL_BACKEND)
     page = sender.send("GET", "/").content.decode()
@@ -125,7 +125,7 @@ def test_a_page_has_no_script_or_style_that_its_policy_would_refuse() -> None:
         assert refused not in page
 
 
-# --- As it runs behind a proxy, with HTTPS ----------------------------------------------------------
+# --- Behind a proxy, with HTTPS ---------------------------------------------------------------------
 SHOP = "https://shop.example"
 
 
@@ -149,7 +149,7 @@ def browser(service: str) -> Iterator[Browser]:
 
 
 @pytest.mark.slow
-def test_with_https_a_browser_is_told_to_insist_on_it(service: str, browser: Browser) -> None:
+def test_https_sends_hsts_and_redirects(service: str, browser: Browser) -> None:
     for path in ("/", "/nope", "/api/v1/nope", "/static/pages/pages.css", "/admin/login/"):
         answer = browser.send("GET", path)
         assert answer.headers["strict-transport-security"] == "max-age=31536000; includeSubDomains; preload"
@@ -160,12 +160,12 @@ def test_with_https_a_browser_is_told_to_insist_on_it(service: str, browser: Bro
             301,
             f"{service.replace('http', 'https')}/login?next=/password",
         )
-        assert EVERYWHERE.items() <= answer.headers.items()
+        assert COMMON_HEADERS.items() <= answer.headers.items()
         assert plain.send("GET", "/livez").status == 200
 
 
 @pytest.mark.slow
-def test_with_https_cookies_are_sent_over_https_alone(browser: Browser) -> None:
+def test_https_marks_cookies_as_secure(browser: Browser) -> None:
     assert Api(browser).post("/signup", registration()).status == 201
     assert Api(browser).get("/me").status == 200
     assert {name: bool(morsel["secure"]) for name, morsel in browser.cookies.items()} == {
@@ -174,11 +174,11 @@ def test_with_https_cookies_are_sent_over_https_alone(browser: Browser) -> None:
     }
 
 
-def test_with_https_a_form_of_another_site_is_refused(browser: Browser) -> None:
+def test_https_refuses_a_form_of_another_site(browser: Browser) -> None:
     browser.send("GET", "/login")
     person = somebody().user
     fields = {"username": person.email, "password": PASSWORD}
-    assert browser.post_form("/login", **fields).status == 403  # it does not say where it comes from
+    assert browser.post_form("/login", **fields).status == 403  # without Referer or Origin
     browser.always["Referer"] = "https://evil.example/"
     assert browser.post_form("/login", **fields).status == 403
     assert "sessionid" not in browser.cookies
@@ -186,14 +186,14 @@ def test_with_https_a_form_of_another_site_is_refused(browser: Browser) -> None:
     assert browser.post_form("/login", **fields).status == 302
 
 
-def test_where_mail_can_be_sent_the_login_offers_it(browser: Browser) -> None:
+def test_login_offers_password_reset_if_mail_is_configured(browser: Browser) -> None:
     assert b'href="/password/forgotten"' in browser.send("GET", "/login").content
 
 
 # --- Pages of other origins -------------------------------------------------------------------------
 def preflight(sender: Any, origin: str, path: str = "/api/v1/transfers") -> Answer:
-    asked = "authorization, content-type, idempotency-key, if-match, if-none-match, prefer, x-request-id"
-    headers = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": asked}
+    names = "authorization, content-type, idempotency-key, if-match, if-none-match, prefer, x-request-id"
+    headers = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": names}
     answer: Answer = sender.send("OPTIONS", path, headers={"Origin": origin, **headers})
     return answer
 
@@ -202,14 +202,14 @@ def access_control(answer: Answer) -> set[str]:
     return {name for name in answer.headers if name.startswith("access-control-")}
 
 
-def test_by_default_no_page_of_another_origin_gets_anything() -> None:
+def test_cors_is_off_by_default() -> None:
     sender = InProcess()
     for path in ("/api/v1/wallets", "/api/v1/me", "/", "/api/schema"):
         assert access_control(sender.send("GET", path, headers={"Origin": SHOP})) == set()
         assert access_control(preflight(sender, SHOP, path)) == set()
 
 
-def test_a_page_of_an_origin_that_is_set_may_call_with_a_key(browser: Browser) -> None:
+def test_configured_origin_may_call_the_api_with_a_key(browser: Browser) -> None:
     answer = preflight(browser, SHOP)
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, SHOP)
     allowed = set(answer.headers["access-control-allow-headers"].split(", "))
@@ -240,7 +240,7 @@ def test_a_page_of_an_origin_that_is_set_may_call_with_a_key(browser: Browser) -
         "x\ty",
     ],
 )
-def test_a_page_of_another_origin_gets_nothing(browser: Browser, origin: str) -> None:
+def test_other_origin_gets_no_cors_headers(browser: Browser, origin: str) -> None:
     for answer in (
         preflight(browser, origin),
         browser.send("GET", "/api/v1/wallets?limit=1", headers={"Origin": origin}),
@@ -250,13 +250,13 @@ def test_a_page_of_another_origin_gets_nothing(browser: Browser, origin: str) ->
         assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_pages_for_people_are_for_no_other_origin_at_all(browser: Browser) -> None:
+def test_pages_and_admin_have_no_cors_headers(browser: Browser) -> None:
     for path in ("/", "/login", "/admin/login/"):
         assert access_control(browser.send("GET", path, headers={"Origin": SHOP})) == set()
 
 
-# --- Where a browser is sent ------------------------------------------------------------------------
-ELSEWHERE = [
+# --- Redirects --------------------------------------------------------------------------------------
+FOREIGN_TARGETS = [
     "//evil.com",
     "///evil.com",
     "https:evil.com",
@@ -280,33 +280,33 @@ ELSEWHERE = [
 
 
 @pytest.mark.usefixtures("quick_hashing")
-@pytest.mark.parametrize("place", ELSEWHERE)
-def test_redirects_stay_on_this_service(place: str) -> None:
+@pytest.mark.parametrize("target", FOREIGN_TARGETS)
+def test_redirects_stay_on_this_service(target: str) -> None:
     person = somebody().user
     client = InProcess().client
-    form = {"username": person.email, "password": PASSWORD, "next": place}
+    form = {"username": person.email, "password": PASSWORD, "next": target}
     assert client.post("/login", form)["Location"] == "/"
-    assert client.get("/login", {"next": place})["Location"] == "/"  # who is logged in already
-    if place != "/login":
-        assert client.post("/language", {"language": "ru", "next": place})["Location"] == "/"
-        chosen = client.post("/language", {"language": "ru"}, headers={"Referer": place})
+    assert client.get("/login", {"next": target})["Location"] == "/"  # logged in already
+    if target != "/login":
+        assert client.post("/language", {"language": "ru", "next": target})["Location"] == "/"
+        chosen = client.post("/language", {"language": "ru"}, headers={"Referer": target})
         assert chosen["Location"] == "/"
-    page = InProcess().send("GET", "/login?" + f"next={place!r}").content.decode()
+    page = InProcess().send("GET", "/login?" + f"next={target!r}").content.decode()
     assert 'href="javascript' not in page.lower()
     assert 'evil.com"' not in page.replace('name="next" value', "")
 
 
 @pytest.mark.usefixtures("quick_hashing")
-def test_after_the_login_one_is_where_one_wanted_to_go() -> None:
+def test_login_redirects_to_the_requested_page() -> None:
     person = somebody()
     client = InProcess().client
-    asked = client.get(f"/wallets/{person.wallet_id}?kind=DEPOSIT")
-    assert asked["Location"] == f"/login?next=/wallets/{person.wallet_id}%3Fkind%3DDEPOSIT"
+    response = client.get(f"/wallets/{person.wallet_id}?kind=DEPOSIT")
+    assert response["Location"] == f"/login?next=/wallets/{person.wallet_id}%3Fkind%3DDEPOSIT"
     form = {"username": person.user.email, "password": PASSWORD, "next": f"/wallets/{person.wallet_id}"}
     assert client.post("/login", form)["Location"] == f"/wallets/{person.wallet_id}"
 
 
-def test_a_language_is_chosen_and_kept_and_one_that_is_none_is_not() -> None:
+def test_chosen_language_is_kept_and_unknown_ones_ignored() -> None:
     client = InProcess().client
     assert client.post("/language", {"language": "ru", "next": "/login"})["Location"] == "/login"
     assert "Войти" in client.get("/login").content.decode()

@@ -1,4 +1,4 @@
-"""The packages keep their boundaries, and a class name has one meaning."""
+"""Imports respect the boundaries of the packages, and class names are unique."""
 
 import ast
 from collections import defaultdict
@@ -12,7 +12,7 @@ from wallets import ledger
 ROOT = Path(__file__).parents[2]
 PRODUCT = ("wallets", "walletsvc", "local")
 EXPORTED = {*ledger.__all__, *ledger.MODULES}
-# Django finds these by their name: one in each model or module.
+# Django finds these classes by name, one in each model or module.
 NAMED_BY_DJANGO = {"Command", "Kind", "Meta", "Status", "Type"}
 
 
@@ -32,7 +32,7 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, str]]:
 
 
 def test_other_packages_import_only_the_facade_of_the_ledger() -> None:
-    past_it = [
+    past_facade = [
         f"{path}: {module} {name}"
         for path, tree in modules(*PRODUCT)
         if not path.startswith("wallets/ledger/")
@@ -40,7 +40,7 @@ def test_other_packages_import_only_the_facade_of_the_ledger() -> None:
         if module.startswith("wallets.ledger.")
         or (module == "wallets.ledger" and name not in {*ledger.__all__, *ledger.MODULES})
     ]
-    assert past_it == []
+    assert past_facade == []
 
 
 def test_facade_exports_nothing_unused() -> None:
@@ -89,8 +89,8 @@ def test_each_class_name_has_one_meaning() -> None:
     assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
 
 
-def test_the_lock_stands_literally_inside_the_transaction() -> None:
-    """A reader who looks for the lock finds it in execute.py, below the transaction that it belongs to."""
+def test_wallet_lock_is_inside_the_transaction() -> None:
+    """execute.py shows the lock directly below the transaction that it belongs to."""
     source = (ROOT / "wallets/ledger/execute.py").read_text().splitlines()
     atomic = next(number for number, line in enumerate(source) if "with transaction.atomic(" in line)
     lock = next(number for number, line in enumerate(source) if ".select_for_update(" in line)

@@ -1,4 +1,4 @@
-"""One version, from pyproject.toml, wherever the service or its deployment names one."""
+"""The version of pyproject.toml is the one that the service and its deployment state."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Forms with which a password or code can be guessed: attempts are limited for each network address."""
+"""Rate limits for forms in which a client can guess a password or code, by network address."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -20,9 +20,9 @@ MAX_FORM_BYTES: Final = 16_384  # fits a password of 1,024 characters of twelve 
 
 
 def counted(limit: str) -> Callable[[View], View]:
-    """Decorate the view of such a form: count an attempt before its body is read.
+    """Decorate the view of a form: count each POST against the limit before its body is read.
 
-    The CSRF check reads the body, so it comes after the count.
+    The CSRF check reads the body, so it runs after the count.
     """
 
     def decorate(view: View) -> View:
@@ -42,7 +42,7 @@ def counted(limit: str) -> Callable[[View], View]:
 
 
 def _read_form(request: HttpRequest) -> None:
-    """Check the form. Raises a Problem if it is too long or malformed."""
+    """Parse the form. Raises a Problem if it is too long or malformed."""
     if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_FORM_BYTES:
         raise PayloadTooLarge(f"A form has at most {MAX_FORM_BYTES} bytes.")
     try:
@@ -60,32 +60,35 @@ class CountedForm(forms.Form):
             return super().clean()
         except Problem as problem:
             self.problem = problem
-            raise forms.ValidationError(self.told(problem)) from None
+            raise forms.ValidationError(self.error_text(problem)) from None
 
-    def told(self, problem: Problem) -> str:
+    def error_text(self, problem: Problem) -> str:
         return f"{problem.detail.rstrip('.')}; try again later."
 
 
 class CountedLogInForm(CountedForm, AuthenticationForm):  # type: ignore[misc]
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        for name, most in (("username", people.MAX_EMAIL), ("password", people.MAX_PASSWORD)):
-            self.fields[name].validators.append(MaxLengthValidator(most))
+        for name, max_length in (
+            ("username", people.MAX_EMAIL),
+            ("password", people.MAX_PASSWORD),
+        ):
+            self.fields[name].validators.append(MaxLengthValidator(max_length))
 
     def confirm_login_allowed(self, user: Any) -> None:
         super().confirm_login_allowed(user)
         if people.is_locked(self.request, self.cleaned_data["username"]):
-            raise people.refusal(self.request)
+            raise people.login_problem(self.request)
 
     def get_invalid_login_error(self) -> forms.ValidationError:
-        refusal = people.refusal(self.request)
+        refusal = people.login_problem(self.request)
         if isinstance(refusal, TooManyRequests):
             raise refusal
         return super().get_invalid_login_error()
 
 
-def as_told(page: HttpResponse, problem: Problem | None) -> HttpResponse:
-    """Respond with the page, and the status and headers of the problem."""
+def with_problem_status(page: HttpResponse, problem: Problem | None) -> HttpResponse:
+    """Return the page with the status and headers of the problem, if there is one."""
     if problem is not None:
         page.status_code = problem.status
         page.problem = problem.code  # type: ignore[attr-defined]

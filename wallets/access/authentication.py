@@ -1,7 +1,6 @@
 """Authenticates a request by an API key or a session; by neither if API_ACCESS=open.
 
-In an open API the credentials of a request still count: a key or a session has the same permissions
-everywhere.
+With API_ACCESS=open, a key or session that the client sends still decides its permissions.
 """
 
 import re
@@ -15,7 +14,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from wallets.access import devices, keys, rights
-from wallets.access.rights import EVERYBODY, NOBODY, Principal
+from wallets.access.rights import ANONYMOUS, OPEN_API_CLIENT, Principal
 from wallets.apps import give_back_connection
 from wallets.database_retry import retry_until_deadline
 from wallets.models import User
@@ -26,7 +25,7 @@ _REPEATED: Final = re.compile(r"\s*(?:basic|bearer)\b[^,]*,|.*,\s*(?:basic|beare
 
 
 def principal(request: Request) -> Principal:
-    """Return the principal of the request."""
+    """Return the principal that ApiAccess found."""
     return cast(Principal, request.auth)
 
 
@@ -40,26 +39,26 @@ class ApiAccess(BaseAuthentication):
         scheme, _, credentials = header.partition(" ")
         is_key = scheme.lower() == "bearer" and credentials.startswith(keys.START)
         if not header and request.META.get("HTTP_COOKIE"):
-            of_session = retry_until_deadline(lambda: _of_session(request._request))
-            give_back_connection()  # for other requests: the body may arrive slowly
-            if of_session is not None:
-                return of_session
+            found = retry_until_deadline(lambda: _from_session(request._request))
+            give_back_connection()  # other requests may use it: the body may arrive slowly
+            if found is not None:
+                return found
         if not is_key and settings.API_ACCESS == "open":
-            return None, EVERYBODY
-        known = keys.principal_of(credentials) if is_key else None
-        if known is None:
+            return None, OPEN_API_CLIENT
+        key_principal = keys.principal_of(credentials) if is_key else None
+        if key_principal is None:
             raise Unauthorized
-        return None, known
+        return None, key_principal
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
-class Anybody(BaseAuthentication):
-    """Authentication of the views for sign-up and login: none."""
+class NoAuthentication(BaseAuthentication):
+    """Authentication of the views that need no credentials, such as sign-up and login."""
 
     def authenticate(self, request: Request) -> tuple[None, Principal]:
-        return None, NOBODY
+        return None, ANONYMOUS
 
 
 class MayUseApi(BasePermission):
@@ -68,8 +67,8 @@ class MayUseApi(BasePermission):
         return True
 
 
-def _of_session(request: HttpRequest) -> tuple[User, Principal] | None:
-    """Raise Forbidden if a page of another site may have sent the request."""
+def _from_session(request: HttpRequest) -> tuple[User, Principal] | None:
+    """Return the user and principal. Raises Forbidden if a page of another site may have sent the request."""
     user = request.user
     if not isinstance(user, User):
         return None
@@ -82,4 +81,6 @@ def _of_session(request: HttpRequest) -> tuple[User, Principal] | None:
         ) from None
     if not user.is_staff:
         return user, rights.person(user)
-    return user, rights.operator(user) if devices.suffices(request) else rights.unproven(user)
+    if not devices.has_required_factor(request):
+        return user, rights.unverified_operator(user)
+    return user, rights.operator(user)

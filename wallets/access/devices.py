@@ -1,7 +1,7 @@
-"""The second factor of an operator: an authenticator app together with recovery codes on paper.
+"""The second factor of an operator: an authenticator app, and recovery codes if the app is lost.
 
-A code is valid once. It is checked under the device's lock, so that the second of two requests with the same
-code fails.
+A code is valid once. It is checked under the device's lock, so that of two requests with the same code
+the second fails.
 """
 
 import math
@@ -20,21 +20,21 @@ from django_otp.plugins.otp_totp.models import TOTPDevice
 from wallets.models import User
 
 RECOVERY_CODE_COUNT: Final = 10
-WRONG: Final = "This code is wrong, or was used before."
-_OF_APP: Final = re.compile(r"[0-9]{6}")  # a recovery code has eight characters
+WRONG_CODE: Final = "This code is wrong, or was used before."
+_APP_CODE: Final = re.compile(r"[0-9]{6}")  # a recovery code has eight characters
 
 
 class CodeRefused(Exception):
     """The code was refused; the text says why."""
 
 
-# --- Whether it is there ----------------------------------------------------------------------------
+# --- State ------------------------------------------------------------------------------------------
 def is_enrolled(user: User) -> bool:
     return bool(TOTPDevice.objects.filter(user=user, confirmed=True).exists())
 
 
-def suffices(request: HttpRequest) -> bool:
-    """Whether this session has passed the second factor, if the operator has one."""
+def has_required_factor(request: HttpRequest) -> bool:
+    """Whether this session has passed the second factor; True if the operator needs and has none."""
     user: Any = request.user
     return bool(user.is_verified()) or not (settings.ADMIN_OTP or is_enrolled(user))
 
@@ -43,32 +43,32 @@ def recovery_codes_left(user: User) -> int:
     return int(StaticToken.objects.filter(device__user=user).count())
 
 
-# --- Showing it -------------------------------------------------------------------------------------
+# --- Verification of codes --------------------------------------------------------------------------
 def verify(user: User, code: str) -> Any:
-    """Return the device that made the code. Raises CodeRefused.
+    """Return the device that generated the code. Raises CodeRefused.
 
-    Only the device that can have made the code checks it: each device counts wrong codes, and its delay grows
-    with every one.
+    Only the device with codes of this form checks it: a device counts wrong codes, and each one prolongs its
+    delay.
     """
-    kind = TOTPDevice if _OF_APP.fullmatch(code) else StaticDevice
+    kind = TOTPDevice if _APP_CODE.fullmatch(code) else StaticDevice
     with transaction.atomic():
         device = kind.objects.select_for_update().filter(user=user, confirmed=True).first()
         if device is None:
-            raise CodeRefused(WRONG)
-        may_try, why_not = device.verify_is_allowed()
+            raise CodeRefused(WRONG_CODE)
+        may_try, lock = device.verify_is_allowed()
         is_right = device.verify_token(code)
     # Raised after the commit, so that a wrong code counts.
     if not may_try:
-        wait = math.ceil((why_not["locked_until"] - timezone.now()).total_seconds())
+        wait = math.ceil((lock["locked_until"] - timezone.now()).total_seconds())
         raise CodeRefused(f"Too many wrong codes. Try again in {max(1, wait)} s.")
     if not is_right:
-        raise CodeRefused(WRONG)
+        raise CodeRefused(WRONG_CODE)
     return device
 
 
-# --- Setting it up, and taking it away --------------------------------------------------------------
+# --- Enrolment and removal --------------------------------------------------------------------------
 def enrol(request: HttpRequest, key: str, code: str) -> tuple[TOTPDevice, list[str]]:
-    """Replace the operator's devices by a new one; return its recovery codes. Raises CodeRefused.
+    """Replace the operator's devices by a new one; return it and its recovery codes. Raises CodeRefused.
 
     The code proves that the app has the key. An operator with a device must have used it in this session: a
     password alone does not replace it.
@@ -78,12 +78,12 @@ def enrol(request: HttpRequest, key: str, code: str) -> tuple[TOTPDevice, list[s
         _lock(user)
         old = list(devices_for_user(user))
         if old and user.otp_device not in old:
-            raise CodeRefused("There is a second factor already. Log in with it first.")
+            raise CodeRefused("This account has a second factor already. Log in with it first.")
         device = TOTPDevice.objects.create(user=user, name="app", key=key)
         if not device.verify_token(code):
-            raise CodeRefused(WRONG)
-        for one in old:
-            one.delete()
+            raise CodeRefused(WRONG_CODE)
+        for replaced in old:
+            replaced.delete()
         codes = _make_codes(StaticDevice.objects.create(user=user, name="recovery codes"))
         _log(user, "Replaced the second factor" if old else "Set up a second factor")
     return device, codes

@@ -1,7 +1,7 @@
 """API keys: create, revoke and verify.
 
-A key is `wk_<prefix>_<secret>`. The prefix identifies it; the table has only the SHA-256 of the secret of 256
-bits. Each process caches a key for CACHE_SECONDS: a revoked key works for less than five seconds.
+A key is `wk_<prefix>_<secret>`. The prefix identifies it; the table has only the SHA-256 of the secret, which
+has 256 bits. Each process caches a key for CACHE_SECONDS: a revoked key works for less than five seconds.
 """
 
 import hmac
@@ -26,7 +26,7 @@ from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from wallets.access.rights import ADMIN, NOBODY, SCOPES, Principal
+from wallets.access.rights import ADMIN, ANONYMOUS, SCOPES, Principal
 from wallets.batching import Batcher, once
 from wallets.database_retry import run_as_one_call
 from wallets.models import ApiKey, User
@@ -38,13 +38,14 @@ PREFIX_LENGTH: Final = 8
 CACHE_SECONDS: Final = 4.0
 MAX_CACHED_PREFIXES: Final = 10_000  # bounds the memory that invented prefixes can take
 LAST_USE_INTERVAL_SECONDS: Final = 60.0  # between two records of a key's last use
-_TEXT: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
-_ALPHABET: Final = string.ascii_lowercase + string.digits
+_KEY_PATTERN: Final = re.compile(r"wk_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
+_PREFIX_ALPHABET: Final = string.ascii_lowercase + string.digits
 
 
-# --- Their life -------------------------------------------------------------------------------------
+# --- Creation and revocation ------------------------------------------------------------------------
 def new_text() -> str:
-    prefix = "".join(secrets.choice(_ALPHABET) for _ in range(PREFIX_LENGTH))
+    """Generate the text of a new key."""
+    prefix = "".join(secrets.choice(_PREFIX_ALPHABET) for _ in range(PREFIX_LENGTH))
     return f"{START}{prefix}_{secrets.token_urlsafe(32)}"
 
 
@@ -61,7 +62,7 @@ def make(  # noqa: PLR0913
 
     Raises ValueError if the text is not a key, or if another key has its prefix.
     """
-    match = _TEXT.fullmatch(text)
+    match = _KEY_PATTERN.fullmatch(text)
     if match is None:
         raise ValueError("a key is wk_, 8 of a-z and 0-9, _, and 43 of A-Z, a-z, 0-9, - and _")
     digest = _digest(match[2])
@@ -78,30 +79,30 @@ def make(  # noqa: PLR0913
     )
     if not hmac.compare_digest(bytes(key.digest), digest):
         raise ValueError("another key has this prefix")
-    _known.pop(key.prefix, None)
+    _cache.pop(key.prefix, None)
     return key, is_new
 
 
 def revoke(prefix: str) -> bool:
     """Revoke the key permanently. Return False if no unrevoked key has this prefix."""
     revoked = ApiKey.objects.filter(prefix=prefix, revoked_at=None).update(revoked_at=Now())
-    _known.pop(prefix, None)  # other processes notice when their cache expires
+    _cache.pop(prefix, None)  # other processes notice when their cache expires
     return bool(revoked)
 
 
-# --- Who sends one ----------------------------------------------------------------------------------
+# --- Authentication ---------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class _CachedKey:
-    """The row of a prefix, or the fact that there is none."""
+    """The key that has a prefix, or the fact that no valid key has it."""
 
-    digest: bytes  # empty for a prefix without a valid key: no secret has this digest
+    digest: bytes  # empty if no valid key has the prefix: no secret has this digest
     principal: Principal
     expires_at: float  # wall-clock time
     stale_at: float  # time.monotonic()
 
 
-_known: Final[dict[str, _CachedKey]] = {}
-_noted: Final[dict[str, float]] = {}  # time of the last record of a key's use
+_cache: Final[dict[str, _CachedKey]] = {}
+_last_use_recorded_at: Final[dict[str, float]] = {}  # time.monotonic() by prefix
 
 
 def principal_of(text: str) -> Principal | None:
@@ -110,22 +111,22 @@ def principal_of(text: str) -> Principal | None:
     Raises Unavailable or db.Error if the database stays unavailable, TooManyRequests if too many requests
     wait.
     """
-    match = _TEXT.fullmatch(text)
+    match = _KEY_PATTERN.fullmatch(text)
     if match is None:
         return None
     prefix, secret = match.groups()
     now = time.monotonic()
-    known = _known.get(prefix)
-    if known is None or known.stale_at <= now:
-        known = _gather().call(prefix)
-    if not hmac.compare_digest(_digest(secret), known.digest):
+    cached = _cache.get(prefix)
+    if cached is None or cached.stale_at <= now:
+        cached = _batcher().call(prefix)
+    if not hmac.compare_digest(_digest(secret), cached.digest):
         return None
-    if known.expires_at <= time.time():
+    if cached.expires_at <= time.time():
         return None
-    if _noted.get(prefix, -math.inf) + LAST_USE_INTERVAL_SECONDS <= now:
-        _noted[prefix] = now
-        _uses().put(prefix)
-    return known.principal
+    if _last_use_recorded_at.get(prefix, -math.inf) + LAST_USE_INTERVAL_SECONDS <= now:
+        _last_use_recorded_at[prefix] = now
+        _used_prefixes().put(prefix)
+    return cached.principal
 
 
 def _digest(secret: str) -> bytes:
@@ -133,33 +134,33 @@ def _digest(secret: str) -> bytes:
 
 
 @once
-def _gather() -> Batcher[str, _CachedKey]:
+def _batcher() -> Batcher[str, _CachedKey]:
     """Return the batcher of this process: one query for the prefixes of all requests in flight."""
     return Batcher(
         "keys",
-        run_as_one_call(_known_now),
+        run_as_one_call(_load_into_cache),
         max_batch_size=MAX_CACHED_PREFIXES,
         queue_limit=MAX_CACHED_PREFIXES,  # more than the connections of a process
         timeout_seconds=settings.OPERATION_DEADLINE,
     )
 
 
-def _known_now(prefixes: Sequence[str]) -> list[_CachedKey]:
-    found = _look(set(prefixes))
-    if len(_known) + len(found) > MAX_CACHED_PREFIXES:
-        _known.clear()
-    _known.update(found)
+def _load_into_cache(prefixes: Sequence[str]) -> list[_CachedKey]:
+    found = _load(set(prefixes))
+    if len(_cache) + len(found) > MAX_CACHED_PREFIXES:
+        _cache.clear()
+    _cache.update(found)
     return [found[prefix] for prefix in prefixes]
 
 
-def _look(prefixes: Collection[str]) -> dict[str, _CachedKey]:
-    stale_at = time.monotonic() + CACHE_SECONDS  # from before the query, which may miss a later change
+def _load(prefixes: Collection[str]) -> dict[str, _CachedKey]:
+    stale_at = time.monotonic() + CACHE_SECONDS  # since before the query, which may miss a later change
     keys = ApiKey.objects.filter(Q(owner=None) | Q(owner__is_active=True), revoked_at=None)
-    found = {key.prefix: _as_known(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
-    return dict.fromkeys(prefixes, _CachedKey(b"", NOBODY, 0, stale_at)) | found
+    found = {key.prefix: _cached_key_of(key, stale_at) for key in keys.filter(prefix__in=list(prefixes))}
+    return dict.fromkeys(prefixes, _CachedKey(b"", ANONYMOUS, 0, stale_at)) | found
 
 
-def _as_known(key: ApiKey, stale_at: float) -> _CachedKey:
+def _cached_key_of(key: ApiKey, stale_at: float) -> _CachedKey:
     principal = Principal(
         actor=f"key:{key.prefix}",
         scopes=frozenset(SCOPES if ADMIN in key.scopes else key.scopes),
@@ -169,9 +170,9 @@ def _as_known(key: ApiKey, stale_at: float) -> _CachedKey:
     return _CachedKey(bytes(key.digest), principal, expires_at, stale_at)
 
 
-# --- When they were used ----------------------------------------------------------------------------
-# SKIP LOCKED: processes that record the same keys do not wait for each other.
-_NOTE: Final = """
+# --- Last use ---------------------------------------------------------------------------------------
+# SKIP LOCKED, so that processes that record the same keys do not wait for each other.
+_RECORD_LAST_USE: Final = """
     UPDATE api_key SET last_used_at = statement_timestamp() WHERE prefix IN (
         SELECT prefix FROM api_key WHERE prefix = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED
     )
@@ -179,14 +180,14 @@ _NOTE: Final = """
 
 
 @once
-def _uses() -> "SimpleQueue[str]":
-    """Record the last use of keys in a thread of its own, so that no request waits for it."""
+def _used_prefixes() -> "SimpleQueue[str]":
+    """Return the queue of a thread that records the last use of keys, so that no request waits for it."""
     queue: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=_note, args=[queue], name="uses of keys", daemon=True).start()
+    threading.Thread(target=_record_last_uses, args=[queue], name="last use of keys", daemon=True).start()
     return queue
 
 
-def _note(queue: "SimpleQueue[str]") -> None:
+def _record_last_uses(queue: "SimpleQueue[str]") -> None:
     while True:
         prefixes = [queue.get()]
         with suppress(Empty):
@@ -194,7 +195,7 @@ def _note(queue: "SimpleQueue[str]") -> None:
                 prefixes.append(queue.get_nowait())
         try:
             with connection.cursor() as cursor:
-                cursor.execute(_NOTE, [prefixes])
+                cursor.execute(_RECORD_LAST_USE, [prefixes])
         except db.Error as error:
             logger.warning("the last use of %d API keys was not recorded: %s", len(prefixes), error)
         finally:

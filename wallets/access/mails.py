@@ -1,6 +1,6 @@
-"""Sends mails with a link below PUBLIC_URL, whatever host the request named.
+"""Sends mails with a link. It begins with PUBLIC_URL, never with the host that a request names.
 
-A mail contains no text of a user: it would reach other people with this service as the sender.
+A mail contains no text that a user wrote: the service would send it to other people in its own name.
 """
 
 import logging
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def in_background(task: Callable[[], None]) -> None:
-    """Run the task in a thread, so that the response shows neither its duration nor its failure.
+    """Run the task in a thread, so that the response reveals neither its duration nor its failure.
 
     The task uses the language of the request. Its failure is logged.
     """

@@ -1,7 +1,7 @@
-"""Hashes passwords, at a third of a second of CPU each, which makes guessing expensive.
+"""Hashes passwords. Each hash takes a third of a second of CPU, which makes guessing expensive.
 
-Each process hashes one password at a time, in a thread beside the event loop (OpenSSL releases Python's
-lock), and only a few may wait. So logins cannot take the time of other requests.
+Each process hashes one password at a time, in a thread outside of the event loop (OpenSSL releases Python's
+lock), and limits how many hashes wait. So logins do not delay other requests.
 """
 
 import threading
@@ -18,7 +18,7 @@ from wallets.problems import TooManyRequests
 
 T = TypeVar("T")
 
-MAX_PENDING_HASHES: Final = 8  # in a process: the last one waits three seconds
+MAX_PENDING_HASHES: Final = 8  # in each process; the last one waits three seconds
 
 
 class Hasher(PBKDF2PasswordHasher):
@@ -26,26 +26,26 @@ class Hasher(PBKDF2PasswordHasher):
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
         """Hash the password. Raises TooManyRequests if MAX_PENDING_HASHES are pending."""
-        return _in_turn(partial(super().encode, password, salt, iterations))
+        return _hash_alone(partial(super().encode, password, salt, iterations))
 
 
-_room = threading.BoundedSemaphore(MAX_PENDING_HASHES)
-_turn = threading.Lock()
+_slots = threading.BoundedSemaphore(MAX_PENDING_HASHES)
+_hashing = threading.Lock()
 
 
-def _in_turn(work: Callable[[], T]) -> T:
-    if not _room.acquire(blocking=False):
+def _hash_alone(work: Callable[[], T]) -> T:
+    if not _slots.acquire(blocking=False):
         raise TooManyRequests("Too many logins at the same time.")
     try:
         give_back_connection()  # other requests may use the connection meanwhile
-        with _turn:
-            return _beside(work)
+        with _hashing:
+            return _in_thread(work)
     finally:
-        _room.release()
+        _slots.release()
 
 
-def _beside(work: Callable[[], T]) -> T:
-    """Run in a real thread if the caller is a greenlet; otherwise the caller has a thread already."""
+def _in_thread(work: Callable[[], T]) -> T:
+    """Run `work` in a native thread if the caller is a greenlet, otherwise in the caller's own thread."""
     if not monkey.is_module_patched("threading"):
         return work()
     done: Any = gevent.get_hub().threadpool.apply(work)

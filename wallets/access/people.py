@@ -28,7 +28,8 @@ from wallets.problems import (
     WalletNotFound,
 )
 
-MAX_NAME: Final = 150  # characters, of the column
+# In characters.
+MAX_NAME: Final = 150
 MAX_EMAIL: Final = 254
 MAX_PASSWORD: Final = 1024
 
@@ -42,7 +43,7 @@ def is_email(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
-# --- Signing up -------------------------------------------------------------------------------------
+# --- Sign-up ----------------------------------------------------------------------------------------
 def sign_up(name: str, email: str, password: str) -> User:
     """Create a user with an empty wallet in the default currency, and mail a link that verifies the address.
 
@@ -55,14 +56,14 @@ def sign_up(name: str, email: str, password: str) -> User:
     if retry_until_deadline(lambda: is_taken(email)):
         raise EmailTaken
     user.set_password(password)
-    wallet_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
+    wallet_id = uuid7()  # made before the first attempt, so that a retry finds a commit whose result was lost
     retry_until_deadline(lambda: _create(user, wallet_id))
     verification.send_link(user)
     return user
 
 
 def check_password(password: str, user: User) -> None:
-    """Check the password. Raises ValidationError."""
+    """Raise ValidationError if the password is too weak for the user."""
     try:
         validate_password(password, user)
     except DjangoValidationError as error:
@@ -87,12 +88,12 @@ def _create(user: User, wallet_id: UUID) -> None:
 
 
 def _was_created(user: User, wallet_id: UUID) -> bool:
-    """Whether an earlier attempt has committed; then set the id of the user."""
+    """Whether an earlier attempt has committed. If so, set the id of the user."""
     user.pk = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
     return user.pk is not None
 
 
-# --- Logging in -------------------------------------------------------------------------------------
+# --- Login ------------------------------------------------------------------------------------------
 def log_in(request: HttpRequest, login: str, password: str) -> User:
     """Start a session.
 
@@ -101,13 +102,13 @@ def log_in(request: HttpRequest, login: str, password: str) -> User:
     """
     user = auth.authenticate(request, username=login, password=password)
     if user is None or is_locked(request, login):
-        raise refusal(request)
+        raise login_problem(request)
     begin_session(request, user)
     return user
 
 
 def is_locked(request: HttpRequest, login: str) -> bool:
-    """Check the lock again after a correct password: concurrent guesses have been counted by then."""
+    """Check the lockout again after a correct password: concurrent wrong ones are counted by then."""
     if settings.LOGIN_LOCKOUT is None:
         return False
     request.axes_locked_out = not AxesProxyHandler.is_allowed(request, {"username": login})  # type: ignore[attr-defined]
@@ -115,27 +116,27 @@ def is_locked(request: HttpRequest, login: str) -> bool:
 
 
 def begin_session(request: HttpRequest, user: Any) -> None:
-    """Log the user in with a new session key, so that a known old key is useless."""
+    """Log the user in under a new session key, so that a stolen or planted old key gives no access."""
     auth.login(request, user, backend="django.contrib.auth.backends.ModelBackend")
 
 
-def refusal(request: HttpRequest) -> Problem:
-    """Return the reason why `authenticate` found no user."""
+def login_problem(request: HttpRequest) -> Problem:
+    """Return the problem with which a failed `authenticate` is answered."""
     if getattr(request, "axes_locked_out", False) and settings.LOGIN_LOCKOUT:
         return limits.too_many("Too many wrong passwords for this account.", settings.LOGIN_LOCKOUT.seconds)
     return InvalidCredentials()
 
 
-def account_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
-    """Return the login in upper case, for which wrong passwords are counted (AXES_USERNAME_CALLABLE).
+def lockout_account(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
+    """Return the normalized login for which wrong passwords are counted (AXES_USERNAME_CALLABLE).
 
-    The unique index of names compares upper case too: a long s or a dotless i gives no further guesses.
+    The unique index of usernames compares upper case too: a long s or a dotless i is the same account.
     """
     login = (credentials or {}).get("username")
     return login.upper().lower()[:MAX_EMAIL] if isinstance(login, str) else None
 
 
-# --- Their wallets ----------------------------------------------------------------------------------
+# --- Wallets of a user ------------------------------------------------------------------------------
 def main_wallet(user: User) -> Wallet | None:
     """Return the first wallet of the user."""
     assert user.pk is not None  # noqa: S101 - a filter by None would find wallets without an owner
@@ -146,27 +147,27 @@ def main_wallet(user: User) -> Wallet | None:
 def wallet_of(email: str, source_id: UUID, caller: Principal, key: str | None = None) -> UUID:
     """Return the target of a transfer from the source to the account with this verified address.
 
-    It is the account's first wallet in the currency of the source that is not closed. A replay under this
-    stored key goes to the target of the first request, even if wallets or addresses have changed since. The
-    source of a restricted client must belong to its owner.
+    The target is the account's first wallet in the currency of the source that is not closed. `key` is the
+    stored idempotency key: a replay returns the target of the first request, even if wallets or addresses
+    have changed since. The source of a restricted caller must belong to its owner.
 
     Raises WalletNotFound, with the same text and after the same queries, if the account does not exist, is
-    inactive, has no verified address or has no such wallet: a guesser learns nothing more.
+    inactive, has no verified address or has no such wallet. So guesses of addresses reveal nothing more.
     """
-    sent_to = retry_until_deadline(lambda: _sent_to(source_id, caller, key)) if key else None
+    earlier_target = retry_until_deadline(lambda: _earlier_target(source_id, caller, key)) if key else None
     own = {} if caller.owner_restriction is None else {"owner": caller.owner_restriction}
     source = Wallet.objects.filter(id=source_id, **own)
     owners = User.objects.by_verified_email(email)
     wallets = Wallet.objects.filter(owner__in=owners, currency__in=source.values("currency"))
-    payable = wallets.filter(Q(id=sent_to) | ~Q(status=Wallet.Status.CLOSED))
-    by_rank = payable.order_by(Case(When(id=sent_to, then=0), default=1), "created_at", "id")
-    found = retry_until_deadline(by_rank.values_list("id", flat=True).first) or sent_to
+    payable = wallets.filter(Q(id=earlier_target) | ~Q(status=Wallet.Status.CLOSED))
+    by_rank = payable.order_by(Case(When(id=earlier_target, then=0), default=1), "created_at", "id")
+    found = retry_until_deadline(by_rank.values_list("id", flat=True).first) or earlier_target
     if found is None:
         raise WalletNotFound("No account with this verified e-mail address has a wallet of this currency.")
     return found
 
 
-def _sent_to(source_id: UUID, caller: Principal, key: str) -> UUID | None:
+def _earlier_target(source_id: UUID, caller: Principal, key: str) -> UUID | None:
     """Return the target of the transfer under this key, which may still be in the inbox."""
     sent = {"type": MakeTransfer.type, "wallet_id": source_id, **owner_filter(caller.owner_restriction)}
     # Keys of restricted clients were stored without a namespace before version 0.7.

@@ -1,10 +1,10 @@
-"""Permissions: the one place that decides who may do what.
+"""Permissions: decides which requests a principal may send.
 
 A request needs a scope for its view and method (NEEDED). If it moves money, it also needs the scope of the
 operation type of its command (wallets/operation_types.py); a reversal of a transfer needs the scope of
-transfers. A user may read and move only the own wallets, and a restricted key only those of its owner: for
-them other wallets do not exist. For a command this is checked under the wallet's lock
-(wallets/ledger/decisions.py), by its `owner_restriction`.
+transfers. A user may read and move only the user's own wallets, and a restricted key only those of its owner:
+for them other wallets do not exist. The ledger checks the `owner_restriction` of a command under the wallet's
+lock (wallets/ledger/decisions.py).
 """
 
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ TRANSFER: Final = OPERATION_TYPES["TRANSFER_OUT"].scope
 HOLD: Final = OPERATION_TYPES["HOLD"].scope
 ADMIN: Final = "admin"  # all scopes
 SCOPES: Final = (READ, WRITE, LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD, ADMIN)
-# The scope of a session, which no key has.
+# Every session of a user has this scope, and no key has it.
 PERSON: Final = "person"
-NO_SCOPE: Final = ()  # in NEEDED: anyone may send the request
+NO_SCOPE: Final = ()  # in NEEDED: the request needs no credentials
 
 # By view and method: any one of the scopes permits the request. A method without an entry is forbidden.
 NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
@@ -62,10 +62,10 @@ NEEDED: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "Me": {"GET": (PERSON,)},
     "MyWallet": {"GET": (PERSON,)},
 }
-# The scopes of a user for the own wallets: deposits and withdrawals go through the operator.
-OWN: Final = frozenset((PERSON, READ, TRANSFER))
-# The scopes of an operator for all wallets, by the permissions that they need.
-OF_OPERATORS: Final = {
+# The scopes of a user for the user's own wallets. Only operators and keys deposit and withdraw.
+USER_SCOPES: Final = frozenset((PERSON, READ, TRANSFER))
+# The scopes of an operator for all wallets, by the Django permissions that grant them.
+OPERATOR_SCOPES: Final = {
     ("wallets.view_wallet", "wallets.view_operation", "wallets.view_hold"): (READ,),
     ("wallets.change_wallet",): (WRITE,),
     ("wallets.adjust_wallet",): (LIMITS, DEPOSIT, WITHDRAW, TRANSFER, HOLD),
@@ -76,9 +76,9 @@ OF_OPERATORS: Final = {
 class Principal:
     """The authenticated caller of a request, and its permissions."""
 
-    actor: str  # as the ledger records it
+    actor: str  # as the ledger records the caller, such as key:abcd1234
     scopes: frozenset[str]
-    owner_restriction: int | None = None  # the user whose wallets it may use; None: all wallets
+    owner_restriction: int | None = None  # id of the user whose wallets it may use; None: all wallets
 
     @property
     def key_domain(self) -> str:
@@ -90,25 +90,25 @@ class Principal:
         return None if key is None else keys.stored(self.key_domain, key)
 
 
-NOBODY: Final = Principal("", frozenset())
-EVERYBODY: Final = Principal("", frozenset(SCOPES))  # if the API is open
+ANONYMOUS: Final = Principal("", frozenset())
+OPEN_API_CLIENT: Final = Principal("", frozenset(SCOPES))  # a client without credentials if API_ACCESS=open
 
 
 def person(user: User) -> Principal:
-    """Return the principal of a user, restricted to the own wallets."""
-    return Principal(f"{PERSON_ACTOR}{user.pk}", OWN, user.pk)
+    """Return the principal of a user, restricted to the user's own wallets."""
+    return Principal(f"{PERSON_ACTOR}{user.pk}", USER_SCOPES, user.pk)
 
 
-def unproven(user: User) -> Principal:
-    """Return the principal of an operator before the second factor: only /me and logout."""
+def unverified_operator(user: User) -> Principal:
+    """Return the principal of an operator who has not passed the second factor: only /me and logout."""
     return Principal(f"operator:{user.get_username()}", frozenset((PERSON,)), user.pk)
 
 
 def operator(user: User) -> Principal:
-    """Return the principal of an operator, with the scopes of the permissions."""
+    """Return the principal of an operator, with the scopes that the operator's permissions grant."""
     scopes = {
         scope
-        for permissions, scopes in OF_OPERATORS.items()
+        for permissions, scopes in OPERATOR_SCOPES.items()
         if user.has_perms(permissions)
         for scope in scopes
     }
@@ -118,20 +118,20 @@ def operator(user: User) -> Principal:
 def require_scope(principal: Principal, view: Any, method: str) -> None:
     """Raise Forbidden if the principal has none of the scopes that the view and method need.
 
-    A method that the view does not have passes, and gets a 405.
+    A method that the view does not have passes: the view responds with 405.
     """
     needed = NEEDED.get(type(view).__name__, {}).get("GET" if method == "HEAD" else method)
     if needed is None:
         if method.lower() in view.http_method_names and hasattr(view, method.lower()):
             raise Forbidden
     elif needed is not NO_SCOPE and principal.scopes.isdisjoint(needed):
-        raise lacks(*needed)
+        raise missing_scope(*needed)
     elif needed == (ADMIN,):
         require_unrestricted(principal, "webhooks")  # a webhook receives the events of all wallets
 
 
 def require(principal: Principal, command: Command) -> None:
-    """Raise Forbidden if the principal lacks the scope of the command."""
+    """Raise Forbidden if the principal missing_scope the scope of the command."""
     scope = OPERATION_TYPES[command.operation_type].scope
     if isinstance(command, Reverse) and command.original.type in TRANSFERS:
         scope = TRANSFER
@@ -139,7 +139,7 @@ def require(principal: Principal, command: Command) -> None:
             # It would take money out of another owner's wallet.
             raise Forbidden("Only the receiver can reverse a transfer.")
     if scope not in principal.scopes:
-        raise lacks(scope)
+        raise missing_scope(scope)
 
 
 def command_fields(principal: Principal) -> dict[str, Any]:
@@ -171,10 +171,10 @@ def require_overdraft_limit(principal: Principal) -> None:
     """Raise Forbidden if the principal may not set overdraft limits."""
     require_unrestricted(principal, "overdraftLimit")
     if LIMITS not in principal.scopes:
-        raise lacks(LIMITS)
+        raise missing_scope(LIMITS)
 
 
-def lacks(*scopes: str) -> Forbidden:
+def missing_scope(*scopes: str) -> Forbidden:
     if PERSON in scopes:
         return Forbidden("This request needs the session of a user.")
     return Forbidden(f"This request needs the scope {' or '.join(scopes)}.")

@@ -1,4 +1,4 @@
-"""Rate limits as throttles of REST framework. They raise TooManyRequests, which has the headers."""
+"""Rate limits as throttles of REST framework. They raise TooManyRequests, whose headers have the limit."""
 
 from rest_framework.request import Request
 from rest_framework.throttling import BaseThrottle
@@ -9,15 +9,15 @@ from wallets.access.authentication import principal
 
 
 class CallerThrottle(BaseThrottle):
-    """Counts the request for its API key, user or address."""
+    """Counts a request for its API key, user or client address."""
 
     def allow_request(self, request: Request, view: APIView) -> bool:
-        view.headers.update(limits.require_of(principal(request), request._request))
+        view.headers.update(limits.require_for_caller(principal(request), request._request))
         return True
 
 
 class AttemptThrottle(BaseThrottle):
-    """Counts the request for its network, against the limit that the view names."""
+    """Counts a request for its network, against the limit `view.limit`."""
 
     def allow_request(self, request: Request, view: APIView) -> bool:
         view.headers.update(limits.require(view.limit, limits.network_of(request._request)))  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from wallets.models import User
 
 
 class _Tokens(PasswordResetTokenGenerator):
-    """Tokens for this purpose, valid for three days, until used or until the address changes."""
+    """Tokens for verification alone, valid for three days, until use or until the address changes."""
 
     key_salt = "wallets.access.verification"
 

@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 from django_otp.plugins.otp_totp.models import TOTPDevice, default_key
 
 from wallets.access import devices, limits, people
-from wallets.access.attempts import as_told, counted
+from wallets.access.attempts import counted, with_problem_status
 from wallets.admin.attempts import CodeForm, EnrolForm
 from wallets.models import User
 
@@ -71,13 +71,13 @@ def redirect_to_next_step(request: HttpRequest) -> HttpResponse:
 @counted(limits.LOGIN)
 @require_password
 def code(request: HttpRequest) -> HttpResponse:
-    if devices.suffices(request):
+    if devices.has_required_factor(request):
         return redirect(_next(request))
     form = CodeForm(request, *_form_data(request))
     if form.is_valid():
         _begin_session(request, form.device)
         return redirect(_next(request))
-    return as_told(_render(request, "code", title="Second factor", form=form), form.problem)
+    return with_problem_status(_render(request, "code", title="Second factor", form=form), form.problem)
 
 
 @counted(limits.LOGIN)
@@ -101,9 +101,9 @@ def enrol(request: HttpRequest) -> HttpResponse:
         form=form,
         qr_code=_qr_code(device.config_url),
         secret=_format_secret(device),
-        is_optional=devices.suffices(request),
+        is_optional=devices.has_required_factor(request),
     )
-    return as_told(page, form.problem)
+    return with_problem_status(page, form.problem)
 
 
 @require_second_factor

@@ -12,7 +12,7 @@ from django.utils.decorators import method_decorator
 from unfold.sites import UnfoldAdminSite
 
 from wallets.access import devices, limits
-from wallets.access.attempts import as_told, counted
+from wallets.access.attempts import counted, with_problem_status
 from wallets.admin import second_factor, start
 from wallets.admin.attempts import LoginForm
 
@@ -22,7 +22,7 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
     login_form = LoginForm
 
     def has_permission(self, request: HttpRequest) -> bool:
-        return bool(super().has_permission(request)) and devices.suffices(request)
+        return bool(super().has_permission(request)) and devices.has_required_factor(request)
 
     @method_decorator(counted(limits.LOGIN))
     def login(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
@@ -31,7 +31,7 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
             return second_factor.redirect_to_next_step(request)
         response: HttpResponse = super().login(request, _with_next(request) | (extra_context or {}))
         form = getattr(response, "context_data", {}).get("form")
-        return as_told(response, form.problem) if form else response
+        return with_problem_status(response, form.problem) if form else response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         response: HttpResponse = super().index(request, {**(extra_context or {}), **start.context(request)})

@@ -17,7 +17,7 @@ from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.renderers import OpenApiYamlRenderer
 from rest_framework.request import Request
 
-from wallets.access.authentication import Anybody
+from wallets.access.authentication import NoAuthentication
 from wallets.api.endpoint import Endpoint
 from wallets.api.renderers import JSONRenderer
 from wallets.batching import once
@@ -67,7 +67,7 @@ documents: Final = once(build)
 class DocumentView(Endpoint):
     """/api/schema"""
 
-    authentication_classes = [Anybody]
+    authentication_classes = [NoAuthentication]
     permission_classes = []
     schema = None  # the document does not describe itself
 

@@ -100,7 +100,7 @@ class Stream:
                 self._socket.flush()  # otherwise the buffered response would wait for the end
             left = max(0.0, self._ends_at - time.monotonic())
             moment = self._watch.next(min(SHUTDOWN_CHECK_SECONDS, left))
-            if moment is None and (not left or getattr(self._socket, "is_last", False)):
+            if moment is None and (not left or getattr(self._socket, "is_worker_stopping", False)):
                 return
             if moment or time.monotonic() - silent_since > KEEPALIVE_SECONDS:
                 silent_since = time.monotonic()

@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access import limits, people
-from wallets.access.authentication import Anybody
+from wallets.access.authentication import NoAuthentication
 from wallets.access.throttles import AttemptThrottle, CallerThrottle
 from wallets.api.endpoint import Endpoint
 from wallets.api.openapi import Declaration
@@ -24,7 +24,7 @@ NEWEST_OPERATIONS: Final = 20  # in the response of /me/wallet
 class SignInEndpoint(Endpoint):
     """A sign-up or a login. The attempt is counted before the body is read."""
 
-    authentication_classes = [Anybody]
+    authentication_classes = [NoAuthentication]
     max_body_bytes = 16_384  # a password of 1,024 characters, each escaped, is 12 KiB
     max_values = 20
     throttle_classes = [CallerThrottle, AttemptThrottle]

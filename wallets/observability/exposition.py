@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, CollectorRegistry, generate_latest
 
 from wallets.access import keys
-from wallets.access.rights import ADMIN, lacks
+from wallets.access.rights import ADMIN, missing_scope
 from wallets.observability.database import DatabaseCollector
 from wallets.observability.metrics import collector
 from wallets.problems import MethodNotAllowed, NotFound, Unauthorized
@@ -48,4 +48,4 @@ def require_reader(authorization: str) -> None:
     if principal is None:
         raise Unauthorized
     if ADMIN not in principal.scopes or principal.owner_restriction is not None:
-        raise lacks(ADMIN)
+        raise missing_scope(ADMIN)

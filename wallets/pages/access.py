@@ -23,8 +23,8 @@ def for_people(view: View) -> View:
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         user = user_of(request)
-        limits.require_of(rights.person(user), request)
-        if user.is_staff and not devices.suffices(request):
+        limits.require_for_caller(rights.person(user), request)
+        if user.is_staff and not devices.has_required_factor(request):
             return redirect("admin:index")  # which asks for the second factor
         return view(request, *args, **kwargs)
 

@@ -13,7 +13,7 @@ from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_http_methods, require_POST
 
 from wallets.access import limits, people, verification
-from wallets.access.attempts import as_told, counted
+from wallets.access.attempts import counted, with_problem_status
 from wallets.pages.access import for_people, user_of
 from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
 from wallets.pages.labels import told
@@ -33,7 +33,7 @@ def sign_up(request: HttpRequest) -> HttpResponse:
             user = people.sign_up(asked["name"], asked["email"], asked["password"])
         except Problem as problem:
             form.refuse(problem, told(problem))
-            return as_told(render(request, "pages/signup.html", {"form": form}), problem)
+            return with_problem_status(render(request, "pages/signup.html", {"form": form}), problem)
         else:
             people.begin_session(request, user)
             return redirect("home")
@@ -57,7 +57,7 @@ class LogInPage(auth.LoginView):
         return "" if url == self.request.path else url
 
     def form_invalid(self, form: Any) -> HttpResponse:
-        return as_told(super().form_invalid(form), form.problem)
+        return with_problem_status(super().form_invalid(form), form.problem)
 
 
 log_in = counted(limits.LOGIN)(LogInPage.as_view())

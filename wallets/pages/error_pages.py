@@ -7,7 +7,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.csrf import csrf_exempt
 
-from wallets.access.attempts import as_told
+from wallets.access.attempts import with_problem_status
 from wallets.error_mapping import problem_response
 from wallets.pages.labels import told
 from wallets.problems import Forbidden, NotFound, Problem
@@ -17,7 +17,7 @@ def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
     if problem.status >= 500:  # noqa: PLR2004
         request.user = AnonymousUser()  # who they are is in the database, which may be what has failed
     context = {"status": problem.status, "message": told(problem)}
-    return as_told(render(request, "pages/problem.html", context), problem)
+    return with_problem_status(render(request, "pages/problem.html", context), problem)
 
 
 @csrf_exempt  # there is nothing to protect, and a program is to be told that

@@ -89,7 +89,7 @@ class LogInForm(PageForm, attempts.CountedLogInForm):  # type: ignore[misc]
         super().__init__(request, *args, **kwargs)
         self.fields["username"].label = _("E-mail address")
 
-    def told(self, problem: Problem) -> str:
+    def error_text(self, problem: Problem) -> str:
         return str(TOO_MANY)
 
 

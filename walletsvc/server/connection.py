@@ -10,17 +10,16 @@ import gevent.socket
 
 from walletsvc import settings
 
-MAX_BUFFERED_BYTES: Final = 65_536  # of a response; a longer one is sent as it grows
+MAX_BUFFERED_BYTES: Final = 65_536  # of a response; a longer one is sent in several parts
 
 
 class Connection:
-    is_last = False  # the worker stops: an endless response has to end
+    is_worker_stopping = False  # an event stream ends when it is set
 
     def __init__(self, sock: Any) -> None:
         self._sock = sock
-        self._deadline: float | None = (
-            None  # of the request's body; None: KEEPALIVE limits the wait for a request
-        )
+        # time.monotonic() by which the request body must arrive; None between requests (KEEPALIVE).
+        self._deadline: float | None = None
         self._parts: list[bytes] = []
         self._size = 0
 
@@ -38,13 +37,15 @@ class Connection:
             self._sock.settimeout(None)
 
     def recv(self, size: int) -> bytes:
-        """Receive within the time that the whole body has: single bytes do not prolong it."""
+        """Receive before the deadline of the whole body, which single bytes do not prolong."""
         if self._deadline is None:
             with contextlib.suppress(gevent.socket.cancel_wait_ex):
                 return bytes(self._sock.recv(size))
-            return bytes(self._sock.recv(size))  # shut down: first what has arrived, then nothing
-        gevent.sleep(0)  # a client that sends faster than we read would keep the others waiting
-        with _slow_as_gone():
+            return bytes(
+                self._sock.recv(size)
+            )  # after a shutdown of the socket: the bytes that have arrived, then b""
+        gevent.sleep(0)  # let other connections run if this client sends faster than we read
+        with _timeout_as_reset():
             self._sock.settimeout(max(self._deadline - time.monotonic(), 0.001))
             received = bytes(self._sock.recv(size))
             self._sock.settimeout(settings.CLIENT_TIMEOUT)
@@ -53,18 +54,20 @@ class Connection:
     def sendall(self, data: bytes) -> None:
         self._parts.append(bytes(data))
         self._size += len(data)
-        is_in_request = self._deadline is not None  # otherwise gunicorn reports an error, and flushes nothing
+        is_in_request = (
+            self._deadline is not None
+        )  # otherwise gunicorn sends an error response, and does not flush
         if self._size >= MAX_BUFFERED_BYTES or not is_in_request:
             self.flush()
 
     def sendfile(self, *args: Any, **kwargs: Any) -> Any:
-        """Send a file past the buffer, after the head that is in it."""
+        """Flush the buffer, which has the head, and send the file directly."""
         self.flush()
-        with _slow_as_gone():
+        with _timeout_as_reset():
             return self._sock.sendfile(*args, **kwargs)
 
     def close(self) -> None:
-        """Discard the buffer: gunicorn closes the socket in the middle of a response that has failed."""
+        """Discard the buffer: gunicorn closes the socket if a response fails half-way."""
         self._parts = []
         self._sock.close()
 
@@ -72,12 +75,12 @@ class Connection:
         if self._parts:
             whole = b"".join(self._parts)
             self._parts, self._size = [], 0
-            with _slow_as_gone():
+            with _timeout_as_reset():
                 self._sock.sendall(whole)
 
 
 @contextlib.contextmanager
-def _slow_as_gone() -> Iterator[None]:
+def _timeout_as_reset() -> Iterator[None]:
     """Turn a timeout, which gunicorn would log as an error, into a connection reset by the client."""
     try:
         yield

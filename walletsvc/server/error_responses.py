@@ -1,4 +1,4 @@
-"""Responses to requests that are not HTTP, and so never reach Django."""
+"""Responses to requests that gunicorn cannot parse as HTTP, so that they never reach Django."""
 
 from http import HTTPStatus
 from typing import Any
@@ -12,8 +12,8 @@ from walletsvc import settings
 
 
 def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
-    is_ours = status == HTTPStatus.INTERNAL_SERVER_ERROR
-    problem = InternalError() if is_ours else BadRequest(f"{reason}: {message}")
+    is_server_error = status == HTTPStatus.INTERNAL_SERVER_ERROR
+    problem = InternalError() if is_server_error else BadRequest(f"{reason}: {message}")
     request_id = str(uuid7())
     content = orjson.dumps(problem.as_json(request_id))
     head = (

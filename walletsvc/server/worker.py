@@ -15,13 +15,13 @@ from walletsvc.server import balancing
 from walletsvc.server.connection import Connection
 from walletsvc.server.error_responses import write_problem
 
-SKIP_CHUNK_BYTES: Final = 65_536  # of a body that no view has read, at a time
-LINGER_SECONDS: Final = 1.0  # for active clients to receive "Connection: close" with their next response
+SKIP_CHUNK_BYTES: Final = 65_536  # of an unread body, in one read
+LINGER_SECONDS: Final = 1.0  # in which active clients get "Connection: close" with their next response
 
 
 class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     def init_process(self) -> None:
-        self.idle: dict[Connection, float] = {}  # since when
+        self.idle: dict[Connection, float] = {}  # with time.monotonic() of its last response
         self.connections = 0
         balancing.report(self.age, 0)
         balancing.Listener.worker = self.age
@@ -30,9 +30,9 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
     def handle(self, listener: Any, sock: Any, addr: Any) -> None:
         client = Connection(sock)
         self.idle[client] = time.monotonic()
-        self.connections += 1  # the listener has reported it
+        self.connections += 1  # the listener has reported this count
         try:
-            # gunicorn asks the listener for our address. It may be closed; the connection knows that as well.
+            # gunicorn takes our address from the listener, which may be closed. The connection has it too.
             super().handle(client, client, addr)
         finally:
             self.idle.pop(client, None)
@@ -49,13 +49,13 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
                 client.flush()
                 self.idle[client] = time.monotonic()
                 request_context.request.set(None)
-            skip_rest(req.body)
-        # Otherwise a client that pipelines requests would be served while other connections wait.
+            skip_unread(req.body)
+        # Without this, other connections would wait while one client pipelines requests.
         gevent.sleep(0)
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         super().handle_exit(sig, frame)
-        Connection.is_last = True
+        Connection.is_worker_stopping = True
         balancing.leave(self.age)
         gevent.spawn(self._close_idle)
 
@@ -63,20 +63,20 @@ class Worker(ggevent.GeventWorker):  # type: ignore[misc]
         began = time.monotonic()
         while True:
             time.sleep(LINGER_SECONDS / 10)
-            late = time.monotonic() - LINGER_SECONDS
-            for client in [client for client, since in self.idle.items() if max(since, began) < late]:
-                # A request that has arrived still gets its response; then the connection is closed.
+            limit = time.monotonic() - LINGER_SECONDS
+            for client in [client for client, since in self.idle.items() if max(since, began) < limit]:
+                # The worker still responds to a request that has arrived, and then closes the connection.
                 with contextlib.suppress(OSError):
                     client.shutdown(socket.SHUT_RD)
 
 
-def skip_rest(body: Any) -> None:
+def skip_unread(body: Any) -> None:
     """Read the rest of a body, which would otherwise be parsed as the next request."""
     try:
         while not body.failed and body.read(SKIP_CHUNK_BYTES):
             pass
     except ParseException:
-        # The client would take a second response for the one to its next request.
+        # Close without a second response: the client would take it for the response to its next request.
         raise StopIteration from None
 
 

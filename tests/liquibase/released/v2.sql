@@ -1,5 +1,5 @@
--- The movements of 0.2.0: a transfer, a reversal of a part, holds that are active, captured and voided, and an operation
--- in the inbox.
+-- The operations of 0.2.0: a transfer, a partial reversal, an active, a captured and a voided hold, and an entry of the
+-- inbox.
 INSERT INTO wallet (id, currency, balance, held, sequence, next_expiry_at) VALUES
     ('00000000-0000-7000-8000-00000000000c', 'USD', 55, 5, 4, '2126-01-01 00:00Z'),
     ('00000000-0000-7000-8000-00000000000d', 'USD', 30, 0, 1, NULL);

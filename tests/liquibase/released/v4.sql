@@ -1,4 +1,4 @@
--- A person of 0.4.0, whose user name is the e-mail address.
+-- A user of 0.4.0, whose username is the e-mail address.
 INSERT INTO wallet_user (id, password, is_superuser, username, first_name, last_name, email, is_staff, is_active, date_joined)
     OVERRIDING SYSTEM VALUE
     VALUES (2, 'unusable', false, 'boris@example.com', 'Boris', '', 'boris@example.com', false, true, '2026-01-04 00:00Z');

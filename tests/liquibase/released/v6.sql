@@ -1,4 +1,4 @@
--- A chained operation of 0.6.0 in a wallet of its own, and an incremental check of the ledger.
+-- An operation of 0.6.0 with its hash, in its own wallet, and a check of the ledger.
 INSERT INTO wallet (id, currency, balance, sequence, hash) VALUES ('00000000-0000-7000-8000-00000000000e', 'EUR', 1, 1, '');
 WITH written AS (
     INSERT INTO operation (id, wallet_id, sequence, type, amount, balance_after, status, created_at, hash) VALUES

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 
 from local import LocalError, template
-from local.postgres import DATABASE, SUPERUSER, Cluster, give_away, program
+from local.postgres import DATABASE, SUPERUSER, Cluster, chown_from_root, program
 from local.processes import run
 from tests.support.faults.database import children, quiet_port
 
@@ -232,7 +232,7 @@ class Pair:
         backup = [program("pg_basebackup"), "--pgdata", str(cluster.data), "--checkpoint", "fast"]
         named = self.primary.cluster.client(DATABASE) | {"PGAPPNAME": STANDBY}
         run([*backup, "--write-recovery-conf"], env=named)
-        give_away(cluster.data)
+        chown_from_root(cluster.data)
         cluster.start()
         self.primary.ask(f"ALTER SYSTEM SET synchronous_standby_names = '{STANDBY}'")
         self.primary.ask("SELECT pg_reload_conf()")

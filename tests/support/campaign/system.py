@@ -12,7 +12,7 @@ from pathlib import Path
 
 from local import ROOT, LocalError
 from local.postgres import DATABASE
-from local.processes import bound, complaint
+from local.processes import ending_with_parent, error_line
 from local.service import Address
 from tests.support.campaign.nodes import TIMEOUT_SECONDS, Pair, wait_until
 from tests.support.faults.database import children, quiet_port
@@ -82,7 +82,7 @@ class Part:
     def start(self) -> None:
         with self._log.open("ab") as output:
             self.process = subprocess.Popen(
-                bound(self._command),
+                ending_with_parent(self._command),
                 env=self._env,
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
@@ -213,7 +213,7 @@ class System:
     def manage(self, *arguments: str) -> str:
         """Run a management command on the database and return its output. Raises LocalError if it fails."""
         done = subprocess.run(
-            bound([sys.executable, "manage.py", *arguments]),
+            ending_with_parent([sys.executable, "manage.py", *arguments]),
             env=self._environment(self.pair.primary.cluster.port),
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
@@ -223,5 +223,5 @@ class System:
             check=False,
         )
         if done.returncode:
-            raise LocalError(f"manage.py {arguments[0]}: {done.stdout}{complaint(done.stderr)}")
+            raise LocalError(f"manage.py {arguments[0]}: {done.stdout}{error_line(done.stderr)}")
         return done.stdout

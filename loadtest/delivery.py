@@ -1,4 +1,4 @@
-"""How fast and how soon others are told: by the real relay, over HTTP, to a receiver in its own process."""
+"""Measures the rate and the delay of webhook deliveries: the real relay sends to a receiver process."""
 
 import json
 import statistics
@@ -17,68 +17,70 @@ import psycopg
 from loadtest.wrk import Result
 from local import ROOT, LocalError
 from local.postgres import SUPERUSER, Cluster
-from local.processes import bound
+from local.processes import ending_with_parent
 from local.service import Address, RelayProcess
 
-EVENTS_PER_REQUEST: Final = 100  # events in one request
+EVENTS_PER_REQUEST: Final = 100
 OPERATIONS_PER_SECOND: Final = 1000
 CLIENTS: Final = 20
-RELAY_START_SECONDS: Final = 3.0  # seconds that the relay takes to start
-DELIVERY_TIMEOUT_SECONDS: Final = 120.0  # seconds until all is told
+RELAY_START_SECONDS: Final = 3.0  # the relay needs less to start
+DELIVERY_TIMEOUT_SECONDS: Final = 120.0  # for all events
 BODY: Final = json.dumps({"operationType": "DEPOSIT", "amount": "1.50"})
 
 
 @dataclass(frozen=True)
-class Told:
+class Received:
+    """For each operation: its delay in milliseconds, and the time of its arrival in seconds."""
+
     delays: list[float]
     times: list[float]
 
 
 @contextmanager
-def receiver() -> Iterator[tuple[str, list[Told]]]:
-    """Its address; what it was told is in the list afterwards."""
+def receiver() -> Iterator[tuple[str, list[Received]]]:
+    """Start a receiver. Yield its URL and a list, which has its measurement after the block."""
     process = subprocess.Popen(  # noqa: S603
-        bound([sys.executable, "-m", "loadtest.receiver"], "KILL"),
+        ending_with_parent([sys.executable, "-m", "loadtest.receiver"], "KILL"),
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
     assert process.stdout
-    told: list[Told] = []
+    received: list[Received] = []
     try:
-        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/", told
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}/", received
         output, _ = process.communicate("", timeout=DELIVERY_TIMEOUT_SECONDS)
-        told.append(Told(**json.loads(output)))
+        received.append(Received(**json.loads(output)))
     finally:
         process.kill()
         process.communicate()
 
 
 def catch_up(cluster: Cluster, env: dict[str, str], make: Callable[[], object]) -> Result:
-    """Operations told in a second, where all of them were made before the relay begins."""
-    with receiver() as (url, told), subscribed(cluster, url) as db:
+    """Measure the rate of deliveries of operations that `make` creates before the relay starts."""
+    with receiver() as (url, received), subscribed(cluster, url) as db:
         make()
         with relay(env):
-            wait_until_all_is_told(db)
-    times = told[0].times
+            wait_until_delivered(db)
+    times = received[0].times
     return Result(len(times), max(times) - min(times), 0, 0, 0, 0)
 
 
 def delay(cluster: Cluster, env: dict[str, str], address: Address, wallet: str, seconds: float) -> Result:
-    """How late they are told while 1,000 a second are made, in milliseconds."""
-    with receiver() as (url, told), subscribed(cluster, url) as db, relay(env):
+    """Measure the delay of deliveries in milliseconds, at OPERATIONS_PER_SECOND."""
+    with receiver() as (url, received), subscribed(cluster, url) as db, relay(env):
         time.sleep(RELAY_START_SECONDS)
-        make_steadily(address, wallet, seconds)
-        wait_until_all_is_told(db)
-    delays = sorted(told[0].delays)
+        deposit_at_a_constant_rate(address, wallet, seconds)
+        wait_until_delivered(db)
+    delays = sorted(received[0].delays)
     p50, p99 = statistics.median(delays), delays[int(len(delays) * 0.99)]
     return Result(len(delays), seconds, 0, p50, p99, delays[-1])
 
 
 @contextmanager
 def subscribed(cluster: Cluster, url: str) -> Iterator["psycopg.Connection[Any]"]:
-    """Create a subscriber to new events, and a connection that reads its position."""
+    """Create a subscriber to new events. Yield a connection that can read its position."""
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
         db.execute(
             "INSERT INTO subscriber (id, kind, name, url, secret, batch, begin_xid) VALUES"
@@ -94,33 +96,33 @@ def subscribed(cluster: Cluster, url: str) -> Iterator["psycopg.Connection[Any]"
 
 @contextmanager
 def relay(env: dict[str, str]) -> Iterator[None]:
-    at_work = RelayProcess(env)
+    process = RelayProcess(env)
     try:
         yield
     finally:
-        at_work.stop()
+        process.stop()
 
 
-def wait_until_all_is_told(db: "psycopg.Connection[Any]") -> None:
-    """Up to the newest operation that there is now."""
+def wait_until_delivered(db: "psycopg.Connection[Any]") -> None:
+    """Wait until the newest operation is delivered. Raises LocalError after DELIVERY_TIMEOUT_SECONDS."""
     newest = "SELECT transaction_id FROM operation ORDER BY transaction_id DESC LIMIT 1"
     row = db.execute(newest).fetchone()
     assert row
     deadline = time.monotonic() + DELIVERY_TIMEOUT_SECONDS
-    is_told = "SELECT begin_xid > %s::xid8 FROM subscriber WHERE name = 'bench'"
-    while db.execute(is_told, [str(row[0])]).fetchone() != (True,):
+    is_delivered = "SELECT begin_xid > %s::xid8 FROM subscriber WHERE name = 'bench'"
+    while db.execute(is_delivered, [str(row[0])]).fetchone() != (True,):
         if time.monotonic() > deadline:
-            raise LocalError(f"not all is told after {DELIVERY_TIMEOUT_SECONDS:.0f} s")
+            raise LocalError(f"not all events are delivered after {DELIVERY_TIMEOUT_SECONDS:.0f} s")
         time.sleep(0.02)
 
 
-def make_steadily(address: Address, wallet: str, seconds: float) -> None:
+def deposit_at_a_constant_rate(address: Address, wallet: str, seconds: float) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(lambda number: deposit_steadily(address, wallet, seconds, number), range(CLIENTS)))
+        list(pool.map(lambda number: deposit_as_client(address, wallet, seconds, number), range(CLIENTS)))
 
 
-def deposit_steadily(address: Address, wallet: str, seconds: float, number: int) -> None:
-    """At its own moments, whatever the answers take."""
+def deposit_as_client(address: Address, wallet: str, seconds: float, number: int) -> None:
+    """Send each deposit at its due time, unless the response before it is late."""
     begin = time.monotonic() + number / OPERATIONS_PER_SECOND
     with closing(HTTPConnection(address.host, address.port)) as connection:
         for turn in range(int(seconds * OPERATIONS_PER_SECOND / CLIENTS)):
@@ -129,4 +131,4 @@ def deposit_steadily(address: Address, wallet: str, seconds: float, number: int)
                 "POST", f"/api/v1/wallets/{wallet}/operation", BODY, {"Content-Type": "application/json"}
             )
             if connection.getresponse().read() and connection.sock is None:
-                raise LocalError("the service hangs up")
+                raise LocalError("the service closed the connection")

@@ -1,4 +1,4 @@
-"""What a load has moved: every answered operation, wallet by wallet, to be compared with the ledger."""
+"""The answered operations of a load, by wallet, for a comparison with the ledger."""
 
 import json
 import random
@@ -7,32 +7,33 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Self
 
-LARGEST = 10_000  # cents
+MAX_CENTS = 10_000  # cents
 
 
-class Tally:
-    """Counts and sums of what was answered. Amounts are in cents, so that sums are exact."""
+class AnsweredOperations:
+    """Counts and sums of the answered operations. Amounts are in cents, so that sums are exact."""
 
     def __init__(self) -> None:
         self.operations: dict[str, int] = defaultdict(int)
         self.cents: dict[str, int] = defaultdict(int)
-        self._to_spend: dict[str, int] = defaultdict(int)
+        self._spendable_cents: dict[str, int] = defaultdict(int)
 
     def next_amount(self, wallet_id: str) -> int:
-        """Cents to deposit, or (less than zero) to withdraw of what this process was seen to deposit.
+        """Return a random amount in cents to deposit, or a negative one to withdraw.
 
-        So no withdrawal is ever refused, however many processes share the wallet.
+        A withdrawal takes only money that this process has deposited, so none is refused even if several
+        processes share the wallet.
         """
-        amount = random.randint(1, LARGEST)
-        if self._to_spend[wallet_id] < amount or random.getrandbits(1):
+        amount = random.randint(1, MAX_CENTS)
+        if self._spendable_cents[wallet_id] < amount or random.getrandbits(1):
             return amount
-        self._to_spend[wallet_id] -= amount
+        self._spendable_cents[wallet_id] -= amount
         return -amount
 
     def add(self, wallet_id: str, cents: int) -> None:
         self.operations[wallet_id] += 1
         self.cents[wallet_id] += cents
-        self._to_spend[wallet_id] += max(0, cents)
+        self._spendable_cents[wallet_id] += max(0, cents)
 
     def save(self, file: Path) -> None:
         file.write_text(json.dumps([self.operations, self.cents]))

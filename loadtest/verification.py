@@ -1,4 +1,4 @@
-"""How fast the whole ledger is verified, by what it costs: seconds of one core, the database's included."""
+"""Measures the verification of the whole ledger, in CPU seconds of the command and the database."""
 
 import re
 import resource
@@ -12,31 +12,31 @@ from local.service import manage
 
 
 @dataclass(frozen=True)
-class Verified:
+class Verification:
     operations: int
-    seconds: float  # of one core
-    told: str
+    seconds: float  # of CPU time
+    output: str
 
     @property
     def rate(self) -> float:
         return self.operations / self.seconds
 
     def __str__(self) -> str:
-        return f"{self.told}: {self.rate:,.0f} a second on one core"
+        return f"{self.output}: {self.rate:,.0f} a second on one core"
 
 
-def run(cluster: Cluster, env: dict[str, str]) -> Verified:
+def run(cluster: Cluster, env: dict[str, str]) -> Verification:
     """Verify the ledger. Raises LocalError if a wallet differs from it.
 
-    As every ledger of some age it has statistics; without them PostgreSQL sorts what it has in order.
+    Collects statistics first, as autovacuum would: without them PostgreSQL sorts rows that are in order.
     """
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as db:
         db.execute("VACUUM (ANALYZE)")
     before = _cpu_seconds(cluster)
-    told = manage(env, "verify_ledger").strip()
+    output = manage(env, "verify_ledger").strip()
     seconds = _cpu_seconds(cluster) - before
-    found = re.match(r"(\d+) operations", told)
-    return Verified(int(found[1]) if found else 0, seconds, told)
+    found = re.match(r"(\d+) operations", output)
+    return Verification(int(found[1]) if found else 0, seconds, output)
 
 
 def _cpu_seconds(cluster: Cluster) -> float:
