@@ -47,13 +47,13 @@ def test_create_wallet_with_an_id_is_safe_to_repeat() -> None:
     assert Operation.objects.get(wallet_id=wallet_id).actor == "command:create_wallet"
 
 
-def test_create_wallet_refuses_an_id_that_is_taken_by_another(api: Api) -> None:
+def test_create_wallet_refuses_the_id_of_another_wallet(api: Api) -> None:
     with pytest.raises(CommandError, match="different request") as error:
         run("create_wallet", "--id", api.open())
     assert error.value.returncode == 2
 
 
-def test_show_wallet_shows_the_wallet_and_its_newest_operations(api: Api) -> None:
+def test_show_wallet_prints_the_wallet_and_its_newest_operations(api: Api) -> None:
     wallet_id = api.open(deposit="10", label="till 7")
     api.withdraw(wallet_id, "99", description="too much")
     shown = run("show_wallet", wallet_id)
@@ -61,13 +61,13 @@ def test_show_wallet_shows_the_wallet_and_its_newest_operations(api: Api) -> Non
         assert text in shown
 
 
-def test_verify_ledger_finds_nothing_wrong(api: Api) -> None:
+def test_verify_ledger_accepts_an_unchanged_ledger(api: Api) -> None:
     one, other = api.open(deposit="10"), api.open()
     assert "2 wallets verified" in run("verify_ledger", "--wallet", one, "--wallet", other)
     assert "every balance equals its ledger" in run("verify_ledger", "--batch", "3")
 
 
-def test_a_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
+def test_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
     api.open(deposit="10")
     before = timezone.now()
     run("verify_ledger")
@@ -77,13 +77,13 @@ def test_a_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
     assert check.differences == 0
 
 
-def test_a_check_of_some_wallets_is_not_recorded(api: Api) -> None:
+def test_check_of_some_wallets_is_not_recorded(api: Api) -> None:
     before = LedgerCheck.objects.count()
     run("verify_ledger", "--wallet", api.open())
     assert LedgerCheck.objects.count() == before
 
 
-def test_a_check_is_recorded_with_what_differs(tampered: str) -> None:
+def test_check_is_recorded_with_its_number_of_differences(tampered: str) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute("UPDATE wallet SET balance = 8, sequence = 3 WHERE id = %s", [tampered])
     with pytest.raises(CommandError):
@@ -102,7 +102,7 @@ def unrecordable() -> Iterator[None]:
 
 @pytest.mark.parametrize("balance", [7, 8])
 @pytest.mark.usefixtures("unrecordable")
-def test_the_verdict_stands_where_it_cannot_be_recorded(tampered: str, balance: int) -> None:
+def test_result_is_printed_even_if_it_cannot_be_recorded(tampered: str, balance: int) -> None:
     before = LedgerCheck.objects.count()
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute("UPDATE wallet SET balance = %s WHERE id = %s", [balance, tampered])
@@ -158,7 +158,7 @@ def tampered(api: Api) -> Iterator[str]:
         ),
     ],
 )
-def test_verify_ledger_names_what_differs(tampered: str, statement: str, finding: str) -> None:
+def test_verify_ledger_names_each_difference(tampered: str, statement: str, finding: str) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute(statement, [tampered])
     output = StringIO()
@@ -263,7 +263,7 @@ OF_ONE = "wallet_id = %(one)s AND"
         ),
     ],
 )
-def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
+def test_verify_ledger_names_differences_between_operations_and_holds(
     entangled: tuple[str, str], statement: str, finding: str
 ) -> None:
     one, other = entangled
@@ -277,11 +277,11 @@ def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
     assert finding in output.getvalue()
 
 
-def test_wait_for_db_returns_when_the_schema_is_there() -> None:
+def test_wait_for_db_returns_if_the_schema_exists() -> None:
     assert run("wait_for_db", "--timeout", "0") == ""
 
 
-def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_db_prints_the_reason_once_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "EXPECTED_TAG", "v999")
     told = StringIO()
     with pytest.raises(CommandError, match="needs v999") as error:
@@ -291,7 +291,7 @@ def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
+def test_verify_ledger_shows_progress_in_a_terminal(api: Api) -> None:
     wallet = api.open(deposit="1")
     ours, its = os.openpty()
     termios.tcsetwinsize(its, (24, 100))
@@ -303,7 +303,7 @@ def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
 
 @pytest.mark.parametrize("command", ["verify_ledger", "ledger_report"])
 @pytest.mark.slow
-def test_a_database_that_is_away_is_said_and_exit_code_2(command: str) -> None:
+def test_unavailable_database_is_one_line_and_exit_code_2(command: str) -> None:
     away = cluster.url().replace(f":{cluster.port}/", f":{free_port()}/")
     result = subprocess.run(
         [sys.executable, "manage.py", command],
@@ -360,7 +360,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert Wallet.objects.count() == before
 
 
-def test_manage_py_ends_with_the_exit_code_of_its_command() -> None:
+def test_manage_py_returns_the_exit_code_of_its_command() -> None:
     done = subprocess.run([sys.executable, "manage.py", "show_wallet", "x"], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert len(done.stderr.splitlines()) == 1

@@ -30,7 +30,9 @@ from wallets.models import ApiKey, User
 class KeyForm(forms.Form):
     """A new API key. Its scopes cannot exceed the operator's own permissions."""
 
-    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
+    name = forms.CharField(
+        max_length=200, widget=UnfoldAdminTextInputWidget, help_text="The purpose of the key."
+    )
     scopes = forms.MultipleChoiceField(widget=UnfoldAdminCheckboxSelectMultipleWidget)
     owner = forms.CharField(
         required=False,
