@@ -1,4 +1,4 @@
-"""Chromium, and the service as in production. A test fails on any error in the browser."""
+"""Chromium and a running service. A test fails if the browser reports an error."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tests.support.client import Api, OverHttp
 from tests.support.keys import PASSWORD, new_key, new_operator, new_person
 from wallets.access.rights import ADMIN
 
-Someone = Callable[..., Person]
+NewPerson = Callable[..., Person]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class House:
 
     address: str
     bank: Api
-    without_wallet: str  # who logs in so has none
+    without_wallet: str  # the username of a user without a wallet
     operator: str
     boris: Payee
     mails: Path
@@ -44,7 +44,7 @@ class House:
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     key = new_key(ADMIN)
     without_wallet, operator = new_person().username, new_operator("view_wallet", "view_operation").username
-    # All people come from one address.
+    # All users have the same IP address.
     off = {"RATE_LIMIT_SIGNUP": "off", "RATE_LIMIT_LOGIN": "off", "RATE_LIMIT_USER": "off"}
     mails = tmp_path_factory.mktemp("mails")
     with running_service(API_ACCESS="key", EMAIL_URL=mail.url_of(mails), **off) as address:
@@ -55,9 +55,11 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         sender.connection.close()
 
 
-def _sign_up(stranger: Api, name: str) -> Payee:
-    email = f"{name.lower()}-{uuid4()}@example.com"  # among other tests, this may not be the first house
-    answer = stranger.post("/signup", {"name": name, "email": email, "password": PASSWORD})
+def _sign_up(api: Api, name: str) -> Payee:
+    email = (
+        f"{name.lower()}-{uuid4()}@example.com"  # another process of the tests may have created the same name
+    )
+    answer = api.post("/signup", {"name": name, "email": email, "password": PASSWORD})
     assert answer.status == 201, answer
     return Payee(email, answer.json["walletId"])
 
@@ -82,24 +84,24 @@ def boris(house: House) -> Payee:
 
 
 @pytest.fixture
-def visitor(house: House, browser: Browser) -> Iterator[Someone]:
-    """`visitor(locale="ru-RU")`: a new visitor, with options of Playwright's contexts."""
-    here: list[Person] = []
+def visitor(house: House, browser: Browser) -> Iterator[NewPerson]:
+    """Return a function that opens a browser context, such as `visitor(locale="ru-RU")`."""
+    people: list[Person] = []
 
-    def come(**options: Any) -> Person:
-        here.append(Person(browser, house.address, **options))
-        return here[-1]
+    def new_visitor(**options: Any) -> Person:
+        people.append(Person(browser, house.address, **options))
+        return people[-1]
 
-    yield come
-    for person in here:
+    yield new_visitor
+    for person in people:
         person.leave()
 
 
 @pytest.fixture
-def owner(visitor: Someone, bank: Api, house: House) -> Someone:
-    """`owner("100.00")`: the owner of a verified account with that much, on the page of their wallet."""
+def owner(visitor: NewPerson, bank: Api, house: House) -> NewPerson:
+    """Return a function that opens a verified account and its wallet page, such as `owner("100.00")`."""
 
-    def come(deposit: str | None = None, **options: Any) -> Person:
+    def new_owner(deposit: str | None = None, **options: Any) -> Person:
         person = visitor(**options)
         person.open_account()
         mail.verify_email(house.address, house.mails, person.email)
@@ -108,4 +110,4 @@ def owner(visitor: Someone, bank: Api, house: House) -> Someone:
         person.go_home()
         return person
 
-    return come
+    return new_owner

@@ -11,16 +11,16 @@ from tests.browser.conftest import House
 from tests.support import mail
 from tests.support.browser.person import DESK, PHONE, Person
 
-Way = Callable[[Person, House], None]
+Visit = Callable[[Person, House], None]
 
-WIDE: Final = "() => document.documentElement.scrollWidth - innerWidth"
-# What a finger has to meet, and is lower than a finger is wide.
-LOW: Final = """() => [...document.querySelectorAll(
+OVERFLOW_WIDTH: Final = "() => document.documentElement.scrollWidth - innerWidth"
+# Controls that are lower than 44 pixels, the size of a finger.
+LOW_CONTROLS: Final = """() => [...document.querySelectorAll(
     "button, .button, nav a, .after-list a, input:not([type=hidden]), select"
 )].filter((it) => it.checkVisibility() && it.getBoundingClientRect().height < 44).map((it) => it.outerHTML)"""
 
 
-# --- How to get there -------------------------------------------------------------------------------
+# --- Visits -----------------------------------------------------------------------------------------
 def welcome(anna: Person, house: House) -> None:
     anna.go_home()
 
@@ -52,14 +52,14 @@ def forgotten(anna: Person, house: House) -> None:
     anna.page.goto("/password/forgotten")
 
 
-def link_is_on_its_way(anna: Person, house: House) -> None:
+def link_was_sent(anna: Person, house: House) -> None:
     anna.page.goto("/password/forgotten")
     anna.field("email").fill("unknown@example.com")
     anna.page.get_by_role("button", name="Send me a link").click()
     anna.page.get_by_role("status").get_by_role("paragraph").wait_for()
 
 
-def link_that_is_too_old(anna: Person, house: House) -> None:
+def expired_link(anna: Person, house: House) -> None:
     anna.page.goto("/password/new/MQ/abc-def")
 
 
@@ -94,7 +94,7 @@ def email_is_verified(anna: Person, house: House) -> None:
     expect(anna.page.get_by_text("is not verified yet")).to_have_count(0)
 
 
-def verification_that_is_too_old(anna: Person, house: House) -> None:
+def expired_verification(anna: Person, house: House) -> None:
     anna.page.goto("/email/verify/1/abc-def")
 
 
@@ -151,10 +151,10 @@ def refused(anna: Person, house: House) -> None:
 def receipt(anna: Person, house: House) -> None:
     review(anna, house)
     anna.confirm()
-    anna.page.get_by_role("link", name="To my wallet").wait_for()
+    anna.page.get_by_role("link", name="Go to my wallet").wait_for()
 
 
-def nothing_here(anna: Person, house: House) -> None:
+def page_not_found(anna: Person, house: House) -> None:
     anna.expect_refusal(404)
     anna.page.goto("/nothing/here")
 
@@ -173,11 +173,11 @@ def without_wallet(anna: Person, house: House) -> None:
 def operator(anna: Person, house: House) -> None:
     anna.page.goto("/login")
     anna.log_in(house.operator)
-    anna.page.get_by_role("link", name="To the admin").wait_for()
+    anna.page.get_by_role("link", name="Go to the admin").wait_for()
 
 
 def fill(house: House, person: Person) -> None:
-    """With something of everything."""
+    """Open an account with operations of all kinds."""
     person.open_account()
     mail.verify_email(house.address, house.mails, person.email)
     bank, wallet_id = house.bank, person.wallet_id
@@ -197,42 +197,42 @@ def fill(house: House, person: Person) -> None:
     bank.hold(wallet_id, "25")
 
 
-PLACES: Final[tuple[Way, ...]] = (
+VISITS: Final[tuple[Visit, ...]] = (
     *(welcome, sign_up, sign_up_with_errors, log_in, log_in_with_an_error),
-    *(forgotten, link_is_on_its_way, link_that_is_too_old),
+    *(forgotten, link_was_sent, expired_link),
     *(unverified_wallet, unverified_wallet_in_russian, verify_email, verify_email_in_russian),
-    *(email_is_verified, verification_that_is_too_old),
+    *(email_is_verified, expired_verification),
     *(empty_wallet, full_wallet, refused_operations, frozen_wallet, russian_wallet),
     *(transfer_with_errors, review, refused, receipt),
-    *(nothing_here, password, without_wallet, operator),
+    *(page_not_found, password, without_wallet, operator),
 )
 
 
-@pytest.fixture(scope="module", params=PLACES, ids=lambda way: way.__name__)
+@pytest.fixture(scope="module", params=VISITS, ids=lambda visit: visit.__name__)
 def page(request: pytest.FixtureRequest, house: House, browser: Browser) -> Iterator[Page]:
-    """One after the other; all tests look at the same."""
+    """Open each page once, for all tests."""
     anna = Person(browser, house.address, "Anna-Maria Oppenheimer")
     request.param(anna, house)
     yield anna.page
     anna.leave()
 
 
-# --- What is looked at ------------------------------------------------------------------------------
+# --- Checks -----------------------------------------------------------------------------------------
 # Each width and each scheme once: axe takes most of the time of this file.
 @pytest.mark.parametrize(("width", "scheme"), [("phone", "light"), ("desk", "dark")])
-def test_axe_finds_nothing(page: Page, width: str, scheme: Literal["light", "dark"]) -> None:
+def test_page_is_accessible(page: Page, width: str, scheme: Literal["light", "dark"]) -> None:
     page.set_viewport_size(PHONE if width == "phone" else DESK)
     page.emulate_media(color_scheme=scheme)
     found = Axe().run(page)
-    assert found.response["passes"], "axe has looked at nothing"
+    assert found.response["passes"], "axe has checked nothing"
     assert found.response["violations"] == [], found.generate_report()
 
 
-def test_nothing_is_wider_than_a_phone(page: Page) -> None:
+def test_page_fits_a_phone(page: Page) -> None:
     page.set_viewport_size(PHONE)
-    assert page.evaluate(WIDE) <= 0
+    assert page.evaluate(OVERFLOW_WIDTH) <= 0
 
 
-def test_a_finger_meets_what_it_wants(page: Page) -> None:
+def test_controls_are_large_enough_for_a_finger(page: Page) -> None:
     page.set_viewport_size(PHONE)
-    assert page.evaluate(LOW) == []
+    assert page.evaluate(LOW_CONTROLS) == []
