@@ -199,15 +199,15 @@ def test_wrong_passwords_show_account_address_and_count(client: Client) -> None:
 def test_lockout_is_lifted_after_confirmation_and_logged() -> None:
     user, locked = locked_out()
     send_login(Client(REMOTE_ADDR=ADDRESS, HTTP_USER_AGENT="another"), user, "wrong")
-    elsewhere = new_attempt(user.username, ip_address="198.51.100.21")
-    lifter = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
+    other_attempt = new_attempt(user.username, ip_address="198.51.100.21")
+    operator = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
     attempt = AccessAttempt.objects.filter(username=user.username, ip_address=ADDRESS)[0]
     address = row_page(WRONG, attempt.id, "lift")
-    assert address in shown(lifter, row_page(WRONG, attempt.id))
-    assert f"{user.username} from {ADDRESS}" in shown(lifter, address)
+    assert address in shown(operator, row_page(WRONG, attempt.id))
+    assert f"{user.username} from {ADDRESS}" in shown(operator, address)
     assert send_login(locked, user).status_code == 429
-    assert lifter.post(address)["Location"] == WRONG
-    assert list(AccessAttempt.objects.filter(username=user.username)) == [elsewhere]
+    assert operator.post(address)["Location"] == WRONG
+    assert list(AccessAttempt.objects.filter(username=user.username)) == [other_attempt]
     assert send_login(locked, user).status_code == 302
     assert may_enter(locked)
     entry = LogEntry.objects.get(object_id=str(user.pk))
@@ -217,13 +217,13 @@ def test_lockout_is_lifted_after_confirmation_and_logged() -> None:
 def test_lockout_of_an_unknown_account_is_lifted_too() -> None:
     """Lifting it lifts no other lockout, even if neither account nor address is known."""
     other = new_attempt(f"other-{uuid4()}")
-    lifter = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
+    operator = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
     for fields in ({"username": f"unknown-{uuid4()}"}, {"username": None, "ip_address": None}):
         attempt = new_attempt(**fields)
-        assert lifter.post(row_page(WRONG, attempt.id, "lift")).status_code == 302
+        assert operator.post(row_page(WRONG, attempt.id, "lift")).status_code == 302
         assert not AccessAttempt.objects.filter(id=attempt.id).exists()
     assert AccessAttempt.objects.filter(id=other.id).exists()
-    assert "doesn’t exist" in text_of(lifter.get(row_page(WRONG, attempt.id, "lift"), follow=True))
+    assert "doesn’t exist" in text_of(operator.get(row_page(WRONG, attempt.id, "lift"), follow=True))
 
 
 @pytest.mark.parametrize("permissions", [("view_accessattempt",), ("delete_accessattempt",), ()])

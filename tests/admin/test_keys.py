@@ -80,17 +80,17 @@ def test_key_revoked_twice_is_logged_once(client: Client) -> None:
 
 def test_revoking_needs_the_permission() -> None:
     key = new_key(READ)
-    onlooker = logged_in(new_user("view_apikey"))
-    assert page(key, "revoke") not in shown(onlooker, page(key))
-    for method in (onlooker.get, onlooker.post):
+    viewer = logged_in(new_user("view_apikey"))
+    assert page(key, "revoke") not in shown(viewer, page(key))
+    for method in (viewer.get, viewer.post):
         assert method(page(key, "revoke")).status_code in (302, 403)
     assert not is_revoked(key)
 
 
 def test_pages_need_the_view_permission() -> None:
-    stranger = logged_in(new_user("view_wallet"))
-    assert stranger.get(KEYS).status_code == 403
-    assert stranger.get(page(new_key(READ))).status_code == 403
+    operator = logged_in(new_user("view_wallet"))
+    assert operator.get(KEYS).status_code == 403
+    assert operator.get(page(new_key(READ))).status_code == 403
 
 
 def test_keys_cannot_be_added_edited_or_deleted_by_django_pages() -> None:

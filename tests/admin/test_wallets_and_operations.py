@@ -300,11 +300,11 @@ def test_amounts_have_the_fraction_digits_of_their_currency(
 # --- Search for operations --------------------------------------------------------------------------
 def test_operations_are_found_by_id_wallet_and_key(client: Client) -> None:
     wallet, other = new_wallet("1"), new_wallet("1")
-    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
+    expected = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
     submit(Deposit(wallet_id=other.id, amount=Decimal(2), key="order-7"))
     assert len(operations_in(shown(client, OPERATIONS, q=str(wallet.id)))) == 2
-    for term in (str(wanted.id), f"{wallet.id} order-7"):
-        assert operations_in(shown(client, OPERATIONS, q=term)) == [str(wanted.id)]
+    for term in (str(expected.id), f"{wallet.id} order-7"):
+        assert operations_in(shown(client, OPERATIONS, q=term)) == [str(expected.id)]
     for term in (f"{wallet.id} order-8", str(uuid4())):
         assert operations_in(shown(client, OPERATIONS, q=term)) == []
 
@@ -313,13 +313,13 @@ def test_key_of_a_restricted_caller_is_shown_as_sent(client: Client) -> None:
     owner = new_user()
     wallet = new_wallet("1", owner_id=owner.pk)
     key = f"owner:{owner.pk} order-7"
-    wanted = submit(
+    expected = submit(
         Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, owner_restriction=owner.pk)
     ).operation
     of_bank = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
     found = operations_in(shown(client, OPERATIONS, q=f"{wallet.id} order-7"))
-    assert set(found) == {str(wanted.id), str(of_bank.id)}
-    html = shown(client, f"{OPERATIONS}{wanted.id}/change/")
+    assert set(found) == {str(expected.id), str(of_bank.id)}
+    html = shown(client, f"{OPERATIONS}{expected.id}/change/")
     assert "order-7" in html
     assert key not in html
 
@@ -369,14 +369,16 @@ def test_wallet_page_reads_only_the_newest_operations_and_changes(client: Client
     wallet = new_wallet()
     for n in range(25):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=f"Order {n}."))
-    change_wallet(wallet.id, WalletUpdate(label="Renamed", actor="operator:zoe", reason="They asked for it"))
+    change_wallet(
+        wallet.id, WalletUpdate(label="Renamed", actor="operator:zoe", reason="They confirmation for it")
+    )
     html = shown(client, page(wallet))
     assert "Order 5." in html
     assert "Order 4." not in html
     assert f"{OPERATIONS}?q={wallet.id}" in html
     assert "label:  → Renamed" in html
     assert "operator:zoe" in html
-    assert "They asked for it" in html
+    assert "They confirmation for it" in html
     for table in ("operation", "wallet_change"):
         (read,) = (sql for sql in queries() if f'FROM "{table}"' in sql)
         assert "LIMIT 20" in read
@@ -764,8 +766,8 @@ def test_superuser_verifies_an_address_and_it_is_logged(root: Client) -> None:
     user = new_person()
     page, action = f"/admin/wallets/user/{user.pk}/change/", f"/admin/wallets/user/{user.pk}/verify_email/"
     assert action in text_of(root.get(page))
-    asked = root.get(action)
-    assert (user.email in text_of(asked), is_verified(user)) == (True, False)
+    confirmation = root.get(action)
+    assert (user.email in text_of(confirmation), is_verified(user)) == (True, False)
     for _ in range(2):
         assert root.post(action).status_code == 302
     assert is_verified(user)

@@ -367,9 +367,9 @@ def test_each_action_needs_its_permission(action: str) -> None:
 
 def test_pages_need_the_view_permission() -> None:
     row = registered()
-    stranger = logged_in(new_user("view_wallet"))
+    operator = logged_in(new_user("view_wallet"))
     for address in (LIST, page(row)):
-        assert stranger.get(address).status_code == 403
+        assert operator.get(address).status_code == 403
 
 
 def test_django_pages_cannot_change_webhooks() -> None:

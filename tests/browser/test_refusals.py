@@ -99,21 +99,21 @@ def test_history_shows_a_refusal_and_the_balance_is_unchanged(
 
 
 def test_errors_of_login_and_sign_up_reveal_little(owner: NewPerson, visitor: NewPerson) -> None:
-    anna, stranger = owner(), visitor()
-    stranger.page.goto("/login")
-    stranger.log_in(anna.email, "not " + PASSWORD)
-    stranger.sees_refusal("The e-mail address or the password is wrong.")
-    stranger.log_in("unknown@example.com")
-    stranger.sees_refusal("The e-mail address or the password is wrong.")
+    anna, guest = owner(), visitor()
+    guest.page.goto("/login")
+    guest.log_in(anna.email, "not " + PASSWORD)
+    guest.sees_refusal("The e-mail address or the password is wrong.")
+    guest.log_in("unknown@example.com")
+    guest.sees_refusal("The e-mail address or the password is wrong.")
 
-    stranger.page.goto("/signup")
-    stranger.field("name").fill("Anna")
-    stranger.field("email").fill(anna.email.upper())
-    stranger.field("password").fill(PASSWORD)
-    stranger.expect_refusal(409)
-    stranger.page.get_by_role("button", name="Open my wallet").click()
-    stranger.sees_error("email", "An account with this e-mail address exists. Log in instead.")
-    expect(stranger.field("name")).to_have_value("Anna")
+    guest.page.goto("/signup")
+    guest.field("name").fill("Anna")
+    guest.field("email").fill(anna.email.upper())
+    guest.field("password").fill(PASSWORD)
+    guest.expect_refusal(409)
+    guest.page.get_by_role("button", name="Open my wallet").click()
+    guest.sees_error("email", "An account with this e-mail address exists. Log in instead.")
+    expect(guest.field("name")).to_have_value("Anna")
 
 
 def test_foreign_wallet_is_not_found(owner: NewPerson, boris: Payee) -> None:

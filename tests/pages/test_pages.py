@@ -311,7 +311,7 @@ def test_history_is_read_page_by_page() -> None:
     assert seen == [str(amount) for amount in range(45, 0, -1)]
 
 
-def test_unknown_url_is_a_page_for_browsers_and_a_problem_for_programs() -> None:
+def test_unknown_url_is_a_page_or_a_problem() -> None:
     for method in ("GET", "POST", "DELETE"):
         for path in (
             "/nope",
@@ -788,23 +788,23 @@ def choose(client: Client, link: str, password: str = NEW_PASSWORD) -> Any:
 @pytest.mark.usefixtures("with_mail")
 def test_mailed_link_changes_password_once_and_ends_sessions() -> None:
     user = somebody().user
-    elsewhere, here = browser(user), browser()
-    page = text_of(ask_for_link(here, user.email.upper()))
+    other_session, client = browser(user), browser()
+    page = text_of(ask_for_link(client, user.email.upper()))
     assert "a message with a link has been sent to it" in page
     [message] = mail.outbox
     assert (message.to, message.subject) == ([user.email], "A new password for your wallet")
     assert "Hello,\n" in message.body
     link = link_in(message)
-    assert choose(here, link, "short").status_code == 200
-    assert choose(here, link, "x" * 2000).status_code == 200
-    assert choose(here, link)["Location"] == "/login"
-    assert elsewhere.get("/password").status_code == 302
+    assert choose(client, link, "short").status_code == 200
+    assert choose(client, link, "x" * 2000).status_code == 200
+    assert choose(client, link)["Location"] == "/login"
+    assert other_session.get("/password").status_code == 302
     assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 200
     assert browser().post("/login", {"username": user.email, "password": NEW_PASSWORD}).status_code == 302
-    for client in (here, browser()):
-        used = client.get(link, follow=True)
+    for visitor in (client, browser()):
+        used = visitor.get(link, follow=True)
         assert "This link is too old, or it was used before." in text_of(used)
-        assert choose(client, link, "six red rhinoceroses").status_code in (200, 405)
+        assert choose(visitor, link, "six red rhinoceroses").status_code in (200, 405)
     assert browser().post("/login", {"username": user.email, "password": NEW_PASSWORD}).status_code == 302
 
 
