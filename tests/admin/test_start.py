@@ -11,7 +11,7 @@ from tests.admin.test_wallets_and_operations import logged_in, new_user, shown, 
 from tests.management.test_report import HOUR, locked
 from tests.support.client import Api
 from tests.support.events import subscribed
-from tests.support.past import let_it_be, quiet_day
+from tests.support.past import move_operations, quiet_day
 from wallets import report
 from wallets.admin import columns, start
 from wallets.events.delivery_state import DeliveryState
@@ -63,7 +63,7 @@ def test_start_page_shows_the_operations_of_the_period(api: Api, client: Client,
     api.deposit(till, "200")
     api.withdraw(till, "9999")
     api.transfer(till, bank, "300.12")
-    let_it_be([till, bank], [own_day + HOUR * number for number in (1, 1.5, 2, 23)])
+    move_operations([till, bank], [own_day + HOUR * number for number in (1, 1.5, 2, 23)])
     html = shown(client, START)
     assert tile(html, "Completed") == ["4", ""]
     assert tile(html, "Rejected") == ["1", "20.0% of all operations"]
@@ -113,7 +113,7 @@ def test_period_is_chosen_by_links(client: Client, query: dict[str, str], chosen
 
 def test_label_is_escaped(api: Api, client: Client, own_day: datetime) -> None:
     wallet_id = api.open(deposit="1", currency="EUR", label="<script>alert(1)</script>")
-    let_it_be([wallet_id], [own_day])
+    move_operations([wallet_id], [own_day])
     html = shown(client, START)
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<script>alert" not in html
@@ -121,7 +121,7 @@ def test_label_is_escaped(api: Api, client: Client, own_day: datetime) -> None:
 
 def test_wallet_without_a_label_is_shown_by_its_id(api: Api, client: Client, own_day: datetime) -> None:
     wallet_id = api.open(deposit="1", currency="EUR")
-    let_it_be([wallet_id], [own_day])
+    move_operations([wallet_id], [own_day])
     assert bars(shown(client, START), "Busiest wallets, by operations") == [
         (f"…{wallet_id[-12:]}", "1", "100.00")
     ]
@@ -133,7 +133,7 @@ def test_estimates_are_marked(
     wallet_id = api.open(currency="EUR")
     for _ in range(40):
         api.deposit(wallet_id, 1)
-    let_it_be([wallet_id], [own_day + timedelta(seconds=number) for number in range(40)])
+    move_operations([wallet_id], [own_day + timedelta(seconds=number) for number in range(40)])
     monkeypatch.setattr(report, "MAX_READ_OPERATIONS", 24)
     monkeypatch.setattr(report, "MAX_SAMPLE_SLICES", 24)
     html = shown(client, START)

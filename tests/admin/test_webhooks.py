@@ -49,7 +49,7 @@ def trail(row: Subscriber) -> list[str]:
     return list(entries.values_list("change_message", flat=True))
 
 
-def filled(**fields: Any) -> dict[str, Any]:
+def registration_form(**fields: Any) -> dict[str, Any]:
     given = {"name": f"shop {uuid4()}", "url": URL, "batch": "1", "begins": "now", "id": str(uuid4())}
     return given | fields
 
@@ -131,7 +131,7 @@ def test_webhooks_are_found_by_name_and_address(client: Client) -> None:
 # --- Registration -----------------------------------------------------------------------------------
 def test_webhook_is_registered_and_its_secret_shown_once(client: Client) -> None:
     assert REGISTER in shown(client, LIST)
-    response = client.post(REGISTER, filled(name=" till 1 ", types=["wallet.opened"], batch="7"))
+    response = client.post(REGISTER, registration_form(name=" till 1 ", types=["wallet.opened"], batch="7"))
     (row,) = webhook_registry.webhooks()
     assert secret_in(response) == row.secret
     assert (row.name, row.url, row.types, row.batch) == ("till 1", URL, ["wallet.opened"], 7)
@@ -141,12 +141,12 @@ def test_webhook_is_registered_and_its_secret_shown_once(client: Client) -> None
 
 
 def test_webhook_can_start_at_the_beginning_of_the_log(client: Client) -> None:
-    client.post(REGISTER, filled(begins="beginning"))
+    client.post(REGISTER, registration_form(begins="beginning"))
     assert int(webhook_registry.webhooks().get().begin_xid) == 0
 
 
 def test_form_sent_twice_registers_one_webhook(client: Client) -> None:
-    sent = filled()
+    sent = registration_form()
     secrets = [secret_in(client.post(REGISTER, sent)) for _ in range(2)]
     (row,) = webhook_registry.webhooks()
     assert secrets == [row.secret] * 2
@@ -158,7 +158,7 @@ def test_form_sent_twice_registers_one_webhook(client: Client) -> None:
 
 
 def test_used_form_is_refused_for_another_webhook(client: Client) -> None:
-    sent = filled()
+    sent = registration_form()
     client.post(REGISTER, sent)
     response = client.post(REGISTER, sent | {"name": "another"})
     assert "was used before" in text_of(response)
@@ -187,7 +187,7 @@ def test_used_form_is_refused_for_another_webhook(client: Client) -> None:
 )
 def test_invalid_registration_is_refused_with_an_error(client: Client, fields: dict[str, Any]) -> None:
     row = registered(name="taken")
-    response = client.post(REGISTER, filled(**fields))
+    response = client.post(REGISTER, registration_form(**fields))
     assert response.status_code == 200
     assert secret_in(response) is None
     assert "error" in text_of(response)
@@ -330,7 +330,7 @@ def test_broker_can_only_be_viewed_enabled_and_disabled(client: Client) -> None:
             continue
         assert page(row, action) not in content
         for send in (client.get, client.post):
-            response = send(page(row, action), filled(hours="1"))
+            response = send(page(row, action), registration_form(hours="1"))
             assert response.status_code == 302
             assert response["Location"].startswith("/admin/")
     assert Subscriber.objects.filter(id=row.id).values().get() == before
@@ -360,7 +360,7 @@ def test_each_action_needs_its_permission(action: str) -> None:
     before = list(Subscriber.objects.values()), list(ParkedEvent.objects.values())
     assert address not in shown(client, LIST if action == "register" else page(row))
     for send in (client.get, client.post):
-        assert send(address, filled(hours="0")).status_code == 403
+        assert send(address, registration_form(hours="0")).status_code == 403
     assert (list(Subscriber.objects.values()), list(ParkedEvent.objects.values())) == before
     assert trail(row) == []
 

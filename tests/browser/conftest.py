@@ -29,7 +29,7 @@ class Payee:
 
 
 @dataclass(frozen=True)
-class House:
+class Site:
     """The service, and users created before the browser starts, because the ORM refuses later."""
 
     address: str
@@ -41,7 +41,7 @@ class House:
 
 
 @pytest.fixture(scope="package")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     key = new_key(ADMIN)
     without_wallet, operator = new_person().username, new_operator("view_wallet", "view_operation").username
     # All users have the same IP address.
@@ -51,7 +51,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         sender = OverHttp(address)
         boris = _sign_up(Api(sender), "Boris")
         mail.verify_email(address, mails, boris.email)
-        yield House(address, Api(sender, key), without_wallet, operator, boris, mails)
+        yield Site(address, Api(sender, key), without_wallet, operator, boris, mails)
         sender.connection.close()
 
 
@@ -65,7 +65,7 @@ def _sign_up(api: Api, name: str) -> Payee:
 
 
 @pytest.fixture(scope="package")
-def browser(house: House) -> Iterator[Browser]:
+def browser(site: Site) -> Iterator[Browser]:
     path = chromium.find()
     if path is None:
         pytest.fail(chromium.MISSING, pytrace=False)
@@ -74,22 +74,22 @@ def browser(house: House) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def bank(house: House) -> Api:
-    return house.bank
+def bank(site: Site) -> Api:
+    return site.bank
 
 
 @pytest.fixture
-def boris(house: House) -> Payee:
-    return house.boris
+def boris(site: Site) -> Payee:
+    return site.boris
 
 
 @pytest.fixture
-def visitor(house: House, browser: Browser) -> Iterator[NewPerson]:
+def visitor(site: Site, browser: Browser) -> Iterator[NewPerson]:
     """Return a function that opens a browser context, such as `visitor(locale="ru-RU")`."""
     people: list[Person] = []
 
     def new_visitor(**options: Any) -> Person:
-        people.append(Person(browser, house.address, **options))
+        people.append(Person(browser, site.address, **options))
         return people[-1]
 
     yield new_visitor
@@ -98,13 +98,13 @@ def visitor(house: House, browser: Browser) -> Iterator[NewPerson]:
 
 
 @pytest.fixture
-def owner(visitor: NewPerson, bank: Api, house: House) -> NewPerson:
+def owner(visitor: NewPerson, bank: Api, site: Site) -> NewPerson:
     """Return a function that opens a verified account and its wallet page, such as `owner("100.00")`."""
 
     def new_owner(deposit: str | None = None, **options: Any) -> Person:
         person = visitor(**options)
         person.open_account()
-        mail.verify_email(house.address, house.mails, person.email)
+        mail.verify_email(site.address, site.mails, person.email)
         if deposit:
             assert bank.deposit(person.wallet_id, deposit).status == 201
         person.go_home()

@@ -7,7 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.conftest import House
+from tests.browser.conftest import Site
 from tests.browser.test_every_page import OVERFLOW_WIDTH
 from tests.support.browser.person import DESK, PHONE, Person
 
@@ -15,15 +15,15 @@ FIGURES = "#figures"
 
 
 @pytest.fixture(scope="module")
-def page(house: House, browser: Browser) -> Iterator[Page]:
+def page(site: Site, browser: Browser) -> Iterator[Page]:
     """The start page of an operator, with all kinds of figures."""
-    bank = house.bank
+    bank = site.bank
     for currency, label in (("EUR", "till 7"), ("JPY", "W" * 200), ("EUR", "")):
         wallet_id = bank.open(deposit="123456789", currency=currency, label=label)
         bank.withdraw(wallet_id, "999999999")
-    anna = Person(browser, house.address)
+    anna = Person(browser, site.address)
     anna.page.goto("/login")
-    anna.log_in(house.operator)
+    anna.log_in(site.operator)
     anna.page.get_by_role("link", name="Go to the admin").click()
     anna.page.locator(FIGURES).wait_for()
     yield anna.page

@@ -20,7 +20,7 @@ from tests.admin.test_wallets_and_operations import plan_of
 from tests.support.client import Api
 from tests.support.cluster import cluster
 from tests.support.events import subscribed
-from tests.support.past import let_it_be, quiet_day
+from tests.support.past import move_operations, quiet_day
 from wallets import report
 from wallets.models import LedgerCheck
 from wallets.report import Period, Report, Volume
@@ -60,7 +60,7 @@ def test_figures_equal_the_operations_of_the_period(api: Api) -> None:
     api.capture(api.hold(till, "10").json["id"], "4")
     api.void(api.hold(till, "5").json["id"])
     api.reverse(deposit, "1")
-    let_it_be([till, bank], minutes(since, 0, 1, 1.5, 2, 3, 4, 5, 6, 7, 8))
+    move_operations([till, bank], minutes(since, 0, 1, 1.5, 2, 3, 4, 5, 6, 7, 8))
 
     figures = report_of_hour(since)
     assert figures.movements is not None
@@ -103,7 +103,7 @@ def test_volumes_are_by_currency_and_the_busiest_comes_first(api: Api) -> None:
     api.deposit(yen, "5000")
     api.deposit(dinar, "0.001")
     api.deposit(dinar, "1.234")
-    let_it_be([yen, dinar], minutes(since, 1, 2, 3))
+    move_operations([yen, dinar], minutes(since, 1, 2, 3))
     figures = report_of_hour(since)
     assert figures.movements is not None
     assert figures.movements.volumes == [
@@ -123,7 +123,7 @@ def test_most_frequent_refusals_come_first(api: Api) -> None:
     api.withdraw(wallet_id, "1")
     api.deposit(full, "2")
     api.withdraw(wallet_id, "1")
-    let_it_be([wallet_id, full], minutes(since, 1, 2, 3))
+    move_operations([wallet_id, full], minutes(since, 1, 2, 3))
     figures = report_of_hour(since)
     assert figures.refusals is not None
     assert figures.refusals.reasons == [("insufficient_funds", 2), ("balance_limit_exceeded", 1)]
@@ -143,7 +143,7 @@ def test_only_the_busiest_wallets_are_listed(api: Api) -> None:
     for number, wallet_id in enumerate(wallet_ids):
         api.deposit(wallet_id, 100 - number)
     api.deposit(wallet_ids[-1], "0.01")
-    let_it_be(wallet_ids, [since + timedelta(seconds=number) for number in range(len(wallet_ids) + 1)])
+    move_operations(wallet_ids, [since + timedelta(seconds=number) for number in range(len(wallet_ids) + 1)])
     busiest = report_of_hour(since).busiest
     assert busiest is not None
     assert len(busiest.by_operations) == report.MAX_BUSIEST_WALLETS
@@ -159,7 +159,7 @@ def test_period_includes_its_begin_and_excludes_its_end(api: Api) -> None:
         api.deposit(wallet_id, amount)
     tick = timedelta(microseconds=1)
     edges = [since - tick, since, since + MINUTE - tick, since + HOUR - tick, since + HOUR]
-    let_it_be([wallet_id], edges)
+    move_operations([wallet_id], edges)
     figures = report_of_hour(since)
     assert figures.movements is not None
     assert figures.movements.volumes == [Volume("EUR", "DEPOSIT", 3, Decimal(14))]
@@ -197,7 +197,7 @@ def busy_hour(api: Api) -> datetime:
             api.withdraw(hot, "1000000")
         else:
             api.deposit(cold if number % 3 else hot, "2")
-    let_it_be([hot, cold], [since + 12 * timedelta(seconds=number) for number in range(300)])
+    move_operations([hot, cold], [since + 12 * timedelta(seconds=number) for number in range(300)])
     return since
 
 
@@ -230,7 +230,7 @@ def test_wallet_with_few_sample_hits_is_not_listed(
 ) -> None:
     rare = api.open(currency="EUR")
     api.deposit(rare, "1000")
-    let_it_be([rare], [busy_hour + HOUR - MINUTE / 60])
+    move_operations([rare], [busy_hour + HOUR - MINUTE / 60])
     everything = report_of_hour(busy_hour).busiest
     assert everything is not None
     assert str(everything.by_volume[0].id) == rare
@@ -307,7 +307,7 @@ def test_json_output_contains_all_figures(api: Api, own_day: datetime) -> None:
     wallet_id = api.open(currency="EUR", label="till 7")
     api.deposit(wallet_id, "1234.5")
     api.withdraw(wallet_id, "5000")
-    let_it_be([wallet_id], minutes(own_day, 1, 2))
+    move_operations([wallet_id], minutes(own_day, 1, 2))
     LedgerCheck.objects.create(began_at=own_day, wallets=7, differences=2)
     busy = {"walletId": wallet_id, "label": "till 7", "currency": "EUR", "operations": 2, "volume": "1234.50"}
     with subscribed("http://127.0.0.1:1/", is_enabled=False) as subscriber:
@@ -336,7 +336,7 @@ def test_text_output_contains_all_figures(api: Api, own_day: datetime) -> None:
     wallet_id = api.open(currency="JPY", label="till 7")
     api.deposit(wallet_id, "12345")
     api.withdraw(wallet_id, "99999")
-    let_it_be([wallet_id], minutes(own_day, 1, 2))
+    move_operations([wallet_id], minutes(own_day, 1, 2))
     LedgerCheck.objects.create(began_at=own_day, wallets=7, differences=2)
     with subscribed("http://127.0.0.1:1/") as subscriber:
         lines = run().splitlines()
@@ -369,7 +369,7 @@ def test_default_period_is_the_last_day(api: Api) -> None:
 
 def test_control_characters_of_a_label_are_replaced(api: Api, own_day: datetime) -> None:
     wallet_id = api.open(deposit="1", currency="EUR", label="\x1b[2Jgone\u202e\nVOLUME")
-    let_it_be([wallet_id], minutes(own_day, 1))
+    move_operations([wallet_id], minutes(own_day, 1))
     assert "?[2Jgone??VOLUME" in run()
 
 

@@ -76,7 +76,7 @@ WITH_OWNER = {name: page for name, page in PAGES.items() if "{" in page.path}
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     anna: Person
     boris: Person
     transfer_id: str
@@ -86,10 +86,10 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
+def scenario() -> Scenario:
     anna, boris = somebody("100"), somebody()
     transfer = session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, "40", description="rent")
-    return World(anna, boris, transfer.json["id"])
+    return Scenario(anna, boris, transfer.json["id"])
 
 
 # --- Access -----------------------------------------------------------------------------------------
@@ -98,8 +98,8 @@ def test_every_page_is_in_the_table() -> None:
 
 
 @pytest.mark.parametrize("name", WITH_SESSION)
-def test_page_without_a_session_redirects_to_login(world: World, name: str) -> None:
-    path = world.path(PAGES[name])
+def test_page_without_a_session_redirects_to_login(scenario: Scenario, name: str) -> None:
+    path = scenario.path(PAGES[name])
     for method in PAGES[name].methods.split():
         answer = browser().generic(method, path)
         assert (answer.status_code, answer["Location"]) == (302, f"/login?next={path}")
@@ -107,30 +107,31 @@ def test_page_without_a_session_redirects_to_login(world: World, name: str) -> N
     assert (part.status_code, part.content, part["HX-Redirect"]) == (200, b"", "/login")
 
 
-def test_transfer_without_a_session_redirects_to_login(world: World, unchanged: Unchanged) -> None:
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = browser().post(world.path(PAGES["transfer"]), filled(world.boris, step="send"))
+def test_transfer_without_a_session_redirects_to_login(scenario: Scenario, unchanged: Unchanged) -> None:
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = browser().post(scenario.path(PAGES["transfer"]), transfer_form(scenario.boris, step="send"))
     assert answer["Location"].startswith("/login?next=")
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_SESSION if "GET" in PAGES[name].methods])
-def test_own_pages_open(world: World, name: str) -> None:
-    answer = browser(world.anna.user).get(world.path(PAGES[name]))
+def test_own_pages_open(scenario: Scenario, name: str) -> None:
+    answer = browser(scenario.anna.user).get(scenario.path(PAGES[name]))
     assert answer.status_code == 200
     assert text_of(answer)
 
 
 @pytest.mark.parametrize("name", WITH_OWNER)
 def test_foreign_pages_are_not_found_even_for_operators(
-    world: World, name: str, unchanged: Unchanged
+    scenario: Scenario, name: str, unchanged: Unchanged
 ) -> None:
-    path = world.path(PAGES[name])
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+    path = scenario.path(PAGES[name])
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
         for user in (somebody("5").user, new_operator(is_superuser=True)):
             answers = [browser(user).get(path)]
             if "POST" in PAGES[name].methods:
                 answers += [
-                    browser(user).post(path, filled(world.boris, step=step)) for step in ("review", "send")
+                    browser(user).post(path, transfer_form(scenario.boris, step=step))
+                    for step in ("review", "send")
                 ]
             for answer in answers:
                 assert answer.status_code == 404
@@ -138,27 +139,33 @@ def test_foreign_pages_are_not_found_even_for_operators(
                 assert "100" not in text_of(answer).split("<main")[1]
 
 
-def test_both_sides_see_a_transfer(world: World) -> None:
-    path = world.path(PAGES["transfer_by_id"])
-    assert "<h1>Sent</h1>" in text_of(browser(world.anna.user).get(path))
-    received = text_of(browser(world.boris.user).get(path))
+def test_both_sides_see_a_transfer(scenario: Scenario) -> None:
+    path = scenario.path(PAGES["transfer_by_id"])
+    assert "<h1>Sent</h1>" in text_of(browser(scenario.anna.user).get(path))
+    received = text_of(browser(scenario.boris.user).get(path))
     assert "<h1>Received</h1>" in received
     assert "60.00" not in received  # the balance of the sender
 
 
-def test_only_the_sender_sees_a_refused_transfer(world: World) -> None:
-    refused = session_of(world.anna.user).transfer(world.anna.wallet_id, world.boris.wallet_id, "1000")
+def test_only_the_sender_sees_a_refused_transfer(scenario: Scenario) -> None:
+    refused = session_of(scenario.anna.user).transfer(
+        scenario.anna.wallet_id, scenario.boris.wallet_id, "1000"
+    )
     path = f"/transfers/{refused.json['operationId']}"
-    page = text_of(browser(world.anna.user).get(path))
+    page = text_of(browser(scenario.anna.user).get(path))
     assert "<h1>Refused</h1>" in page
     assert "The amount exceeds the available balance." in page
-    assert browser(world.boris.user).get(path).status_code == 404
+    assert browser(scenario.boris.user).get(path).status_code == 404
 
 
-def test_pending_transfer_has_no_receipt(world: World) -> None:
-    body = {"sourceWalletId": world.anna.wallet_id, "targetWalletId": world.boris.wallet_id, "amount": "1"}
-    accepted = session_of(world.anna.user).post("/transfers", body, Prefer="respond-async")
-    answer = browser(world.anna.user).get(f"/transfers/{accepted.json['id']}")
+def test_pending_transfer_has_no_receipt(scenario: Scenario) -> None:
+    body = {
+        "sourceWalletId": scenario.anna.wallet_id,
+        "targetWalletId": scenario.boris.wallet_id,
+        "amount": "1",
+    }
+    accepted = session_of(scenario.anna.user).post("/transfers", body, Prefer="respond-async")
+    answer = browser(scenario.anna.user).get(f"/transfers/{accepted.json['id']}")
     assert "<h1>Sent</h1>" not in text_of(answer)
     assert answer.status_code == 404
 
@@ -171,16 +178,16 @@ def test_user_without_a_wallet_gets_a_message() -> None:
 # --- Invalid requests -------------------------------------------------------------------------------
 @pytest.mark.usefixtures("with_mail")
 @pytest.mark.parametrize("name", PAGES)
-def test_unsupported_method_is_not_allowed(world: World, name: str, unchanged: Unchanged) -> None:
+def test_unsupported_method_is_not_allowed(scenario: Scenario, name: str, unchanged: Unchanged) -> None:
     methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} - set(PAGES[name].methods.split())
-    with unchanged(world.anna.wallet_id):
-        for user in (None, world.anna.user) if PAGES[name].is_public else (world.anna.user,):
+    with unchanged(scenario.anna.wallet_id):
+        for user in (None, scenario.anna.user) if PAGES[name].is_public else (scenario.anna.user,):
             if user and name == "login":
                 continue  # the page redirects a logged-in user for every method
             if name == "new_password":
                 continue  # an invalid link is 404 for every method
             for method in methods:
-                answer = browser(user).generic(method, world.path(PAGES[name]))
+                answer = browser(user).generic(method, scenario.path(PAGES[name]))
                 assert answer.status_code == 405, method
                 assert "GET" in answer["Allow"] or "POST" in answer["Allow"]
                 assert method == "HEAD" or "<h1>" in text_of(answer)
@@ -227,12 +234,12 @@ HOSTILE = [
     ],
 )
 @pytest.mark.slow
-def test_hostile_query_causes_no_server_error(world: World, name: str, parameters: str) -> None:
+def test_hostile_query_causes_no_server_error(scenario: Scenario, name: str, parameters: str) -> None:
     # Russian has more date formats than English.
-    client = browser(world.anna.user, headers={"Accept-Language": "ru"})
+    client = browser(scenario.anna.user, headers={"Accept-Language": "ru"})
     for value in HOSTILE:
         for parameter in parameters.split():
-            answer = client.get(world.path(PAGES[name]), {parameter: value})
+            answer = client.get(scenario.path(PAGES[name]), {parameter: value})
             page = text_of(answer)
             assert answer.status_code in (200, 400), value
             assert "<script>" not in page
@@ -249,10 +256,10 @@ def test_hostile_query_causes_no_server_error(world: World, name: str, parameter
         ("9999-12-30", ""),
     ],
 )
-def test_extreme_period_causes_no_server_error(world: World, dates: tuple[str, str]) -> None:
+def test_extreme_period_causes_no_server_error(scenario: Scenario, dates: tuple[str, str]) -> None:
     for name in ("wallet", "statement"):
         query = {"since": dates[0], "until": dates[1]}
-        answer = browser(world.anna.user).get(world.path(PAGES[name]), query)
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES[name]), query)
         text_of(answer)
         assert answer.status_code in (200, 400)
 
@@ -273,13 +280,13 @@ def test_extreme_period_causes_no_server_error(world: World, dates: tuple[str, s
         "\\ud800",
     ],
 )
-def test_invented_cursor_is_refused_without_an_error(world: World, cursor: str) -> None:
+def test_invented_cursor_is_refused_without_an_error(scenario: Scenario, cursor: str) -> None:
     from base64 import urlsafe_b64encode
 
-    cursor_json = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {world.anna.wallet_id} ")
+    cursor_json = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {scenario.anna.wallet_id} ")
     encoded = urlsafe_b64encode(cursor_json.encode()).decode()
     for text in (encoded, encoded.rstrip("="), cursor):
-        answer = browser(world.anna.user).get(world.path(PAGES["wallet"]), {"cursor": text})
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES["wallet"]), {"cursor": text})
         assert answer.status_code in (200, 400)
         assert "<!doctype html>" in text_of(answer)
 
@@ -335,10 +342,12 @@ def test_unknown_url_is_a_page_or_a_problem() -> None:
 
 # --- Forms ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "POST" in page.methods])
-def test_form_of_another_site_is_refused_with_a_page(world: World, name: str, unchanged: Unchanged) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = client.post(world.path(PAGES[name]), filled(world.boris, step="send"))
+def test_form_of_another_site_is_refused_with_a_page(
+    scenario: Scenario, name: str, unchanged: Unchanged
+) -> None:
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = client.post(scenario.path(PAGES[name]), transfer_form(scenario.boris, step="send"))
     assert answer.status_code == 403
     assert "This form has expired." in text_of(answer)
     assert client.get("/password").status_code == 200  # still logged in
@@ -354,14 +363,14 @@ def test_form_of_another_site_is_refused_with_a_page(world: World, name: str, un
     ],
 )
 def test_malformed_form_body_is_refused_with_a_page(
-    world: World, content: bytes, kind: str, status: int, unchanged: Unchanged
+    scenario: Scenario, content: bytes, kind: str, status: int, unchanged: Unchanged
 ) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
     client.get("/password")
-    path = world.path(PAGES["transfer"])
-    with unchanged(world.anna.wallet_id):
+    path = scenario.path(PAGES["transfer"])
+    with unchanged(scenario.anna.wallet_id):
         answer = client.generic("POST", path, content, content_type=kind)
-        without_checks = browser(world.anna.user).generic("POST", path, content, content_type=kind)
+        without_checks = browser(scenario.anna.user).generic("POST", path, content, content_type=kind)
     assert answer.status_code == status
     assert 'class="status-code"' in text_of(answer)
     assert without_checks.status_code in (200, 400, 413)
@@ -450,7 +459,7 @@ def test_password_change_needs_the_old_password() -> None:
 
 
 # --- Transfers --------------------------------------------------------------------------------------
-def filled(to: Person | str, **fields: str) -> dict[str, str]:
+def transfer_form(to: Person | str, **fields: str) -> dict[str, str]:
     """Return the form of a transfer as a browser sends it."""
     target = to if isinstance(to, str) else to.user.email
     return {"to": target, "amount": "10", "note": "rent", "key": str(uuid4()), "step": "review", **fields}
@@ -466,52 +475,59 @@ def fields_of(page: str) -> dict[str, str]:
     return found
 
 
-def test_review_moves_nothing_and_repeated_send_moves_once(world: World, unchanged: Unchanged) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+def test_review_moves_nothing_and_repeated_send_moves_once(scenario: Scenario, unchanged: Unchanged) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
     form = fields_of(text_of(client.get(path)))
     assert form["key"]
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        review = text_of(client.post(path, {**form, **filled(world.boris, key=form["key"], amount="1 0.5")}))
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        review = text_of(
+            client.post(path, {**form, **transfer_form(scenario.boris, key=form["key"], amount="1 0.5")})
+        )
         assert "10.50\N{NO-BREAK SPACE}RUB" in review
-        assert world.boris.user.email in review
+        assert scenario.boris.user.email in review
         sent = fields_of(review) | {"step": "send"}
-        assert (sent["key"], sent["to"], sent["note"]) == (form["key"], world.boris.user.email, "rent")
+        assert (sent["key"], sent["to"], sent["note"]) == (form["key"], scenario.boris.user.email, "rent")
     receipts = {client.post(path, sent)["Location"] for _ in range(3)}  # a double click, a reload
     assert len(receipts) == 1
     assert "<h1>Sent</h1>" in text_of(client.get(receipts.pop()))
-    assert (bank().balance(world.anna.wallet_id), bank().balance(world.boris.wallet_id)) == ("49.50", "50.50")
-    stored_key = f"owner:{world.anna.user.pk} {form['key']}"
-    operation = Operation.objects.get(wallet_id=world.anna.wallet_id, idempotency_key=stored_key)
-    assert (operation.actor, operation.description) == (f"user:{world.anna.user.pk}", "rent")
-    Books((world.anna.wallet_id, world.boris.wallet_id)).verify()
+    assert (bank().balance(scenario.anna.wallet_id), bank().balance(scenario.boris.wallet_id)) == (
+        "49.50",
+        "50.50",
+    )
+    stored_key = f"owner:{scenario.anna.user.pk} {form['key']}"
+    operation = Operation.objects.get(wallet_id=scenario.anna.wallet_id, idempotency_key=stored_key)
+    assert (operation.actor, operation.description) == (f"user:{scenario.anna.user.pk}", "rent")
+    Books((scenario.anna.wallet_id, scenario.boris.wallet_id)).verify()
 
 
-def test_edited_form_keeps_its_values(world: World, unchanged: Unchanged) -> None:
-    form = filled(world.boris, amount="12.34", note='to "you" & <me>')
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        page = text_of(browser(world.anna.user).post(world.path(PAGES["transfer"]), form | {"step": "edit"}))
+def test_edited_form_keeps_its_values(scenario: Scenario, unchanged: Unchanged) -> None:
+    form = transfer_form(scenario.boris, amount="12.34", note='to "you" & <me>')
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        page = text_of(
+            browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form | {"step": "edit"})
+        )
     found = fields_of(page)
     assert {name: found[name] for name in ("to", "amount", "note", "key")} == {
         name: form[name] for name in ("to", "amount", "note", "key")
     }
 
 
-def test_transfer_by_wallet_number_is_accepted(world: World) -> None:
-    form = filled(world.boris.wallet_id, step="send", amount="0.01", note="")
-    assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == "40.01"
+def test_transfer_by_wallet_number_is_accepted(scenario: Scenario) -> None:
+    form = transfer_form(scenario.boris.wallet_id, step="send", amount="0.01", note="")
+    assert browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(scenario.boris.wallet_id) == "40.01"
 
 
-def frozen(world: World) -> dict[str, str]:
-    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "FROZEN"})
+def frozen(scenario: Scenario) -> dict[str, str]:
+    bank().patch(f"/wallets/{scenario.boris.wallet_id}", {"status": "FROZEN"})
     return {}
 
 
-def of_another_currency(world: World) -> dict[str, str]:
+def of_another_currency(scenario: Scenario) -> dict[str, str]:
     return {"to": somebody(currency="EUR").wallet_id}
 
 
-def too_much(world: World) -> dict[str, str]:
+def too_much(scenario: Scenario) -> dict[str, str]:
     return {"amount": "1000"}
 
 
@@ -524,11 +540,11 @@ def too_much(world: World) -> dict[str, str]:
     ],
 )
 def test_refusal_moves_nothing_and_form_gets_a_new_key(
-    world: World, unmoved: Unchanged, prepare: Callable[[World], dict[str, str]], error: str
+    scenario: Scenario, unmoved: Unchanged, prepare: Callable[[Scenario], dict[str, str]], error: str
 ) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris) | prepare(world) | {"step": "send"}
-    with unmoved(world.anna.wallet_id, world.boris.wallet_id):
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris) | prepare(scenario) | {"step": "send"}
+    with unmoved(scenario.anna.wallet_id, scenario.boris.wallet_id):
         answer = client.post(path, form)
         page = text_of(answer)
     assert (answer.status_code, error in page) == (409, True)
@@ -537,36 +553,38 @@ def test_refusal_moves_nothing_and_form_gets_a_new_key(
     assert {name: again[name] for name in ("to", "amount", "note")} == {
         name: form[name] for name in ("to", "amount", "note")
     }
-    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "ACTIVE"})
-    corrected = {**again, "to": world.boris.user.email, "amount": "1", "step": "send"}
+    bank().patch(f"/wallets/{scenario.boris.wallet_id}", {"status": "ACTIVE"})
+    corrected = {**again, "to": scenario.boris.user.email, "amount": "1", "step": "send"}
     assert client.post(path, corrected).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == "41.00"
+    assert bank().balance(scenario.boris.wallet_id) == "41.00"
 
 
-def test_transfer_to_an_unknown_wallet_is_not_found(world: World, unchanged: Unchanged) -> None:
-    form = filled(str(uuid4()), step="send")
-    with unchanged(world.anna.wallet_id):
-        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+def test_transfer_to_an_unknown_wallet_is_not_found(scenario: Scenario, unchanged: Unchanged) -> None:
+    form = transfer_form(str(uuid4()), step="send")
+    with unchanged(scenario.anna.wallet_id):
+        answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
     assert (answer.status_code, "This wallet does not exist." in text_of(answer)) == (404, True)
 
 
-def test_used_form_with_other_content_is_refused(world: World, unchanged: Unchanged) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris, step="send")
+def test_used_form_with_other_content_is_refused(scenario: Scenario, unchanged: Unchanged) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris, step="send")
     assert client.post(path, form).status_code == 302
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
         answer = client.post(path, form | {"amount": "11"})
     page = text_of(answer)
     assert (answer.status_code, "This form was sent before" in page) == (422, True)
     assert fields_of(page)["key"] != form["key"]
 
 
-def test_form_keeps_its_key_if_the_outcome_is_unknown(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_form_keeps_its_key_if_the_outcome_is_unknown(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable
 
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris, step="send")
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris, step="send")
     with monkeypatch.context() as patched:
         patched.setattr(ledger, "submit", fail)
         answer = client.post(path, form)
@@ -598,39 +616,41 @@ def test_form_keeps_its_key_if_the_outcome_is_unknown(world: World, monkeypatch:
 )
 @pytest.mark.parametrize("step", ["review", "send"])
 def test_invalid_field_of_a_transfer_moves_nothing(
-    world: World, field: str, value: str, step: str, unchanged: Unchanged
+    scenario: Scenario, field: str, value: str, step: str, unchanged: Unchanged
 ) -> None:
-    form = filled(world.boris, step=step) | {field: value}
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+    form = transfer_form(scenario.boris, step=step) | {field: value}
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
     assert answer.status_code == 200
     assert 'name="amount"' in text_of(answer)
     assert "Send this?" not in text_of(answer)
 
 
 @pytest.mark.parametrize("field", ["to", "amount", "key", "step"])
-def test_missing_field_of_a_transfer_moves_nothing(world: World, field: str, unchanged: Unchanged) -> None:
-    form = filled(world.boris, step="send")
+def test_missing_field_of_a_transfer_moves_nothing(
+    scenario: Scenario, field: str, unchanged: Unchanged
+) -> None:
+    form = transfer_form(scenario.boris, step="send")
     del form[field]
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 200
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        assert browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form).status_code == 200
 
 
 @pytest.mark.parametrize("spelling", [str.upper, str.lower, lambda id: id])
 def test_transfer_to_the_same_wallet_is_refused(
-    world: World, spelling: Callable[[str], str], unchanged: Unchanged
+    scenario: Scenario, spelling: Callable[[str], str], unchanged: Unchanged
 ) -> None:
-    with unchanged(world.anna.wallet_id):
-        for to in (world.anna.wallet_id, world.anna.user.email):
+    with unchanged(scenario.anna.wallet_id):
+        for to in (scenario.anna.wallet_id, scenario.anna.user.email):
             for step in ("review", "send"):
-                form = filled(spelling(to), step=step)
-                answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+                form = transfer_form(spelling(to), step=step)
+                answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
                 assert answer.status_code == 200
                 assert "You cannot send money to the same wallet." in text_of(answer)
 
 
-def test_unknown_address_is_an_error_of_its_field(world: World, unchanged: Unchanged) -> None:
-    with unchanged(world.anna.wallet_id):
+def test_unknown_address_is_an_error_of_its_field(scenario: Scenario, unchanged: Unchanged) -> None:
+    with unchanged(scenario.anna.wallet_id):
         without_target = (
             new_address(),
             somebody(verified_email="").user.email,
@@ -638,19 +658,21 @@ def test_unknown_address_is_an_error_of_its_field(world: World, unchanged: Uncha
             somebody(is_active=False).user.email,
         )
         for to in without_target:
-            answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), filled(to, step="send"))
+            answer = browser(scenario.anna.user).post(
+                scenario.path(PAGES["transfer"]), transfer_form(to, step="send")
+            )
             assert "No verified account with this address has a wallet in RUB." in text_of(answer)
 
 
 @pytest.mark.parametrize(
     ("amount", "balance"), [("1 000,50", "1040.50"), ("0,01", "40.01"), ("2.5", "42.50")]
 )
-def test_russian_amounts_are_accepted_in_russian(world: World, amount: str, balance: str) -> None:
-    bank().deposit(world.anna.wallet_id, 1000)
-    client = browser(world.anna.user, headers={"Accept-Language": "ru"})
-    form = filled(world.boris, amount=amount, step="send")
-    assert client.post(world.path(PAGES["transfer"]), form).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == balance
+def test_russian_amounts_are_accepted_in_russian(scenario: Scenario, amount: str, balance: str) -> None:
+    bank().deposit(scenario.anna.wallet_id, 1000)
+    client = browser(scenario.anna.user, headers={"Accept-Language": "ru"})
+    form = transfer_form(scenario.boris, amount=amount, step="send")
+    assert client.post(scenario.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(scenario.boris.wallet_id) == balance
 
 
 # --- Untrusted text ---------------------------------------------------------------------------------
@@ -667,17 +689,17 @@ def test_untrusted_text_is_escaped() -> None:
     api.transfer(anna.wallet_id, boris.wallet_id, 1000, description=EVIL)
     client = browser(anna.user)
     transfer = f"/wallets/{anna.wallet_id}/transfer"
-    evil_form = filled(EVIL, note=EVIL, amount=EVIL, step=EVIL)
+    evil_form = transfer_form(EVIL, note=EVIL, amount=EVIL, step=EVIL)
     pages = [
         client.get("/"),
         client.get(f"/wallets/{evil_wallet}"),
         client.get(f"/transfers/{sent}"),
         browser(boris.user).get("/"),
         browser(boris.user).get(f"/transfers/{sent}"),
-        client.post(transfer, filled(boris, note=EVIL)),
-        client.post(transfer, filled(f'"{EVIL[:8]}"@example.com')),
+        client.post(transfer, transfer_form(boris, note=EVIL)),
+        client.post(transfer, transfer_form(f'"{EVIL[:8]}"@example.com')),
         client.post(transfer, evil_form),
-        client.post(transfer, filled(boris, key=EVIL)),
+        client.post(transfer, transfer_form(boris, key=EVIL)),
         client.get(f"/wallets/{anna.wallet_id}", {"kind": EVIL, "since": EVIL, "until": EVIL}),
         client.get(f"/wallets/{anna.wallet_id}", {"x": EVIL}),
         client.get(f"/wallets/{anna.wallet_id}/balance", {"seen": EVIL}),
@@ -726,17 +748,17 @@ def database_unavailable() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["home", "password", "login"])
-def test_unavailable_database_is_an_error_page(world: World, name: str) -> None:
-    client = browser(world.anna.user)
+def test_unavailable_database_is_an_error_page(scenario: Scenario, name: str) -> None:
+    client = browser(scenario.anna.user)
     with database_unavailable():
-        answer = client.get(world.path(PAGES[name]))
+        answer = client.get(scenario.path(PAGES[name]))
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
     assert "The service is unavailable." in text_of(answer)
     assert client.get("/").status_code == 200
 
 
-def test_form_of_another_site_without_database_is_refused(world: World) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
+def test_form_of_another_site_without_database_is_refused(scenario: Scenario) -> None:
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
     with database_unavailable():
         answer = client.post("/logout")
     assert answer.status_code in (403, 503)
@@ -744,14 +766,14 @@ def test_form_of_another_site_without_database_is_refused(world: World) -> None:
 
 
 def test_unexpected_error_is_logged_and_not_shown_on_a_page(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr(transfers, "read_transfer", fail)
     with caplog.at_level(logging.ERROR):
-        answer = browser(world.anna.user).get(world.path(PAGES["transfer_by_id"]))
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES["transfer_by_id"]))
     page = text_of(answer)
     assert (answer.status_code, "An error occurred on our side." in page) == (500, True)
     assert "secret" not in page
@@ -759,11 +781,11 @@ def test_unexpected_error_is_logged_and_not_shown_on_a_page(
 
 
 # --- Parts of a page --------------------------------------------------------------------------------
-def test_unchanged_balance_is_not_sent_again(world: World) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["balance"])
+def test_unchanged_balance_is_not_sent_again(scenario: Scenario) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["balance"])
     seen = fields_of("<main" + text_of(client.get(path)) + "</main")["seen"]
     assert client.get(path, {"seen": seen}).status_code == 204
-    bank().deposit(world.anna.wallet_id, 5)
+    bank().deposit(scenario.anna.wallet_id, 5)
     changed = client.get(path, {"seen": seen})
     assert (changed.status_code, changed["HX-Trigger"], "65.00" in text_of(changed)) == (
         200,

@@ -275,14 +275,14 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         lines = ("Delivery continues from its position: the events since then are sent too.",)
         return self._confirm(
-            request, object_id, "Enable", lines, self._switching(request, True), is_for_broker=True
+            request, object_id, "Enable", lines, self._switch_action(request, True), is_for_broker=True
         )
 
     @action(description="Disable", permissions=["manage"])  # type: ignore[untyped-decorator]
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
         lines = ("No events are sent until it is enabled again. Then delivery continues from its position.",)
         return self._confirm(
-            request, object_id, "Disable", lines, self._switching(request, False), is_for_broker=True
+            request, object_id, "Disable", lines, self._switch_action(request, False), is_for_broker=True
         )
 
     @action(description="Replay dead letters", permissions=["manage"])  # type: ignore[untyped-decorator]
@@ -318,7 +318,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
         )
         return self._confirm(request, object_id, "Remove webhook", lines, execute, next_url=_list_page())
 
-    def _switching(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
+    def _switch_action(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
         def execute(row: Subscriber) -> None:
             if row.is_enabled == is_enabled:
                 messages.info(request, "This was already done before. Nothing was changed.")
