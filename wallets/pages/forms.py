@@ -212,7 +212,7 @@ class HistoryForm(PageForm):
 
     @property
     def begin(self) -> datetime | None:
-        """The begin of the day `since`."""
+        """The start of the day `since`."""
         day = self.cleaned_data.get("since") if self.is_valid() else None
         return datetime.combine(day, time(), UTC) if day else None
 

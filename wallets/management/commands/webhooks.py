@@ -63,7 +63,8 @@ class Command(Base):
         ):
             parser_of_action = self._add_action(actions, action, help)
             parser_of_action.add_argument("webhook", metavar="NAME-OR-ID")
-        parser_of_action.add_argument(  # of rotate
+        rotate = parser_of_action  # the last one
+        rotate.add_argument(
             "--former-valid-hours",
             type=int,
             default=DEFAULT_FORMER_SECRET_HOURS,
