@@ -225,7 +225,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = mkdtemp(prefix="walletsvc-search-")
     try:
-        with Cluster(template.copy(Path(folder) / "cluster").folder, template.FAST) as cluster:
+        with Cluster(template.copy(Path(folder) / "cluster").folder, template.FAST_SETTINGS) as cluster:
             found = run(cluster, options.operations, options.filters, execute=not options.plans)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -136,7 +136,7 @@ def no_subscribers() -> Iterator[None]:
 @pytest.fixture
 def long_report_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the report finish on a busy machine."""
-    monkeypatch.setattr("wallets.report.STATEMENT_TIMEOUT_SECONDS", 60.0)
+    monkeypatch.setattr("wallets.report.QUERY_DEADLINE_SECONDS", 60.0)
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
-"""A wallet's balance in its last months, drawn by the server: no script, nothing from elsewhere.
+"""Line chart of a wallet's balance in its last months, drawn by the server without scripts.
 
-The picture has lines only. What is to be read stands around it as text, so that it keeps its size on a phone.
+The picture contains only lines. Texts are placed around it, so that they are not scaled down on a phone.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from wallets import money
 from wallets.models import Wallet
 
 MAX_PERIOD: Final = timedelta(days=90)
-MAX_SLICES: Final = 100  # of the time that is shown, a look into the index for each
-PICTURE_SIZE: Final = 1000  # of the picture's own coordinates, both ways
+MAX_SLICES: Final = 100  # of the period; each needs one index lookup
+PICTURE_SIZE: Final = 1000  # width and height in the picture's own coordinates
 
-# Of each slice the last operation that moved money. The index has all that is read: a wallet with a million
-# operations takes as long as one with a hundred, and refused ones are passed at most once.
+# The last operation of each slice that moved money, read from an index alone: the time does not grow with the
+# number of operations. Each refused operation is skipped at most once.
 _LAST_OF_SLICES: Final = """
     SELECT newest.created_at, newest.balance_after
     FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS slice (after, until)
@@ -36,7 +36,7 @@ Point = tuple[datetime, Decimal]
 
 @dataclass(frozen=True, slots=True)
 class GridLine:
-    """A line across the picture: how far from its top, in per cent, and the balance there."""
+    """A horizontal line with its text, at `top` percent of the picture's height."""
 
     top: str
     text: str
@@ -57,12 +57,12 @@ class BalanceChart:
 
     @property
     def moments(self) -> tuple[datetime, datetime, datetime]:
-        """What the picture's edge names."""
+        """The times that are shown below the picture."""
         return self.start, self.start + (self.end - self.start) / 2, self.end
 
     @property
     def detail(self) -> str:
-        """What tells one moment from the next: the `time` of day, the `date`, or `both`."""
+        """The part of each moment that is shown: its `time`, its `date`, or `both`."""
         span = self.end - self.start
         if span < timedelta(hours=1):
             return "time"
@@ -80,8 +80,8 @@ class BalanceChart:
     @property
     def summary(self) -> str:
         """Return the text alternative of the picture."""
-        told = (self.low, self.high, self.last)
-        low, high, last = (money.format_amount(balance, self.currency) for balance in told)
+        balances = (self.low, self.high, self.last)
+        low, high, last = (money.format_amount(balance, self.currency) for balance in balances)
         return (
             f"Balance in {self.currency} from {self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M} UTC:"
             f" lowest {low}, highest {high}, at the end {last}"
@@ -89,7 +89,7 @@ class BalanceChart:
 
 
 def balance_chart(wallet: Wallet, now: datetime) -> BalanceChart | None:
-    """Return the chart since the opening, at most MAX_PERIOD; None without operations."""
+    """Return the chart from the opening until `now`, at most MAX_PERIOD; None if no money has moved."""
     end = max(now, wallet.updated_at)
     start = max(wallet.created_at, end - MAX_PERIOD)
     points = _points(wallet, start, end)
@@ -121,9 +121,9 @@ def _points(wallet: Wallet, start: datetime, end: datetime) -> list[Point]:
     before = min(wallet.created_at, start) - timedelta(days=1)
     with connection.cursor() as cursor:
         cursor.execute(_LAST_OF_SLICES, [[before, *bounds[:-1]], bounds, wallet.id])
-        found: list[Point] = cursor.fetchall()
-    opening = [balance for time, balance in found if time <= start]
-    return [(start, opening[0] if opening else Decimal(0)), *(point for point in found if point[0] > start)]
+        points: list[Point] = cursor.fetchall()
+    opening = [balance for time, balance in points if time <= start]
+    return [(start, opening[0] if opening else Decimal(0)), *(point for point in points if point[0] > start)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +147,11 @@ class _Picture:
 
 
 def round_steps(low: Decimal, high: Decimal, digits: int) -> list[Decimal]:
-    """Three to five round numbers of so many fraction digits, around all that is to be shown."""
+    """Return the marks of an axis: round numbers with at most `digits` fraction digits, around all values."""
     smallest = Decimal(1).scaleb(-digits)
-    wide = max(high - low, smallest) / 3
-    power = Decimal(1).scaleb(wide.adjusted())
-    step = max(next(power * times for times in (1, 2, 5, 10) if power * times >= wide), smallest)
+    min_step = max(high - low, smallest) / 3
+    power = Decimal(1).scaleb(min_step.adjusted())
+    step = max(next(power * factor for factor in (1, 2, 5, 10) if power * factor >= min_step), smallest)
     first = (low / step).to_integral_value(ROUND_FLOOR)
     last = max((high / step).to_integral_value(ROUND_CEILING), first + 1)
     return [step * number for number in range(int(first), int(last) + 1)]

@@ -65,13 +65,13 @@ OPERATION_TYPES: Final = {
             link="transfer_id",
         ),
         OperationType(
-            name="HOLD",  # sets money aside
-            label=pgettext_lazy("operation", "Set aside"),
+            name="HOLD",  # reserves money
+            label=pgettext_lazy("operation", "Hold"),
             sign=0,
             scope="holds:write",
         ),
         OperationType(
-            name="CAPTURE",  # takes money that a hold has set aside
+            name="CAPTURE",  # takes money of a hold
             label=pgettext_lazy("operation", "Payment"),
             sign=-1,
             scope="holds:write",
@@ -79,15 +79,15 @@ OPERATION_TYPES: Final = {
             link="hold_id",
         ),
         OperationType(
-            name="VOID",  # releases money that a hold has set aside
-            label=pgettext_lazy("operation", "Released"),
+            name="VOID",  # releases the money of a hold
+            label=pgettext_lazy("operation", "Hold released"),
             sign=0,
             scope="holds:write",
             link="hold_id",
         ),
         OperationType(
             name="REVERSAL_IN",
-            label=pgettext_lazy("operation", "Returned to you"),
+            label=pgettext_lazy("operation", "Refund"),
             sign=1,
             scope="operations:deposit",
             opposite="REVERSAL_OUT",
@@ -95,7 +95,7 @@ OPERATION_TYPES: Final = {
         ),
         OperationType(
             name="REVERSAL_OUT",
-            label=pgettext_lazy("operation", "Taken back"),
+            label=pgettext_lazy("operation", "Reversal"),
             sign=-1,
             scope="operations:withdraw",
             opposite="REVERSAL_IN",

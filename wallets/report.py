@@ -1,7 +1,8 @@
-"""What the ledger did in a period, in figures: for operators, on their start page and in their terminal.
+"""Figures of the ledger for a period, for the operators' start page and `manage.py ledger_report`.
 
-A period may have many millions of operations; what is read of them is bounded. Up to MOST, all are counted.
-Beyond, the last operations of each of many slices of time stand for the slice: the figures are estimates.
+A period may have many millions of operations, but the number of rows that are read is bounded. If a period
+has more than MAX_READ_OPERATIONS, it is divided into slices, and the figures are estimated from the last
+operations of each slice.
 """
 
 import time
@@ -24,36 +25,37 @@ from wallets.models import LedgerCheck
 T = TypeVar("T")
 Slice = tuple[datetime, datetime]
 
-# Seconds in which questions may begin; each of their statements has what is left of them. Some have two, so
-# that the whole report takes twice that at most. What is missing then is left out.
-STATEMENT_TIMEOUT_SECONDS: Final = 5.0
-MAX_READ_OPERATIONS: Final = 100_000  # operations that are read
-MAX_COUNTED_OPERATIONS: Final = 500_000  # those that are counted, from an index alone
-MAX_SAMPLE_SLICES: Final = 2000  # of a period with more than MOST, at most
-MIN_SAMPLE_HITS: Final = 10  # times that a sample has to meet a wallet: what rests on fewer is chance
+# No query begins later. The remaining time is the timeout of each statement of a query; some queries have two
+# statements, so a report takes at most twice this time. Figures that are not ready by then are left out.
+QUERY_DEADLINE_SECONDS: Final = 5.0
+MAX_READ_OPERATIONS: Final = 100_000
+MAX_COUNTED_OPERATIONS: Final = 500_000  # counted in an index, without reading their rows
+MAX_SAMPLE_SLICES: Final = 2000  # of a period with more than MAX_READ_OPERATIONS
+MIN_SAMPLE_HITS: Final = 10  # a wallet with fewer operations in a sample may be in it by chance
 MAX_PERIOD: Final = timedelta(days=31)
-MAX_BUSIEST_WALLETS: Final = 10  # wallets by operations
-MAX_BUSIEST_OF_CURRENCY: Final = 5  # wallets by volume: amounts of two currencies do not compare
+MAX_BUSIEST_WALLETS: Final = 10  # by operations
+MAX_BUSIEST_OF_CURRENCY: Final = 5  # by volume; amounts in two currencies cannot be compared
 STEPS: Final = tuple(timedelta(minutes=minutes) for minutes in (1, 5, 15, 60, 360, 1440))  # of the chart
 MAX_STEPS: Final = 60
 
 LAST_CHECK: Final = "last verification"
 
-ALL: Final = "true"
-REJECTED: Final = "status = 'REJECTED'"  # these have an index of their own: they may be rare
+# SQL conditions. Rejected operations may be rare, so they have their own index.
+ALL_OPERATIONS: Final = "true"
+REJECTED_OPERATIONS: Final = "status = 'REJECTED'"
 
 _COUNT: Final = """
     SELECT count(*) FROM (
-        SELECT FROM operation WHERE created_at >= %s AND created_at < %s AND {which} LIMIT %s
+        SELECT FROM operation WHERE created_at >= %s AND created_at < %s AND {condition} LIMIT %s
     ) AS operation
 """
-# Of each slice, how many there are, as far as they are counted, and since when.
+# For each slice, the number of counted operations and the time of the first of them.
 _SLICES: Final = """
     SELECT count, first
     FROM unnest(%s::timestamptz[], %s::timestamptz[]) WITH ORDINALITY AS slice (since, until, number)
     CROSS JOIN LATERAL (
         SELECT count(*) AS count, min(created_at) AS first FROM (
-            SELECT created_at FROM operation WHERE created_at >= since AND created_at < until AND {which}
+            SELECT created_at FROM operation WHERE created_at >= since AND created_at < until AND {condition}
             ORDER BY created_at DESC LIMIT %s
         ) AS newest
     ) AS read
@@ -64,25 +66,25 @@ _READ: Final = """
         AS slice (since, until, weight, step)
     CROSS JOIN LATERAL (
         SELECT wallet_id, type, amount, status, sequence, reason FROM operation
-        WHERE created_at >= since AND created_at < until AND {which}
-        ORDER BY created_at DESC LIMIT %(most)s
+        WHERE created_at >= since AND created_at < until AND {condition}
+        ORDER BY created_at DESC LIMIT %(limit)s
     ) AS operation
 """
 _MOVEMENTS: Final = f"""
     SELECT step, currency, type, sum(weight), sum(amount * weight)
-    FROM {_READ.format(which=ALL)} JOIN wallet ON wallet.id = wallet_id
+    FROM {_READ.format(condition=ALL_OPERATIONS)} JOIN wallet ON wallet.id = wallet_id
     WHERE operation.status = 'COMPLETED'
     GROUP BY step, currency, type
 """  # noqa: S608
 _REFUSALS: Final = f"""
-    SELECT step, reason, sum(weight) FROM {_READ.format(which=REJECTED)} GROUP BY step, reason
+    SELECT step, reason, sum(weight) FROM {_READ.format(condition=REJECTED_OPERATIONS)} GROUP BY step, reason
 """  # noqa: S608
 _WALLETS: Final = f"""
     WITH busy AS (
         SELECT wallet_id, sum(weight) AS operations,
                sum(amount * weight) FILTER (WHERE sequence IS NOT NULL) AS volume
-        FROM {_READ.format(which=ALL)} GROUP BY wallet_id HAVING count(*) >= %(met)s
-    ), placed AS (
+        FROM {_READ.format(condition=ALL_OPERATIONS)} GROUP BY wallet_id HAVING count(*) >= %(min_hits)s
+    ), ranked AS (
         SELECT wallet.id, label, currency, operations, coalesce(volume, 0) AS volume,
                row_number() OVER (ORDER BY operations DESC, wallet.id) AS by_operations,
                row_number() OVER (
@@ -90,38 +92,38 @@ _WALLETS: Final = f"""
                ) AS by_volume
         FROM busy JOIN wallet ON wallet.id = wallet_id
     )
-    SELECT * FROM placed
+    SELECT * FROM ranked
     WHERE by_operations <= {MAX_BUSIEST_WALLETS} OR by_volume <= {MAX_BUSIEST_OF_CURRENCY} AND volume > 0
 """  # noqa: S608
 
 
-# --- Of which time ----------------------------------------------------------------------------------
+# --- Period -----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Period:
-    """From `since` on, and before `until`."""
+    """A period that includes `since` and excludes `until`."""
 
     since: datetime
     until: datetime
 
     @property
     def step(self) -> timedelta:
-        """How long each part of the chart is; the last may be shorter."""
+        """The length of each step of the chart; the last step may be shorter."""
         return next(step for step in STEPS if (self.until - self.since) / step <= MAX_STEPS)
 
-    def slices(self, finer: int = 1) -> list[Slice]:
-        width = self.step / finer
-        number = -((self.since - self.until) // width)
-        bounds = [self.since + width * place for place in range(number)]
+    def slices(self, parts_per_step: int = 1) -> list[Slice]:
+        width = self.step / parts_per_step
+        count = -((self.since - self.until) // width)
+        bounds = [self.since + width * index for index in range(count)]
         return list(zip(bounds, [*bounds[1:], self.until], strict=True))
 
 
-def last(span: timedelta) -> Period:
-    """Until now, by the clock that the operations have their times from."""
+def last_period(span: timedelta) -> Period:
+    """Return the period of this length that ends now, by the database's clock as the operations' times."""
     now = database_clock(DEFAULT_DB_ALIAS)
     return Period(now - span, now)
 
 
-# --- What is told -----------------------------------------------------------------------------------
+# --- Figures ----------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Volume:
     currency: str
@@ -132,7 +134,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True)
 class Movements:
-    """What was completed: of each currency and type, and in each step of the period."""
+    """Completed operations, by currency and type, and their number in each step of the period."""
 
     volumes: Sequence[Volume]  # the busiest currency first
     steps: Sequence[int]
@@ -148,7 +150,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True)
 class BusyWallet:
-    """A wallet, its operations in the period, refused ones as well, and what they moved in or out of it."""
+    """A wallet with the number of its operations, refused ones included, and the volume that they moved."""
 
     id: UUID
     label: str
@@ -159,13 +161,13 @@ class BusyWallet:
 
 @dataclass(frozen=True, slots=True)
 class Busiest:
-    hot: Sequence[BusyWallet]  # by operations
-    top: Sequence[BusyWallet]  # by volume, currency by currency
+    by_operations: Sequence[BusyWallet]
+    by_volume: Sequence[BusyWallet]  # sorted by currency, then by volume
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A figure is None where it took too long, and then `left_out` names it."""
+    """All figures. A figure whose query took too long is None, and `left_out` contains its name."""
 
     period: Period
     movements: Movements | None
@@ -173,7 +175,7 @@ class Report:
     busiest: Busiest | None
     inbox: inbox.Waiting | None
     subscribers: Sequence[DeliveryState] | None
-    last_check: LedgerCheck | None  # None, too, where there was none yet
+    last_check: LedgerCheck | None  # also None if there was no check yet
     left_out: Sequence[str]
 
     @property
@@ -182,39 +184,44 @@ class Report:
 
 
 def make(period: Period) -> Report:
+    """Read the figures of the period, each with its own queries. The whole report is no snapshot."""
     reader = _Reader()
-    newest_check = reader.ask(LAST_CHECK, verify.last_check)
-    waiting = reader.ask("inbox", inbox.waiting)
-    subscribers = reader.ask("subscribers", standings)
-    sample = reader.ask("operations", _sample, period, ALL)
-    rejected = reader.ask("refusals", _sample, period, REJECTED)
+    last_check = reader.read(LAST_CHECK, verify.last_check)
+    waiting = reader.read("inbox", inbox.waiting)
+    subscribers = reader.read("subscribers", standings)
+    sample = reader.read("operations", _sample, period, ALL_OPERATIONS)
+    rejected = reader.read("refusals", _sample, period, REJECTED_OPERATIONS)
     return Report(
         period=period,
-        movements=reader.ask("operations", _movements, period, sample),
-        refusals=reader.ask("refusals", _refusals, period, rejected),
-        busiest=reader.ask("wallets", _busiest, sample),
+        movements=reader.read("operations", _movements, period, sample),
+        refusals=reader.read("refusals", _refusals, period, rejected),
+        busiest=reader.read("wallets", _busiest, sample),
         inbox=waiting,
         subscribers=subscribers,
-        last_check=newest_check,
+        last_check=last_check,
         left_out=list(reader.left_out),
     )
 
 
-# --- How it is read ---------------------------------------------------------------------------------
+# --- Queries ----------------------------------------------------------------------------------------
 class _Reader:
-    """Asks one question after the other until patience ends."""
+    """Runs one query after the other until the deadline."""
 
     def __init__(self) -> None:
-        self._ends = time.monotonic() + STATEMENT_TIMEOUT_SECONDS
+        self._deadline = time.monotonic() + QUERY_DEADLINE_SECONDS
         self.left_out: dict[str, None] = {}
 
-    def ask(self, name: str, question: Callable[..., T], *needs: Any) -> T | None:
-        """Return None if the query, or one that it needs, took too long or could not lock a table."""
-        left = int((self._ends - time.monotonic()) * 1000)
-        if left > 0 and None not in needs:
+    def read(self, name: str, query: Callable[..., T], *arguments: Any) -> T | None:
+        """Return the result of `query`.
+
+        If the query takes too long, cannot lock a table, or an argument is None because an earlier query
+        failed, add `name` to `left_out` and return None.
+        """
+        remaining_ms = int((self._deadline - time.monotonic()) * 1000)
+        if remaining_ms > 0 and None not in arguments:
             try:
-                with _limited(left):
-                    return question(*needs)
+                with _statement_timeout(remaining_ms):
+                    return query(*arguments)
             except OperationalError as error:
                 if not isinstance(error.__cause__, QueryCanceled | LockNotAvailable):
                     raise
@@ -223,8 +230,8 @@ class _Reader:
 
 
 @contextmanager
-def _limited(milliseconds: int) -> Iterator[None]:
-    """Each statement. PostgreSQL takes them for larger than they are, and would compile them for nothing."""
+def _statement_timeout(milliseconds: int) -> Iterator[None]:
+    """Limit each statement, and do not compile it: PostgreSQL estimates far too many rows."""
     with transaction.atomic():
         _rows(
             "SELECT set_config('statement_timeout', %s, true), set_config('jit', 'off', true)",
@@ -235,12 +242,12 @@ def _limited(milliseconds: int) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The last `most` operations of each slice of time, each of which stands for `weights` of them."""
+    """The last `limit` operations of each slice. Each of them represents as many as the slice's weight."""
 
     slices: Sequence[Slice]
     weights: Sequence[Decimal]
-    steps: Sequence[int]
-    most: int
+    steps: Sequence[int]  # for each slice, the index of the step that it belongs to
+    limit: int
 
     @property
     def is_estimate(self) -> bool:
@@ -249,38 +256,43 @@ class Sample:
     def read(self, sql: str) -> list[tuple[Any, ...]]:
         since, until = map(list, zip(*self.slices, strict=True))
         weight, step = list(self.weights), list(self.steps)
-        slices = {"since": since, "until": until, "weight": weight, "step": step, "most": self.most}
-        return _rows(sql, {**slices, "met": MIN_SAMPLE_HITS if self.is_estimate else 1})
+        slices = {"since": since, "until": until, "weight": weight, "step": step, "limit": self.limit}
+        return _rows(sql, {**slices, "min_hits": MIN_SAMPLE_HITS if self.is_estimate else 1})
 
 
-def _sample(period: Period, which: str) -> Sample:
-    [(found,)] = _rows(_COUNT.format(which=which), [period.since, period.until, MAX_READ_OPERATIONS + 1])
-    if found > MAX_READ_OPERATIONS:
-        return _thinned(period, which)
+def _sample(period: Period, condition: str) -> Sample:
+    """Return a sample with all operations of the period, or an estimate if there are too many."""
+    parameters = [period.since, period.until, MAX_READ_OPERATIONS + 1]
+    [(count,)] = _rows(_COUNT.format(condition=condition), parameters)
+    if count > MAX_READ_OPERATIONS:
+        return _estimate(period, condition)
     slices = period.slices()
     return Sample(slices, [Decimal(1)] * len(slices), range(len(slices)), MAX_READ_OPERATIONS)
 
 
-def _thinned(period: Period, which: str) -> Sample:
-    finer = MAX_SAMPLE_SLICES // len(period.slices())
-    slices = period.slices(finer)
-    most, counted = MAX_READ_OPERATIONS // len(slices), MAX_COUNTED_OPERATIONS // len(slices)
+def _estimate(period: Period, condition: str) -> Sample:
+    parts_per_step = MAX_SAMPLE_SLICES // len(period.slices())
+    slices = period.slices(parts_per_step)
+    limit, max_count = MAX_READ_OPERATIONS // len(slices), MAX_COUNTED_OPERATIONS // len(slices)
     since, until = map(list, zip(*slices, strict=True))
-    rows = _rows(_SLICES.format(which=which), [since, until, counted])
+    rows = _rows(_SLICES.format(condition=condition), [since, until, max_count])
     weights = [
-        _weight(count, first, slice_, counted, most)
+        _weight(count, first, slice_, max_count, limit)
         for (count, first), slice_ in zip(rows, slices, strict=True)
     ]
-    return Sample(slices, weights, [place // finer for place in range(len(slices))], most)
+    return Sample(slices, weights, [index // parts_per_step for index in range(len(slices))], limit)
 
 
-def _weight(count: int, first: datetime, slice_: Slice, counted: int, most: int) -> Decimal:
-    """How many operations of a slice each stands for that is read. Uncounted ones came at the same rate."""
-    if count <= most:
+def _weight(count: int, first: datetime, slice_: Slice, max_count: int, limit: int) -> Decimal:
+    """Return how many operations of the slice each read operation represents.
+
+    If the count ended at `max_count`, assume the same rate in the uncounted part of the slice before `first`.
+    """
+    if count <= limit:
         return Decimal(1)
     since, until = slice_
-    in_all = count if count < counted else count * ((until - since) / (until - first))
-    return Decimal(in_all) / most
+    total = count if count < max_count else count * ((until - since) / (until - first))
+    return Decimal(total) / limit
 
 
 def _movements(period: Period, sample: Sample) -> Movements:
@@ -295,11 +307,11 @@ def _movements(period: Period, sample: Sample) -> Movements:
 
 
 def _volumes(counts: Counter[tuple[str, str]], amounts: dict[tuple[str, str], Decimal]) -> list[Volume]:
-    of_currency: Counter[str] = Counter()
+    currency_counts: Counter[str] = Counter()
     for (currency, _), count in counts.items():
-        of_currency[currency] += count
-    volumes = [Volume(*of, round(count), amounts[of]) for of, count in counts.items()]
-    return sorted(volumes, key=lambda it: (-of_currency[it.currency], it.currency, -it.count, it.type))
+        currency_counts[currency] += count
+    volumes = [Volume(*key, round(count), amounts[key]) for key, count in counts.items()]
+    return sorted(volumes, key=lambda it: (-currency_counts[it.currency], it.currency, -it.count, it.type))
 
 
 def _refusals(period: Period, sample: Sample) -> Refusals:
@@ -308,31 +320,28 @@ def _refusals(period: Period, sample: Sample) -> Refusals:
     for step, reason, count in sample.read(_REFUSALS):
         steps[step] += count
         reasons[reason] += count
-    told = sorted(
-        ((reason, round(count)) for reason, count in reasons.items()), key=lambda it: (-it[1], it[0])
-    )
-    return Refusals(told, _in_order(steps, period), sample.is_estimate)
+    rounded = [(reason, round(count)) for reason, count in reasons.items()]
+    most_frequent_first = sorted(rounded, key=lambda it: (-it[1], it[0]))
+    return Refusals(most_frequent_first, _in_order(steps, period), sample.is_estimate)
 
 
 def _in_order(steps: Counter[int], period: Period) -> list[int]:
-    return [round(steps[number]) for number in range(len(period.slices()))]
+    return [round(steps[index]) for index in range(len(period.slices()))]
 
 
 def _busiest(sample: Sample) -> Busiest:
-    placed = [
+    ranked = [
         (BusyWallet(id, label, currency, round(operations), volume), by_operations, by_volume)
         for id, label, currency, operations, volume, by_operations, by_volume in sample.read(_WALLETS)
     ]
     return Busiest(
-        hot=[
-            wallet
-            for wallet, place, _ in sorted(placed, key=lambda it: it[1])
-            if place <= MAX_BUSIEST_WALLETS
+        by_operations=[
+            wallet for wallet, rank, _ in sorted(ranked, key=lambda it: it[1]) if rank <= MAX_BUSIEST_WALLETS
         ],
-        top=[
+        by_volume=[
             wallet
-            for wallet, _, place in sorted(placed, key=lambda it: (it[0].currency, it[2]))
-            if place <= MAX_BUSIEST_OF_CURRENCY and wallet.volume
+            for wallet, _, rank in sorted(ranked, key=lambda it: (it[0].currency, it[2]))
+            if rank <= MAX_BUSIEST_OF_CURRENCY and wallet.volume
         ],
     )
 

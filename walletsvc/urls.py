@@ -8,7 +8,7 @@ from rest_framework.renderers import TemplateHTMLRenderer
 from wallets import health
 from wallets.api.document import DocumentView
 from wallets.observability import exposition
-from wallets.pages.error_pages import nothing_here
+from wallets.pages.error_pages import page_not_found
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),
@@ -28,5 +28,5 @@ urlpatterns = [
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("metrics", exposition.metrics),
-    re_path(r"", nothing_here),
+    re_path(r"", page_not_found),
 ]

@@ -102,7 +102,7 @@ FROM_ENVIRONMENT = ("create_api_key", "--name", "first", "--scope", ADMIN, "--fr
 def test_key_from_environment_is_created_once(monkeypatch: pytest.MonkeyPatch) -> None:
     text = keys.new_text()
     monkeypatch.setenv("FIRST_KEY", text)
-    assert run(*FROM_ENVIRONMENT) == f"Made the API key {prefix_of(text)} of FIRST_KEY\n"
+    assert run(*FROM_ENVIRONMENT) == f"Created the API key {prefix_of(text)} from FIRST_KEY\n"
     assert list_wallets(text).status == 200
     assert run(*FROM_ENVIRONMENT) == ""
     keys.revoke(prefix_of(text))

@@ -61,7 +61,7 @@ def row_page(address: str, id: int, action: str = "change") -> str:
 
 
 # --- The audit trail --------------------------------------------------------------------------------
-def test_the_trail_shows_what_every_operator_did_newest_first(client: Client) -> None:
+def test_audit_trail_lists_actions_of_all_operators_newest_first(client: Client) -> None:
     user, wallet = freezer()
     logged_in(user).post(page(wallet, "thaw"), {"reason": "Ticket 4712"})
     html = shown(client, TRAIL, q=user.username)
@@ -74,7 +74,7 @@ def test_the_trail_shows_what_every_operator_did_newest_first(client: Client) ->
     assert page(wallet) in html
 
 
-def test_the_trail_is_searched_by_the_start_of_an_operators_name(client: Client) -> None:
+def test_audit_trail_is_searched_by_operator_name_prefix(client: Client) -> None:
     mark = uuid4().hex
     user, other = freezer(f"Dora.{mark}")[0], freezer(f"carl.{mark}")[0]
     for term in (f"dora.{mark}", f" Dora.{mark[:20]}"):
@@ -84,7 +84,7 @@ def test_the_trail_is_searched_by_the_start_of_an_operators_name(client: Client)
     assert ids_in(shown(client, TRAIL, q=f"unknown.{mark}"), TRAIL) == []
 
 
-def test_the_trail_is_filtered_by_time_and_kind(client: Client) -> None:
+def test_audit_trail_is_filtered_by_time_and_kind(client: Client) -> None:
     user, _ = freezer()
     entry = LogEntry.objects.get(user=user)
 
@@ -98,7 +98,7 @@ def test_the_trail_is_filtered_by_time_and_kind(client: Client) -> None:
     assert found(action_flag__exact="3") == []
 
 
-def test_what_was_deleted_is_named_and_not_linked(client: Client) -> None:
+def test_deleted_object_is_named_without_a_link(client: Client) -> None:
     root = new_user(is_superuser=True)
     name = f"group-{uuid4()}"
     LogEntry.objects.create(
@@ -110,7 +110,7 @@ def test_what_was_deleted_is_named_and_not_linked(client: Client) -> None:
     assert "/admin/auth/group/" not in html.split(name)[0][-300:]
 
 
-def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
+def test_untrusted_text_is_escaped(client: Client) -> None:
     evil = f"<script>alert('{uuid4().hex}')</script>"
     user = new_user()
     LogEntry.objects.create(
@@ -131,7 +131,7 @@ def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
 
 
 # --- Logins -----------------------------------------------------------------------------------------
-def test_logins_show_who_came_from_where_and_when_they_left(client: Client) -> None:
+def test_logins_show_account_address_and_logout_time(client: Client) -> None:
     user = new_operator()
     visitor = with_password(user, REMOTE_ADDR="203.0.113.9", HTTP_USER_AGENT="Lynx/2.8")
     html = shown(client, LOGINS, q=user.username)
@@ -147,7 +147,9 @@ def test_logins_show_who_came_from_where_and_when_they_left(client: Client) -> N
 
 def test_logins_are_found_by_name_address_and_time(client: Client) -> None:
     user, address = new_operator(), str(ip_address(f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::"))
-    with_password(user, REMOTE_ADDR=f"{address}1")  # of IPv6 it is the customer's network that is noted
+    with_password(
+        user, REMOTE_ADDR=f"{address}1"
+    )  # of an IPv6 address, only the network of the customer is stored
     (login,) = AccessLog.objects.filter(username=user.username)
     for term in (user.username.upper(), user.username[:30], address):
         assert ids_in(shown(client, LOGINS, q=term), LOGINS) == [login.id]
@@ -157,7 +159,7 @@ def test_logins_are_found_by_name_address_and_time(client: Client) -> None:
     assert ids_in(shown(client, LOGINS, q=address, attempt_time_to=at), LOGINS) == []
 
 
-# --- Wrong passwords, and lifting a lockout ---------------------------------------------------------
+# --- Wrong passwords and lockouts -------------------------------------------------------------------
 ADDRESS = "198.51.100.20"
 
 
@@ -181,7 +183,7 @@ def locked_out() -> tuple[User, Client]:
     return user, client
 
 
-def test_wrong_passwords_show_the_account_the_address_and_how_many(client: Client) -> None:
+def test_wrong_passwords_show_account_address_and_count(client: Client) -> None:
     user, _ = locked_out()
     html = shown(client, WRONG, q=user.username)
     (attempt,) = AccessAttempt.objects.filter(username=user.username)
@@ -194,18 +196,18 @@ def test_wrong_passwords_show_the_account_the_address_and_how_many(client: Clien
 
 
 @pytest.mark.slow
-def test_a_lockout_is_lifted_after_asking_and_logged() -> None:
+def test_lockout_is_lifted_after_confirmation_and_logged() -> None:
     user, locked = locked_out()
     send_login(Client(REMOTE_ADDR=ADDRESS, HTTP_USER_AGENT="another"), user, "wrong")
-    elsewhere = new_attempt(user.username, ip_address="198.51.100.21")
-    lifter = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
+    other_attempt = new_attempt(user.username, ip_address="198.51.100.21")
+    operator = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
     attempt = AccessAttempt.objects.filter(username=user.username, ip_address=ADDRESS)[0]
     address = row_page(WRONG, attempt.id, "lift")
-    assert address in shown(lifter, row_page(WRONG, attempt.id))
-    assert f"{user.username} from {ADDRESS}" in shown(lifter, address)
+    assert address in shown(operator, row_page(WRONG, attempt.id))
+    assert f"{user.username} from {ADDRESS}" in shown(operator, address)
     assert send_login(locked, user).status_code == 429
-    assert lifter.post(address)["Location"] == WRONG
-    assert list(AccessAttempt.objects.filter(username=user.username)) == [elsewhere]
+    assert operator.post(address)["Location"] == WRONG
+    assert list(AccessAttempt.objects.filter(username=user.username)) == [other_attempt]
     assert send_login(locked, user).status_code == 302
     assert may_enter(locked)
     entry = LogEntry.objects.get(object_id=str(user.pk))
@@ -213,19 +215,19 @@ def test_a_lockout_is_lifted_after_asking_and_logged() -> None:
 
 
 def test_lockout_of_an_unknown_account_is_lifted_too() -> None:
-    """And no other with it, when neither account nor address is known."""
+    """Lifting it lifts no other lockout, even if neither account nor address is known."""
     other = new_attempt(f"other-{uuid4()}")
-    lifter = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
+    operator = logged_in(new_user("view_accessattempt", "delete_accessattempt"))
     for fields in ({"username": f"unknown-{uuid4()}"}, {"username": None, "ip_address": None}):
         attempt = new_attempt(**fields)
-        assert lifter.post(row_page(WRONG, attempt.id, "lift")).status_code == 302
+        assert operator.post(row_page(WRONG, attempt.id, "lift")).status_code == 302
         assert not AccessAttempt.objects.filter(id=attempt.id).exists()
     assert AccessAttempt.objects.filter(id=other.id).exists()
-    assert "doesn’t exist" in text_of(lifter.get(row_page(WRONG, attempt.id, "lift"), follow=True))
+    assert "doesn’t exist" in text_of(operator.get(row_page(WRONG, attempt.id, "lift"), follow=True))
 
 
 @pytest.mark.parametrize("permissions", [("view_accessattempt",), ("delete_accessattempt",), ()])
-def test_a_lockout_is_not_lifted_without_the_permission(permissions: tuple[str, ...]) -> None:
+def test_lifting_a_lockout_needs_the_permission(permissions: tuple[str, ...]) -> None:
     attempt = new_attempt(f"user-{uuid4()}")
     client = logged_in(new_user(*permissions))
     address = row_page(WRONG, attempt.id, "lift")
@@ -234,12 +236,12 @@ def test_a_lockout_is_not_lifted_without_the_permission(permissions: tuple[str, 
     assert AccessAttempt.objects.filter(id=attempt.id).exists()
 
 
-# --- All of them ------------------------------------------------------------------------------------
+# --- All lists --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("address", "permission"),
     [(TRAIL, "view_logentry"), (LOGINS, "view_accesslog"), (WRONG, "view_accessattempt")],
 )
-def test_a_list_needs_the_permission_to_view(address: str, permission: str) -> None:
+def test_list_needs_the_view_permission(address: str, permission: str) -> None:
     assert logged_in(new_user(permission)).get(address).status_code == 200
     others = {"view_logentry", "view_accesslog", "view_accessattempt", "view_wallet"} - {permission}
     assert logged_in(new_user(*others)).get(address).status_code == 403
@@ -266,7 +268,7 @@ def test_audit_rows_cannot_be_added_edited_or_deleted(address: str) -> None:
 @pytest.mark.parametrize(
     "query", [{"q": "\x00"}, {"q": "x" * 10_000}, {"q": "%"}, {"action_flag__exact": "x"}]
 )
-def test_a_list_asked_for_nonsense_stays_a_page(client: Client, address: str, query: dict[str, str]) -> None:
+def test_invalid_query_of_a_list_is_no_error(client: Client, address: str, query: dict[str, str]) -> None:
     assert client.get(address, query, follow=True).status_code == 200
 
 
@@ -278,9 +280,7 @@ def test_a_list_asked_for_nonsense_stays_a_page(client: Client, address: str, qu
         (WRONG, "axes_accessattempt", "axes_accessattempt_newest_idx"),
     ],
 )
-def test_a_list_reads_one_page_in_the_order_of_an_index(
-    client: Client, address: str, table: str, index: str
-) -> None:
+def test_list_reads_one_page_in_index_order(client: Client, address: str, table: str, index: str) -> None:
     with CaptureQueriesContext(connection) as captured:
         shown(client, address)
     queries = [query["sql"] for query in captured.captured_queries]
@@ -293,9 +293,7 @@ def test_a_list_reads_one_page_in_the_order_of_an_index(
     ("address", "index"),
     [(TRAIL, "django_admin_log_user_idx"), (LOGINS, "axes_accesslog_username_idx")],
 )
-def test_who_has_done_little_is_found_by_name_through_an_index(
-    client: Client, address: str, index: str
-) -> None:
+def test_search_for_a_rare_name_uses_an_index(client: Client, address: str, index: str) -> None:
     user, _ = freezer()
     with CaptureQueriesContext(connection) as captured:
         shown(client, address, q=user.username)
@@ -303,14 +301,14 @@ def test_who_has_done_little_is_found_by_name_through_an_index(
     assert index in plan_of(read, "seqscan", "hashjoin", "mergejoin", "sort", "indexscan", "nestloop")
 
 
-def test_the_pages_are_called_by_names_that_operators_understand(client: Client) -> None:
+def test_audit_pages_have_readable_names(client: Client) -> None:
     html = shown(client, "/admin/")
     for name in ("Audit trail", "Logins", "Wrong passwords"):
         assert name in html
     assert "axes" not in re.sub("<[^>]*>", "", html).lower()
 
 
-def test_old_wrong_passwords_lock_no_account() -> None:
+def test_old_wrong_passwords_do_not_lock_an_account() -> None:
     user = new_operator()
     attempt = new_attempt(user.username)
     client = Client(REMOTE_ADDR=ADDRESS)

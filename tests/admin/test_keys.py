@@ -33,7 +33,7 @@ def is_revoked(key: str) -> bool:
     return ApiKey.objects.get(prefix=prefix_of(key)).revoked_at is not None
 
 
-def test_the_list_and_a_keys_page_show_what_it_may_and_never_its_secret(client: Client) -> None:
+def test_pages_show_the_scopes_and_no_secret(client: Client) -> None:
     owner = new_owner()
     key = new_key(READ, DEPOSIT, name="till 1", owner=owner, is_restricted=True)
     for html in (shown(client, KEYS, q="till 1"), shown(client, page(key))):
@@ -52,11 +52,11 @@ def test_keys_are_found_by_prefix_name_and_owner(client: Client) -> None:
         assert page(other) not in html
 
 
-def test_an_expired_key_says_so(client: Client) -> None:
+def test_expired_key_is_shown_as_expired(client: Client) -> None:
     assert "EXPIRED" in shown(client, page(new_key(READ, expires_at=timezone.now())))
 
 
-def test_revoking_asks_first_and_is_logged(client: Client) -> None:
+def test_key_is_revoked_after_confirmation_and_logged(client: Client) -> None:
     key = new_key(READ)
     assert page(key, "revoke") in shown(client, page(key))
     assert "cannot be undone" in shown(client, page(key, "revoke"))
@@ -71,26 +71,26 @@ def test_revoking_asks_first_and_is_logged(client: Client) -> None:
     assert page(key, "revoke") not in html
 
 
-def test_revoking_twice_is_done_once(client: Client) -> None:
+def test_key_revoked_twice_is_logged_once(client: Client) -> None:
     key = new_key(READ)
     for _ in range(2):
         assert client.post(page(key, "revoke")).status_code == 302
     assert LogEntry.objects.filter(object_id=prefix_of(key)).count() == 1
 
 
-def test_who_may_only_look_revokes_nothing() -> None:
+def test_revoking_needs_the_permission() -> None:
     key = new_key(READ)
-    onlooker = logged_in(new_user("view_apikey"))
-    assert page(key, "revoke") not in shown(onlooker, page(key))
-    for method in (onlooker.get, onlooker.post):
+    viewer = logged_in(new_user("view_apikey"))
+    assert page(key, "revoke") not in shown(viewer, page(key))
+    for method in (viewer.get, viewer.post):
         assert method(page(key, "revoke")).status_code in (302, 403)
     assert not is_revoked(key)
 
 
-def test_who_may_not_look_sees_nothing() -> None:
-    stranger = logged_in(new_user("view_wallet"))
-    assert stranger.get(KEYS).status_code == 403
-    assert stranger.get(page(new_key(READ))).status_code == 403
+def test_pages_need_the_view_permission() -> None:
+    operator = logged_in(new_user("view_wallet"))
+    assert operator.get(KEYS).status_code == 403
+    assert operator.get(page(new_key(READ))).status_code == 403
 
 
 def test_keys_cannot_be_added_edited_or_deleted_by_django_pages() -> None:
@@ -104,17 +104,17 @@ def test_keys_cannot_be_added_edited_or_deleted_by_django_pages() -> None:
     assert ApiKey.objects.filter(prefix=prefix_of(key)).values().get() == before
 
 
-def test_a_key_that_is_not_there_leads_back(client: Client) -> None:
+def test_action_on_a_missing_key_redirects(client: Client) -> None:
     response = client.get(f"{KEYS}nosuchke/revoke/", follow=True)
     assert "doesn’t exist" in text_of(response)
 
 
-# --- Made -------------------------------------------------------------------------------------------
+# --- New keys ---------------------------------------------------------------------------------------
 MAKE = f"{KEYS}make/"
 
 
-def made(client: Client, **fields: Any) -> str | None:
-    """The key that the page shows, if it shows one."""
+def create(client: Client, **fields: Any) -> str | None:
+    """Send the form and return the key that the page shows, or None."""
     sent = {"name": "shop", "scopes": [READ], **fields}
     response = client.post(MAKE, sent)
     assert response.status_code == 200
@@ -123,22 +123,22 @@ def made(client: Client, **fields: Any) -> str | None:
 
 
 @pytest.fixture
-def maker() -> Client:
-    """An operator who makes keys, and may look at wallets."""
+def creator() -> Client:
+    """An operator who may create keys and view wallets."""
     return logged_in(new_user("view_apikey", "add_apikey", "view_wallet", "view_operation", "view_hold"))
 
 
-def test_a_key_is_made_and_shown_once(maker: Client) -> None:
-    assert MAKE in shown(maker, KEYS)
+def test_key_is_created_and_shown_once(creator: Client) -> None:
+    assert MAKE in shown(creator, KEYS)
     owner = new_owner()
     fields = {"owner": owner.username.upper(), "is_restricted": "on", "expires_at": "2100-01-01T00:00"}
-    key = made(maker, **fields)
+    key = create(creator, **fields)
     assert key is not None
     assert Api(key=key).get("/wallets").status == 200
     stored = ApiKey.objects.get(prefix=prefix_of(key))
     assert (stored.name, stored.owner, stored.is_restricted_to_owner) == ("shop", owner, True)
     assert stored.expires_at == datetime(2100, 1, 1, tzinfo=UTC)
-    assert key not in shown(maker, KEYS) + shown(maker, page(key))
+    assert key not in shown(creator, KEYS) + shown(creator, page(key))
     assert "wallets:read" in LogEntry.objects.get(object_id=stored.prefix).change_message
 
 
@@ -158,20 +158,18 @@ def test_a_key_is_made_and_shown_once(maker: Client) -> None:
         {"expires_at": "tomorrow"},
     ],
 )
-def test_what_cannot_be_or_is_more_than_its_maker_may_makes_no_key(
-    maker: Client, fields: dict[str, Any]
-) -> None:
+def test_invalid_form_or_excessive_scope_creates_no_key(creator: Client, fields: dict[str, Any]) -> None:
     before = ApiKey.objects.count()
-    assert made(maker, **fields) is None
+    assert create(creator, **fields) is None
     assert ApiKey.objects.count() == before
 
 
-def test_a_superuser_makes_keys_for_everything() -> None:
-    key = made(logged_in(new_user(is_superuser=True)), scopes=["admin"])
+def test_superuser_creates_a_key_with_any_scope() -> None:
+    key = create(logged_in(new_user(is_superuser=True)), scopes=["admin"])
     assert Api(key=key).post("/wallets", {}).status == 201
 
 
-def test_who_may_only_look_makes_none(client: Client) -> None:
+def test_creating_a_key_needs_the_permission(client: Client) -> None:
     before = ApiKey.objects.count()
     assert MAKE not in shown(client, KEYS)
     assert client.post(MAKE, {"name": "shop", "scopes": [READ]}).status_code == 403

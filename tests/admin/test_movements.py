@@ -1,4 +1,4 @@
-"""What the operators see of movements: holds, transfers, the inbox, and how a balance went."""
+"""Holds, transfers, the inbox and the balance chart in the admin."""
 
 import re
 import time
@@ -81,10 +81,10 @@ def rows_in(html: str, where: str) -> list[str]:
     return re.findall(rf'href="{where}([0-9a-f-]{{36}})/change/', html)
 
 
-# --- The lists --------------------------------------------------------------------------------------
+# --- Lists ------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def crowded_tables() -> Iterator[None]:
-    """Holds and inbox entries of 300 wallets, with statistics: in an empty table all indexes are equal."""
+    """Add rows of 300 wallets, and statistics: in a small table any index costs as little as another."""
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
         database.execute("SET session_replication_role = replica")  # the holds need no operations
         database.execute(
@@ -121,7 +121,7 @@ def crowded_tables() -> Iterator[None]:
         (INBOX, {"q": "01890a5d-ac96-774b-bcce-b302099a8057"}, "inbox_pk"),
     ],
 )
-def test_a_list_is_read_from_an_index_and_counts_nothing_without_an_end(
+def test_list_uses_an_index_and_every_count_has_a_limit(
     client: Client, queries: Queries, where: str, query: dict[str, str], index: str
 ) -> None:
     wallet_id = str(new_wallet().id)
@@ -132,13 +132,13 @@ def test_a_list_is_read_from_an_index_and_counts_nothing_without_an_end(
 
 
 @pytest.mark.parametrize("query", [{"q": "\x00"}, {"status": "\x00"}, {"status": "NONE"}, {"q": "order-7"}])
-def test_a_list_asked_for_nonsense_stays_a_page(client: Client, query: dict[str, str]) -> None:
+def test_invalid_query_of_a_list_is_no_error(client: Client, query: dict[str, str]) -> None:
     for where in LISTS:
         assert client.get(where, query, follow=True).status_code == 200
 
 
 # --- Holds ------------------------------------------------------------------------------------------
-def test_holds_are_filtered_by_their_status_as_of_now(client: Client) -> None:
+def test_holds_are_filtered_by_their_current_status(client: Client) -> None:
     wallet = new_wallet("100")
     holds = {
         "ACTIVE": place(wallet, "1"),
@@ -161,7 +161,7 @@ def test_holds_are_filtered_by_currency(client: Client) -> None:
     assert rows_in(shown(client, HOLDS, q=str(wallet.id), currency="EUR"), HOLDS) == []
 
 
-def test_a_holds_page_has_what_placed_it_what_captured_it_and_what_tried_to(client: Client) -> None:
+def test_hold_page_lists_all_operations_on_the_hold(client: Client) -> None:
     wallet = new_wallet("100")
     hold_id = place(wallet, "20", description="Order 7")
     captured = submit(CaptureHold(wallet_id=wallet.id, hold_id=hold_id, amount=Decimal(15))).operation
@@ -174,7 +174,7 @@ def test_a_holds_page_has_what_placed_it_what_captured_it_and_what_tried_to(clie
         assert text in html
 
 
-def test_an_operation_leads_to_the_hold_that_it_placed_or_ended(client: Client) -> None:
+def test_operation_links_to_the_hold_it_placed_or_ended(client: Client) -> None:
     wallet = new_wallet("100")
     hold_id = place(wallet, "20")
     ended = submit(VoidHold(wallet_id=wallet.id, hold_id=hold_id)).operation
@@ -186,7 +186,7 @@ def test_an_operation_leads_to_the_hold_that_it_placed_or_ended(client: Client) 
 
 
 # --- Transfers and reversals ------------------------------------------------------------------------
-def test_a_transfers_page_has_both_sides_and_what_reversed_it(client: Client) -> None:
+def test_transfer_page_lists_both_sides_and_reversals(client: Client) -> None:
     source, target = new_wallet("100", label="Anna"), new_wallet(label="Hotel")
     paid = pay(source, target, "30", description="Room 12")
     assert paid.counterpart
@@ -201,7 +201,7 @@ def test_a_transfers_page_has_both_sides_and_what_reversed_it(client: Client) ->
         assert text in html
 
 
-def test_a_refused_transfer_has_its_page_too(client: Client) -> None:
+def test_refused_transfer_has_a_page(client: Client) -> None:
     source, target = new_wallet(), new_wallet(label="Hotel Adler")
     with pytest.raises(Problem) as refusal:
         pay(source, target, "30")
@@ -210,7 +210,7 @@ def test_a_refused_transfer_has_its_page_too(client: Client) -> None:
     assert "Hotel Adler" in html
 
 
-def test_transfers_are_listed_once_by_their_source(client: Client) -> None:
+def test_transfer_is_listed_only_for_its_source_wallet(client: Client) -> None:
     source, target = new_wallet("100"), new_wallet("100")
     paid = pay(source, target, "30", key="rent")
     submit(Withdraw(wallet_id=source.id, amount=Decimal(1)))
@@ -219,7 +219,7 @@ def test_transfers_are_listed_once_by_their_source(client: Client) -> None:
     assert rows_in(shown(client, TRANSFERS, q=str(target.id)), TRANSFERS) == []
 
 
-def test_the_sides_of_a_transfer_and_its_reversals_lead_to_each_other(client: Client) -> None:
+def test_sides_of_a_transfer_and_reversals_link_to_each_other(client: Client) -> None:
     source, target = new_wallet("100"), new_wallet()
     paid = pay(source, target, "30")
     assert paid.counterpart
@@ -228,7 +228,7 @@ def test_the_sides_of_a_transfer_and_its_reversals_lead_to_each_other(client: Cl
     assert back.counterpart
 
     def links(operation_id: UUID, where: str) -> set[str]:
-        own = {str(operation_id)} if where == OPERATIONS else set()  # its way in the page's head
+        own = {str(operation_id)} if where == OPERATIONS else set()  # the page links to itself
         return set(rows_in(shown(client, address(OPERATIONS, operation_id)), where)) - own
 
     out, into = paid.operation.id, paid.counterpart.id
@@ -239,8 +239,8 @@ def test_the_sides_of_a_transfer_and_its_reversals_lead_to_each_other(client: Cl
     assert links(back.operation.id, TRANSFERS) == set()
 
 
-# --- The inbox --------------------------------------------------------------------------------------
-def test_the_inbox_shows_what_waits_the_oldest_first(client: Client) -> None:
+# --- Inbox ------------------------------------------------------------------------------------------
+def test_inbox_lists_waiting_entries_oldest_first(client: Client) -> None:
     wallet = new_wallet()
     entries = [str(accept(wallet, "1")) for _ in range(3)]
     html = shown(client, INBOX, q=str(wallet.id))
@@ -249,9 +249,7 @@ def test_the_inbox_shows_what_waits_the_oldest_first(client: Client) -> None:
     assert re.search(rf"<strong>{waiting}</strong> waiting, the oldest for <strong>[0-9]+\s\w+", html)
 
 
-def test_the_length_of_the_inbox_is_counted_as_far_as_it_is_worth(
-    client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_count_of_inbox_entries_is_bounded(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     wallet = new_wallet()
     for _ in range(3):
         accept(wallet, "1")
@@ -259,7 +257,7 @@ def test_the_length_of_the_inbox_is_counted_as_far_as_it_is_worth(
     assert "<strong>more than 2</strong> waiting" in shown(client, INBOX)
 
 
-def test_an_entry_that_was_carried_out_leads_to_its_operation(client: Client) -> None:
+def test_page_of_a_processed_entry_redirects_to_its_operation(client: Client) -> None:
     wallet = new_wallet()
     entry_id = accept(wallet, "7", key="late")
     assert "7.00 EUR" in shown(client, address(INBOX, entry_id))
@@ -275,7 +273,7 @@ def test_an_entry_that_was_carried_out_leads_to_its_operation(client: Client) ->
 
 
 # --- A wallet's page --------------------------------------------------------------------------------
-def test_a_wallets_page_shows_what_is_held_now_and_its_active_holds(client: Client) -> None:
+def test_wallet_page_shows_held_amount_and_active_holds(client: Client) -> None:
     wallet = new_wallet("100")
     active = place(wallet, "11", description="Tickets")
     expired_hold(wallet, "30")
@@ -296,29 +294,29 @@ def test_wallet_page_hides_holds_and_chart_without_permission() -> None:
     assert "<svg role" not in html
 
 
-def test_a_wallets_page_draws_its_balance(client: Client) -> None:
+def test_wallet_page_draws_the_balance(client: Client) -> None:
     wallet = new_wallet("100")
     submit(Withdraw(wallet_id=wallet.id, amount=Decimal("40.5")))
     submit(Deposit(wallet_id=wallet.id, amount=Decimal("0.5")))
     html = shown(client, page(wallet))
     (picture,) = re.findall(r"<svg role=\"img\".*?</svg>", html, re.DOTALL)
-    told = re.search(r'aria-label="(Balance in EUR from [^"]*)"', picture)
-    assert told
-    assert "at the end 60.00" in told[1]
-    assert f"<title>{told[1]}</title>" in picture
+    label = re.search(r'aria-label="(Balance in EUR from [^"]*)"', picture)
+    assert label
+    assert "at the end 60.00" in label[1]
+    assert f"<title>{label[1]}</title>" in picture
     assert "script" not in picture
     assert "http" not in picture
 
 
-def test_a_wallet_that_nothing_has_moved_has_no_chart(client: Client) -> None:
+def test_wallet_without_movements_has_no_chart(client: Client) -> None:
     wallet = new_wallet()
     with pytest.raises(Problem):
         submit(Withdraw(wallet_id=wallet.id, amount=Decimal(1)))
     assert "<svg role" not in shown(client, page(wallet))
 
 
-# --- The chart --------------------------------------------------------------------------------------
-def test_the_chart_asks_once_and_for_few_points_however_many_operations_there_are(queries: Queries) -> None:
+# --- Chart ------------------------------------------------------------------------------------------
+def test_chart_makes_one_query_for_a_bounded_number_of_points(queries: Queries) -> None:
     wallet = new_wallet()
     for n in range(chart.MAX_SLICES + 20):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), key=f"key-{n}"))
@@ -331,7 +329,7 @@ def test_the_chart_asks_once_and_for_few_points_however_many_operations_there_ar
     assert "highest 120.00, at the end 120.00" in drawn.summary
 
 
-def test_the_chart_goes_up_and_down_at_the_time_of_each_change() -> None:
+def test_chart_line_steps_at_the_time_of_each_change() -> None:
     wallet = new_wallet("100")
     submit(Withdraw(wallet_id=wallet.id, amount=Decimal(50)))
     wallet.refresh_from_db()
@@ -344,7 +342,7 @@ def test_the_chart_goes_up_and_down_at_the_time_of_each_change() -> None:
     assert [mark.text for mark in drawn.marks] == ["0", "50", "100"]
 
 
-def test_the_chart_of_an_old_wallet_opens_with_the_balance_of_then() -> None:
+def test_chart_begins_with_the_balance_before_its_period() -> None:
     wallet = new_wallet("100")
     later = wallet.updated_at + chart.MAX_PERIOD + timedelta(days=1)
     drawn = chart.balance_chart(wallet, later)
@@ -367,14 +365,14 @@ def test_the_chart_of_an_old_wallet_opens_with_the_balance_of_then() -> None:
         ("0", "1" + "0" * 23, "EUR", ["0", "5" + "0" * 22, "1" + "0" * 23]),
     ],
 )
-def test_the_marks_of_a_chart_are_round_and_around_all_that_is_shown(
+def test_chart_marks_are_round_numbers_that_enclose_all_balances(
     low: str, high: str, currency: str, marks: list[str]
 ) -> None:
     steps = chart.round_steps(Decimal(low), Decimal(high), FRACTION_DIGITS[currency])
     assert [f"{step:f}" for step in steps] == marks
 
 
-# --- Nothing can be edited; views need a permission -------------------------------------------------------
+# --- Read-only pages and permissions ----------------------------------------------------------------
 def test_holds_transfers_and_inbox_are_read_only(unchanged: Unchanged) -> None:
     root = logged_in(new_user(is_superuser=True))
     source, target = new_wallet("100"), new_wallet()
@@ -405,18 +403,18 @@ def test_holds_transfers_and_inbox_are_read_only(unchanged: Unchanged) -> None:
         (TRANSFERS, "view_operation"),
     ],
 )
-def test_a_list_needs_the_permission_to_view_it(where: str, permission: str) -> None:
+def test_each_list_needs_its_view_permission(where: str, permission: str) -> None:
     others = {"view_wallet", "view_hold", "view_inboxentry", "view_operation"} - {permission}
     assert logged_in(new_user(*others)).get(where).status_code == 403
     assert logged_in(new_user(permission)).get(where).status_code == 200
     assert Client().get(where).status_code == 302
 
 
-def test_there_is_no_permission_for_transfers_alone() -> None:
+def test_transfers_have_no_permission_of_their_own() -> None:
     assert not Permission.objects.filter(codename__endswith="_transfer").exists()
 
 
-def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
+def test_untrusted_text_is_escaped(client: Client) -> None:
     evil = "<script>alert(1)</script>"
     source, target = new_wallet("100", label=evil), new_wallet(label=evil)
     hold_id = place(source, "1", description=evil)

@@ -1,4 +1,4 @@
-"""Logging in to the admin: with a password, and where there is one or has to be, with a second factor."""
+"""Login to the admin: with a password, and with a second factor if the operator has one or needs one."""
 
 import re
 import time
@@ -57,7 +57,7 @@ def _without_rate_limit(settings: LazySettings) -> None:
 
 
 @pytest.fixture(params=["on", "off"])
-def either_way(settings: LazySettings, request: pytest.FixtureRequest) -> None:
+def required_or_optional(settings: LazySettings, request: pytest.FixtureRequest) -> None:
     settings.ADMIN_OTP = request.param == "on"
 
 
@@ -68,7 +68,7 @@ def required(settings: LazySettings) -> None:
 
 @pytest.fixture
 def short_deadline(settings: LazySettings) -> None:
-    """A wrong code does not make the next one wait."""
+    """Let the next code be accepted immediately after a wrong one."""
     settings.OTP_TOTP_THROTTLE_FACTOR = settings.OTP_STATIC_THROTTLE_FACTOR = 0
 
 
@@ -88,15 +88,15 @@ def device_of(user: User) -> Any:
     return TOTPDevice.objects.get(user=user, confirmed=True)
 
 
-def code_of(key: str, later: int = 0) -> str:
-    """What an app with this key shows, some half minutes later."""
-    maker = TOTP(bytes.fromhex(key))
-    maker.time = time.time() + 30 * later
-    return f"{maker.token():06d}"
+def code_of(key: str, periods_later: int = 0) -> str:
+    """Return the code that an app with this key shows `periods_later` periods of 30 seconds from now."""
+    totp = TOTP(bytes.fromhex(key))
+    totp.time = time.time() + 30 * periods_later
+    return f"{totp.token():06d}"
 
 
-def right_code(user: User, later: int = 0) -> str:
-    return code_of(device_of(user).key, later)
+def right_code(user: User, periods_later: int = 0) -> str:
+    return code_of(device_of(user).key, periods_later)
 
 
 def wrong_code(user: User) -> str:
@@ -109,7 +109,7 @@ def send_login(client: Client, user: User, password: str = PASSWORD, at: str = L
 
 
 def with_password(user: User, **options: Any) -> Client:
-    """A session that has shown the password, by the real form."""
+    """Return a client that has sent the password with the login form."""
     client = Client(**options)
     assert send_login(client, user).status_code == 302
     return client
@@ -152,8 +152,8 @@ def log_of(user: User) -> list[str]:
     return list(entries.values_list("change_message", flat=True))
 
 
-# --- The password -----------------------------------------------------------------------------------
-def test_without_a_second_factor_the_password_is_enough() -> None:
+# --- Password ---------------------------------------------------------------------------------------
+def test_password_is_enough_without_a_second_factor() -> None:
     client = Client()
     response = client.get("/admin/wallets/", follow=True)
     at = f"{LOGIN}?next=/admin/wallets/"
@@ -163,14 +163,14 @@ def test_without_a_second_factor_the_password_is_enough() -> None:
     assert client.get("/admin/wallets/").status_code == 200
 
 
-def test_the_name_is_taken_whatever_its_case() -> None:
+def test_username_is_case_insensitive() -> None:
     user = new_operator()
     client = Client()
     assert client.post(LOGIN, {"username": user.username.upper(), "password": PASSWORD}).status_code == 302
     assert may_enter(client)
 
 
-def test_who_opens_the_login_page_itself_gets_to_the_admin() -> None:
+def test_login_without_next_page_redirects_to_the_admin() -> None:
     client = Client()
     action = re.search(r'<form action="([^"]+)"', shown(client, LOGIN))
     assert action
@@ -186,7 +186,7 @@ def test_wrong_password_is_refused(password: str) -> None:
     assert not may_enter(client)
 
 
-def test_who_is_no_operator_or_not_active_is_not_let_in() -> None:
+def test_login_of_non_operators_and_inactive_users_is_refused() -> None:
     for fields in ({"is_staff": False}, {"is_active": False}):
         client = Client()
         assert send_login(client, new_operator(**fields)).status_code == 200
@@ -195,42 +195,42 @@ def test_who_is_no_operator_or_not_active_is_not_let_in() -> None:
 
 @pytest.mark.parametrize("text", ["\x00", "a\x00b", "x" * 10_000, "'; --", "٣" * 300, "\ud7ff\U0010ffff"])
 @pytest.mark.parametrize("field", ["username", "password"])
-def test_a_login_with_nonsense_is_an_error_of_the_form(field: str, text: str) -> None:
+def test_invalid_login_text_is_a_form_error(field: str, text: str) -> None:
     response = Client().post(LOGIN, {"username": f"unknown-{uuid4()}", "password": "x", field: text})
     assert response.status_code == 200
     assert response.context["form"].errors
 
 
-def test_what_fits_no_table_is_not_even_looked_for() -> None:
+def test_too_long_or_invalid_login_text_is_a_field_error() -> None:
     for field, most in (("username", 254), ("password", 1024)):
         for text in ("x" * (most + 1), "\x00"):
             response = Client().post(LOGIN, {"username": "unknown", "password": "x", field: text})
             assert response.context["form"].errors.keys() == {field}
 
 
-def test_an_account_is_locked_by_wrong_passwords_for_the_address_they_come_from() -> None:
+def test_wrong_passwords_lock_the_account_for_their_address() -> None:
     user = new_operator()
     client = Client(REMOTE_ADDR="198.51.100.7")
-    told = "Too many wrong passwords for this account; try again later."
+    message = "Too many wrong passwords for this account; try again later."
     for _ in range(4):
-        assert told not in text_of(send_login(client, user, "wrong"))
+        assert message not in text_of(send_login(client, user, "wrong"))
     for password in ("wrong", PASSWORD):
         response = send_login(client, user, password)
         assert response.status_code == 429
         assert response["Retry-After"] == "900"
-        assert told in text_of(response)
+        assert message in text_of(response)
     assert not may_enter(client)
     assert may_enter(with_password(user, REMOTE_ADDR="198.51.100.8"))
 
 
-def test_every_form_that_is_sent_counts_for_its_address(settings: LazySettings) -> None:
+def test_each_submitted_form_counts_for_the_rate_limit(settings: LazySettings) -> None:
     settings.RATE_LIMITS = {**settings.RATE_LIMITS, "login": Rate(3, 3600)}
     user = enrolled()
     client = Client(REMOTE_ADDR=f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}::1")
-    assert client.post(LOGIN, {}).status_code == 200  # one
-    assert send_login(client, user).status_code == 302  # two
+    assert client.post(LOGIN, {}).status_code == 200  # the first
+    assert send_login(client, user).status_code == 302  # the second
     assert client.get(CODE).status_code == 200
-    assert client.post(CODE, {"code": "x"}).status_code == 200  # three
+    assert client.post(CODE, {"code": "x"}).status_code == 200  # the third
     for response in (client.post(CODE, {"code": right_code(user)}), send_login(client, user)):
         assert response.status_code == 429
         assert int(response["Retry-After"]) > 0
@@ -252,9 +252,9 @@ def test_redirect_stays_on_this_site(target: str) -> None:
     assert client.get(f"{CODE}?next={target}")["Location"] == "/admin/"
 
 
-# --- Being asked for a code -------------------------------------------------------------------------
-@pytest.mark.usefixtures("either_way")
-def test_who_has_a_second_factor_is_asked_for_it_and_then_gets_where_they_wanted_to() -> None:
+# --- Code -------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("required_or_optional")
+def test_second_factor_is_required_and_redirects_to_the_next_page() -> None:
     user = enrolled("view_wallet")
     client = Client()
     response = client.post(
@@ -269,8 +269,8 @@ def test_who_has_a_second_factor_is_asked_for_it_and_then_gets_where_they_wanted
     assert device_of(user).last_used_at is not None
 
 
-@pytest.mark.usefixtures("either_way")
-def test_a_recovery_code_does_instead_however_it_is_written() -> None:
+@pytest.mark.usefixtures("required_or_optional")
+def test_recovery_code_is_accepted_once_in_any_format() -> None:
     user = enrolled()
     client = with_password(user)
     assert client.post(CODE, {"code": " ABCD 2345 "}).status_code == 302
@@ -294,7 +294,7 @@ OPEN = {LOGIN, "/admin/logout/", CODE, ENROL, CODES, RENEW, REMOVE}
 
 
 @pytest.mark.parametrize(("otp", "make"), [(True, enrolled), (True, new_operator), (False, enrolled)])
-def test_a_password_alone_opens_no_page(settings: LazySettings, otp: bool, make: Callable[..., User]) -> None:
+def test_password_alone_opens_no_page(settings: LazySettings, otp: bool, make: Callable[..., User]) -> None:
     settings.ADMIN_OTP = otp
     client = with_password(make(is_superuser=True))
     guarded = [address for address in addresses(admin.site.urls[0]) if address not in OPEN]
@@ -308,7 +308,7 @@ def test_a_password_alone_opens_no_page(settings: LazySettings, otp: bool, make:
 
 
 @pytest.mark.usefixtures("required")
-def test_a_password_alone_moves_no_money(unchanged: Unchanged) -> None:
+def test_password_alone_moves_no_money(unchanged: Unchanged) -> None:
     wallet = new_wallet("10")
     for user in (enrolled(is_superuser=True), new_operator(is_superuser=True)):
         client = with_password(user)
@@ -317,7 +317,7 @@ def test_a_password_alone_moves_no_money(unchanged: Unchanged) -> None:
                 assert client.post(page(wallet, action), adjustment())["Location"].startswith(LOGIN)
 
 
-def test_the_pages_between_are_for_operators_who_have_shown_a_password() -> None:
+def test_second_factor_pages_require_the_password() -> None:
     for client in (Client(), logged_in(new_user(is_staff=False))):
         for address in (CODE, ENROL, CODES, RENEW, REMOVE):
             for send in (client.get, client.post):
@@ -343,7 +343,7 @@ def test_the_pages_between_are_for_operators_who_have_shown_a_password() -> None
         "None",
     ],
 )
-def test_what_is_no_code_is_refused(code: str) -> None:
+def test_malformed_code_is_refused(code: str) -> None:
     user = enrolled()
     client = with_password(user)
     response = client.post(CODE, {"code": code})
@@ -374,7 +374,7 @@ def test_session_is_not_verified_by_another_operators_device() -> None:
 
 
 @pytest.mark.usefixtures("short_deadline")
-def test_a_code_counts_once() -> None:
+def test_code_is_accepted_once() -> None:
     user = enrolled()
     code = right_code(user)
     first, second = with_password(user), with_password(user)
@@ -385,8 +385,8 @@ def test_a_code_counts_once() -> None:
     assert may_enter(second)
 
 
-def at_once(lock: str, user: User, *sent: tuple[Client, str, str]) -> list[int]:
-    """The statuses of forms sent at the same time: all have come as far as the lock before it is let go."""
+def send_concurrently(lock: str, user: User, *sent: tuple[Client, str, str]) -> list[int]:
+    """Send the forms concurrently, release the lock when all wait for it, and return the sorted statuses."""
 
     def send(client: Client, address: str, code: str) -> int:
         try:
@@ -396,12 +396,12 @@ def at_once(lock: str, user: User, *sent: tuple[Client, str, str]) -> list[int]:
 
     with psycopg.connect(cluster.url()) as holder, ThreadPoolExecutor(len(sent)) as threads:
         holder.execute(f"SELECT FROM {lock} FOR NO KEY UPDATE", [user.pk])
-        answers = [threads.submit(send, *one) for one in sent]
+        responses = [threads.submit(send, *form) for form in sent]
         deadline = time.monotonic() + 5
         while waiting(holder) < len(sent) and time.monotonic() < deadline:
             time.sleep(0.01)
         holder.commit()
-        return sorted(answer.result() for answer in answers)
+        return sorted(response.result() for response in responses)
 
 
 def waiting(database: psycopg.Connection[Any]) -> int:
@@ -417,15 +417,15 @@ def waiting(database: psycopg.Connection[Any]) -> int:
         ("otp_static_staticdevice WHERE user_id = %s", lambda _: RECOVERY),
     ],
 )
-def test_a_code_counts_once_when_it_is_sent_twice_at_once(lock: str, make: Callable[[User], str]) -> None:
+def test_concurrent_uses_of_a_code_are_accepted_once(lock: str, make: Callable[[User], str]) -> None:
     user = enrolled()
     clients = [with_password(user) for _ in range(2)]
     code = make(user)
-    assert at_once(lock, user, *((client, CODE, code) for client in clients)) == [200, 302]
+    assert send_concurrently(lock, user, *((client, CODE, code) for client in clients)) == [200, 302]
     assert sum(map(may_enter, clients)) == 1
 
 
-def test_after_a_wrong_code_the_next_one_has_to_wait_and_the_other_device_has_not() -> None:
+def test_wrong_code_delays_only_its_own_device() -> None:
     user = enrolled()
     client = with_password(user)
     assert "wrong" in errors_of(client.post(CODE, {"code": wrong_code(user)}))
@@ -437,8 +437,8 @@ def test_after_a_wrong_code_the_next_one_has_to_wait_and_the_other_device_has_no
     assert may_enter(client)
 
 
-def test_a_session_that_only_had_the_password_ends_when_the_code_comes() -> None:
-    """Who planted its cookie in the operator's browser, or copied it, has nothing."""
+def test_code_ends_the_session_that_had_only_the_password() -> None:
+    """An attacker who planted or copied its cookie gets no access."""
     user = enrolled()
     client = with_password(user)
     thief = Client()
@@ -449,7 +449,7 @@ def test_a_session_that_only_had_the_password_ends_when_the_code_comes() -> None
     assert thief.get(CODE)["Location"].startswith(LOGIN)
 
 
-def test_who_is_asked_for_a_code_can_log_out() -> None:
+def test_operator_can_log_out_on_the_code_page() -> None:
     client = with_password(enrolled())
     assert 'action="/admin/logout/"' in shown(client, CODE)
     assert client.post("/admin/logout/")["Location"] == LOGIN
@@ -457,7 +457,7 @@ def test_who_is_asked_for_a_code_can_log_out() -> None:
 
 
 @pytest.mark.parametrize("address", [LOGIN, CODE, ENROL, RENEW, REMOVE, "/admin/logout/"])
-def test_a_form_from_another_site_is_refused(address: str) -> None:
+def test_form_from_another_site_is_refused(address: str) -> None:
     user = enrolled()
     client = verified(user) if address in (ENROL, RENEW, REMOVE) else with_password(user)
     before = devices_of(user)
@@ -467,9 +467,9 @@ def test_a_form_from_another_site_is_refused(address: str) -> None:
     assert devices_of(user) == before
 
 
-# --- Setting it up ----------------------------------------------------------------------------------
+# --- Enrolment --------------------------------------------------------------------------------------
 @pytest.mark.usefixtures("required")
-def test_who_has_none_sets_it_up_before_anything_else() -> None:
+def test_required_second_factor_is_set_up_first() -> None:
     user = new_operator("view_wallet")
     client = Client()
     at = f"{LOGIN}?next=/admin/wallets/wallet/"
@@ -489,7 +489,7 @@ def test_who_has_none_sets_it_up_before_anything_else() -> None:
     assert 'href="/admin/wallets/wallet/"' in html
     assert may_enter(client)
     assert log_of(user) == ["Set up a second factor"]
-    assert client.get(CODES)["Location"] == HOME  # they are shown once
+    assert client.get(CODES)["Location"] == HOME  # the codes are shown once
 
     again = with_password(user)
     assert again.post(CODE, {"code": codes[3]}).status_code == 302
@@ -508,7 +508,7 @@ def test_code_of_the_enrolment_cannot_log_in() -> None:
 
 @pytest.mark.usefixtures("required")
 @pytest.mark.parametrize("code", ["000000", "", "abcdef", "\x00", "x" * 10_000, "٣٣٣٣٣٣"])
-def test_a_wrong_first_code_sets_nothing_up(code: str) -> None:
+def test_wrong_code_enrols_no_device(code: str) -> None:
     user = new_operator()
     client = with_password(user)
     key = key_of_page(client)
@@ -523,13 +523,13 @@ def test_a_wrong_first_code_sets_nothing_up(code: str) -> None:
 
 
 @pytest.mark.usefixtures("required")
-def test_every_session_is_shown_a_key_of_its_own() -> None:
+def test_each_session_gets_its_own_enrolment_key() -> None:
     """Otherwise a person who knows the password would know the key that the owner enrols."""
     user = new_operator()
     assert key_of_page(with_password(user)) != key_of_page(with_password(user))
 
 
-def test_who_need_not_have_one_may() -> None:
+def test_optional_second_factor_can_be_set_up() -> None:
     user = new_operator()
     client = with_password(user)
     assert f'href="{ENROL}"' in shown(client, HOME)
@@ -539,8 +539,8 @@ def test_who_need_not_have_one_may() -> None:
     assert not may_enter(with_password(user))
 
 
-@pytest.mark.usefixtures("either_way")
-def test_a_password_alone_replaces_no_second_factor() -> None:
+@pytest.mark.usefixtures("required_or_optional")
+def test_password_alone_cannot_replace_the_second_factor() -> None:
     user = enrolled()
     before = devices_of(user)
     client = with_password(user)
@@ -558,8 +558,8 @@ def test_a_password_alone_replaces_no_second_factor() -> None:
 
 
 @pytest.mark.usefixtures("required")
-def test_who_was_quicker_keeps_the_second_factor() -> None:
-    """The page was opened while there was none; the form comes when there is one."""
+def test_stale_enrolment_form_does_not_replace_the_device() -> None:
+    """The page was opened before another session enrolled a device, and its form is sent afterwards."""
     user = new_operator()
     slow, quick = with_password(user), with_password(user)
     keys = [key_of_page(client) for client in (slow, quick)]
@@ -571,19 +571,19 @@ def test_who_was_quicker_keeps_the_second_factor() -> None:
 
 
 @pytest.mark.usefixtures("required")
-def test_of_two_who_set_it_up_at_once_one_succeeds() -> None:
+def test_concurrent_enrolments_create_one_device() -> None:
     user = new_operator()
     clients = [with_password(user) for _ in range(2)]
     sent = [(client, ENROL, code_of(key_of_page(client))) for client in clients]
-    assert at_once("wallet_user WHERE id = %s", user, *sent) == [200, 302]
+    assert send_concurrently("wallet_user WHERE id = %s", user, *sent) == [200, 302]
     assert TOTPDevice.objects.filter(user=user).count() == 1
     assert StaticToken.objects.filter(device__user=user).count() == 10
     assert sum(map(may_enter, clients)) == 1
 
 
-# --- Looking after it -------------------------------------------------------------------------------
-@pytest.mark.usefixtures("either_way", "short_deadline")
-def test_recovery_codes_are_renewed_and_the_old_ones_end() -> None:
+# --- Management -------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("required_or_optional", "short_deadline")
+def test_renewed_recovery_codes_replace_the_old_ones() -> None:
     user = enrolled()
     client = verified(user)
     assert client.get(RENEW).status_code == 405
@@ -597,8 +597,8 @@ def test_recovery_codes_are_renewed_and_the_old_ones_end() -> None:
     assert may_enter(client)
 
 
-@pytest.mark.usefixtures("either_way", "short_deadline")
-def test_another_phone_ends_the_old_one_its_codes_and_its_sessions() -> None:
+@pytest.mark.usefixtures("required_or_optional", "short_deadline")
+def test_new_device_ends_the_old_device_codes_and_sessions() -> None:
     user = enrolled()
     client, other = verified(user), with_password(user)
     assert other.post(CODE, {"code": RECOVERY}).status_code == 302
@@ -617,7 +617,7 @@ def test_another_phone_ends_the_old_one_its_codes_and_its_sessions() -> None:
     assert log_of(user) == ["Replaced the second factor"]
 
 
-def test_who_need_not_have_one_may_do_without_again() -> None:
+def test_optional_second_factor_can_be_removed() -> None:
     user = enrolled()
     client = verified(user)
     assert f'action="{REMOVE}"' in shown(client, HOME)
@@ -630,7 +630,7 @@ def test_who_need_not_have_one_may_do_without_again() -> None:
 
 
 @pytest.mark.usefixtures("required")
-def test_who_has_to_have_one_cannot_do_without() -> None:
+def test_required_second_factor_cannot_be_removed() -> None:
     user = enrolled()
     client = verified(user)
     before = devices_of(user)
@@ -639,7 +639,7 @@ def test_who_has_to_have_one_cannot_do_without() -> None:
     assert devices_of(user) == before
 
 
-def test_no_page_of_the_admin_shows_a_secret() -> None:
+def test_admin_pages_show_no_second_factor_secret() -> None:
     user = enrolled()
     root = logged_in(new_user(is_superuser=True))
     for address in ("/admin/otp_totp/totpdevice/", "/admin/otp_static/staticdevice/"):
@@ -649,7 +649,7 @@ def test_no_page_of_the_admin_shows_a_secret() -> None:
     assert RECOVERY not in html
 
 
-# --- When the phone is lost -------------------------------------------------------------------------
+# --- Reset ------------------------------------------------------------------------------------------
 def reset_page(user: User) -> str:
     return f"/admin/wallets/user/{user.pk}/reset_second_factor/"
 
@@ -658,7 +658,7 @@ def change_page(user: User) -> str:
     return f"/admin/wallets/user/{user.pk}/change/"
 
 
-def test_a_superuser_resets_it_after_being_asked(settings: LazySettings) -> None:
+def test_superuser_resets_a_second_factor_after_confirmation(settings: LazySettings) -> None:
     user = enrolled()
     client = verified(user)
     root = logged_in(new_user(is_superuser=True))
@@ -674,7 +674,7 @@ def test_a_superuser_resets_it_after_being_asked(settings: LazySettings) -> None
     assert client.get("/admin/", follow=True).redirect_chain[-1][0].startswith(ENROL)
 
 
-def test_a_reset_of_nothing_is_not_logged() -> None:
+def test_reset_without_a_second_factor_is_not_logged() -> None:
     user = new_operator()
     root = logged_in(new_user(is_superuser=True))
     assert root.post(reset_page(user)).status_code == 302
@@ -683,7 +683,7 @@ def test_a_reset_of_nothing_is_not_logged() -> None:
     assert "doesn’t exist" in text_of(missing)
 
 
-def test_only_superusers_reset_it() -> None:
+def test_only_superusers_reset_a_second_factor() -> None:
     user = enrolled()
     before = devices_of(user)
     client = logged_in(new_user("view_user", "change_user", "delete_totpdevice"))
@@ -693,7 +693,7 @@ def test_only_superusers_reset_it() -> None:
     assert devices_of(user) == before
 
 
-def test_a_command_resets_it() -> None:
+def test_command_resets_a_second_factor() -> None:
     user = enrolled()
     client = verified(user)
     assert (
@@ -702,18 +702,18 @@ def test_a_command_resets_it() -> None:
     assert devices_of(user) == []
     assert run("reset_second_factor", user.username) == f"{user.username} has no second factor\n"
     assert may_enter(with_password(user))
-    assert may_enter(client)  # it is not needed here
+    assert may_enter(client)  # ADMIN_OTP is off
 
 
-def test_the_command_refuses_a_user_that_is_not_there() -> None:
+def test_reset_command_refuses_an_unknown_user() -> None:
     with pytest.raises(CommandError, match="there is no user no-such-user") as error:
         run("reset_second_factor", "no-such-user")
     assert error.value.returncode == 2
 
 
-# --- The API ----------------------------------------------------------------------------------------
-@pytest.mark.usefixtures("either_way")
-def test_an_operators_session_has_their_rights_in_the_api_once_it_has_shown_the_second_factor() -> None:
+# --- API --------------------------------------------------------------------------------------------
+@pytest.mark.usefixtures("required_or_optional")
+def test_session_has_api_rights_only_after_the_second_factor() -> None:
     user = enrolled("view_wallet", "view_operation", "view_hold")
     wallet = f"/api/v1/wallets/{new_wallet().id}"
     assert with_password(user).get(wallet).status_code == 403

@@ -91,7 +91,7 @@ def key_in(response: Any) -> str:
 
 
 def operations_in(html: str) -> list[str]:
-    """Each once: a row links to its operation and to its wallet."""
+    """Return the ids of the operations that the page links to."""
     return re.findall(rf'href="{OPERATIONS}([0-9a-f-]{{36}})/change/', html)
 
 
@@ -103,7 +103,7 @@ def log_of(wallet: Wallet) -> list[str]:
     return list(LogEntry.objects.filter(object_id=str(wallet.id)).values_list("change_message", flat=True))
 
 
-# --- Every page opens -------------------------------------------------------------------------------
+# --- Pages ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "address",
     [
@@ -129,11 +129,11 @@ def log_of(wallet: Wallet) -> list[str]:
         "/admin/password_change/",
     ],
 )
-def test_a_page_opens_for_a_superuser(root: Client, address: str) -> None:
+def test_page_opens_for_a_superuser(root: Client, address: str) -> None:
     assert root.get(address).status_code == 200
 
 
-def test_the_pages_of_a_wallet_and_its_operations_open(client: Client) -> None:
+def test_pages_of_a_wallet_and_its_operation_open(client: Client) -> None:
     wallet = new_wallet("10")
     operation = Operation.objects.get(wallet=wallet)
     for address in (page(wallet), page(wallet, "history"), f"{OPERATIONS}{operation.id}/change/"):
@@ -141,14 +141,14 @@ def test_the_pages_of_a_wallet_and_its_operations_open(client: Client) -> None:
 
 
 @pytest.mark.parametrize("address", ["/admin/", WALLETS, OPERATIONS])
-def test_who_is_not_logged_in_or_not_staff_is_sent_to_the_login(address: str) -> None:
+def test_non_operators_are_redirected_to_the_login(address: str) -> None:
     for visitor in (Client(), logged_in(new_user(*VIEW, is_staff=False))):
         response = visitor.get(address)
         assert response.status_code == 302
         assert response["Location"].startswith("/admin/login/")
 
 
-# --- The lists --------------------------------------------------------------------------------------
+# --- Lists ------------------------------------------------------------------------------------------
 @pytest.fixture
 def queries() -> Iterator[Callable[[], list[str]]]:
     with CaptureQueriesContext(connection) as captured:
@@ -160,7 +160,7 @@ Queries = Callable[[], list[str]]
 
 @pytest.mark.parametrize("address", [WALLETS, OPERATIONS])
 @pytest.mark.parametrize("query", [{}, {"o": "3"}, {"_facets": "1"}, {"all": ""}, {"p": "2"}])
-def test_a_list_counts_nothing_and_reads_one_page_in_the_order_of_an_index(
+def test_list_counts_no_rows_and_reads_one_page(
     client: Client, queries: Queries, address: str, query: dict[str, str]
 ) -> None:
     table = "wallet" if address == WALLETS else "operation"
@@ -171,11 +171,11 @@ def test_a_list_counts_nothing_and_reads_one_page_in_the_order_of_an_index(
     assert f'ORDER BY "{table}"."created_at" DESC, "{table}"."id" DESC LIMIT 51' in of_table[0]
 
 
-def plan_of(sql: str, *without: str) -> str:
-    """How PostgreSQL reads a table that is too large for the ways named in `without`."""
+def plan_of(sql: str, *disabled: str) -> str:
+    """Return the query plan without the `disabled` plan types, which would be too slow for a large table."""
     with transaction.atomic(), connection.cursor() as cursor:
-        for way in without:
-            cursor.execute(f"SET LOCAL enable_{way} = off")
+        for plan_type in disabled:
+            cursor.execute(f"SET LOCAL enable_{plan_type} = off")
         cursor.execute(f"EXPLAIN {sql}")
         return "\n".join(row[0] for row in cursor.fetchall())
 
@@ -186,24 +186,27 @@ def plan_of(sql: str, *without: str) -> str:
         ({}, "operation_newest_idx"),
         ({"type__exact": "DEPOSIT"}, "operation_newest_idx"),
         ({"created_at_from": "2026-01-01T00:00"}, "operation_newest_idx"),
-        ({"q": "WALLET"}, "wallet_id = (InitPlan"),  # of a few rows any index that leads with it will do
+        (
+            {"q": "WALLET"},
+            "wallet_id = (InitPlan",
+        ),  # for few rows, any index that begins with it may be chosen
         ({"q": "WALLET key"}, "operation_idempotency_key_unique"),
         ({"q": "01890a5d-ac96-774b-bcce-b302099a8057"}, "operation_pk"),
     ],
 )
-def test_the_list_of_operations_is_read_from_an_index(
+def test_list_of_operations_uses_an_index(
     client: Client, queries: Queries, query: dict[str, str], index: str
 ) -> None:
     wallet_id = str(new_wallet("1").id)
     shown(client, OPERATIONS, **{name: value.replace("WALLET", wallet_id) for name, value in query.items()})
     read = next(sql for sql in queries() if 'FROM "operation"' in sql and "LIMIT 51" in sql)
-    ways = ["seqscan", "bitmapscan", "hashjoin", "mergejoin"]
+    disabled = ["seqscan", "bitmapscan", "hashjoin", "mergejoin"]
     if "type__exact" in query:
-        ways.append("sort")  # what a table of a few wallets and types is read by in no time
-    assert index in plan_of(read, *ways)
+        disabled.append("sort")  # fast in a table of few wallets and types
+    assert index in plan_of(read, *disabled)
 
 
-def test_the_search_for_wallets_reads_indexes(client: Client, queries: Queries) -> None:
+def test_search_for_wallets_uses_indexes(client: Client, queries: Queries) -> None:
     new_wallet(owner_id=new_user(username=f"carol-{uuid4()}").id)
     shown(client, WALLETS, q="carol-")
     read = next(sql for sql in queries() if 'FROM "wallet"' in sql and "LIMIT 51" in sql)
@@ -212,7 +215,7 @@ def test_the_search_for_wallets_reads_indexes(client: Client, queries: Queries) 
     assert "wallet_owner_newest_idx" in plan
 
 
-def test_a_list_turns_its_pages_without_knowing_how_many_there_are(client: Client) -> None:
+def test_list_has_pages_without_a_row_count(client: Client) -> None:
     wallet = new_wallet()
     for n in range(51):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), key=f"key-{n}"))
@@ -228,12 +231,12 @@ def test_a_list_turns_its_pages_without_knowing_how_many_there_are(client: Clien
     assert not re.search(r"[0-9] (results|total)", first)
 
 
-def test_paging_ends_where_it_would_get_slow(client: Client) -> None:
+def test_number_of_pages_is_bounded(client: Client) -> None:
     assert client.get(OPERATIONS, {"p": str(lists.MAX_PAGES)}).status_code == 200
     assert client.get(OPERATIONS, {"p": str(lists.MAX_PAGES + 1)}).status_code == 302
 
 
-def test_a_list_that_takes_too_long_is_given_up(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_list_query_is_cancelled(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def page_of_a_slow_query(*_: Any) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_sleep(5)")
@@ -248,13 +251,13 @@ def test_a_list_that_takes_too_long_is_given_up(client: Client, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("query", [{"q": "\x00"}, {"status__exact": "\x00"}, {"status__exact": "NONE"}])
-def test_a_list_asked_for_nonsense_stays_a_page(client: Client, query: dict[str, str]) -> None:
+def test_invalid_query_of_a_list_is_no_error(client: Client, query: dict[str, str]) -> None:
     for address in (WALLETS, OPERATIONS):
         assert client.get(address, query, follow=True).status_code == 200
 
 
-# --- Finding wallets --------------------------------------------------------------------------------
-def test_wallets_are_found_by_id_by_the_start_of_a_label_and_by_the_start_of_an_owner(client: Client) -> None:
+# --- Search for wallets -----------------------------------------------------------------------------
+def test_wallets_are_found_by_id_label_prefix_and_owner_prefix(client: Client) -> None:
     mark = uuid4().hex
     owner = new_user(username=f"Dora.{mark}")
     wallet = new_wallet("12.5", label=f"Travel {mark} 100%", owner_id=owner.id)
@@ -284,7 +287,9 @@ def test_wallets_are_filtered_by_status_and_currency(client: Client) -> None:
 
 
 @pytest.mark.parametrize(("currency", "balance"), [("JPY", "1500"), ("EUR", "1500.00"), ("KWD", "1500.000")])
-def test_amounts_have_their_currencys_fraction_digits(client: Client, currency: str, balance: str) -> None:
+def test_amounts_have_the_fraction_digits_of_their_currency(
+    client: Client, currency: str, balance: str
+) -> None:
     wallet = new_wallet("1500", currency=currency)
     for address, query in ((WALLETS, {"q": str(wallet.id)}), (page(wallet), {})):
         html = shown(client, address, **query)
@@ -292,34 +297,34 @@ def test_amounts_have_their_currencys_fraction_digits(client: Client, currency: 
         assert "1500.0000" not in html
 
 
-# --- Finding operations -----------------------------------------------------------------------------
-def test_operations_are_found_by_their_id_their_wallet_and_their_key_in_a_wallet(client: Client) -> None:
+# --- Search for operations --------------------------------------------------------------------------
+def test_operations_are_found_by_id_wallet_and_key(client: Client) -> None:
     wallet, other = new_wallet("1"), new_wallet("1")
-    wanted = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
+    expected = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
     submit(Deposit(wallet_id=other.id, amount=Decimal(2), key="order-7"))
     assert len(operations_in(shown(client, OPERATIONS, q=str(wallet.id)))) == 2
-    for term in (str(wanted.id), f"{wallet.id} order-7"):
-        assert operations_in(shown(client, OPERATIONS, q=term)) == [str(wanted.id)]
+    for term in (str(expected.id), f"{wallet.id} order-7"):
+        assert operations_in(shown(client, OPERATIONS, q=term)) == [str(expected.id)]
     for term in (f"{wallet.id} order-8", str(uuid4())):
         assert operations_in(shown(client, OPERATIONS, q=term)) == []
 
 
-def test_an_owners_key_is_found_and_shown_as_it_was_sent(client: Client) -> None:
+def test_key_of_a_restricted_caller_is_shown_as_sent(client: Client) -> None:
     owner = new_user()
     wallet = new_wallet("1", owner_id=owner.pk)
     key = f"owner:{owner.pk} order-7"
-    wanted = submit(
+    expected = submit(
         Deposit(wallet_id=wallet.id, amount=Decimal(2), key=key, owner_restriction=owner.pk)
     ).operation
     of_bank = submit(Deposit(wallet_id=wallet.id, amount=Decimal(2), key="order-7")).operation
     found = operations_in(shown(client, OPERATIONS, q=f"{wallet.id} order-7"))
-    assert set(found) == {str(wanted.id), str(of_bank.id)}
-    html = shown(client, f"{OPERATIONS}{wanted.id}/change/")
+    assert set(found) == {str(expected.id), str(of_bank.id)}
+    html = shown(client, f"{OPERATIONS}{expected.id}/change/")
     assert "order-7" in html
     assert key not in html
 
 
-def test_a_search_that_no_index_serves_finds_nothing_and_says_how_to_search(client: Client) -> None:
+def test_search_without_an_id_explains_how_to_search(client: Client) -> None:
     html = shown(client, OPERATIONS, q="order-7")
     assert "is not an id" in html
     assert operations_in(html) == []
@@ -344,14 +349,14 @@ def test_operations_are_filtered_by_status_type_and_time(client: Client) -> None
     assert found(created_at_from="2999-01-01") == []
 
 
-def test_a_time_that_is_none_is_refused_and_not_ignored(client: Client) -> None:
+def test_invalid_time_filter_is_refused(client: Client) -> None:
     wallet = new_wallet("1")
     html = shown(client, OPERATIONS, q=str(wallet.id), created_at_from="yesterday")
     assert "This is not a valid time" in html
     assert operations_in(html) == []
 
 
-def test_a_rejected_operation_shows_its_reason(client: Client) -> None:
+def test_rejected_operation_shows_its_reason(client: Client) -> None:
     wallet = new_wallet()
     with pytest.raises(Problem):
         submit(Withdraw(wallet_id=wallet.id, amount=Decimal(2)))
@@ -360,26 +365,26 @@ def test_a_rejected_operation_shows_its_reason(client: Client) -> None:
 
 
 # --- A wallet's page --------------------------------------------------------------------------------
-def test_a_wallets_page_shows_its_newest_operations_and_changes_and_reads_no_more(
-    client: Client, queries: Queries
-) -> None:
+def test_wallet_page_reads_only_the_newest_operations_and_changes(client: Client, queries: Queries) -> None:
     wallet = new_wallet()
     for n in range(25):
         submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=f"Order {n}."))
-    change_wallet(wallet.id, WalletUpdate(label="Renamed", actor="operator:zoe", reason="They asked for it"))
+    change_wallet(
+        wallet.id, WalletUpdate(label="Renamed", actor="operator:zoe", reason="They confirmation for it")
+    )
     html = shown(client, page(wallet))
     assert "Order 5." in html
     assert "Order 4." not in html
     assert f"{OPERATIONS}?q={wallet.id}" in html
     assert "label:  → Renamed" in html
     assert "operator:zoe" in html
-    assert "They asked for it" in html
+    assert "They confirmation for it" in html
     for table in ("operation", "wallet_change"):
         (read,) = (sql for sql in queries() if f'FROM "{table}"' in sql)
         assert "LIMIT 20" in read
 
 
-def test_a_wallets_page_hides_what_the_operator_may_not_view() -> None:
+def test_wallet_page_hides_sections_without_permission() -> None:
     wallet = new_wallet()
     submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description="Secret order"))
     change_wallet(wallet.id, WalletUpdate(label="x", reason="Secret reason"))
@@ -387,7 +392,7 @@ def test_a_wallets_page_hides_what_the_operator_may_not_view() -> None:
     assert "Secret" not in html
 
 
-def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
+def test_untrusted_text_is_escaped(client: Client) -> None:
     evil = "<script>alert(1)</script>"
     wallet = new_wallet(label=evil, metadata={evil: evil})
     submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), description=evil, key="k"))
@@ -406,7 +411,7 @@ def test_other_peoples_text_is_shown_and_never_run(client: Client) -> None:
         assert "&lt;script&gt;alert(1)" in html
 
 
-# --- Nothing can be edited --------------------------------------------------------------------------
+# --- Read-only pages --------------------------------------------------------------------------------
 def test_wallets_and_operations_are_read_only(root: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet("10")
     operation = Operation.objects.get(wallet=wallet)
@@ -420,16 +425,16 @@ def test_wallets_and_operations_are_read_only(root: Client, unchanged: Unchanged
             root.post(address, {"action": "delete_selected", "_selected_action": str(row.id), "post": "yes"})
 
 
-def test_a_wallets_page_has_no_field_to_fill_in(root: Client) -> None:
+def test_wallet_page_has_no_input_fields(root: Client) -> None:
     html = shown(root, page(new_wallet()))
     form = html[html.index('id="wallet_form"') :]
     inputs = re.findall(r"<(?:input|select|textarea)[^>]*>", form[: form.index("</form>")])
     assert [field for field in inputs if "csrfmiddlewaretoken" not in field] == []
 
 
-# --- Adjusting --------------------------------------------------------------------------------------
+# --- Adjustments ------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("direction", "expected"), [("DEPOSIT", "15.60"), ("WITHDRAW", "4.40")])
-def test_an_adjustment_goes_through_the_ledger_and_names_the_operator_and_the_reason(
+def test_adjustment_is_an_operation_with_operator_and_reason(
     client: Client, operator: User, direction: str, expected: str
 ) -> None:
     wallet = new_wallet("10")
@@ -449,7 +454,7 @@ def test_an_adjustment_goes_through_the_ledger_and_names_the_operator_and_the_re
     assert entry.change_message == f"{direction.capitalize()} of 5.60 EUR: Ticket 4711"
 
 
-def test_a_form_sent_twice_moves_the_money_once(client: Client) -> None:
+def test_form_sent_twice_moves_money_once(client: Client) -> None:
     wallet = new_wallet()
     sent = adjustment(key=key_in(client.get(page(wallet, "adjust"))))
     for _ in range(3):
@@ -460,7 +465,7 @@ def test_a_form_sent_twice_moves_the_money_once(client: Client) -> None:
     assert len(log_of(wallet)) == 1
 
 
-def test_every_form_has_a_key_of_its_own(client: Client) -> None:
+def test_each_form_has_its_own_key(client: Client) -> None:
     wallet = new_wallet()
     assert key_in(client.get(page(wallet, "adjust"))) != key_in(client.get(page(wallet, "adjust")))
 
@@ -470,7 +475,7 @@ def test_every_form_has_a_key_of_its_own(client: Client) -> None:
     ["", " ", "0", "0.00", "-5", "+5", "1e3", "1_000", "1 000", "1,5", ".5", "5.", "05", "0x10", "NaN", "١٢٣"]
     + ["5.001", "1000000000000.01", "9" * 100],
 )
-def test_an_amount_that_is_none_is_refused(client: Client, unchanged: Unchanged, amount: str) -> None:
+def test_invalid_amount_is_refused(client: Client, unchanged: Unchanged, amount: str) -> None:
     wallet = new_wallet("10")
     with unchanged(str(wallet.id)):
         response = client.post(page(wallet, "adjust"), adjustment(amount=amount))
@@ -480,20 +485,20 @@ def test_an_amount_that_is_none_is_refused(client: Client, unchanged: Unchanged,
 
 
 @pytest.mark.parametrize(
-    "missing", [{"reason": ""}, {"reason": " \n"}, {"reason": "x" * 501}, {"reason": "a\x00b"}]
+    "invalid", [{"reason": ""}, {"reason": " \n"}, {"reason": "x" * 501}, {"reason": "a\x00b"}]
     + [{"direction": ""}, {"direction": "TRANSFER"}, {"key": ""}, {"key": "1"}],
 )  # fmt: skip
-def test_an_adjustment_without_a_reason_a_direction_or_a_key_is_refused(
-    client: Client, unchanged: Unchanged, missing: dict[str, str]
+def test_adjustment_with_an_invalid_field_is_refused(
+    client: Client, unchanged: Unchanged, invalid: dict[str, str]
 ) -> None:
     wallet = new_wallet("10")
     with unchanged(str(wallet.id)):
-        response = client.post(page(wallet, "adjust"), adjustment(**missing))
+        response = client.post(page(wallet, "adjust"), adjustment(**invalid))
     assert response.status_code == 200
-    assert response.context["form"].errors.keys() == missing.keys()
+    assert response.context["form"].errors.keys() == invalid.keys()
 
 
-def test_a_refused_adjustment_says_why_and_its_corrected_form_is_a_new_request(client: Client) -> None:
+def test_corrected_form_of_a_refused_adjustment_has_a_new_key(client: Client) -> None:
     wallet = new_wallet("10")
     sent = adjustment(direction="WITHDRAW", amount="11")
     refused = client.post(page(wallet, "adjust"), sent)
@@ -506,7 +511,7 @@ def test_a_refused_adjustment_says_why_and_its_corrected_form_is_a_new_request(c
     assert balance_of(wallet) == 1
 
 
-def test_a_form_used_before_is_refused_for_another_adjustment(client: Client, unchanged: Unchanged) -> None:
+def test_used_form_is_refused_for_another_adjustment(client: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet()
     sent = adjustment()
     client.post(page(wallet, "adjust"), sent)
@@ -517,7 +522,7 @@ def test_a_form_used_before_is_refused_for_another_adjustment(client: Client, un
 
 
 @pytest.mark.parametrize("status", ["FROZEN", "CLOSED"])
-def test_a_wallet_that_moves_no_money_is_not_adjusted(client: Client, status: str) -> None:
+def test_frozen_or_closed_wallet_is_not_adjusted(client: Client, status: str) -> None:
     wallet = new_wallet()
     change_wallet(wallet.id, WalletUpdate(status=status))
     response = client.post(page(wallet, "adjust"), adjustment())
@@ -535,7 +540,7 @@ def busy() -> OperationalError:
 @pytest.mark.parametrize(
     ("failure", "message"), [(busy(), "nothing was applied"), (Unavailable(), "Send the form again")]
 )
-def test_a_form_that_the_database_did_not_answer_can_be_sent_again(
+def test_form_keeps_its_key_after_a_database_failure(
     client: Client, monkeypatch: pytest.MonkeyPatch, unchanged: Unchanged, failure: Exception, message: str
 ) -> None:
     def fail(_: Any) -> None:
@@ -552,7 +557,7 @@ def test_a_form_that_the_database_did_not_answer_can_be_sent_again(
 
 
 # --- Freezing, thawing, closing ---------------------------------------------------------------------
-def test_a_wallet_is_frozen_thawed_and_closed_each_with_its_reason(client: Client, operator: User) -> None:
+def test_wallet_is_frozen_thawed_and_closed_with_reasons(client: Client, operator: User) -> None:
     wallet = new_wallet()
     steps = [("freeze", "FROZEN"), ("thaw", "ACTIVE"), ("close", "CLOSED")]
     before = "ACTIVE"
@@ -569,7 +574,7 @@ def test_a_wallet_is_frozen_thawed_and_closed_each_with_its_reason(client: Clien
 
 
 @pytest.mark.parametrize("action", ["freeze", "thaw", "close"])
-def test_a_status_is_not_changed_without_a_reason(client: Client, unchanged: Unchanged, action: str) -> None:
+def test_change_of_status_needs_a_reason(client: Client, unchanged: Unchanged, action: str) -> None:
     wallet = new_wallet()
     if action == "thaw":
         change_wallet(wallet.id, WalletUpdate(status="FROZEN"))
@@ -579,7 +584,7 @@ def test_a_status_is_not_changed_without_a_reason(client: Client, unchanged: Unc
     assert response.context["form"].errors.keys() == {"reason"}
 
 
-def test_a_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged) -> None:
+def test_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet("0.01")
     with unchanged(str(wallet.id)):
         response = client.post(page(wallet, "close"), {"reason": "x"})
@@ -587,7 +592,7 @@ def test_a_wallet_with_money_is_not_closed(client: Client, unchanged: Unchanged)
     assert log_of(wallet) == []
 
 
-def test_a_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> None:
+def test_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet()
     change_wallet(wallet.id, WalletUpdate(status="CLOSED"))
     with unchanged(str(wallet.id)):
@@ -596,7 +601,7 @@ def test_a_closed_wallet_stays_closed(client: Client, unchanged: Unchanged) -> N
             assert "A closed wallet cannot be changed" in text_of(response)
 
 
-def test_a_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchanged) -> None:
+def test_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchanged) -> None:
     wallet = new_wallet()
     client.post(page(wallet, "freeze"), {"reason": "first"})
     with unchanged(str(wallet.id)):
@@ -605,7 +610,7 @@ def test_a_wallet_frozen_twice_is_changed_once(client: Client, unchanged: Unchan
     assert log_of(wallet) == ["Status FROZEN: first"]
 
 
-# --- Who may ----------------------------------------------------------------------------------------
+# --- Permissions ------------------------------------------------------------------------------------
 ACTIONS = ("adjust", "freeze", "thaw", "close")
 
 
@@ -620,7 +625,7 @@ ACTIONS = ("adjust", "freeze", "thaw", "close")
         (("view_operation", "change_operation", "delete_wallet", "add_wallet"), ()),
     ],
 )
-def test_an_action_needs_its_permission(
+def test_each_wallet_action_needs_its_permission(
     unchanged: Unchanged, permissions: tuple[str, ...], allowed: tuple[str, ...]
 ) -> None:
     client = logged_in(new_user(*permissions))
@@ -640,7 +645,7 @@ def buttons(client: Client, wallet: Wallet) -> set[str]:
     return {action for action in ACTIONS if f'href="{page(wallet, action)}"' in html}
 
 
-def test_a_wallets_page_has_the_buttons_that_its_status_and_the_operator_allow(client: Client) -> None:
+def test_wallet_page_has_the_allowed_buttons(client: Client) -> None:
     wallet = new_wallet()
     assert buttons(logged_in(new_user("view_wallet")), wallet) == set()
     assert buttons(logged_in(new_user("view_wallet", "adjust_wallet")), wallet) == {"adjust"}
@@ -652,12 +657,12 @@ def test_a_wallets_page_has_the_buttons_that_its_status_and_the_operator_allow(c
 
 
 @pytest.mark.parametrize("address", [WALLETS, OPERATIONS])
-def test_a_list_needs_the_permission_to_view(address: str) -> None:
+def test_list_needs_the_view_permission(address: str) -> None:
     assert logged_in(new_user("adjust_wallet")).get(address).status_code == 403
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_opening_a_form_changes_nothing(client: Client, unchanged: Unchanged, action: str) -> None:
+def test_get_of_a_form_changes_nothing(client: Client, unchanged: Unchanged, action: str) -> None:
     wallet = new_wallet("10")
     with unchanged(str(wallet.id)):
         assert client.get(page(wallet, action), adjustment()).status_code == 200
@@ -665,7 +670,7 @@ def test_opening_a_form_changes_nothing(client: Client, unchanged: Unchanged, ac
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_an_action_from_another_site_is_refused(operator: User, unchanged: Unchanged, action: str) -> None:
+def test_action_from_another_site_is_refused(operator: User, unchanged: Unchanged, action: str) -> None:
     wallet = new_wallet()
     client = logged_in(operator, enforce_csrf_checks=True)
     with unchanged(str(wallet.id)):
@@ -674,14 +679,14 @@ def test_an_action_from_another_site_is_refused(operator: User, unchanged: Uncha
 
 @pytest.mark.parametrize("wallet_id", [UNKNOWN_ID, "nonsense", "00000000"])
 @pytest.mark.parametrize("action", [*ACTIONS, "change"])
-def test_a_wallet_that_does_not_exist_has_no_pages(client: Client, wallet_id: str, action: str) -> None:
+def test_action_on_a_missing_wallet_redirects(client: Client, wallet_id: str, action: str) -> None:
     response = client.get(f"{WALLETS}{wallet_id}/{action}/", follow=True)
     assert response.redirect_chain == [("/admin/", 302)]
     assert "doesn’t exist" in text_of(response)
 
 
-# --- People -----------------------------------------------------------------------------------------
-def test_a_superuser_makes_an_operator(root: Client) -> None:
+# --- Users ------------------------------------------------------------------------------------------
+def test_superuser_creates_an_operator(root: Client) -> None:
     name = f"new-{uuid4()}"
     group = Group.objects.create(name=name)
     group.permissions.set(Permission.objects.filter(codename__in=VIEW))
@@ -701,7 +706,7 @@ def test_a_superuser_makes_an_operator(root: Client) -> None:
     assert client.get(WALLETS).status_code == 200
 
 
-def test_only_superusers_hand_out_permissions() -> None:
+def test_only_superusers_grant_permissions() -> None:
     client = logged_in(new_user("view_user", "add_user", "change_user", "add_group", "change_group"))
     target = new_user()
     address = reverse("admin:wallets_user_change", args=[target.id])
@@ -714,7 +719,7 @@ def test_only_superusers_hand_out_permissions() -> None:
 
 
 def send_user(root: Client, user: User, **changes: str) -> Any:
-    """The form of a user's page as a browser sends it, with these changes."""
+    """Send the form of the user's page as a browser does, with these changes."""
     address = reverse("admin:wallets_user_change", args=[user.id])
     fields = {name: getattr(user, name) for name in ("username", "first_name", "last_name", "email")}
     boxes = {name: "on" for name in ("is_active", "is_staff") if getattr(user, name)}
@@ -732,7 +737,7 @@ def names_of(user: User) -> tuple[str, str]:
     return user.username, user.email
 
 
-def test_who_logs_in_with_their_address_logs_in_with_their_new_one(root: Client) -> None:
+def test_changed_address_of_an_account_owner_becomes_the_username(root: Client) -> None:
     user = new_person()
     new = f"Anna-{uuid4()}@example.com"
     assert send_user(root, user, email=new).status_code == 302
@@ -746,7 +751,7 @@ def is_verified(user: User) -> bool:
     return User.objects.get(pk=user.pk).has_verified_email
 
 
-def test_an_address_that_an_operator_changes_is_unverified(root: Client) -> None:
+def test_changed_address_is_unverified(root: Client) -> None:
     user = new_person()
     User.objects.filter(pk=user.pk).update(verified_email=user.email)
     user.refresh_from_db()
@@ -757,12 +762,12 @@ def test_an_address_that_an_operator_changes_is_unverified(root: Client) -> None
         assert not is_verified(user)
 
 
-def test_an_operator_verifies_an_address_and_the_trail_names_it(root: Client) -> None:
+def test_superuser_verifies_an_address_and_it_is_logged(root: Client) -> None:
     user = new_person()
     page, action = f"/admin/wallets/user/{user.pk}/change/", f"/admin/wallets/user/{user.pk}/verify_email/"
     assert action in text_of(root.get(page))
-    asked = root.get(action)
-    assert (user.email in text_of(asked), is_verified(user)) == (True, False)
+    confirmation = root.get(action)
+    assert (user.email in text_of(confirmation), is_verified(user)) == (True, False)
     for _ in range(2):
         assert root.post(action).status_code == 302
     assert is_verified(user)
@@ -779,7 +784,7 @@ def test_only_superusers_verify_an_address() -> None:
     assert not is_verified(user)
 
 
-def test_an_operators_name_stays_when_their_address_changes(root: Client) -> None:
+def test_changed_address_of_an_operator_keeps_the_username(root: Client) -> None:
     user = new_user(email=f"old-{uuid4()}@example.com")
     new = f"new-{uuid4()}@example.com"
     assert send_user(root, user, email=new).status_code == 302
@@ -788,14 +793,14 @@ def test_an_operators_name_stays_when_their_address_changes(root: Client) -> Non
     assert names_of(user) == (user.username, "")
 
 
-def test_a_persons_name_stays_when_their_address_is_taken_away(root: Client) -> None:
+def test_removed_address_of_an_account_owner_keeps_the_username(root: Client) -> None:
     user = new_person()
     name = user.username
     assert send_user(root, user, email="").status_code == 302
     assert names_of(user) == (name, "")
 
 
-def test_a_user_saved_unchanged_stays_the_same(root: Client) -> None:
+def test_user_saved_without_changes_is_unchanged(root: Client) -> None:
     for user in (new_person(), new_user()):
         before = names_of(user)
         assert send_user(root, user).status_code == 302
@@ -804,7 +809,7 @@ def test_a_user_saved_unchanged_stays_the_same(root: Client) -> None:
 
 @pytest.mark.parametrize("field", ["username", "email"])
 @pytest.mark.parametrize("of", ["username", "email"])
-def test_name_and_address_of_another_user_are_taken(root: Client, field: str, of: str) -> None:
+def test_name_or_address_of_another_user_is_refused(root: Client, field: str, of: str) -> None:
     other = new_user(username=f"Bob-{uuid4()}@example.com", email=f"Bob-{uuid4()}@example.com")
     for user in (new_person(), new_user()):
         before = names_of(user)
@@ -815,7 +820,7 @@ def test_name_and_address_of_another_user_are_taken(root: Client, field: str, of
             assert names_of(user) == before
 
 
-def test_no_operator_is_made_with_the_name_of_another(root: Client) -> None:
+def test_new_operator_needs_an_unused_name(root: Client) -> None:
     other = new_person()
     chosen = {
         "usable_password": "true",
@@ -830,7 +835,7 @@ def test_no_operator_is_made_with_the_name_of_another(root: Client) -> None:
 
 @pytest.mark.parametrize("text", ["\x00", "a\x00@example.com", "x" * 255, "x" * 10_000])
 @pytest.mark.parametrize("field", ["username", "email", "first_name"])
-def test_a_user_with_nonsense_is_not_saved(root: Client, field: str, text: str) -> None:
+def test_user_with_invalid_text_is_not_saved(root: Client, field: str, text: str) -> None:
     user = new_person()
     before = names_of(user)
     response = send_user(root, user, **{field: text})
@@ -838,7 +843,7 @@ def test_a_user_with_nonsense_is_not_saved(root: Client, field: str, text: str) 
     assert names_of(user) == before
 
 
-def test_users_are_not_deleted_because_the_trail_names_them(root: Client) -> None:
+def test_users_cannot_be_deleted(root: Client) -> None:
     user = new_user()
     assert root.post(f"/admin/wallets/user/{user.id}/delete/", {"post": "yes"}).status_code == 403
     selected = {"action": "delete_selected", "_selected_action": str(user.id), "post": "yes"}

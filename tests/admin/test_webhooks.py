@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("no_subscribers")
 
 @pytest.fixture
 def client() -> Client:
-    """An operator who may do everything here."""
+    """An operator with all permissions for webhooks."""
     return logged_in(new_user(*(f"{what}_subscriber" for what in ("view", "add", "change", "delete"))))
 
 
@@ -49,7 +49,7 @@ def trail(row: Subscriber) -> list[str]:
     return list(entries.values_list("change_message", flat=True))
 
 
-def filled(**fields: Any) -> dict[str, Any]:
+def registration_form(**fields: Any) -> dict[str, Any]:
     given = {"name": f"shop {uuid4()}", "url": URL, "batch": "1", "begins": "now", "id": str(uuid4())}
     return given | fields
 
@@ -64,8 +64,8 @@ def secret_in(response: Any) -> str | None:
     return found[0] if found else None
 
 
-# --- Looked at --------------------------------------------------------------------------------------
-def test_the_list_and_a_page_show_how_each_fares_and_never_its_secret(client: Client) -> None:
+# --- Lists and pages --------------------------------------------------------------------------------
+def test_pages_show_the_delivery_state_and_no_secret(client: Client) -> None:
     row = registered(name="<b>shop</b>", types=["wallet.opened", "wallet.hold.placed"])
     row = webhook_registry.rotate(row.id, "", former_valid=timedelta(hours=1)).webhook
     waiting, dead = park(row, "WAITING", last_error="answered 503"), park(row, last_error="<i>no</i>")
@@ -101,15 +101,15 @@ def test_the_list_and_a_page_show_how_each_fares_and_never_its_secret(client: Cl
 
 @pytest.mark.parametrize(
     ("columns", "status"),
-    [({}, "WELL"), ({"failures": 1}, "FAILING"), ({"failures": 1, "is_enabled": False}, "DISABLED")],
+    [({}, "HEALTHY"), ({"failures": 1}, "FAILING"), ({"failures": 1, "is_enabled": False}, "DISABLED")],
 )
-def test_its_status_is_told(client: Client, columns: dict[str, Any], status: str) -> None:
+def test_page_shows_the_status(client: Client, columns: dict[str, Any], status: str) -> None:
     row = registered()
     Subscriber.objects.filter(id=row.id).update(**columns)
     assert status in shown(client, page(row))
 
 
-def test_the_list_needs_as_many_queries_for_many_as_for_one(client: Client) -> None:
+def test_list_of_many_webhooks_needs_no_more_queries(client: Client) -> None:
     counts = []
     for _ in range(2):
         for _ in range(3):
@@ -120,7 +120,7 @@ def test_the_list_needs_as_many_queries_for_many_as_for_one(client: Client) -> N
     assert counts[0] == counts[1]
 
 
-def test_they_are_found_by_name_and_address(client: Client) -> None:
+def test_webhooks_are_found_by_name_and_address(client: Client) -> None:
     row, other = registered(name="market"), registered(url="https://other.example.com/")
     for term in ("mark", "shop.example"):
         content = shown(client, LIST, q=term)
@@ -128,10 +128,10 @@ def test_they_are_found_by_name_and_address(client: Client) -> None:
         assert page(other) not in content
 
 
-# --- Registered -------------------------------------------------------------------------------------
-def test_a_webhook_is_registered_and_its_secret_shown_once(client: Client) -> None:
+# --- Registration -----------------------------------------------------------------------------------
+def test_webhook_is_registered_and_its_secret_shown_once(client: Client) -> None:
     assert REGISTER in shown(client, LIST)
-    response = client.post(REGISTER, filled(name=" till 1 ", types=["wallet.opened"], batch="7"))
+    response = client.post(REGISTER, registration_form(name=" till 1 ", types=["wallet.opened"], batch="7"))
     (row,) = webhook_registry.webhooks()
     assert secret_in(response) == row.secret
     assert (row.name, row.url, row.types, row.batch) == ("till 1", URL, ["wallet.opened"], 7)
@@ -140,13 +140,13 @@ def test_a_webhook_is_registered_and_its_secret_shown_once(client: Client) -> No
     assert trail(row) == ["Registered, for shop.example.com"]
 
 
-def test_all_that_has_ever_happened_can_be_asked_for(client: Client) -> None:
-    client.post(REGISTER, filled(begins="beginning"))
+def test_webhook_can_start_at_the_beginning_of_the_log(client: Client) -> None:
+    client.post(REGISTER, registration_form(begins="beginning"))
     assert int(webhook_registry.webhooks().get().begin_xid) == 0
 
 
-def test_a_form_that_is_sent_twice_registers_one_and_shows_the_same(client: Client) -> None:
-    sent = filled()
+def test_form_sent_twice_registers_one_webhook(client: Client) -> None:
+    sent = registration_form()
     secrets = [secret_in(client.post(REGISTER, sent)) for _ in range(2)]
     (row,) = webhook_registry.webhooks()
     assert secrets == [row.secret] * 2
@@ -157,8 +157,8 @@ def test_a_form_that_is_sent_twice_registers_one_and_shows_the_same(client: Clie
     assert "not shown again" in text_of(late)
 
 
-def test_a_used_form_for_another_webhook_is_not_taken(client: Client) -> None:
-    sent = filled()
+def test_used_form_is_refused_for_another_webhook(client: Client) -> None:
+    sent = registration_form()
     client.post(REGISTER, sent)
     response = client.post(REGISTER, sent | {"name": "another"})
     assert "was used before" in text_of(response)
@@ -185,17 +185,17 @@ def test_a_used_form_for_another_webhook_is_not_taken(client: Client) -> None:
     ],
     ids=str,
 )
-def test_what_cannot_be_is_not_registered_and_says_so(client: Client, fields: dict[str, Any]) -> None:
+def test_invalid_registration_is_refused_with_an_error(client: Client, fields: dict[str, Any]) -> None:
     row = registered(name="taken")
-    response = client.post(REGISTER, filled(**fields))
+    response = client.post(REGISTER, registration_form(**fields))
     assert response.status_code == 200
     assert secret_in(response) is None
     assert "error" in text_of(response)
     assert list(webhook_registry.webhooks()) == [row]
 
 
-# --- Changed ----------------------------------------------------------------------------------------
-def test_it_is_changed_and_the_trail_tells_what_but_no_secret_address(client: Client) -> None:
+# --- Changes ----------------------------------------------------------------------------------------
+def test_change_is_logged_without_the_secret_part_of_the_url(client: Client) -> None:
     row = registered(name="shop")
     assert page(row, "edit") in shown(client, page(row))
     content = shown(client, page(row, "edit"))
@@ -218,7 +218,7 @@ def test_it_is_changed_and_the_trail_tells_what_but_no_secret_address(client: Cl
     [{"name": "taken"}, {"name": ""}, {"url": "https://10.0.0.1/"}, {"batch": "0"}, {"types": ["x"]}],
     ids=str,
 )
-def test_what_cannot_be_changes_nothing(client: Client, fields: dict[str, Any]) -> None:
+def test_invalid_change_is_refused(client: Client, fields: dict[str, Any]) -> None:
     registered(name="taken")
     row = registered()
     before = Subscriber.objects.filter(id=row.id).values().get()
@@ -228,12 +228,12 @@ def test_what_cannot_be_changes_nothing(client: Client, fields: dict[str, Any]) 
     assert trail(row) == []
 
 
-def test_it_is_disabled_and_enabled_and_asked_before(client: Client) -> None:
+def test_webhook_is_disabled_and_enabled_after_confirmation(client: Client) -> None:
     row = registered()
     content = shown(client, page(row))
     assert page(row, "disable") in content
     assert page(row, "enable") not in content
-    assert "goes on where it was" in shown(client, page(row, "disable"))
+    assert "continues from its position" in shown(client, page(row, "disable"))
     for _ in range(2):
         assert client.post(page(row, "disable")).status_code == 302
     row.refresh_from_db()
@@ -246,7 +246,7 @@ def test_it_is_disabled_and_enabled_and_asked_before(client: Client) -> None:
     assert trail(row) == ["Disabled", "Enabled"]
 
 
-def test_a_new_secret_is_shown_once(client: Client) -> None:
+def test_rotated_secret_is_shown_once(client: Client) -> None:
     row = registered()
     sent = {"hours": "48", "id": str(uuid4())}
     responses = [client.post(page(row, "rotate"), sent) for _ in range(2)]
@@ -254,7 +254,7 @@ def test_a_new_secret_is_shown_once(client: Client) -> None:
     assert [secret_in(response) for response in responses] == [rotated.secret] * 2
     assert rotated.former_secret == row.secret != rotated.secret
     assert f"{rotated.former_secret_until:%Y-%m-%d %H:%M} UTC" in text_of(responses[0])
-    assert trail(row) == ["New secret; the former one for 48 hours"]
+    assert trail(row) == ["New secret; the former one is valid for 48 hours"]
     webhook_registry.webhooks().update(secret_at=timezone.now() - timedelta(hours=2))
     late = client.post(page(row, "rotate"), sent, follow=True)
     assert secret_in(late) is None
@@ -263,25 +263,23 @@ def test_a_new_secret_is_shown_once(client: Client) -> None:
 
 
 @pytest.mark.parametrize("hours", ["-1", "169", "", "x"])
-def test_how_long_the_former_secret_stays_is_checked(client: Client, hours: str) -> None:
+def test_invalid_validity_of_the_former_secret_is_refused(client: Client, hours: str) -> None:
     row = registered()
     response = client.post(page(row, "rotate"), {"hours": hours, "id": str(uuid4())})
     assert secret_in(response) is None
     assert Subscriber.objects.get(id=row.id).secret == row.secret
 
 
-def test_a_test_is_sent_by_a_button_and_tells_what_became_of_it(
-    client: Client, settings: LazySettings
-) -> None:
+def test_test_event_is_sent_and_its_result_shown(client: Client, settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     with receiver(answering(202)) as shop:
         row = registered(url=shop.url())
         assert page(row, "send_test") in shown(client, page(row))
         assert client.get(page(row, "send_test")).status_code == 200
         assert shop.requests == []
-        assert "Taken: it answered 202" in text_of(client.post(page(row, "send_test"), follow=True))
+        assert "Accepted: status 202" in text_of(client.post(page(row, "send_test"), follow=True))
         shop.behave = fail
-        assert "Not taken: answered 500" in text_of(client.post(page(row, "send_test"), follow=True))
+        assert "Not accepted: answered 500" in text_of(client.post(page(row, "send_test"), follow=True))
         assert [request.events[0]["type"] for request in shop.requests] == ["webhook.test"] * 2
     assert trail(row) == ["Sent a test"] * 2
 
@@ -291,24 +289,24 @@ def test_dead_letters_are_replayed(client: Client) -> None:
     assert page(row, "replay") not in shown(client, page(row))
     dead = [park(row), park(row)]
     assert page(row, "replay") in shown(client, page(row))
-    assert "2 dead letters are tried again" in text_of(client.post(page(row, "replay"), follow=True))
+    assert "2 dead letters will be sent again" in text_of(client.post(page(row, "replay"), follow=True))
     assert {ParkedEvent.objects.get(id=each.id).status for each in dead} == {"WAITING"}
     assert trail(row) == ["Replayed 2 dead letters"]
 
 
-def test_dead_letters_are_forgotten(client: Client) -> None:
+def test_dead_letters_are_deleted(client: Client) -> None:
     row = registered()
     waiting = park(row, "WAITING")
     assert page(row, "forget") not in shown(client, page(row))
     park(row), park(row)
     assert page(row, "forget") in shown(client, page(row))
     assert "cannot be undone" in shown(client, page(row, "forget"))
-    assert "2 dead letters are forgotten" in text_of(client.post(page(row, "forget"), follow=True))
+    assert "Deleted 2 dead letters." in text_of(client.post(page(row, "forget"), follow=True))
     assert list(ParkedEvent.objects.filter(subscriber=row)) == [waiting]
-    assert trail(row) == ["Forgot 2 dead letters"]
+    assert trail(row) == ["Deleted 2 dead letters"]
 
 
-def test_it_is_removed_after_a_question(client: Client) -> None:
+def test_webhook_is_removed_after_confirmation(client: Client) -> None:
     row = registered()
     park(row)
     assert "cannot be undone" in shown(client, page(row, "remove"))
@@ -321,7 +319,7 @@ def test_it_is_removed_after_a_question(client: Client) -> None:
 
 
 # --- The broker -------------------------------------------------------------------------------------
-def test_the_broker_is_shown_and_switched_and_nothing_else(client: Client) -> None:
+def test_broker_can_only_be_viewed_enabled_and_disabled(client: Client) -> None:
     row = delivery_state.broker("rabbitmq")
     assert page(row) in shown(client, LIST)
     content = shown(client, page(row))
@@ -331,8 +329,8 @@ def test_the_broker_is_shown_and_switched_and_nothing_else(client: Client) -> No
         if action in ("enable", "disable"):
             continue
         assert page(row, action) not in content
-        for ask in (client.get, client.post):
-            response = ask(page(row, action), filled(hours="1"))
+        for send in (client.get, client.post):
+            response = send(page(row, action), registration_form(hours="1"))
             assert response.status_code == 302
             assert response["Location"].startswith("/admin/")
     assert Subscriber.objects.filter(id=row.id).values().get() == before
@@ -342,7 +340,7 @@ def test_the_broker_is_shown_and_switched_and_nothing_else(client: Client) -> No
     assert Subscriber.objects.get(id=row.id).is_enabled
 
 
-# --- Who may what -----------------------------------------------------------------------------------
+# --- Permissions ------------------------------------------------------------------------------------
 NEEDED = {
     **dict.fromkeys(MANAGED, "change_subscriber"),
     "remove": "delete_subscriber",
@@ -351,7 +349,7 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("action", NEEDED)
-def test_every_button_needs_its_permission(action: str) -> None:
+def test_each_action_needs_its_permission(action: str) -> None:
     others = {"view_subscriber", "add_subscriber", "change_subscriber", "delete_subscriber"} - {
         NEEDED[action]
     }
@@ -361,20 +359,20 @@ def test_every_button_needs_its_permission(action: str) -> None:
     address = REGISTER if action == "register" else page(row, action)
     before = list(Subscriber.objects.values()), list(ParkedEvent.objects.values())
     assert address not in shown(client, LIST if action == "register" else page(row))
-    for ask in (client.get, client.post):
-        assert ask(address, filled(hours="0")).status_code == 403
+    for send in (client.get, client.post):
+        assert send(address, registration_form(hours="0")).status_code == 403
     assert (list(Subscriber.objects.values()), list(ParkedEvent.objects.values())) == before
     assert trail(row) == []
 
 
-def test_who_may_not_look_sees_nothing() -> None:
+def test_pages_need_the_view_permission() -> None:
     row = registered()
-    stranger = logged_in(new_user("view_wallet"))
+    operator = logged_in(new_user("view_wallet"))
     for address in (LIST, page(row)):
-        assert stranger.get(address).status_code == 403
+        assert operator.get(address).status_code == 403
 
 
-def test_djangos_own_pages_cannot_change_webhooks() -> None:
+def test_django_pages_cannot_change_webhooks() -> None:
     root = logged_in(new_user(is_superuser=True))
     row = registered()
     before = Subscriber.objects.filter(id=row.id).values().get()
@@ -385,13 +383,15 @@ def test_djangos_own_pages_cannot_change_webhooks() -> None:
 
 
 @pytest.mark.parametrize("action", [*MANAGED, "remove"])
-def test_one_that_is_not_there_leads_back(client: Client, action: str) -> None:
+def test_action_on_a_missing_webhook_redirects(client: Client, action: str) -> None:
     for id in (UNKNOWN_ID, "none"):
         response = client.get(f"{LIST}{id}/{action}/", follow=True)
         assert "doesn’t exist" in text_of(response)
 
 
-def test_one_that_is_removed_meanwhile_leads_back(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_action_on_a_webhook_removed_meanwhile_shows_an_error(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     row = registered()
     find = webhook_registry.find
 

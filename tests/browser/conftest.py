@@ -1,4 +1,4 @@
-"""Chromium, and the service as in production. A test fails on any error in the browser."""
+"""Chromium and a running service. A test fails if the browser reports an error."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tests.support.client import Api, OverHttp
 from tests.support.keys import PASSWORD, new_key, new_operator, new_person
 from wallets.access.rights import ADMIN
 
-Someone = Callable[..., Person]
+NewPerson = Callable[..., Person]
 
 
 @dataclass(frozen=True)
@@ -29,41 +29,43 @@ class Payee:
 
 
 @dataclass(frozen=True)
-class House:
+class Site:
     """The service, and users created before the browser starts, because the ORM refuses later."""
 
     address: str
     bank: Api
-    without_wallet: str  # who logs in so has none
+    without_wallet: str  # the username of a user without a wallet
     operator: str
     boris: Payee
     mails: Path
 
 
 @pytest.fixture(scope="package")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     key = new_key(ADMIN)
     without_wallet, operator = new_person().username, new_operator("view_wallet", "view_operation").username
-    # All people come from one address.
+    # All users have the same IP address.
     off = {"RATE_LIMIT_SIGNUP": "off", "RATE_LIMIT_LOGIN": "off", "RATE_LIMIT_USER": "off"}
     mails = tmp_path_factory.mktemp("mails")
     with running_service(API_ACCESS="key", EMAIL_URL=mail.url_of(mails), **off) as address:
         sender = OverHttp(address)
         boris = _sign_up(Api(sender), "Boris")
         mail.verify_email(address, mails, boris.email)
-        yield House(address, Api(sender, key), without_wallet, operator, boris, mails)
+        yield Site(address, Api(sender, key), without_wallet, operator, boris, mails)
         sender.connection.close()
 
 
-def _sign_up(stranger: Api, name: str) -> Payee:
-    email = f"{name.lower()}-{uuid4()}@example.com"  # among other tests, this may not be the first house
-    answer = stranger.post("/signup", {"name": name, "email": email, "password": PASSWORD})
+def _sign_up(api: Api, name: str) -> Payee:
+    email = (
+        f"{name.lower()}-{uuid4()}@example.com"  # another process of the tests may have created the same name
+    )
+    answer = api.post("/signup", {"name": name, "email": email, "password": PASSWORD})
     assert answer.status == 201, answer
     return Payee(email, answer.json["walletId"])
 
 
 @pytest.fixture(scope="package")
-def browser(house: House) -> Iterator[Browser]:
+def browser(site: Site) -> Iterator[Browser]:
     path = chromium.find()
     if path is None:
         pytest.fail(chromium.MISSING, pytrace=False)
@@ -72,40 +74,40 @@ def browser(house: House) -> Iterator[Browser]:
 
 
 @pytest.fixture
-def bank(house: House) -> Api:
-    return house.bank
+def bank(site: Site) -> Api:
+    return site.bank
 
 
 @pytest.fixture
-def boris(house: House) -> Payee:
-    return house.boris
+def boris(site: Site) -> Payee:
+    return site.boris
 
 
 @pytest.fixture
-def visitor(house: House, browser: Browser) -> Iterator[Someone]:
-    """`visitor(locale="ru-RU")`: a new visitor, with options of Playwright's contexts."""
-    here: list[Person] = []
+def visitor(site: Site, browser: Browser) -> Iterator[NewPerson]:
+    """Return a function that opens a browser context, such as `visitor(locale="ru-RU")`."""
+    people: list[Person] = []
 
-    def come(**options: Any) -> Person:
-        here.append(Person(browser, house.address, **options))
-        return here[-1]
+    def new_visitor(**options: Any) -> Person:
+        people.append(Person(browser, site.address, **options))
+        return people[-1]
 
-    yield come
-    for person in here:
+    yield new_visitor
+    for person in people:
         person.leave()
 
 
 @pytest.fixture
-def owner(visitor: Someone, bank: Api, house: House) -> Someone:
-    """`owner("100.00")`: the owner of a verified account with that much, on the page of their wallet."""
+def owner(visitor: NewPerson, bank: Api, site: Site) -> NewPerson:
+    """Return a function that opens a verified account and its wallet page, such as `owner("100.00")`."""
 
-    def come(deposit: str | None = None, **options: Any) -> Person:
+    def new_owner(deposit: str | None = None, **options: Any) -> Person:
         person = visitor(**options)
         person.open_account()
-        mail.verify_email(house.address, house.mails, person.email)
+        mail.verify_email(site.address, site.mails, person.email)
         if deposit:
             assert bank.deposit(person.wallet_id, deposit).status == 201
         person.go_home()
         return person
 
-    return come
+    return new_owner

@@ -8,7 +8,7 @@ from tests.support.browser import chromium
 
 
 @pytest.mark.parametrize("name", chromium.NAMES)
-def test_a_chromium_on_the_path_is_found_under_any_of_its_names(
+def test_chromium_is_found_under_all_of_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (program := tmp_path / name).touch(mode=0o755)
@@ -17,9 +17,7 @@ def test_a_chromium_on_the_path_is_found_under_any_of_its_names(
     assert chromium.find() == str(program)
 
 
-def test_the_chromium_that_is_named_goes_before_all_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_chromium_variable_has_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (chosen := tmp_path / "mine").touch(mode=0o755)
     (tmp_path / "chromium").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))

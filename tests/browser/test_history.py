@@ -1,4 +1,4 @@
-"""The list of operations: picked, paged and taken along."""
+"""The history of a wallet: filters, pages and the statement."""
 
 import csv
 import re
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Someone
+from tests.browser.conftest import NewPerson
 from tests.support.browser.person import Person
 from tests.support.client import Api
 
 
 def deposit_often(bank: Api, person: Person, times: int) -> None:
-    """1.00, 2.00 and so on."""
+    """Make deposits of 1.00, 2.00 and so on."""
     steps = [
         {
             "operationType": "DEPOSIT",
@@ -26,22 +26,22 @@ def deposit_often(bank: Api, person: Person, times: int) -> None:
     assert bank.bulk(*steps, atomic=True).status == 200
 
 
-def test_a_kind_that_is_picked_changes_the_table_and_the_address(owner: Someone, bank: Api) -> None:
+def test_kind_filter_changes_table_and_url(owner: NewPerson, bank: Api) -> None:
     anna = owner("100.00")
     bank.withdraw(anna.wallet_id, "1.50")
     anna.go_home()
-    anna.page.evaluate("window.isTheSame = true")
+    anna.page.evaluate("window.isSamePage = true")
     anna.page.get_by_label("Kind").select_option("Withdrawal")
     expect(anna.history).to_have_count(1)
     expect(anna.history).to_contain_text(["Withdrawal −1.50 RUB 98.50 RUB"])
     expect(anna.page).to_have_url(re.compile("kind=WITHDRAW"))
-    assert anna.page.evaluate("window.isTheSame")
-    anna.page.reload()  # the address says all of it
+    assert anna.page.evaluate("window.isSamePage")
+    anna.page.reload()  # the URL contains the filter
     expect(anna.history).to_have_count(1)
     expect(anna.page.get_by_label("Kind")).to_have_value("WITHDRAW")
 
 
-def test_back_shows_the_table_as_it_was_and_the_page_still_works(owner: Someone, bank: Api) -> None:
+def test_back_restores_the_table_and_the_scripts(owner: NewPerson, bank: Api) -> None:
     anna = owner("100.00")
     bank.withdraw(anna.wallet_id, "1.50")
     anna.go_home()
@@ -55,11 +55,11 @@ def test_back_shows_the_table_as_it_was_and_the_page_still_works(owner: Someone,
     expect(anna.history.first.locator("time")).not_to_contain_text("UTC")
 
 
-def test_dates_that_are_picked_change_the_table_and_the_address(owner: Someone) -> None:
+def test_date_filters_change_table_and_url(owner: NewPerson) -> None:
     anna = owner("100.00")
     tomorrow = (datetime.now(UTC) + timedelta(days=1)).date().isoformat()
     anna.page.get_by_label("From").fill(tomorrow)
-    expect(anna.page.get_by_text("Nothing yet.")).to_be_visible()
+    expect(anna.page.get_by_text("No operations.")).to_be_visible()
     expect(anna.page).to_have_url(re.compile(f"since={tomorrow}"))
     anna.page.get_by_label("From").fill("")
     expect(anna.history).to_have_count(1)
@@ -68,7 +68,7 @@ def test_dates_that_are_picked_change_the_table_and_the_address(owner: Someone) 
     expect(anna.page).to_have_url(re.compile("until=2020-01-31"))
 
 
-def test_older_leads_through_all_operations_and_newest_back(owner: Someone, bank: Api) -> None:
+def test_older_and_newest_page_through_all_operations(owner: NewPerson, bank: Api) -> None:
     anna = owner()
     deposit_often(bank, anna, 45)
     anna.go_home()
@@ -86,7 +86,7 @@ def test_older_leads_through_all_operations_and_newest_back(owner: Someone, bank
     expect(anna.history.first).to_contain_text("№45")
 
 
-def test_a_kind_stays_picked_on_older_pages(owner: Someone, bank: Api) -> None:
+def test_kind_filter_applies_to_older_pages(owner: NewPerson, bank: Api) -> None:
     anna = owner()
     deposit_often(bank, anna, 21)
     bank.withdraw(anna.wallet_id, "1")
@@ -97,7 +97,7 @@ def test_a_kind_stays_picked_on_older_pages(owner: Someone, bank: Api) -> None:
     expect(anna.history).to_contain_text(["Deposit №1 +1.00 RUB"])
 
 
-def test_the_statement_ends_with_the_balance(owner: Someone, bank: Api, tmp_path: Path) -> None:
+def test_statement_ends_with_the_balance(owner: NewPerson, bank: Api, tmp_path: Path) -> None:
     anna = owner()
     deposit_often(bank, anna, 25)
     bank.withdraw(anna.wallet_id, "0.75", description="=SUM(A1)")

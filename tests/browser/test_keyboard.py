@@ -1,8 +1,8 @@
-"""The keyboard alone is enough, and shows where it is."""
+"""The pages work with the keyboard alone, and the focus is visible."""
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Payee, Someone
+from tests.browser.conftest import NewPerson, Payee
 from tests.support.browser.person import Person
 from tests.support.client import Api
 
@@ -14,7 +14,7 @@ NAME = "() => document.activeElement.name || document.activeElement.className"
 
 
 def go_to(person: Person, name: str) -> None:
-    """By Tab, with the focus to be seen at every stop."""
+    """Press Tab until the focus is on the element; the focus must be visible at every stop."""
     for _ in range(30):
         person.page.keyboard.press("Tab")
         assert person.page.evaluate(OUTLINE) >= 2, person.page.evaluate(NAME)
@@ -23,7 +23,7 @@ def go_to(person: Person, name: str) -> None:
     raise AssertionError(f"Tab does not lead to {name}")
 
 
-def test_money_is_sent_by_the_keyboard_alone(owner: Someone, boris: Payee, bank: Api) -> None:
+def test_transfer_works_with_the_keyboard_alone(owner: NewPerson, boris: Payee, bank: Api) -> None:
     anna = owner("100.00")
     keyboard = anna.page.keyboard
     go_to(anna, "to")
@@ -41,7 +41,7 @@ def test_money_is_sent_by_the_keyboard_alone(owner: Someone, boris: Payee, bank:
     assert bank.balance(anna.wallet_id) == "59.50"
 
 
-def test_the_first_stop_skips_to_the_content(owner: Someone) -> None:
+def test_first_focus_skips_to_the_content(owner: NewPerson) -> None:
     anna = owner()
     skip = anna.page.get_by_role("link", name="Skip to content")
     expect(skip).not_to_be_in_viewport()
@@ -53,7 +53,7 @@ def test_the_first_stop_skips_to_the_content(owner: Someone) -> None:
     expect(anna.page.get_by_role("main").locator(":focus")).to_have_count(1)
 
 
-def test_after_a_mistake_the_focus_is_where_it_is_corrected(owner: Someone, boris: Payee) -> None:
+def test_focus_is_on_the_field_with_an_error(owner: NewPerson, boris: Payee) -> None:
     anna = owner("100.00")
     anna.ask_to_send(boris.email, "100.01")
     expect(anna.field("amount")).to_be_focused()

@@ -7,30 +7,30 @@ from zoneinfo import ZoneInfo
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Payee, Someone
+from tests.browser.conftest import NewPerson, Payee
 from tests.support.client import Api
 
 
 @pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo"])
-def test_times_are_those_of_the_readers_clock(owner: Someone, bank: Api, zone: str) -> None:
+def test_times_are_in_the_time_zone_of_the_browser(owner: NewPerson, bank: Api, zone: str) -> None:
     anna = owner("100.00", timezone_id=zone)
-    made = datetime.fromisoformat(bank.history(anna.wallet_id)[0]["createdAt"])
-    there = made.astimezone(ZoneInfo(zone))
+    created_at = datetime.fromisoformat(bank.history(anna.wallet_id)[0]["createdAt"])
+    local = created_at.astimezone(ZoneInfo(zone))
     time = anna.history.first.locator("time")
-    expect(time).to_have_text(f"{there:%b} {there.day}, {there:%Y}, {there.hour % 12 or 12}:{there:%M %p}")
+    expect(time).to_have_text(f"{local:%b} {local.day}, {local:%Y}, {local.hour % 12 or 12}:{local:%M %p}")
     expect(time).to_have_attribute("title", re.compile("UTC$"))
 
 
-def test_a_time_that_came_by_itself_is_the_readers_too(owner: Someone, bank: Api) -> None:
+def test_refreshed_times_are_in_the_time_zone_of_the_browser(owner: NewPerson, bank: Api) -> None:
     anna = owner(timezone_id="Asia/Tokyo")
-    anna.go_home_in_a_hurry()
+    anna.go_home_with_fake_clock()
     bank.deposit(anna.wallet_id, "1")
     anna.let_time_pass()
     expect(anna.history).to_have_count(1)
     expect(anna.history.first.locator("time")).to_have_text(re.compile(r", \d+:\d\d [AP]M$"))
 
 
-def test_a_russian_browser_is_spoken_to_in_russian(owner: Someone, boris: Payee, bank: Api) -> None:
+def test_pages_are_russian_in_a_russian_browser(owner: NewPerson, boris: Payee, bank: Api) -> None:
     anna = owner("1175.25", locale="ru-RU")
     expect(anna.page.locator("html")).to_have_attribute("lang", "ru")
     expect(anna.available).to_have_text("1 175,25 RUB")
@@ -46,13 +46,13 @@ def test_a_russian_browser_is_spoken_to_in_russian(owner: Someone, boris: Payee,
     assert bank.balance(anna.wallet_id) == "175.00"
 
 
-def test_a_refusal_is_in_the_readers_language(owner: Someone, boris: Payee) -> None:
+def test_refusal_is_in_the_language_of_the_browser(owner: NewPerson, boris: Payee) -> None:
     anna = owner("100.00", locale="ru-RU")
     anna.ask_to_send(boris.email, "100,01")
-    anna.sees_error("amount", "Доступно меньше этой суммы. Деньги не переведены.")
+    anna.sees_error("amount", "Недостаточно средств. Деньги не переведены.")
 
 
-def test_the_language_is_switched_both_ways_and_stays(owner: Someone) -> None:
+def test_chosen_language_is_kept(owner: NewPerson) -> None:
     anna = owner("1175.25")
     anna.page.get_by_role("button", name="Русский").click()
     expect(anna.page.get_by_role("heading", name="История")).to_be_visible()
@@ -68,7 +68,7 @@ def test_the_language_is_switched_both_ways_and_stays(owner: Someone) -> None:
 
 
 @pytest.mark.parametrize("locale", ["en-US", "ru-RU"])
-def test_each_language_is_offered_by_its_own_name(visitor: Someone, locale: str) -> None:
+def test_language_buttons_have_native_names(visitor: NewPerson, locale: str) -> None:
     anna = visitor(locale=locale)
     anna.go_home()
     expect(anna.page.locator(".language button")).to_have_text(["English", "Русский"])

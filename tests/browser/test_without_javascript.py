@@ -1,14 +1,14 @@
-"""Scripts make the pages better, and none of them needs one."""
+"""Every page works without scripts."""
 
 import re
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Payee, Someone
+from tests.browser.conftest import NewPerson, Payee
 from tests.support.client import Api
 
 
-def test_journey_works_without_javascript(visitor: Someone, boris: Payee, bank: Api) -> None:
+def test_journey_works_without_javascript(visitor: NewPerson, boris: Payee, bank: Api) -> None:
     anna = visitor(java_script_enabled=False)
     anna.sign_up()
     expect(anna.available).to_have_text("0.00 RUB")
@@ -18,7 +18,7 @@ def test_journey_works_without_javascript(visitor: Someone, boris: Payee, bank: 
     anna.ask_to_send(boris.email, "40.50")
     anna.confirm()
     expect(anna.heading).to_have_text("Sent")
-    anna.page.get_by_role("link", name="To my wallet").click()
+    anna.page.get_by_role("link", name="Go to my wallet").click()
     expect(anna.available).to_have_text("169.50 RUB")
 
     expect(anna.history).to_have_count(20)
@@ -37,6 +37,6 @@ def test_journey_works_without_javascript(visitor: Someone, boris: Payee, bank: 
     expect(anna.heading).to_have_text("Log in")
 
 
-def test_what_works_by_script_alone_is_not_offered_without(owner: Someone) -> None:
+def test_script_controls_are_hidden_without_scripts(owner: NewPerson) -> None:
     anna = owner(java_script_enabled=False)
     expect(anna.page.locator("[data-copy]")).to_be_hidden()

@@ -140,7 +140,7 @@ def codes_of_rules() -> list[str]:
 
 
 @pytest.mark.parametrize("request_line", KEYED)
-def test_errors_after_the_key_are_in_the_order_of_the_rules(request_line: str) -> None:
+def test_errors_after_the_key_follow_the_order_of_rules(request_line: str) -> None:
     codes = [code for code, _ in SECTIONS[request_line]]
     # A bulk lists the code twice: for its own key, and for the keys of its items. The last one counts.
     after_key = codes[len(codes) - codes[::-1].index("idempotency_key_reused") :]

@@ -201,7 +201,7 @@ def test_failing_subscriber_delays_no_other(api: Api) -> None:
         wait_until(lambda: Subscriber.objects.get(id=subscriber.id).failures, "no failure is recorded")
         assert bad.sequences(wallet) == [1]
         line = next(each for each in status(standings()).splitlines() if each.startswith(subscriber.name))
-        assert "1 wallets wait" in line
+        assert "1 parked wallets" in line
         bad.behave = take
         wait_until(lambda: has_sequences(bad, wallet, 5), "the event is not retried")
     assert bad.sequences(wallet) == [1, 2, 3, 4, 5]

@@ -47,7 +47,7 @@ def test_add_prints_the_secret_once() -> None:
     assert webhook.types == ["wallet.opened", "wallet.changed"]
     assert int(webhook.begin_xid) > 0
     listed = run("list")
-    for text in (id, "till 1", URL, "wallet.opened, wallet.changed", "0.0 s behind", "0 wallets wait"):
+    for text in (id, "till 1", URL, "wallet.opened, wallet.changed", "lag 0.0 s", "0 parked wallets"):
         assert text in listed
     assert secret not in listed
 
@@ -75,7 +75,7 @@ def test_add_with_an_id_is_idempotent() -> None:
         (("add", "kafka", URL), "has this name"),
         (("add", "shop"), "url"),
         (("resend", "shop"), "invalid choice"),
-        ((), "DEED"),
+        ((), "ACTION"),
         (("remove",), "NAME-OR-ID"),
         (("rotate", "shop", "--former-valid-hours", "169"), "0 to 168"),
         (("rotate", "shop", "--former-valid-hours", "x"), "invalid int"),
@@ -130,9 +130,9 @@ def test_test_sends_a_test_event(settings: LazySettings) -> None:
     settings.WEBHOOK_TARGETS = "any"
     with receiver() as shop:
         run("add", "shop", shop.url())
-        assert run("test", "shop").startswith("taken: it answered 200 after ")
+        assert run("test", "shop").startswith("accepted: status 200 after ")
         shop.behave = fail
-        assert refused("test", "shop", code=1).startswith("not taken: answered 500, after ")
+        assert refused("test", "shop", code=1).startswith("not accepted: answered 500, after ")
         assert [request.events[0]["type"] for request in shop.requests] == ["webhook.test"] * 2
 
 
@@ -141,8 +141,8 @@ def test_replay_makes_dead_letters_due() -> None:
     letter = ParkedEvent.objects.create(
         subscriber=stored(), event_id="x", type="wallet.opened", wallet_id=uuid4(), status="DEAD"
     )
-    assert "1 are dead letters" in run("list")
-    assert run("replay", "shop") == "1 dead letters are tried again"
+    assert "1 dead letters" in run("list")
+    assert run("replay", "shop") == "1 dead letters will be sent again"
     letter.refresh_from_db()
     assert letter.status == "WAITING"
 
@@ -157,8 +157,8 @@ def test_forget_deletes_dead_letters() -> None:
             wallet_id=uuid4(),
             status=status,
         )
-    assert run("forget", "shop") == "2 dead letters are forgotten"
-    assert run("forget", "shop") == "0 dead letters are forgotten"
+    assert run("forget", "shop") == "deleted 2 dead letters"
+    assert run("forget", "shop") == "deleted 0 dead letters"
     assert ParkedEvent.objects.get().event_id == "z"
 
 
@@ -173,7 +173,7 @@ def test_broker_can_only_be_listed_and_switched() -> None:
     broker = delivery_state.broker("rabbitmq")
     assert "the broker" in run("list")
     for action in ("remove", "rotate", "test", "replay", "forget"):
-        assert "is no webhook, but the broker" in refused(action, "rabbitmq")
+        assert "is the broker, not a webhook" in refused(action, "rabbitmq")
     run("disable", "rabbitmq")
     broker.refresh_from_db()
     assert not broker.is_enabled

@@ -47,13 +47,13 @@ def test_create_wallet_with_an_id_is_safe_to_repeat() -> None:
     assert Operation.objects.get(wallet_id=wallet_id).actor == "command:create_wallet"
 
 
-def test_create_wallet_refuses_an_id_that_is_taken_by_another(api: Api) -> None:
+def test_create_wallet_refuses_the_id_of_another_wallet(api: Api) -> None:
     with pytest.raises(CommandError, match="different request") as error:
         run("create_wallet", "--id", api.open())
     assert error.value.returncode == 2
 
 
-def test_show_wallet_shows_the_wallet_and_its_newest_operations(api: Api) -> None:
+def test_show_wallet_prints_the_wallet_and_its_newest_operations(api: Api) -> None:
     wallet_id = api.open(deposit="10", label="till 7")
     api.withdraw(wallet_id, "99", description="too much")
     shown = run("show_wallet", wallet_id)
@@ -61,13 +61,13 @@ def test_show_wallet_shows_the_wallet_and_its_newest_operations(api: Api) -> Non
         assert text in shown
 
 
-def test_verify_ledger_finds_nothing_wrong(api: Api) -> None:
+def test_verify_ledger_accepts_an_unchanged_ledger(api: Api) -> None:
     one, other = api.open(deposit="10"), api.open()
     assert "2 wallets verified" in run("verify_ledger", "--wallet", one, "--wallet", other)
     assert "every balance equals its ledger" in run("verify_ledger", "--batch", "3")
 
 
-def test_a_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
+def test_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
     api.open(deposit="10")
     before = timezone.now()
     run("verify_ledger")
@@ -77,13 +77,13 @@ def test_a_check_of_the_whole_ledger_is_recorded(api: Api) -> None:
     assert check.differences == 0
 
 
-def test_a_check_of_some_wallets_is_not_recorded(api: Api) -> None:
+def test_check_of_some_wallets_is_not_recorded(api: Api) -> None:
     before = LedgerCheck.objects.count()
     run("verify_ledger", "--wallet", api.open())
     assert LedgerCheck.objects.count() == before
 
 
-def test_a_check_is_recorded_with_what_differs(tampered: str) -> None:
+def test_check_is_recorded_with_its_number_of_differences(tampered: str) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute("UPDATE wallet SET balance = 8, sequence = 3 WHERE id = %s", [tampered])
     with pytest.raises(CommandError):
@@ -92,8 +92,8 @@ def test_a_check_is_recorded_with_what_differs(tampered: str) -> None:
 
 
 @pytest.fixture
-def unrecordable() -> Iterator[None]:
-    """As on a copy that follows the database."""
+def no_recording() -> Iterator[None]:
+    """Forbid the service to record a check, as on a read-only replica."""
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as database:
         database.execute("REVOKE INSERT ON ledger_check FROM walletsvc_app")
         yield
@@ -101,16 +101,16 @@ def unrecordable() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("balance", [7, 8])
-@pytest.mark.usefixtures("unrecordable")
-def test_the_verdict_stands_where_it_cannot_be_recorded(tampered: str, balance: int) -> None:
+@pytest.mark.usefixtures("no_recording")
+def test_result_is_printed_even_if_it_cannot_be_recorded(tampered: str, balance: int) -> None:
     before = LedgerCheck.objects.count()
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute("UPDATE wallet SET balance = %s WHERE id = %s", [balance, tampered])
-    output, complaints = StringIO(), StringIO()
+    output, errors = StringIO(), StringIO()
     with nullcontext() if balance == 7 else pytest.raises(CommandError, match="1 differences"):
-        call_command("verify_ledger", stdout=output, stderr=complaints)
+        call_command("verify_ledger", stdout=output, stderr=errors)
     assert ("every balance equals its ledger" in output.getvalue()) == (balance == 7)
-    assert complaints.getvalue() == (
+    assert errors.getvalue() == (
         "this check could not be recorded: permission denied for table ledger_check\n"
     )
     assert LedgerCheck.objects.count() == before
@@ -118,7 +118,7 @@ def test_the_verdict_stands_where_it_cannot_be_recorded(tampered: str, balance: 
 
 @pytest.fixture
 def tampered(api: Api) -> Iterator[str]:
-    """A wallet that a superuser has changed by hand."""
+    """Yield a wallet for a superuser of the database to change; delete it afterwards."""
     wallet_id = api.open(deposit="10")
     api.withdraw(wallet_id, "3")
     yield wallet_id
@@ -158,7 +158,7 @@ def tampered(api: Api) -> Iterator[str]:
         ),
     ],
 )
-def test_verify_ledger_names_what_differs(tampered: str, statement: str, finding: str) -> None:
+def test_verify_ledger_names_each_difference(tampered: str, statement: str, finding: str) -> None:
     with psycopg.connect(cluster.url("postgres")) as database:
         database.execute(statement, [tampered])
     output = StringIO()
@@ -170,8 +170,8 @@ def test_verify_ledger_names_what_differs(tampered: str, statement: str, finding
 
 
 @pytest.fixture
-def entangled(api: Api) -> Iterator[tuple[str, str]]:
-    """Two wallets with every kind of operation, for a superuser to change by hand."""
+def related_wallets(api: Api) -> Iterator[tuple[str, str]]:
+    """Yield two wallets with all types of operations, for a superuser of the database to change."""
     one, other = api.open(deposit="100"), api.open(deposit="100")
     api.transfer(one, other, "10", description="transfer")
     api.capture(api.hold(one, "20", description="captured").json["id"], "15")
@@ -263,10 +263,10 @@ OF_ONE = "wallet_id = %(one)s AND"
         ),
     ],
 )
-def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
-    entangled: tuple[str, str], statement: str, finding: str
+def test_verify_ledger_names_differences_between_operations_and_holds(
+    related_wallets: tuple[str, str], statement: str, finding: str
 ) -> None:
-    one, other = entangled
+    one, other = related_wallets
     with superuser() as database:
         changed = database.execute(statement, {"one": one, "other": other})
         assert changed.rowcount == 1
@@ -277,43 +277,43 @@ def test_verify_ledger_names_what_transfers_holds_and_reversals_contradict(
     assert finding in output.getvalue()
 
 
-def test_wait_for_db_returns_when_the_schema_is_there() -> None:
+def test_wait_for_db_returns_if_the_schema_exists() -> None:
     assert run("wait_for_db", "--timeout", "0") == ""
 
 
-def test_wait_for_db_gives_up_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wait_for_db_prints_the_reason_once_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "EXPECTED_TAG", "v999")
-    told = StringIO()
+    stderr = StringIO()
     with pytest.raises(CommandError, match="needs v999") as error:
-        call_command("wait_for_db", "--timeout", "1", stderr=told)
+        call_command("wait_for_db", "--timeout", "1", stderr=stderr)
     assert error.value.returncode == 1
-    assert told.getvalue().count("needs v999") == 1  # once, however often it looks
+    assert stderr.getvalue().count("needs v999") == 1
 
 
 @pytest.mark.slow
-def test_in_a_terminal_a_verification_tells_how_far_it_is(api: Api) -> None:
+def test_verify_ledger_shows_progress_in_a_terminal(api: Api) -> None:
     wallet = api.open(deposit="1")
-    ours, its = os.openpty()
-    termios.tcsetwinsize(its, (24, 100))
-    with open(ours, "rb", buffering=0) as terminal, open(its, "wb") as stderr:
+    controller, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, 100))
+    with open(controller, "rb", buffering=0) as screen, open(terminal, "wb") as stderr:
         command = [sys.executable, "manage.py", "verify_ledger", "--wallet", wallet]
         subprocess.run(command, stderr=stderr, check=True)
-        assert b" operations/s]" in terminal.read(65536)
+        assert b" operations/s]" in screen.read(65536)
 
 
 @pytest.mark.parametrize("command", ["verify_ledger", "ledger_report"])
 @pytest.mark.slow
-def test_a_database_that_is_away_is_said_and_exit_code_2(command: str) -> None:
-    away = cluster.url().replace(f":{cluster.port}/", f":{free_port()}/")
+def test_unavailable_database_is_one_line_and_exit_code_2(command: str) -> None:
+    unavailable = cluster.url().replace(f":{cluster.port}/", f":{free_port()}/")
     result = subprocess.run(
         [sys.executable, "manage.py", command],
-        env=os.environ | {"DATABASE_URL": away},
+        env=os.environ | {"DATABASE_URL": unavailable},
         capture_output=True,
         text=True,
         check=False,
     )
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.splitlines()[-1].startswith("CommandError: the database: ")
+    assert result.stderr.splitlines()[-1].startswith("CommandError: database error: ")
     assert "Traceback" not in result.stderr
 
 
@@ -360,7 +360,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert Wallet.objects.count() == before
 
 
-def test_manage_py_ends_with_the_exit_code_of_its_command() -> None:
+def test_manage_py_returns_the_exit_code_of_its_command() -> None:
     done = subprocess.run([sys.executable, "manage.py", "show_wallet", "x"], capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (2, b"")
     assert len(done.stderr.splitlines()) == 1

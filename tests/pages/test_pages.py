@@ -31,7 +31,7 @@ from wallets.problems import Unavailable
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
-NEW = "nine green elephants"
+NEW_PASSWORD = "nine green elephants"
 
 
 def browser(user: User | None = None, **options: Any) -> Client:
@@ -42,7 +42,7 @@ def browser(user: User | None = None, **options: Any) -> Client:
 
 
 def text_of(response: Any) -> str:
-    """A page as it is read; a streamed one too."""
+    """Return the text of a page, or of a streamed response."""
     content = b"".join(response.streaming_content) if response.streaming else response.content
     return str(content.decode())
 
@@ -51,32 +51,32 @@ def text_of(response: Any) -> str:
 class Page:
     path: str
     methods: str = "GET HEAD"
-    is_for_anybody: bool = False
+    is_public: bool = False
 
 
 PAGES = {
-    "home": Page("/", is_for_anybody=True),
-    "signup": Page("/signup", "GET HEAD POST", is_for_anybody=True),
-    "login": Page("/login", "GET HEAD POST", is_for_anybody=True),
-    "logout": Page("/logout", "POST", is_for_anybody=True),
+    "home": Page("/", is_public=True),
+    "signup": Page("/signup", "GET HEAD POST", is_public=True),
+    "login": Page("/login", "GET HEAD POST", is_public=True),
+    "logout": Page("/logout", "POST", is_public=True),
     "password": Page("/password", "GET HEAD POST"),
-    "forgotten": Page("/password/forgotten", "GET HEAD POST", is_for_anybody=True),
-    "new_password": Page("/password/new/MQ/x", "GET HEAD POST", is_for_anybody=True),
-    "verify_email": Page("/email/verify/1/x", "GET HEAD POST", is_for_anybody=True),
+    "forgotten": Page("/password/forgotten", "GET HEAD POST", is_public=True),
+    "new_password": Page("/password/new/MQ/x", "GET HEAD POST", is_public=True),
+    "verify_email": Page("/email/verify/1/x", "GET HEAD POST", is_public=True),
     "send_verification": Page("/email/verify", "POST"),
-    "language": Page("/language", "POST", is_for_anybody=True),
+    "language": Page("/language", "POST", is_public=True),
     "wallet": Page("/wallets/{wallet}"),
     "balance": Page("/wallets/{wallet}/balance"),
     "statement": Page("/wallets/{wallet}/statement.csv"),
     "transfer": Page("/wallets/{wallet}/transfer", "GET HEAD POST"),
     "transfer_by_id": Page("/transfers/{transfer}"),
 }
-OF_PEOPLE = {name: page for name, page in PAGES.items() if not page.is_for_anybody}
-OF_SOMEBODY = {name: page for name, page in PAGES.items() if "{" in page.path}
+WITH_SESSION = {name: page for name, page in PAGES.items() if not page.is_public}
+WITH_OWNER = {name: page for name, page in PAGES.items() if "{" in page.path}
 
 
 @dataclass(frozen=True)
-class World:
+class Scenario:
     anna: Person
     boris: Person
     transfer_id: str
@@ -86,20 +86,20 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
+def scenario() -> Scenario:
     anna, boris = somebody("100"), somebody()
     transfer = session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, "40", description="rent")
-    return World(anna, boris, transfer.json["id"])
+    return Scenario(anna, boris, transfer.json["id"])
 
 
-# --- Who sees which ---------------------------------------------------------------------------------
+# --- Access -----------------------------------------------------------------------------------------
 def test_every_page_is_in_the_table() -> None:
     assert {pattern.name for pattern in urls.urlpatterns} == set(PAGES)
 
 
-@pytest.mark.parametrize("name", OF_PEOPLE)
-def test_who_has_no_session_logs_in_first(world: World, name: str) -> None:
-    path = world.path(PAGES[name])
+@pytest.mark.parametrize("name", WITH_SESSION)
+def test_page_without_a_session_redirects_to_login(scenario: Scenario, name: str) -> None:
+    path = scenario.path(PAGES[name])
     for method in PAGES[name].methods.split():
         answer = browser().generic(method, path)
         assert (answer.status_code, answer["Location"]) == (302, f"/login?next={path}")
@@ -107,28 +107,31 @@ def test_who_has_no_session_logs_in_first(world: World, name: str) -> None:
     assert (part.status_code, part.content, part["HX-Redirect"]) == (200, b"", "/login")
 
 
-def test_transfer_without_a_session_redirects_to_login(world: World, unchanged: Unchanged) -> None:
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = browser().post(world.path(PAGES["transfer"]), filled(world.boris, step="send"))
+def test_transfer_without_a_session_redirects_to_login(scenario: Scenario, unchanged: Unchanged) -> None:
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = browser().post(scenario.path(PAGES["transfer"]), transfer_form(scenario.boris, step="send"))
     assert answer["Location"].startswith("/login?next=")
 
 
-@pytest.mark.parametrize("name", [name for name in OF_PEOPLE if "GET" in PAGES[name].methods])
-def test_ones_own_pages_are_there(world: World, name: str) -> None:
-    answer = browser(world.anna.user).get(world.path(PAGES[name]))
+@pytest.mark.parametrize("name", [name for name in WITH_SESSION if "GET" in PAGES[name].methods])
+def test_own_pages_open(scenario: Scenario, name: str) -> None:
+    answer = browser(scenario.anna.user).get(scenario.path(PAGES[name]))
     assert answer.status_code == 200
     assert text_of(answer)
 
 
-@pytest.mark.parametrize("name", OF_SOMEBODY)
-def test_foreign_pages_are_not_found_for_operators_too(world: World, name: str, unchanged: Unchanged) -> None:
-    path = world.path(PAGES[name])
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+@pytest.mark.parametrize("name", WITH_OWNER)
+def test_foreign_pages_are_not_found_even_for_operators(
+    scenario: Scenario, name: str, unchanged: Unchanged
+) -> None:
+    path = scenario.path(PAGES[name])
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
         for user in (somebody("5").user, new_operator(is_superuser=True)):
             answers = [browser(user).get(path)]
             if "POST" in PAGES[name].methods:
                 answers += [
-                    browser(user).post(path, filled(world.boris, step=step)) for step in ("review", "send")
+                    browser(user).post(path, transfer_form(scenario.boris, step=step))
+                    for step in ("review", "send")
                 ]
             for answer in answers:
                 assert answer.status_code == 404
@@ -136,57 +139,61 @@ def test_foreign_pages_are_not_found_for_operators_too(world: World, name: str, 
                 assert "100" not in text_of(answer).split("<main")[1]
 
 
-def test_both_sides_see_a_transfer(world: World) -> None:
-    path = world.path(PAGES["transfer_by_id"])
-    assert "<h1>Sent</h1>" in text_of(browser(world.anna.user).get(path))
-    received = text_of(browser(world.boris.user).get(path))
+def test_both_sides_see_a_transfer(scenario: Scenario) -> None:
+    path = scenario.path(PAGES["transfer_by_id"])
+    assert "<h1>Sent</h1>" in text_of(browser(scenario.anna.user).get(path))
+    received = text_of(browser(scenario.boris.user).get(path))
     assert "<h1>Received</h1>" in received
-    assert "60.00" not in received  # what the sender has left is not the receiver's to know
+    assert "60.00" not in received  # the balance of the sender
 
 
-def test_a_transfer_that_was_refused_is_its_senders_alone(world: World) -> None:
-    refused = session_of(world.anna.user).transfer(world.anna.wallet_id, world.boris.wallet_id, "1000")
+def test_only_the_sender_sees_a_refused_transfer(scenario: Scenario) -> None:
+    refused = session_of(scenario.anna.user).transfer(
+        scenario.anna.wallet_id, scenario.boris.wallet_id, "1000"
+    )
     path = f"/transfers/{refused.json['operationId']}"
-    page = text_of(browser(world.anna.user).get(path))
+    page = text_of(browser(scenario.anna.user).get(path))
     assert "<h1>Refused</h1>" in page
-    assert "You have less available than that" in page
-    assert browser(world.boris.user).get(path).status_code == 404
+    assert "The amount exceeds the available balance." in page
+    assert browser(scenario.boris.user).get(path).status_code == 404
 
 
-def test_a_transfer_that_is_not_carried_out_yet_is_not_said_to_be_sent(world: World) -> None:
-    body = {"sourceWalletId": world.anna.wallet_id, "targetWalletId": world.boris.wallet_id, "amount": "1"}
-    accepted = session_of(world.anna.user).post("/transfers", body, Prefer="respond-async")
-    answer = browser(world.anna.user).get(f"/transfers/{accepted.json['id']}")
+def test_pending_transfer_has_no_receipt(scenario: Scenario) -> None:
+    body = {
+        "sourceWalletId": scenario.anna.wallet_id,
+        "targetWalletId": scenario.boris.wallet_id,
+        "amount": "1",
+    }
+    accepted = session_of(scenario.anna.user).post("/transfers", body, Prefer="respond-async")
+    answer = browser(scenario.anna.user).get(f"/transfers/{accepted.json['id']}")
     assert "<h1>Sent</h1>" not in text_of(answer)
     assert answer.status_code == 404
 
 
-def test_who_has_no_wallet_is_told_so() -> None:
+def test_user_without_a_wallet_gets_a_message() -> None:
     page = browser(new_operator()).get("/")
     assert (page.status_code, "You have no wallet" in text_of(page)) == (200, True)
 
 
-# --- Requests that make no sense --------------------------------------------------------------------
+# --- Invalid requests -------------------------------------------------------------------------------
 @pytest.mark.usefixtures("with_mail")
 @pytest.mark.parametrize("name", PAGES)
-def test_a_method_that_a_page_does_not_take_is_not_allowed(
-    world: World, name: str, unchanged: Unchanged
-) -> None:
+def test_unsupported_method_is_not_allowed(scenario: Scenario, name: str, unchanged: Unchanged) -> None:
     methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} - set(PAGES[name].methods.split())
-    with unchanged(world.anna.wallet_id):
-        for user in (None, world.anna.user) if PAGES[name].is_for_anybody else (world.anna.user,):
+    with unchanged(scenario.anna.wallet_id):
+        for user in (None, scenario.anna.user) if PAGES[name].is_public else (scenario.anna.user,):
             if user and name == "login":
-                continue  # whatever they ask for, they are logged in
+                continue  # the page redirects a logged-in user for every method
             if name == "new_password":
-                continue  # whatever is asked of a link that is none, it is none
+                continue  # an invalid link is 404 for every method
             for method in methods:
-                answer = browser(user).generic(method, world.path(PAGES[name]))
+                answer = browser(user).generic(method, scenario.path(PAGES[name]))
                 assert answer.status_code == 405, method
                 assert "GET" in answer["Allow"] or "POST" in answer["Allow"]
                 assert method == "HEAD" or "<h1>" in text_of(answer)
 
 
-@pytest.mark.parametrize("name", OF_SOMEBODY)
+@pytest.mark.parametrize("name", WITH_OWNER)
 @pytest.mark.parametrize(
     "id",
     [
@@ -202,7 +209,7 @@ def test_a_method_that_a_page_does_not_take_is_not_allowed(
     ]
     + ["{" + UNKNOWN_ID + "}", "urn:uuid:" + UNKNOWN_ID, "x" * 10_000, "%ff%fe", "null"],
 )
-def test_an_id_that_is_none_is_a_page_that_is_not_there(name: str, id: str) -> None:
+def test_invalid_id_is_not_found(name: str, id: str) -> None:
     path = PAGES[name].path.format(wallet=quote(id, safe="%"), transfer=quote(id, safe="%"))
     answer = browser(somebody().user).get(path, headers={"Accept": "text/html"})
     assert answer.status_code == 404
@@ -227,13 +234,12 @@ HOSTILE = [
     ],
 )
 @pytest.mark.slow
-def test_no_query_is_a_fault(world: World, name: str, parameters: str) -> None:
-    client = browser(
-        world.anna.user, headers={"Accept-Language": "ru"}
-    )  # which writes more dates than English
+def test_hostile_query_causes_no_server_error(scenario: Scenario, name: str, parameters: str) -> None:
+    # Russian has more date formats than English.
+    client = browser(scenario.anna.user, headers={"Accept-Language": "ru"})
     for value in HOSTILE:
         for parameter in parameters.split():
-            answer = client.get(world.path(PAGES[name]), {parameter: value})
+            answer = client.get(scenario.path(PAGES[name]), {parameter: value})
             page = text_of(answer)
             assert answer.status_code in (200, 400), value
             assert "<script>" not in page
@@ -250,10 +256,10 @@ def test_no_query_is_a_fault(world: World, name: str, parameters: str) -> None:
         ("9999-12-30", ""),
     ],
 )
-def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
+def test_extreme_period_causes_no_server_error(scenario: Scenario, dates: tuple[str, str]) -> None:
     for name in ("wallet", "statement"):
         query = {"since": dates[0], "until": dates[1]}
-        answer = browser(world.anna.user).get(world.path(PAGES[name]), query)
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES[name]), query)
         text_of(answer)
         assert answer.status_code in (200, 400)
 
@@ -274,18 +280,18 @@ def test_no_period_is_a_fault(world: World, dates: tuple[str, str]) -> None:
         "\\ud800",
     ],
 )
-def test_invented_cursor_is_refused_without_an_error(world: World, cursor: str) -> None:
+def test_invented_cursor_is_refused_without_an_error(scenario: Scenario, cursor: str) -> None:
     from base64 import urlsafe_b64encode
 
-    named = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {world.anna.wallet_id} ")
-    made_up = urlsafe_b64encode(named.encode()).decode()
-    for text in (made_up, made_up.rstrip("="), cursor):
-        answer = browser(world.anna.user).get(world.path(PAGES["wallet"]), {"cursor": text})
+    cursor_json = cursor.replace("ID", str(uuid4())).replace("LIST", f"history of {scenario.anna.wallet_id} ")
+    encoded = urlsafe_b64encode(cursor_json.encode()).decode()
+    for text in (encoded, encoded.rstrip("="), cursor):
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES["wallet"]), {"cursor": text})
         assert answer.status_code in (200, 400)
         assert "<!doctype html>" in text_of(answer)
 
 
-def test_a_cursor_of_the_history_keeps_wallet_and_filters() -> None:
+def test_history_cursor_is_bound_to_wallet_and_filters() -> None:
     anna, other = somebody(), somebody()
     for amount in range(1, 30):
         bank().deposit(anna.wallet_id, amount)
@@ -298,7 +304,7 @@ def test_a_cursor_of_the_history_keeps_wallet_and_filters() -> None:
     assert browser(other.user).get(f"/wallets/{other.wallet_id}", {"cursor": cursor}).status_code == 400
 
 
-def test_a_history_is_read_page_by_page() -> None:
+def test_history_is_read_page_by_page() -> None:
     anna = somebody()
     for amount in range(1, 46):
         bank().deposit(anna.wallet_id, amount)
@@ -312,7 +318,7 @@ def test_a_history_is_read_page_by_page() -> None:
     assert seen == [str(amount) for amount in range(45, 0, -1)]
 
 
-def test_an_unknown_address_is_a_page_for_a_browser_and_a_problem_for_a_program() -> None:
+def test_unknown_url_is_a_page_or_a_problem() -> None:
     for method in ("GET", "POST", "DELETE"):
         for path in (
             "/nope",
@@ -336,14 +342,14 @@ def test_an_unknown_address_is_a_page_for_a_browser_and_a_problem_for_a_program(
 
 # --- Forms ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [name for name, page in PAGES.items() if "POST" in page.methods])
-def test_a_form_that_is_another_sites_is_refused_with_a_page(
-    world: World, name: str, unchanged: Unchanged
+def test_form_of_another_site_is_refused_with_a_page(
+    scenario: Scenario, name: str, unchanged: Unchanged
 ) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = client.post(world.path(PAGES[name]), filled(world.boris, step="send"))
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = client.post(scenario.path(PAGES[name]), transfer_form(scenario.boris, step="send"))
     assert answer.status_code == 403
-    assert "This form cannot be used any more" in text_of(answer)
+    assert "This form has expired." in text_of(answer)
     assert client.get("/password").status_code == 200  # still logged in
 
 
@@ -356,24 +362,24 @@ def test_a_form_that_is_another_sites_is_refused_with_a_page(
         (b"{}", "application/json", 403),
     ],
 )
-def test_a_body_that_is_no_form_is_refused_with_a_page(
-    world: World, content: bytes, kind: str, status: int, unchanged: Unchanged
+def test_malformed_form_body_is_refused_with_a_page(
+    scenario: Scenario, content: bytes, kind: str, status: int, unchanged: Unchanged
 ) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
     client.get("/password")
-    path = world.path(PAGES["transfer"])
-    with unchanged(world.anna.wallet_id):
+    path = scenario.path(PAGES["transfer"])
+    with unchanged(scenario.anna.wallet_id):
         answer = client.generic("POST", path, content, content_type=kind)
-        without_checks = browser(world.anna.user).generic("POST", path, content, content_type=kind)
+        without_checks = browser(scenario.anna.user).generic("POST", path, content, content_type=kind)
     assert answer.status_code == status
     assert 'class="status-code"' in text_of(answer)
     assert without_checks.status_code in (200, 400, 413)
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "told"),
+    ("field", "value", "error"),
     [
-        ("name", "A\x1bnna", "letters that can be printed"),
+        ("name", "A\x1bnna", "printable characters"),
         ("name", "x" * 151, "at most 150 characters"),
         ("name", "An\0na", "Null characters"),
         ("email", "anna", "valid email address"),
@@ -386,30 +392,30 @@ def test_a_body_that_is_no_form_is_refused_with_a_page(
         ("password", "an\0na" * 5, "Null characters"),
     ],
 )
-def test_a_sign_up_that_cannot_be_is_told_at_its_field(field: str, value: str, told: str) -> None:
+def test_invalid_sign_up_is_an_error_of_its_field(field: str, value: str, error: str) -> None:
     before = User.objects.count(), Wallet.objects.count()
     client = browser()
     answer = client.post("/signup", registration(**{field: value}))
     page = text_of(answer)
-    assert told in page
+    assert error in page
     assert PASSWORD not in page
     assert "sessionid" not in client.cookies
     assert (User.objects.count(), Wallet.objects.count()) == before
 
 
-def test_who_signs_up_sees_their_wallet_and_an_address_is_taken_once() -> None:
-    client, asked = browser(), registration(name="Anna Petrova")
-    assert client.post("/signup", asked)["Location"] == "/"
+def test_sign_up_opens_a_wallet_and_each_address_is_unique() -> None:
+    client, form = browser(), registration(name="Anna Petrova")
+    assert client.post("/signup", form)["Location"] == "/"
     page = text_of(client.get("/"))
     assert "Anna Petrova" in page
     assert "0.00\N{NO-BREAK SPACE}RUB" in page
-    again = browser().post("/signup", asked | {"email": asked["email"].upper()})
+    again = browser().post("/signup", form | {"email": form["email"].upper()})
     assert (again.status_code, "An account with this e-mail address exists" in text_of(again)) == (409, True)
-    assert User.objects.by_email(asked["email"]).count() == 1
+    assert User.objects.by_email(form["email"]).count() == 1
     assert client.get("/signup")["Location"] == "/"
 
 
-def test_the_login_says_no_more_than_that_it_failed() -> None:
+def test_failed_login_does_not_reveal_accounts() -> None:
     known, unknown = somebody().user.email, new_address()
     pages = [
         text_of(browser().post("/login", {"username": login, "password": "wrong"})).replace(login, "…")
@@ -435,27 +441,32 @@ def test_password_change_needs_the_old_password() -> None:
     def change(old: str, new: str) -> Any:
         return here.post("/password", {"old_password": old, "new_password1": new, "new_password2": new})
 
-    for old, new in (("wrong", NEW), (PASSWORD, "short"), (PASSWORD, "x" * 2000), (PASSWORD, user.email)):
+    for old, new in (
+        ("wrong", NEW_PASSWORD),
+        (PASSWORD, "short"),
+        (PASSWORD, "x" * 2000),
+        (PASSWORD, user.email),
+    ):
         assert change(old, new).status_code == 200
         assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 302
     key = here.cookies["sessionid"].value
-    assert change(PASSWORD, NEW)["Location"] == "/"
+    assert change(PASSWORD, NEW_PASSWORD)["Location"] == "/"
     assert here.cookies["sessionid"].value != key
     assert "Your password has been changed" in text_of(here.get("/"))
     assert there.get("/password").status_code == 302
     assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 200
-    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
+    assert browser().post("/login", {"username": user.email, "password": NEW_PASSWORD}).status_code == 302
 
 
 # --- Transfers --------------------------------------------------------------------------------------
-def filled(to: Person | str, **fields: str) -> dict[str, str]:
-    """The form of a transfer as it is sent."""
+def transfer_form(to: Person | str, **fields: str) -> dict[str, str]:
+    """Return the form of a transfer as a browser sends it."""
     target = to if isinstance(to, str) else to.user.email
     return {"to": target, "amount": "10", "note": "rent", "key": str(uuid4()), "step": "review", **fields}
 
 
 def fields_of(page: str) -> dict[str, str]:
-    """What a page's forms would send: its inputs by name."""
+    """Return the values of all inputs of the page, by name."""
     inputs = re.findall(r"<input [^>]*>", page.split("<main")[1].split("</main", maxsplit=1)[0])
     found = {}
     for tag in inputs:
@@ -464,116 +475,121 @@ def fields_of(page: str) -> dict[str, str]:
     return found
 
 
-def test_looking_at_a_transfer_moves_nothing_and_sending_it_moves_once(
-    world: World, unchanged: Unchanged
-) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
+def test_review_moves_nothing_and_repeated_send_moves_once(scenario: Scenario, unchanged: Unchanged) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
     form = fields_of(text_of(client.get(path)))
     assert form["key"]
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        review = text_of(client.post(path, {**form, **filled(world.boris, key=form["key"], amount="1 0.5")}))
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        review = text_of(
+            client.post(path, {**form, **transfer_form(scenario.boris, key=form["key"], amount="1 0.5")})
+        )
         assert "10.50\N{NO-BREAK SPACE}RUB" in review
-        assert world.boris.user.email in review
+        assert scenario.boris.user.email in review
         sent = fields_of(review) | {"step": "send"}
-        assert (sent["key"], sent["to"], sent["note"]) == (form["key"], world.boris.user.email, "rent")
+        assert (sent["key"], sent["to"], sent["note"]) == (form["key"], scenario.boris.user.email, "rent")
     receipts = {client.post(path, sent)["Location"] for _ in range(3)}  # a double click, a reload
     assert len(receipts) == 1
     assert "<h1>Sent</h1>" in text_of(client.get(receipts.pop()))
-    assert (bank().balance(world.anna.wallet_id), bank().balance(world.boris.wallet_id)) == ("49.50", "50.50")
-    stored_key = f"owner:{world.anna.user.pk} {form['key']}"
-    operation = Operation.objects.get(wallet_id=world.anna.wallet_id, idempotency_key=stored_key)
-    assert (operation.actor, operation.description) == (f"user:{world.anna.user.pk}", "rent")
-    Books((world.anna.wallet_id, world.boris.wallet_id)).verify()
+    assert (bank().balance(scenario.anna.wallet_id), bank().balance(scenario.boris.wallet_id)) == (
+        "49.50",
+        "50.50",
+    )
+    stored_key = f"owner:{scenario.anna.user.pk} {form['key']}"
+    operation = Operation.objects.get(wallet_id=scenario.anna.wallet_id, idempotency_key=stored_key)
+    assert (operation.actor, operation.description) == (f"user:{scenario.anna.user.pk}", "rent")
+    Books((scenario.anna.wallet_id, scenario.boris.wallet_id)).verify()
 
 
-def test_a_form_that_is_looked_at_again_keeps_what_was_filled_in(world: World, unchanged: Unchanged) -> None:
-    form = filled(world.boris, amount="12.34", note='to "you" & <me>')
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        page = text_of(browser(world.anna.user).post(world.path(PAGES["transfer"]), form | {"step": "edit"}))
+def test_edited_form_keeps_its_values(scenario: Scenario, unchanged: Unchanged) -> None:
+    form = transfer_form(scenario.boris, amount="12.34", note='to "you" & <me>')
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        page = text_of(
+            browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form | {"step": "edit"})
+        )
     found = fields_of(page)
     assert {name: found[name] for name in ("to", "amount", "note", "key")} == {
         name: form[name] for name in ("to", "amount", "note", "key")
     }
 
 
-def test_a_wallet_is_paid_by_its_number_too(world: World) -> None:
-    form = filled(world.boris.wallet_id, step="send", amount="0.01", note="")
-    assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == "40.01"
+def test_transfer_by_wallet_number_is_accepted(scenario: Scenario) -> None:
+    form = transfer_form(scenario.boris.wallet_id, step="send", amount="0.01", note="")
+    assert browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(scenario.boris.wallet_id) == "40.01"
 
 
-def frozen(world: World) -> dict[str, str]:
-    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "FROZEN"})
+def frozen(scenario: Scenario) -> dict[str, str]:
+    bank().patch(f"/wallets/{scenario.boris.wallet_id}", {"status": "FROZEN"})
     return {}
 
 
-def of_another_currency(world: World) -> dict[str, str]:
+def of_another_currency(scenario: Scenario) -> dict[str, str]:
     return {"to": somebody(currency="EUR").wallet_id}
 
 
-def too_much(world: World) -> dict[str, str]:
+def too_much(scenario: Scenario) -> dict[str, str]:
     return {"amount": "1000"}
 
 
 @pytest.mark.parametrize(
-    ("prepare", "told"),
+    ("prepare", "error"),
     [
-        (frozen, "That wallet cannot receive this amount."),
-        (of_another_currency, "That wallet has another currency."),
-        (too_much, "You have less available than that."),
+        (frozen, "The recipient cannot receive this amount."),
+        (of_another_currency, "The wallets have different currencies."),
+        (too_much, "The amount exceeds the available balance."),
     ],
 )
-def test_a_refusal_moves_nothing_and_the_form_asks_for_something_new(
-    world: World, unmoved: Unchanged, prepare: Callable[[World], dict[str, str]], told: str
+def test_refusal_moves_nothing_and_form_gets_a_new_key(
+    scenario: Scenario, unmoved: Unchanged, prepare: Callable[[Scenario], dict[str, str]], error: str
 ) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris) | prepare(world) | {"step": "send"}
-    with unmoved(world.anna.wallet_id, world.boris.wallet_id):
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris) | prepare(scenario) | {"step": "send"}
+    with unmoved(scenario.anna.wallet_id, scenario.boris.wallet_id):
         answer = client.post(path, form)
         page = text_of(answer)
-    assert (answer.status_code, told in page) == (409, True)
+    assert (answer.status_code, error in page) == (409, True)
     again = fields_of(page)
     assert again["key"] != form["key"]
     assert {name: again[name] for name in ("to", "amount", "note")} == {
         name: form[name] for name in ("to", "amount", "note")
     }
-    bank().patch(f"/wallets/{world.boris.wallet_id}", {"status": "ACTIVE"})
-    corrected = {**again, "to": world.boris.user.email, "amount": "1", "step": "send"}
+    bank().patch(f"/wallets/{scenario.boris.wallet_id}", {"status": "ACTIVE"})
+    corrected = {**again, "to": scenario.boris.user.email, "amount": "1", "step": "send"}
     assert client.post(path, corrected).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == "41.00"
+    assert bank().balance(scenario.boris.wallet_id) == "41.00"
 
 
-def test_a_wallet_that_is_not_there_is_told_and_leaves_no_trace(world: World, unchanged: Unchanged) -> None:
-    form = filled(str(uuid4()), step="send")
-    with unchanged(world.anna.wallet_id):
-        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
-    assert (answer.status_code, "There is no such wallet." in text_of(answer)) == (404, True)
+def test_transfer_to_an_unknown_wallet_is_not_found(scenario: Scenario, unchanged: Unchanged) -> None:
+    form = transfer_form(str(uuid4()), step="send")
+    with unchanged(scenario.anna.wallet_id):
+        answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
+    assert (answer.status_code, "This wallet does not exist." in text_of(answer)) == (404, True)
 
 
-def test_a_form_that_was_sent_with_other_content_does_not_send_it(world: World, unchanged: Unchanged) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris, step="send")
+def test_used_form_with_other_content_is_refused(scenario: Scenario, unchanged: Unchanged) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris, step="send")
     assert client.post(path, form).status_code == 302
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
         answer = client.post(path, form | {"amount": "11"})
     page = text_of(answer)
     assert (answer.status_code, "This form was sent before" in page) == (422, True)
     assert fields_of(page)["key"] != form["key"]
 
 
-def test_where_the_outcome_is_unknown_the_form_keeps_its_key(
-    world: World, monkeypatch: pytest.MonkeyPatch
+def test_form_keeps_its_key_if_the_outcome_is_unknown(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any) -> None:
         raise Unavailable
 
-    client, path = browser(world.anna.user), world.path(PAGES["transfer"])
-    form = filled(world.boris, step="send")
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["transfer"])
+    form = transfer_form(scenario.boris, step="send")
     with monkeypatch.context() as patched:
         patched.setattr(ledger, "submit", fail)
         answer = client.post(path, form)
     page = text_of(answer)
-    assert (answer.status_code, "it counts once" in page) == (503, True)
+    assert (answer.status_code, "it takes effect once" in page) == (503, True)
     assert fields_of(page)["key"] == form["key"]
     assert client.post(path, fields_of(page) | {"step": "send"}).status_code == 302
 
@@ -599,67 +615,71 @@ def test_where_the_outcome_is_unknown_the_form_keeps_its_key(
     ],
 )
 @pytest.mark.parametrize("step", ["review", "send"])
-def test_a_form_that_is_filled_in_wrongly_moves_nothing(
-    world: World, field: str, value: str, step: str, unchanged: Unchanged
+def test_invalid_field_of_a_transfer_moves_nothing(
+    scenario: Scenario, field: str, value: str, step: str, unchanged: Unchanged
 ) -> None:
-    form = filled(world.boris, step=step) | {field: value}
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+    form = transfer_form(scenario.boris, step=step) | {field: value}
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
     assert answer.status_code == 200
     assert 'name="amount"' in text_of(answer)
     assert "Send this?" not in text_of(answer)
 
 
 @pytest.mark.parametrize("field", ["to", "amount", "key", "step"])
-def test_a_form_with_something_left_out_moves_nothing(world: World, field: str, unchanged: Unchanged) -> None:
-    form = filled(world.boris, step="send")
+def test_missing_field_of_a_transfer_moves_nothing(
+    scenario: Scenario, field: str, unchanged: Unchanged
+) -> None:
+    form = transfer_form(scenario.boris, step="send")
     del form[field]
-    with unchanged(world.anna.wallet_id, world.boris.wallet_id):
-        assert browser(world.anna.user).post(world.path(PAGES["transfer"]), form).status_code == 200
+    with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
+        assert browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form).status_code == 200
 
 
 @pytest.mark.parametrize("spelling", [str.upper, str.lower, lambda id: id])
 def test_transfer_to_the_same_wallet_is_refused(
-    world: World, spelling: Callable[[str], str], unchanged: Unchanged
+    scenario: Scenario, spelling: Callable[[str], str], unchanged: Unchanged
 ) -> None:
-    with unchanged(world.anna.wallet_id):
-        for to in (world.anna.wallet_id, world.anna.user.email):
+    with unchanged(scenario.anna.wallet_id):
+        for to in (scenario.anna.wallet_id, scenario.anna.user.email):
             for step in ("review", "send"):
-                form = filled(spelling(to), step=step)
-                answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), form)
+                form = transfer_form(spelling(to), step=step)
+                answer = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
                 assert answer.status_code == 200
-                assert "This is the wallet that the money comes from." in text_of(answer)
+                assert "You cannot send money to the same wallet." in text_of(answer)
 
 
-def test_unknown_address_is_an_error_of_its_field(world: World, unchanged: Unchanged) -> None:
-    with unchanged(world.anna.wallet_id):
-        leading_nowhere = (
+def test_unknown_address_is_an_error_of_its_field(scenario: Scenario, unchanged: Unchanged) -> None:
+    with unchanged(scenario.anna.wallet_id):
+        without_target = (
             new_address(),
             somebody(verified_email="").user.email,
             somebody(currency="EUR").user.email,
             somebody(is_active=False).user.email,
         )
-        for to in leading_nowhere:
-            answer = browser(world.anna.user).post(world.path(PAGES["transfer"]), filled(to, step="send"))
+        for to in without_target:
+            answer = browser(scenario.anna.user).post(
+                scenario.path(PAGES["transfer"]), transfer_form(to, step="send")
+            )
             assert "No verified account with this address has a wallet in RUB." in text_of(answer)
 
 
 @pytest.mark.parametrize(
     ("amount", "balance"), [("1 000,50", "1040.50"), ("0,01", "40.01"), ("2.5", "42.50")]
 )
-def test_in_russian_amounts_are_written_as_in_russia(world: World, amount: str, balance: str) -> None:
-    bank().deposit(world.anna.wallet_id, 1000)
-    client = browser(world.anna.user, headers={"Accept-Language": "ru"})
-    form = filled(world.boris, amount=amount, step="send")
-    assert client.post(world.path(PAGES["transfer"]), form).status_code == 302
-    assert bank().balance(world.boris.wallet_id) == balance
+def test_russian_amounts_are_accepted_in_russian(scenario: Scenario, amount: str, balance: str) -> None:
+    bank().deposit(scenario.anna.wallet_id, 1000)
+    client = browser(scenario.anna.user, headers={"Accept-Language": "ru"})
+    form = transfer_form(scenario.boris, amount=amount, step="send")
+    assert client.post(scenario.path(PAGES["transfer"]), form).status_code == 302
+    assert bank().balance(scenario.boris.wallet_id) == balance
 
 
-# --- What people write ------------------------------------------------------------------------------
+# --- Untrusted text ---------------------------------------------------------------------------------
 EVIL = "<script>alert('1')</script>\"'><img src=x onerror=alert(1)>{{ 7|add:7 }}"
 
 
-def test_what_people_write_is_shown_and_not_run() -> None:
+def test_untrusted_text_is_escaped() -> None:
     anna = somebody("100", first_name=EVIL[:150])
     User.objects.filter(pk=anna.user.pk).update(last_name="</title>")
     boris = somebody()
@@ -669,17 +689,17 @@ def test_what_people_write_is_shown_and_not_run() -> None:
     api.transfer(anna.wallet_id, boris.wallet_id, 1000, description=EVIL)
     client = browser(anna.user)
     transfer = f"/wallets/{anna.wallet_id}/transfer"
-    written = filled(EVIL, note=EVIL, amount=EVIL, step=EVIL)
+    evil_form = transfer_form(EVIL, note=EVIL, amount=EVIL, step=EVIL)
     pages = [
         client.get("/"),
         client.get(f"/wallets/{evil_wallet}"),
         client.get(f"/transfers/{sent}"),
         browser(boris.user).get("/"),
         browser(boris.user).get(f"/transfers/{sent}"),
-        client.post(transfer, filled(boris, note=EVIL)),
-        client.post(transfer, filled(f'"{EVIL[:8]}"@example.com')),
-        client.post(transfer, written),
-        client.post(transfer, filled(boris, key=EVIL)),
+        client.post(transfer, transfer_form(boris, note=EVIL)),
+        client.post(transfer, transfer_form(f'"{EVIL[:8]}"@example.com')),
+        client.post(transfer, evil_form),
+        client.post(transfer, transfer_form(boris, key=EVIL)),
         client.get(f"/wallets/{anna.wallet_id}", {"kind": EVIL, "since": EVIL, "until": EVIL}),
         client.get(f"/wallets/{anna.wallet_id}", {"x": EVIL}),
         client.get(f"/wallets/{anna.wallet_id}/balance", {"seen": EVIL}),
@@ -699,7 +719,7 @@ def test_what_people_write_is_shown_and_not_run() -> None:
     assert "7|add:7" in text_of(client.get(f"/transfers/{sent}"))
 
 
-def test_a_username_that_is_an_address_with_a_tag_is_shown_and_not_run() -> None:
+def test_username_with_a_tag_is_escaped() -> None:
     email = '"<b>&' + str(uuid4()) + '"@example.com'
     client = browser(somebody(username=email, email=email, first_name="").user)
     for path in ("/", "/password"):
@@ -708,7 +728,7 @@ def test_a_username_that_is_an_address_with_a_tag_is_shown_and_not_run() -> None
         assert escape(email) in page.replace("&#x27;", "'")
 
 
-def test_a_statement_is_text_that_no_spreadsheet_runs() -> None:
+def test_statement_contains_no_spreadsheet_formula() -> None:
     anna = somebody()
     bank().deposit(anna.wallet_id, 1, description="=HYPERLINK(1)")
     answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv")
@@ -717,9 +737,9 @@ def test_a_statement_is_text_that_no_spreadsheet_runs() -> None:
     assert "'=HYPERLINK(1)" in text_of(answer)
 
 
-# --- When something fails ---------------------------------------------------------------------------
+# --- Failures ---------------------------------------------------------------------------------------
 @contextmanager
-def database_away() -> Iterator[None]:
+def database_unavailable() -> Iterator[None]:
     def fail(*_: Any) -> None:
         raise OperationalError("the connection is lost")
 
@@ -728,46 +748,50 @@ def database_away() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["home", "password", "login"])
-def test_without_the_database_there_is_a_page_that_says_so(world: World, name: str) -> None:
-    client = browser(world.anna.user)
-    with database_away():
-        answer = client.get(world.path(PAGES[name]))
+def test_unavailable_database_is_an_error_page(scenario: Scenario, name: str) -> None:
+    client = browser(scenario.anna.user)
+    with database_unavailable():
+        answer = client.get(scenario.path(PAGES[name]))
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
-    assert "We cannot be reached at the moment." in text_of(answer)
+    assert "The service is unavailable." in text_of(answer)
     assert client.get("/").status_code == 200
 
 
-def test_without_the_database_a_form_that_is_another_sites_is_no_fault(world: World) -> None:
-    client = browser(world.anna.user, enforce_csrf_checks=True)
-    with database_away():
+def test_form_of_another_site_without_database_is_refused(scenario: Scenario) -> None:
+    client = browser(scenario.anna.user, enforce_csrf_checks=True)
+    with database_unavailable():
         answer = client.post("/logout")
     assert answer.status_code in (403, 503)
     assert client.get("/password").status_code == 200
 
 
-def test_a_fault_of_ours_is_a_page_and_is_logged(
-    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_unexpected_error_is_logged_and_not_shown_on_a_page(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("secret")
 
     monkeypatch.setattr(transfers, "read_transfer", fail)
     with caplog.at_level(logging.ERROR):
-        answer = browser(world.anna.user).get(world.path(PAGES["transfer_by_id"]))
+        answer = browser(scenario.anna.user).get(scenario.path(PAGES["transfer_by_id"]))
     page = text_of(answer)
-    assert (answer.status_code, "Something went wrong on our side." in page) == (500, True)
+    assert (answer.status_code, "An error occurred on our side." in page) == (500, True)
     assert "secret" not in page
     assert "RuntimeError: secret" in caplog.text
 
 
 # --- Parts of a page --------------------------------------------------------------------------------
-def test_a_balance_that_is_as_it_was_is_not_sent_again(world: World) -> None:
-    client, path = browser(world.anna.user), world.path(PAGES["balance"])
+def test_unchanged_balance_is_not_sent_again(scenario: Scenario) -> None:
+    client, path = browser(scenario.anna.user), scenario.path(PAGES["balance"])
     seen = fields_of("<main" + text_of(client.get(path)) + "</main")["seen"]
     assert client.get(path, {"seen": seen}).status_code == 204
-    bank().deposit(world.anna.wallet_id, 5)
+    bank().deposit(scenario.anna.wallet_id, 5)
     changed = client.get(path, {"seen": seen})
-    assert (changed.status_code, changed["HX-Trigger"], "65.00" in text_of(changed)) == (200, "moved", True)
+    assert (changed.status_code, changed["HX-Trigger"], "65.00" in text_of(changed)) == (
+        200,
+        "balance-changed",
+        True,
+    )
 
 
 # --- Forgotten passwords ----------------------------------------------------------------------------
@@ -777,33 +801,33 @@ def ask_for_link(client: Client, email: str) -> Any:
     return answer
 
 
-def choose(client: Client, link: str, password: str = NEW) -> Any:
+def choose(client: Client, link: str, password: str = NEW_PASSWORD) -> Any:
     form = client.get(link, follow=True)
     path = form.redirect_chain[-1][0] if form.redirect_chain else link
     return client.post(path, {"new_password1": password, "new_password2": password})
 
 
 @pytest.mark.usefixtures("with_mail")
-def test_a_link_by_mail_changes_the_password_once_and_ends_all_sessions() -> None:
+def test_mailed_link_changes_password_once_and_ends_sessions() -> None:
     user = somebody().user
-    elsewhere, here = browser(user), browser()
-    told = text_of(ask_for_link(here, user.email.upper()))
-    assert "a message with a link has been sent to it" in told
+    other_session, client = browser(user), browser()
+    page = text_of(ask_for_link(client, user.email.upper()))
+    assert "a message with a link has been sent to it" in page
     [message] = mail.outbox
     assert (message.to, message.subject) == ([user.email], "A new password for your wallet")
     assert "Hello,\n" in message.body
     link = link_in(message)
-    assert choose(here, link, "short").status_code == 200
-    assert choose(here, link, "x" * 2000).status_code == 200
-    assert choose(here, link)["Location"] == "/login"
-    assert elsewhere.get("/password").status_code == 302
+    assert choose(client, link, "short").status_code == 200
+    assert choose(client, link, "x" * 2000).status_code == 200
+    assert choose(client, link)["Location"] == "/login"
+    assert other_session.get("/password").status_code == 302
     assert browser().post("/login", {"username": user.email, "password": PASSWORD}).status_code == 200
-    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
-    for client in (here, browser()):
-        used = client.get(link, follow=True)
+    assert browser().post("/login", {"username": user.email, "password": NEW_PASSWORD}).status_code == 302
+    for visitor in (client, browser()):
+        used = visitor.get(link, follow=True)
         assert "This link is too old, or it was used before." in text_of(used)
-        assert choose(client, link, "six red rhinoceroses").status_code in (200, 405)
-    assert browser().post("/login", {"username": user.email, "password": NEW}).status_code == 302
+        assert choose(visitor, link, "six red rhinoceroses").status_code in (200, 405)
+    assert browser().post("/login", {"username": user.email, "password": NEW_PASSWORD}).status_code == 302
 
 
 @pytest.mark.usefixtures("with_mail")
@@ -822,7 +846,7 @@ def test_password_reset_does_not_reveal_accounts() -> None:
 
 
 @pytest.mark.usefixtures("with_mail")
-def test_a_link_is_in_the_readers_language_and_to_the_public_address() -> None:
+def test_mail_has_the_users_language_and_the_public_url() -> None:
     client = browser(headers={"Accept-Language": "ru"})
     ask_for_link(client, somebody().user.email)
     [message] = mail.outbox
@@ -832,8 +856,8 @@ def test_a_link_is_in_the_readers_language_and_to_the_public_address() -> None:
 
 
 @pytest.mark.usefixtures("with_mail")
-def test_a_forged_host_does_not_get_into_a_mail(settings: LazySettings) -> None:
-    """Not even where any host is allowed: the link has the token that takes the account over."""
+def test_forged_host_is_not_in_a_mail(settings: LazySettings) -> None:
+    """Even if any host is allowed: the token in the link gives access to the account."""
     user = somebody(first_name="https://evil.example").user
     form = {"email": user.email}
     assert browser().post("/password/forgotten", form, headers={"Host": "evil.example"}).status_code == 400
@@ -848,7 +872,7 @@ def test_a_forged_host_does_not_get_into_a_mail(settings: LazySettings) -> None:
 
 @pytest.mark.usefixtures("with_mail")
 @pytest.mark.parametrize("name", [EVIL, "Anna\n\nhttps://evil.example", "Bcc: eve@evil.example"])
-def test_the_name_that_a_user_typed_is_in_no_mail(name: str) -> None:
+def test_mail_does_not_contain_the_users_name(name: str) -> None:
     user = somebody(first_name=name[:150], last_name="Petrova").user
     ask_for_link(browser(), user.email)
     verification.send_link(user)
@@ -869,12 +893,12 @@ def test_invented_link_changes_nothing(link: str) -> None:
     passwords = list(User.objects.order_by("id").values_list("password", flat=True))
     client = browser()
     assert client.get(f"/password/new/{link}", follow=True).status_code in (200, 404)
-    form = {"new_password1": NEW, "new_password2": NEW}
+    form = {"new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
     assert client.post(f"/password/new/{link}", form).status_code in (200, 404)
     assert list(User.objects.order_by("id").values_list("password", flat=True)) == passwords
 
 
-def test_where_no_mail_can_be_sent_there_is_no_such_page() -> None:
+def test_password_reset_does_not_exist_without_mail() -> None:
     for path in ("/password/forgotten", "/password/new/MQ/x", "/password/new/MQ/set-password"):
         for method in ("GET", "POST"):
             assert browser().generic(method, path).status_code == 404
@@ -882,12 +906,12 @@ def test_where_no_mail_can_be_sent_there_is_no_such_page() -> None:
     assert mail.outbox == []
 
 
-def test_a_name_with_lines_is_refused() -> None:
+def test_name_with_line_breaks_is_refused() -> None:
     answer = Api().post("/signup", registration(name="Anna,\n\nhttps://evil.example"))
     assert answer.code == "validation_error"
 
 
-def test_a_form_has_a_length_and_no_file_is_kept(
+def test_form_size_is_limited_and_files_are_not_stored(
     monkeypatch: pytest.MonkeyPatch, settings: LazySettings
 ) -> None:
     def no_file(*_: Any, **__: Any) -> None:

@@ -1,4 +1,4 @@
-"""Transfers to the account with an e-mail address."""
+"""Transfers to an account by its e-mail address."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("quick_hashing")
 
 
 @pytest.fixture(autouse=True)
-def _with_keys_alone(settings: LazySettings) -> None:
+def _with_keys_only(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
 
 
@@ -41,14 +41,14 @@ def test_address_is_found_in_any_case() -> None:
     Books((anna.wallet_id, boris.wallet_id)).verify()
 
 
-def test_who_pays_an_address_learns_nothing_but_the_wallets_id() -> None:
+def test_payer_learns_only_the_wallet_id_of_an_address() -> None:
     anna, boris = somebody("10"), somebody("777")
     answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
     assert (answer.json["target"]["balance"], answer.json["target"]["sequence"]) == (None, None)
     assert "777.00" not in answer.content.decode()
 
 
-def test_of_several_wallets_it_is_the_oldest_of_the_sources_currency() -> None:
+def test_address_means_the_oldest_wallet_of_the_currency() -> None:
     anna, boris = somebody("10", currency="EUR"), somebody()
     oldest = new_wallet(boris.user, currency="EUR")
     new_wallet(boris.user, currency="EUR")
@@ -61,12 +61,12 @@ def test_operator_is_paid_by_address_like_a_user() -> None:
     assert send(bank(), anna.wallet_id, operator.email).json["target"]["walletId"] == wallet_id
 
 
-# --- Refused ----------------------------------------------------------------------------------------
-def of_nobody() -> str:
+# --- Refusals ---------------------------------------------------------------------------------------
+def without_account() -> str:
     return new_address()
 
 
-def with_another_currency_alone() -> str:
+def with_another_currency() -> str:
     return somebody(currency="EUR").user.email
 
 
@@ -74,58 +74,58 @@ def without_a_wallet() -> str:
     return new_operator().email
 
 
-def of_a_closed_account() -> str:
+def of_an_inactive_account() -> str:
     return somebody(is_active=False).user.email
 
 
-def that_is_not_verified() -> str:
+def unverified() -> str:
     return somebody(verified_email="").user.email
 
 
-def that_was_changed_after_it_was_verified() -> str:
+def changed_after_verification() -> str:
     person = somebody()
     User.objects.filter(pk=person.user.pk).update(email=(changed := new_address()))
     return changed
 
 
-def with_a_closed_wallet_alone() -> str:
+def with_a_closed_wallet() -> str:
     person = somebody()
     assert bank().patch(f"/wallets/{person.wallet_id}", {"status": "CLOSED"}).status == 200
     return person.user.email
 
 
-def a_name_that_is_no_address() -> str:
+def username_without_address() -> str:
     """A username may look like an address; only a verified e-mail address counts."""
     person = somebody()
     User.objects.filter(pk=person.user.pk).update(email="")
     return person.user.username
 
 
-LEADING_NOWHERE = (
-    of_nobody,
-    that_is_not_verified,
-    that_was_changed_after_it_was_verified,
-    with_another_currency_alone,
-    with_a_closed_wallet_alone,
+WITHOUT_TARGET = (
+    without_account,
+    unverified,
+    changed_after_verification,
+    with_another_currency,
+    with_a_closed_wallet,
     without_a_wallet,
-    of_a_closed_account,
-    a_name_that_is_no_address,
+    of_an_inactive_account,
+    username_without_address,
 )
 
 
-@pytest.mark.parametrize("email", LEADING_NOWHERE)
+@pytest.mark.parametrize("email", WITHOUT_TARGET)
 @pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
-def test_accounts_are_not_told_apart_by_an_answer(email: Callable[[], str], later: dict[str, str]) -> None:
-    """Status, headers and bytes are those for an address that no account has, and so are the queries."""
+def test_responses_do_not_reveal_accounts(email: Callable[[], str], later: dict[str, str]) -> None:
+    """Status, headers, bytes and queries are the same as for an address without an account."""
     anna = somebody("10")
-    same = {"X_Request_ID": "the-same", "Idempotency_Key": "k"}
+    headers = {"X_Request_ID": "the-same", "Idempotency_Key": "k"}
     for api in (session_of(anna.user), bank()):
         answers, queries = [], []
         for address in (new_address(), email()):
             body = {"sourceWalletId": anna.wallet_id, "targetEmail": address, "amount": "1"}
-            api.post("/transfers", {**body, "targetEmail": new_address()})  # the key or session is known now
+            api.post("/transfers", {**body, "targetEmail": new_address()})  # now the key or session is cached
             with CaptureQueriesContext(connection) as captured:
-                answer = api.post("/transfers", body, **same, **later)
+                answer = api.post("/transfers", body, **headers, **later)
             rate = ("ratelimit", "ratelimit-policy")
             answers.append(
                 (
@@ -140,7 +140,7 @@ def test_accounts_are_not_told_apart_by_an_answer(email: Callable[[], str], late
         assert len(queries[0]) == len(queries[1]) > 0
 
 
-@pytest.mark.parametrize("email", LEADING_NOWHERE)
+@pytest.mark.parametrize("email", WITHOUT_TARGET)
 def test_unknown_address_is_refused_and_the_key_stays_free(
     email: Callable[[], str], unchanged: Unchanged
 ) -> None:
@@ -164,10 +164,10 @@ def test_foreign_source_wallet_finds_no_address(unchanged: Unchanged) -> None:
         for api in (session_of(anna.user), restricted):
             known = send(api, boris.wallet_id, carla.user.email)
             unknown = send(api, boris.wallet_id, new_address())
-            to_oneself = send(api, boris.wallet_id, boris.user.email)
-            for answer in (known, unknown, to_oneself):
+            own = send(api, boris.wallet_id, boris.user.email)
+            for answer in (known, unknown, own):
                 assert (answer.status, answer.code) == (404, "wallet_not_found")
-            assert known.json["detail"] == unknown.json["detail"] == to_oneself.json["detail"]
+            assert known.json["detail"] == unknown.json["detail"] == own.json["detail"]
             assert send(api, str(uuid4()), carla.user.email).code == "wallet_not_found"
 
 
@@ -184,7 +184,7 @@ def test_address_of_the_source_wallet_is_refused(later: dict[str, str], unchange
             ]
 
 
-def test_from_the_second_wallet_ones_own_address_is_the_first() -> None:
+def test_own_address_from_a_second_wallet_means_the_first() -> None:
     anna = somebody()
     second = new_wallet(anna.user, "10")
     answer = send(session_of(anna.user), second, anna.user.email)
@@ -192,7 +192,7 @@ def test_from_the_second_wallet_ones_own_address_is_the_first() -> None:
     Books((anna.wallet_id, second)).verify()
 
 
-def test_one_target_is_named_and_not_two(unchanged: Unchanged) -> None:
+def test_transfer_needs_exactly_one_target(unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     with unchanged(anna.wallet_id, boris.wallet_id):
         for fields in (
@@ -224,7 +224,7 @@ def test_one_target_is_named_and_not_two(unchanged: Unchanged) -> None:
     ]
     + [["anna@example.com"], "a" * 10_000 + "@example.com", '"\x01"@example.com'],
 )
-def test_what_is_no_address_is_refused_as_such(email: object, unchanged: Unchanged) -> None:
+def test_invalid_address_is_a_validation_error(email: object, unchanged: Unchanged) -> None:
     anna = somebody("10")
     with unchanged(anna.wallet_id):
         answer = send(bank(), anna.wallet_id, email)
@@ -243,7 +243,7 @@ def test_pattern_finds_no_account(unchanged: Unchanged) -> None:
             assert send(bank(), anna.wallet_id, email).code == "wallet_not_found"
 
 
-def test_a_bulk_names_wallets_alone(unchanged: Unchanged) -> None:
+def test_bulk_accepts_no_address(unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     with unchanged(anna.wallet_id, boris.wallet_id):
         answer = bank().bulk(
@@ -252,7 +252,7 @@ def test_a_bulk_names_wallets_alone(unchanged: Unchanged) -> None:
     assert answer.code == "validation_error"
 
 
-def test_a_rule_refuses_as_by_id(unmoved: Unchanged) -> None:
+def test_rule_refuses_a_transfer_by_address(unmoved: Unchanged) -> None:
     anna, boris = somebody(), somebody()
     with unmoved(anna.wallet_id, boris.wallet_id):
         answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
@@ -260,27 +260,27 @@ def test_a_rule_refuses_as_by_id(unmoved: Unchanged) -> None:
     assert answer.json["operationId"] == bank().history(anna.wallet_id)[0]["id"]
 
 
-# --- Repeats ----------------------------------------------------------------------------------------
-def repeats(person: Person) -> list[Any]:
-    """Ways to write the one request."""
+# --- Idempotency keys -------------------------------------------------------------------------------
+def spellings(person: Person) -> list[Any]:
+    """Return addresses that name the same account."""
     return [person.user.email, person.user.email.upper()]
 
 
-def test_a_repeat_moves_nothing_and_is_answered_as_the_first_time(unchanged: Unchanged) -> None:
+def test_replay_moves_nothing_and_returns_the_first_response(unchanged: Unchanged) -> None:
     anna, boris = somebody("10"), somebody()
     api = session_of(anna.user)
     first = send(api, anna.wallet_id, boris.user.email, key="rent")
-    new_wallet(boris.user)  # a later wallet is not in the way
+    new_wallet(boris.user)  # a newer wallet does not change the target
     with unchanged(anna.wallet_id, boris.wallet_id):
-        for spelling in repeats(boris):
+        for spelling in spellings(boris):
             again = send(api, anna.wallet_id, spelling, key="rent")
             assert (again.status, again.content) == (201, first.content)
             assert again.headers["idempotent-replayed"] == "true"
-        # The address stands for the wallet: so does its id.
+        # The id of the target wallet makes the same request as the address.
         assert api.transfer(anna.wallet_id, boris.wallet_id, 1, key="rent").content == first.content
 
 
-def test_the_key_for_another_address_is_refused(unchanged: Unchanged) -> None:
+def test_used_key_for_another_address_of_a_user_is_refused(unchanged: Unchanged) -> None:
     anna, boris, carla = somebody("10"), somebody(), somebody()
     api = session_of(anna.user)
     assert send(api, anna.wallet_id, boris.user.email, key="rent").status == 201
@@ -288,7 +288,7 @@ def test_the_key_for_another_address_is_refused(unchanged: Unchanged) -> None:
         assert send(api, anna.wallet_id, carla.user.email, key="rent").code == "idempotency_key_reused"
 
 
-def test_what_is_accepted_for_later_reaches_the_address() -> None:
+def test_asynchronous_transfer_reaches_the_address() -> None:
     anna, boris = somebody("10"), somebody()
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
     accepted = session_of(anna.user).post("/transfers", body, Prefer="respond-async")
@@ -306,8 +306,8 @@ def test_read_only_key_learns_nothing_about_addresses(unchanged: Unchanged) -> N
             assert send(reader, anna.wallet_id, email).code == "forbidden"
 
 
-# --- Repeats ----------------------------------------------------------------------------------------
-def test_a_repeat_is_answered_as_the_first_whatever_has_become_of_the_address() -> None:
+# --- Replays after a change of the account ----------------------------------------------------------
+def test_replay_succeeds_after_the_address_has_changed() -> None:
     anna, boris = somebody("10"), somebody()
     email = boris.user.email
     first = send(bank(), anna.wallet_id, email, key="rent")
@@ -324,7 +324,7 @@ def test_a_repeat_is_answered_as_the_first_whatever_has_become_of_the_address() 
     assert bank().balance(anna.wallet_id) == "9.00"
 
 
-def test_money_goes_to_a_wallet_that_is_open_and_a_repeat_to_that_of_the_first() -> None:
+def test_new_transfer_skips_a_closed_wallet_and_replay_keeps_it() -> None:
     anna, boris = somebody("10"), somebody()
     first = send(bank(), anna.wallet_id, boris.user.email, key="rent")
     assert bank().withdraw(boris.wallet_id, "1").status == 201
@@ -334,14 +334,14 @@ def test_money_goes_to_a_wallet_that_is_open_and_a_repeat_to_that_of_the_first()
     assert send(bank(), anna.wallet_id, boris.user.email, key="rent").json == first.json
 
 
-def test_a_key_that_was_used_for_another_address_is_refused(unmoved: Unchanged) -> None:
+def test_used_key_for_another_address_is_refused(unmoved: Unchanged) -> None:
     anna, boris, clara = somebody("10"), somebody(), somebody()
     assert send(bank(), anna.wallet_id, boris.user.email, key="rent").status == 201
     with unmoved(anna.wallet_id, boris.wallet_id, clara.wallet_id):
         assert send(bank(), anna.wallet_id, clara.user.email, key="rent").code == "idempotency_key_reused"
 
 
-def test_a_repeat_of_what_was_accepted_for_later_goes_where_the_first_will_go() -> None:
+def test_replay_of_an_asynchronous_transfer_keeps_its_target() -> None:
     anna, boris = somebody("10"), somebody()
     later = {"Prefer": "respond-async", "Idempotency-Key": "rent"}
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
@@ -354,11 +354,11 @@ def test_a_repeat_of_what_was_accepted_for_later_goes_where_the_first_will_go() 
     assert bank().balance(boris.wallet_id) == "1.00"
 
 
-def test_a_stranger_does_not_learn_which_keys_were_used() -> None:
+def test_foreign_user_does_not_learn_used_keys() -> None:
     anna, boris, clara = somebody("10"), somebody(), somebody()
     send(bank(), anna.wallet_id, boris.user.email, key="rent")
-    found = [
+    details = [
         send(session_of(clara.user), anna.wallet_id, boris.user.email, key=key).json["detail"]
         for key in ("rent", "other")
     ]
-    assert found[0] == found[1]
+    assert details[0] == details[1]

@@ -1,4 +1,4 @@
-"""Every text of the pages is there in Russian, and says the same things."""
+"""Every text of the pages has a Russian translation with the same placeholders."""
 
 import ast
 import re
@@ -17,29 +17,29 @@ from django.utils.translation import template
 from wallets import problems
 from wallets.api.openapi import TRANSFER_RULES
 from wallets.models import Wallet
-from wallets.pages.labels import REFUSALS, STATUSES, told
+from wallets.pages.labels import REFUSALS, STATUSES, problem_text
 from wallets.problems import REJECTIONS, Problem
 
 WALLETS: Final = Path(settings.BASE_DIR) / "wallets"
 FOLDER: Final = WALLETS / "locale" / "ru" / "LC_MESSAGES"
-PLAIN: Final = {"_", "gettext", "gettext_lazy", "gettext_noop"}
+WITHOUT_CONTEXT: Final = {"_", "gettext", "gettext_lazy", "gettext_noop"}
 WITH_CONTEXT: Final = {"pgettext", "pgettext_lazy"}
 PLURAL: Final = {"ngettext", "ngettext_lazy", "npgettext", "npgettext_lazy"}
 PLACEHOLDER: Final = re.compile(r"%\(\w+\)[sd]|%[sd%]|\{\w*\}")
 
-Text = tuple[str | None, str]  # its context, if it has one, and what it says in English
+Text = tuple[str | None, str]  # context or None, and the English text
 
 
 def calls_in(source: str) -> Iterator[Text]:
-    """The texts that are marked for translation, in Python."""
+    """Yield the texts that are marked for translation in Python source."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name | ast.Attribute):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
-        assert name not in PLURAL, "this test knows no plurals"
-        if name in PLAIN | WITH_CONTEXT:
-            given = [ast.literal_eval(argument) for argument in node.args]
-            yield (given[0], given[1]) if name in WITH_CONTEXT else (None, given[0])
+        assert name not in PLURAL, "this test does not support plurals"
+        if name in WITHOUT_CONTEXT | WITH_CONTEXT:
+            arguments = [ast.literal_eval(argument) for argument in node.args]
+            yield (arguments[0], arguments[1]) if name in WITH_CONTEXT else (None, arguments[0])
 
 
 def marked() -> Iterator[Text]:
@@ -55,7 +55,7 @@ def templates() -> list[Path]:
 
 
 def calls_in_template(path: Path) -> Iterator[Text]:
-    """As makemessages reads it: its tags become calls, all else is blotted out."""
+    """Yield the texts of a template, which Django converts into Python calls for makemessages."""
     source = template.templatize(path.read_text(), origin=str(path))
     text = r"(?:[^()'\"]|'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\")*"
     for call in re.findall(rf"p?gettext\({text}\)", source):
@@ -78,11 +78,11 @@ def as_text(context: str | bytes | None) -> str | None:
     return context.decode() if isinstance(context, bytes) else context
 
 
-def test_the_texts_are_found_wherever_they_are_marked() -> None:
+def test_texts_are_found_in_all_sources() -> None:
     for text in (
         (None, "Your name"),  # gettext_lazy
         ("date", "From"),  # pgettext_lazy
-        ("operation", "Taken back"),  # of a type of operations
+        ("operation", "Reversal"),  # of a type of operations
         (None, "Your password has been changed. Log in with it."),  # gettext
         (None, "Send money"),  # {% translate %}
         (None, "Copied"),  # {% translate %} in an attribute
@@ -94,13 +94,13 @@ def test_the_texts_are_found_wherever_they_are_marked() -> None:
 
 
 @pytest.mark.parametrize("path", templates(), ids=lambda path: path.name)
-def test_no_tag_of_a_template_is_overlooked(path: Path) -> None:
+def test_every_translation_tag_of_a_template_is_found(path: Path) -> None:
     tags = re.findall(r"{% *(?:block)?trans(?:late)? ", path.read_text())
     assert len(list(calls_in_template(path))) == len(tags)
 
 
 @pytest.mark.parametrize("text", MARKED, ids=str)
-def test_each_text_has_a_translation(text: Text) -> None:
+def test_every_text_has_a_translation(text: Text) -> None:
     message = translations(catalog()).get(text)
     assert message is not None, "make messages"
     assert message.string
@@ -109,30 +109,30 @@ def test_each_text_has_a_translation(text: Text) -> None:
     assert sorted(PLACEHOLDER.findall(str(message.string))) == sorted(PLACEHOLDER.findall(text[1]))
 
 
-def test_no_text_is_translated_that_is_not_there_any_more() -> None:
+def test_catalog_has_no_unused_text() -> None:
     assert sorted(set(translations(catalog())) - set(MARKED), key=str) == []
     assert not catalog().obsolete
 
 
-def test_what_is_read_is_what_was_written() -> None:
+def test_compiled_catalog_equals_its_source() -> None:
     with (FOLDER / "django.mo").open("rb") as file:
-        compiled = translations(read_mo(file))  # which leaves contexts as bytes
+        compiled = translations(read_mo(file))  # read_mo returns contexts as bytes
     written = translations(catalog())
     assert {(as_text(context), text): message.string for (context, text), message in compiled.items()} == {
         text: message.string for text, message in written.items()
     }
 
 
-def test_page_is_in_russian_for_a_russian_browser() -> None:
+def test_refusals_are_translated_in_russian() -> None:
     with translation.override("ru"):
         for problem in REFUSALS:
             assert re.search("[а-яё]", str(REFUSALS[problem]))
-    assert told(problems.WalletNotFound()) == "There is no such wallet."
+    assert problem_text(problems.WalletNotFound()) == "This wallet does not exist."
 
 
-# --- Words for all that there is --------------------------------------------------------------------
-def met_by_a_transfer() -> set[type[Problem]]:
-    """What sending money from a page can be refused for: by the ledger, and on the way to it."""
+# --- Completeness -----------------------------------------------------------------------------------
+def refusals_of_a_transfer() -> set[type[Problem]]:
+    """Return the problems that a transfer on a page can cause, in the ledger or before it."""
     return {
         *TRANSFER_RULES,
         *(problems.TooManyRequests, problems.Unavailable, problems.IdempotencyKeyReused),
@@ -140,12 +140,14 @@ def met_by_a_transfer() -> set[type[Problem]]:
     }
 
 
-@pytest.mark.parametrize("problem", sorted(met_by_a_transfer(), key=str), ids=lambda problem: problem.code)
-def test_each_refusal_of_a_transfer_has_words_of_its_own(problem: type[Problem]) -> None:
-    assert told(problem()) == str(REFUSALS[problem.code])
+@pytest.mark.parametrize(
+    "problem", sorted(refusals_of_a_transfer(), key=str), ids=lambda problem: problem.code
+)
+def test_every_refusal_of_a_transfer_has_a_text(problem: type[Problem]) -> None:
+    assert problem_text(problem()) == str(REFUSALS[problem.code])
 
 
-def test_words_are_for_refusals_that_there_are() -> None:
+def test_every_refusal_text_has_a_problem() -> None:
     codes = {
         kind.code for kind in vars(problems).values() if isinstance(kind, type) and hasattr(kind, "code")
     }
@@ -153,5 +155,5 @@ def test_words_are_for_refusals_that_there_are() -> None:
     assert {problem.code for problem in TRANSFER_RULES} <= set(REJECTIONS)
 
 
-def test_each_status_of_a_wallet_has_words() -> None:
+def test_every_status_of_a_wallet_has_a_text() -> None:
     assert set(STATUSES) == set(Wallet.Status)

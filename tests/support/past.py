@@ -17,7 +17,7 @@ def quiet_day() -> datetime:
     return datetime(1990, 1, 1, tzinfo=UTC) + timedelta(days=40 * next(_days))
 
 
-def let_it_be(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
+def move_operations(wallet_ids: Sequence[str], times: Sequence[datetime]) -> None:
     """Move the operations of these wallets, in their order, to these times.
 
     The service takes the time from its database and cannot change it. Both sides of a transfer share a time.

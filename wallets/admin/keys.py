@@ -30,7 +30,9 @@ from wallets.models import ApiKey, User
 class KeyForm(forms.Form):
     """A new API key. Its scopes cannot exceed the operator's own permissions."""
 
-    name = forms.CharField(max_length=200, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
+    name = forms.CharField(
+        max_length=200, widget=UnfoldAdminTextInputWidget, help_text="The purpose of the key."
+    )
     scopes = forms.MultipleChoiceField(widget=UnfoldAdminCheckboxSelectMultipleWidget)
     owner = forms.CharField(
         required=False,
@@ -101,7 +103,7 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         key = self.get_object(request, object_id)
         return super().get_actions_detail(request, object_id) if key and key.revoked_at is None else []
 
-    @action(description="Make a key", permissions=["make"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
+    @action(description="Create a key", permissions=["make"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def make(self, request: HttpRequest) -> HttpResponse:
         """Show the form (GET), or create the key and show it once (POST)."""
         form = KeyForm(request.user, request.POST or None)  # type: ignore[arg-type]
@@ -109,10 +111,10 @@ class ApiKeyAdmin(ReadOnlyAdmin):
         if form.is_valid():
             text = keys.new_text()
             key, _ = keys.make(text, **form.cleaned_data)
-            self.log_addition(request, key, f"Made, with {', '.join(key.scopes)}")
+            self.log_addition(request, key, f"Created, with {', '.join(key.scopes)}")
         context = {
             **self.admin_site.each_context(request),
-            "title": "Make a key",
+            "title": "Create a key",
             "opts": self.opts,
             "form": form,
             "key": text,

@@ -133,7 +133,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
                 return response
         except (OperationalError, DataError) as error:
             if not request.GET:
-                raise  # the list without filters: the operator cannot ask for less
+                raise  # the list without filters: the operator cannot narrow it
             messages.error(request, _error_message(error))
         return redirect(request.path)
 

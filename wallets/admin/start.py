@@ -1,4 +1,4 @@
-"""The operators' start page: how the ledger fares, and what it did lately."""
+"""The operators' start page: the state of the ledger and its recent operations, in figures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,31 +19,31 @@ from wallets.models import LedgerCheck, Wallet
 from wallets.report import BusyWallet, Movements, Refusals, Report
 
 PERIODS: Final = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-USUAL: Final = "day"
+DEFAULT_PERIOD: Final = "day"
 REQUIRED_PERMISSIONS: Final = ("wallets.view_operation", "wallets.view_wallet")
-PLAIN: Final = "text-primary-600 dark:text-primary-500"
-GOOD: Final = "text-green-700 dark:text-green-400"
-BAD: Final = "text-red-700 dark:text-red-400"
-DOUBTFUL: Final = "text-orange-700 dark:text-orange-400"
-LATE_SECONDS: Final = 60  # seconds; a subscriber that is further behind is shown as such
+NEUTRAL_COLOUR: Final = "text-primary-600 dark:text-primary-500"
+GOOD_COLOUR: Final = "text-green-700 dark:text-green-400"
+WARNING_COLOUR: Final = "text-orange-700 dark:text-orange-400"
+BAD_COLOUR: Final = "text-red-700 dark:text-red-400"
+LATE_LAG_SECONDS: Final = 60  # a subscriber with a longer lag has the warning colour
 
 
 def context(request: HttpRequest) -> dict[str, Any]:
-    """Return the figures of the page for an operator with REQUIRED_PERMISSIONS, otherwise nothing."""
+    """Return the figures for an operator with REQUIRED_PERMISSIONS, and an empty dict for others."""
     if not request.user.has_perms(REQUIRED_PERMISSIONS):
         return {}
-    asked = request.GET.get("period")
-    chosen = asked if asked in PERIODS else USUAL
-    made = report.make(report.last(PERIODS[chosen]))
+    requested = request.GET.get("period")
+    chosen = requested if requested in PERIODS else DEFAULT_PERIOD
+    figures = report.make(report.last_period(PERIODS[chosen]))
     return {
-        "report": made,
-        "most": f"{report.MAX_READ_OPERATIONS:,}",
+        "report": figures,
+        "max_read_operations": f"{report.MAX_READ_OPERATIONS:,}",
         "periods": [(name, name == chosen) for name in PERIODS],
-        "tiles": [_completed(made), _rejected(made), _inbox(made), _verification(made)],
-        "chart": made.movements
-        and made.refusals
-        and columns.draw(made.period, made.movements, made.refusals),
-        "lists": _lists(made),
+        "tiles": [_completed(figures), _rejected(figures), _inbox(figures), _verification(figures)],
+        "chart": figures.movements
+        and figures.refusals
+        and columns.draw(figures.period, figures.movements, figures.refusals),
+        "lists": _lists(figures),
     }
 
 
@@ -56,83 +56,86 @@ class Tile:
     colour: str = "text-important"
 
 
-def _completed(made: Report) -> Tile:
-    found = made.movements
-    return Tile("Completed", _count(sum(found.steps), found.is_estimate)) if found else Tile("Completed")
+def _completed(figures: Report) -> Tile:
+    movements = figures.movements
+    if movements is None:
+        return Tile("Completed")
+    return Tile("Completed", _count(sum(movements.steps), movements.is_estimate))
 
 
-def _rejected(made: Report) -> Tile:
-    found = made.refusals
-    if found is None:
+def _rejected(figures: Report) -> Tile:
+    refusals = figures.refusals
+    if refusals is None:
         return Tile("Rejected")
-    rejected = sum(found.steps)
-    return Tile("Rejected", _count(rejected, found.is_estimate), _share(rejected, made.movements))
+    rejected = sum(refusals.steps)
+    return Tile("Rejected", _count(rejected, refusals.is_estimate), _share(rejected, figures.movements))
 
 
 def _share(rejected: int, movements: Movements | None) -> str:
     if movements is None or not rejected:
         return ""
-    return f"{rejected / (rejected + sum(movements.steps)):.1%} of all"
+    return f"{rejected / (rejected + sum(movements.steps)):.1%} of all operations"
 
 
-def _inbox(made: Report) -> Tile:
-    waiting = made.inbox
+def _inbox(figures: Report) -> Tile:
+    waiting = figures.inbox
     if waiting is None:
         return Tile("Inbox")
-    remark = f"the oldest for {_age(waiting.oldest)}" if waiting.oldest is not None else "nothing waits"
+    remark = "empty" if waiting.oldest is None else f"the oldest waits for {_age(waiting.oldest)}"
+    entries = f"{waiting.entries:,}"
     if waiting.set_aside:
-        return Tile("Inbox", f"{waiting.entries:,}", f"{remark}; {waiting.set_aside:,} set aside", DOUBTFUL)
-    return Tile("Inbox", f"{waiting.entries:,}", remark)
+        return Tile("Inbox", entries, f"{remark}; {waiting.set_aside:,} set aside", WARNING_COLOUR)
+    return Tile("Inbox", entries, remark)
 
 
-def _verification(made: Report) -> Tile:
+def _verification(figures: Report) -> Tile:
     title = "Last verification"
-    if report.LAST_CHECK in made.left_out:
+    if report.LAST_CHECK in figures.left_out:
         return Tile(title)
-    if made.last_check is None:
-        return Tile(title, "never", "manage.py verify_ledger does it", DOUBTFUL)
-    return Tile(title, *_verdict(made.last_check))
+    if figures.last_check is None:
+        return Tile(title, "never", "run manage.py verify_ledger", WARNING_COLOUR)
+    return Tile(title, *_verdict(figures.last_check))
 
 
 def _verdict(check: LedgerCheck) -> tuple[str, str, str]:
     remark = f"{_age(timezone.now() - check.ended_at)} ago, {check.wallets:,} wallets"
     if check.differences:
-        return f"{check.differences:,} differences", remark, BAD
-    return "all is right", remark, GOOD
+        return f"{check.differences:,} differences", remark, BAD_COLOUR
+    return "no differences", remark, GOOD_COLOUR
 
 
-# --- Side by side -----------------------------------------------------------------------------------
+# --- Bar charts -------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Bar:
     label: str
     figure: str
-    length: str  # in per cent
-    colour: str = PLAIN
+    length: str  # in percent
+    colour: str = NEUTRAL_COLOUR
 
 
 @dataclass(frozen=True, slots=True)
 class Bars:
     title: str
     bars: Sequence[Bar]
-    nothing: str = "Nothing in this time."
+    empty_text: str = "None in this period."
 
 
-def _lists(made: Report) -> list[Bars]:
-    """Those that are not left out."""
+def _lists(figures: Report) -> list[Bars]:
+    """Return the bar charts whose figures are not left out."""
     lists = []
-    if made.movements:
-        lists.append(_volumes(made.movements))
-    if made.refusals:
-        lists.append(_reasons(made.refusals))
-    if made.busiest:
-        lists += [_hot(made.busiest.hot), _top(made.busiest.top)]
-    if made.subscribers:
-        lists.append(_subscribers(made.subscribers))
+    if figures.movements:
+        lists.append(_volumes(figures.movements))
+    if figures.refusals:
+        lists.append(_reasons(figures.refusals))
+    if figures.busiest:
+        lists += [_by_operations(figures.busiest.by_operations), _by_volume(figures.busiest.by_volume)]
+    if figures.subscribers:
+        lists.append(_subscribers(figures.subscribers))
     return lists
 
 
 def _volumes(movements: Movements) -> Bars:
-    """Amounts of one currency beside each other; those of two do not compare."""
+    """Scale the bars of each currency by themselves: amounts in two currencies cannot be compared."""
     highest: dict[str, Decimal] = {}
     for volume in movements.volumes:
         highest[volume.currency] = max(volume.amount, highest.get(volume.currency, Decimal(0)))
@@ -150,60 +153,61 @@ def _volumes(movements: Movements) -> Bars:
 def _reasons(refusals: Refusals) -> Bars:
     highest = max((count for _, count in refusals.reasons), default=0)
     bars = [
-        Bar(reason, _count(count, refusals.is_estimate), _length(count, highest), BAD)
+        Bar(reason, _count(count, refusals.is_estimate), _length(count, highest), BAD_COLOUR)
         for reason, count in refusals.reasons
     ]
-    return Bars("Refusals by reason", bars, "None in this time.")
+    return Bars("Refusals by reason", bars)
 
 
-def _hot(wallets: Sequence[BusyWallet]) -> Bars:
+def _by_operations(wallets: Sequence[BusyWallet]) -> Bars:
     highest = max((wallet.operations for wallet in wallets), default=0)
     bars = [
-        Bar(_name(wallet), f"{wallet.operations:,}", _length(wallet.operations, highest))
+        Bar(_wallet_link(wallet), f"{wallet.operations:,}", _length(wallet.operations, highest))
         for wallet in wallets
     ]
-    return Bars("Hot wallets, by operations", bars)
+    return Bars("Busiest wallets, by operations", bars)
 
 
-def _top(wallets: Sequence[BusyWallet]) -> Bars:
+def _by_volume(wallets: Sequence[BusyWallet]) -> Bars:
     highest: dict[str, Decimal] = {}
     for wallet in wallets:
         highest.setdefault(wallet.currency, wallet.volume)
     bars = [
         Bar(
-            _name(wallet),
+            _wallet_link(wallet),
             _amount(wallet.volume, wallet.currency),
             _length(wallet.volume, highest[wallet.currency]),
         )
         for wallet in wallets
     ]
-    return Bars("Top wallets, by volume", bars)
+    return Bars("Busiest wallets, by volume", bars)
 
 
-def _subscribers(standings: Sequence[DeliveryState]) -> Bars:
-    longest = max(standing.lag for standing in standings)
+def _subscribers(states: Sequence[DeliveryState]) -> Bars:
+    longest_lag = max(state.lag for state in states)
     bars = [
-        Bar(standing.name, _standing(standing), _length(standing.lag, longest), _colour(standing))
-        for standing in standings
+        Bar(state.name, _state_text(state), _length(state.lag, longest_lag), _state_colour(state))
+        for state in states
     ]
-    return Bars("Subscribers, by how far they are behind", bars)
+    return Bars("Subscribers, by lag", bars)
 
 
-def _standing(standing: DeliveryState) -> str:
-    said = [f"{standing.lag:.1f} s" if standing.lag < LATE_SECONDS else _age(timedelta(seconds=standing.lag))]
-    said += [f"{standing.parked:,} wallets wait"] if standing.parked else []
-    said += [f"{standing.dead:,} dead letters"] if standing.dead else []
-    return ", ".join(said if standing.is_enabled else ["disabled", *said])
+def _state_text(state: DeliveryState) -> str:
+    texts = [] if state.is_enabled else ["disabled"]
+    texts += [f"{state.lag:.1f} s" if state.lag < LATE_LAG_SECONDS else _age(timedelta(seconds=state.lag))]
+    texts += [f"{state.parked:,} parked wallets"] if state.parked else []
+    texts += [f"{state.dead:,} dead letters"] if state.dead else []
+    return ", ".join(texts)
 
 
-def _colour(standing: DeliveryState) -> str:
-    if standing.dead or not standing.is_enabled:
-        return BAD
-    return DOUBTFUL if standing.lag >= LATE_SECONDS or standing.parked else GOOD
+def _state_colour(state: DeliveryState) -> str:
+    if state.dead or not state.is_enabled:
+        return BAD_COLOUR
+    return WARNING_COLOUR if state.lag >= LATE_LAG_SECONDS or state.parked else GOOD_COLOUR
 
 
-# --- How they are written ---------------------------------------------------------------------------
-def _name(wallet: BusyWallet) -> str:
+# --- Formatting -------------------------------------------------------------------------------------
+def _wallet_link(wallet: BusyWallet) -> str:
     return link_by_id(Wallet, wallet.id, Truncator(wallet.label).chars(40) or f"…{str(wallet.id)[-12:]}")
 
 

@@ -1,4 +1,4 @@
-"""Who is told what happens: webhooks, to look at and to manage, and the broker, to switch on and off."""
+"""Subscribers: view and manage webhooks; enable and disable the broker."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -49,77 +49,81 @@ from wallets.events.delivery_state import LAG
 from wallets.models import ParkedEvent, Subscriber, Wallet
 from wallets.problems import IdempotencyKeyReused, Problem, WebhookNameTaken
 
-COLOURS: Final = {"WELL": "success", "FAILING": "warning", "DISABLED": "danger"}
-BROKER: Final = "the broker"
-MAX_SECONDS_WITH_TENTHS: Final = 60  # seconds that are told to the tenth
-USED: Final = "This form was used before, for another webhook. Look at the list before sending it again."
+COLOURS: Final = {"HEALTHY": "success", "FAILING": "warning", "DISABLED": "danger"}
+BROKER_TARGET: Final = "the broker"
+MAX_SECONDS_WITH_TENTHS: Final = 60  # a longer lag is shown in whole seconds
+FORM_ALREADY_USED: Final = (
+    "This form was used before, for another webhook. Check the list before you send the form again."
+)
 
 
-# --- What is asked ----------------------------------------------------------------------------------
-def _checked(kind: Any) -> Callable[[Any], Any]:
-    """Return the value of a field, checked as the API does."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+# --- Forms ------------------------------------------------------------------------------------------
+def _validator(field_type: Any) -> Callable[[Any], Any]:
+    """Return a function that validates a value as a field type of the API."""
+    adapter: TypeAdapter[Any] = TypeAdapter(field_type)
 
-    def check(value: Any) -> Any:
+    def validate(value: Any) -> Any:
         try:
             return adapter.validate_python(value)
         except PydanticError as error:
             raise forms.ValidationError(error.errors()[0]["msg"]) from None
 
-    return check
+    return validate
 
 
-_check_name, _check_url = _checked(WebhookName), _checked(WebhookUrl)
+_validate_name, _validate_url = _validator(WebhookName), _validator(WebhookUrl)
 
 
 class WebhookForm(forms.Form):
-    name = forms.CharField(max_length=100, widget=UnfoldAdminTextInputWidget, help_text="What it is for.")
+    name = forms.CharField(
+        max_length=100, widget=UnfoldAdminTextInputWidget, help_text="The purpose of the webhook."
+    )
     url = forms.CharField(
         label="Address",
         strip=False,
         widget=UnfoldAdminTextInputWidget({"inputmode": "url"}),
-        help_text="Where events are posted to, such as https://shop.example.com/wallet-events.",
+        help_text="The service posts events to this URL, such as https://shop.example.com/wallet-events.",
     )
     types = forms.MultipleChoiceField(
         label="Events",
         required=False,
         choices=[(type, type) for type in TYPES],
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text="None: all of them, and those to come.",
+        help_text="No selection: all types, including future ones.",
     )
     batch = forms.IntegerField(
         min_value=1,
         max_value=MAX_EVENTS_PER_REQUEST,
         initial=1,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text="Up to so many events in one request.",
+        help_text="The maximum number of events in one request.",
     )
 
     def clean_name(self) -> Any:
-        return _check_name(self.cleaned_data["name"])
+        return _validate_name(self.cleaned_data["name"])
 
     def clean_url(self) -> Any:
-        return _check_url(self.cleaned_data["url"])
+        return _validate_url(self.cleaned_data["url"])
 
     def refuse(self, problem: Problem) -> None:
-        """Say why it was not done, at the field that is to blame."""
+        """Show the problem at the name if the name is taken, otherwise above the form."""
         self.add_error("name" if isinstance(problem, WebhookNameTaken) else None, problem.detail)
 
 
 class RegistrationForm(WebhookForm):
     begins = forms.ChoiceField(
-        label="Begins with",
-        choices=[("now", "what happens from now on"), ("beginning", "all that has ever happened")],
+        label="Start",
+        choices=[("now", "Only new events"), ("beginning", "All events since the beginning")],
         initial="now",
         widget=UnfoldAdminRadioSelectWidget,
     )
-    # Made with the page: however often it is sent, by a double click or a reload, it registers one.
+    # The id is created with the page: a double click or a reload registers one webhook.
     id = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
 
     def refuse(self, problem: Problem) -> None:
-        used = isinstance(problem, IdempotencyKeyReused)
-        super().refuse(Problem(USED) if used else problem)
-        if used:
+        is_id_used = isinstance(problem, IdempotencyKeyReused)
+        super().refuse(Problem(FORM_ALREADY_USED) if is_id_used else problem)
+        if is_id_used:
             self.data = {**self.data, "id": str(uuid4())}
 
 
@@ -130,7 +134,7 @@ class RotationForm(forms.Form):
         max_value=MAX_FORMER_SECRET_HOURS,
         initial=DEFAULT_FORMER_SECRET_HOURS,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text="For how long the former secret signs as well. 0: it has become known to others.",
+        help_text="How long requests are also signed with the former secret. 0 if others may know it.",
     )
     id = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
 
@@ -141,7 +145,7 @@ class RotationForm(forms.Form):
 AnyForm = WebhookForm | RotationForm
 
 
-# --- The pages --------------------------------------------------------------------------------------
+# --- Pages ------------------------------------------------------------------------------------------
 @admin.register(Subscriber)
 class SubscriberAdmin(ReadOnlyAdmin):
     has_history = True
@@ -151,14 +155,14 @@ class SubscriberAdmin(ReadOnlyAdmin):
         *("edit", "send_test", "enable", "disable"),
         {"title": "More", "items": ["replay", "forget", "rotate", "remove"]},
     )
-    list_display = ("name", "host", "types_of", "status", "lag", "parked", "dead", "delivered")
+    list_display = ("name", "host", "short_types", "status", "lag", "parked", "dead", "delivered")
     list_filter = (("is_enabled", BooleanRadioFilter),)
     search_fields = ("name", "url")
     search_help_text = "Part of a name or address"
     fieldsets = (
-        (None, {"fields": ("name", "destination", "told_of", "batch", "status", "disabled_because")}),
-        ("How it fares", {"fields": ("lag", "parked", "dead", "delivered")}),
-        ("Where it fails", {"fields": ("failures", "failing", "last_error", "retry")}),
+        (None, {"fields": ("name", "destination", "all_types", "batch", "status", "disabled_because")}),
+        ("Delivery state", {"fields": ("lag", "parked", "dead", "delivered")}),
+        ("Failures", {"fields": ("failures", "failing", "last_error", "retry")}),
         ("When", {"fields": ("created", "former_until")}),
     )
 
@@ -181,35 +185,35 @@ class SubscriberAdmin(ReadOnlyAdmin):
         )
 
     def get_actions_detail(self, request: HttpRequest, object_id: str) -> list[Any]:
-        """Return the buttons that the operator may use for this webhook."""
+        """Return the buttons that the operator's permissions and the state of the webhook allow."""
         row = self.get_object(request, unquote(object_id))
-        offered = _allowed_actions(row) if row else ()
-        return [button for button in super().get_actions_detail(request, object_id) if button.path in offered]
+        allowed = _allowed_actions(row) if row else ()
+        return [button for button in super().get_actions_detail(request, object_id) if button.path in allowed]
 
     def sections(self, request: HttpRequest, row: Subscriber) -> list[Section]:
-        found = [_deliveries(row)] if row.kind == Subscriber.Kind.WEBHOOK else []
+        sections = [_deliveries(row)] if row.kind == Subscriber.Kind.WEBHOOK else []
         if row.waiting:  # type: ignore[attr-defined]
-            found.append(
-                _parked("Wallets that wait, each from this event on", parking.waiting(row).order_by("id"))
+            sections.append(
+                _parked("Parked wallets: first waiting event", parking.waiting(row).order_by("id"))
             )
         if row.given_up:  # type: ignore[attr-defined]
-            found.append(_parked("Dead letters, the newest on top", parking.dead(row).order_by("-id")))
-        return found
+            sections.append(_parked("Dead letters, newest first", parking.dead(row).order_by("-id")))
+        return sections
 
-    # --- What an operator does ---
+    # --- Actions ---
     @action(description="Register a webhook", permissions=["register"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def register(self, request: HttpRequest) -> HttpResponse:
-        """GET asks what for; POST registers it and shows its secret."""
+        """Show the form (GET), or register the webhook and show its secret once (POST)."""
 
-        def deed(filled: dict[str, Any]) -> HttpResponse:
-            wanted = webhook_registry.Registration(**filled)
-            registered = webhook_registry.register(wanted, _actor(request))
+        def execute(cleaned: dict[str, Any]) -> HttpResponse:
+            registration = webhook_registry.Registration(**cleaned)
+            registered = webhook_registry.register(registration, _actor(request))
             if not registered.replayed:
-                self.log_addition(request, registered.webhook, f"Registered, for {_host(wanted.url)}")
+                self.log_addition(request, registered.webhook, f"Registered, for {_host(registration.url)}")
             return self._show_secret(request, registered.webhook, registered.secret)
 
         form = RegistrationForm(request.POST.dict() | _types(request) if request.method == "POST" else None)
-        return self._ask(request, None, "Register a webhook", form, deed)
+        return self._form_view(request, None, "Register a webhook", form, execute)
 
     @action(description="Change", permissions=["manage"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def edit(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -217,99 +221,105 @@ class SubscriberAdmin(ReadOnlyAdmin):
         if row is None or row.kind != Subscriber.Kind.WEBHOOK:
             return self._missing(request, object_id)
 
-        def deed(filled: dict[str, Any]) -> HttpResponse:
-            changed = [name for name, value in filled.items() if value != getattr(row, name)]
-            if changed:
-                webhook_registry.change(row.id, _actor(request), **{name: filled[name] for name in changed})
-                where = f", now for {_host(filled['url'])}" if "url" in changed else ""
-                self.log_change(request, row, f"Changed {', '.join(changed)}{where}")
+        def execute(cleaned: dict[str, Any]) -> HttpResponse:
+            changes = {name: value for name, value in cleaned.items() if value != getattr(row, name)}
+            if changes:
+                webhook_registry.change(row.id, _actor(request), **changes)
+                new_host = f", now for {_host(changes['url'])}" if "url" in changes else ""
+                self.log_change(request, row, f"Changed {', '.join(changes)}{new_host}")
                 messages.success(request, "Changed.")
             return redirect(change_url(row))
 
         data = request.POST.dict() | _types(request) if request.method == "POST" else None
         initial = {name: getattr(row, name) for name in ("name", "url", "types", "batch")}
-        return self._ask(request, row, "Change webhook", WebhookForm(data, initial=initial), deed)
+        return self._form_view(request, row, "Change webhook", WebhookForm(data, initial=initial), execute)
 
     @action(description="Rotate secret", permissions=["manage"])  # type: ignore[untyped-decorator]
     def rotate(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """GET asks how long the former one stays; POST makes a new one and shows it."""
+        """Ask how long the former secret stays valid (GET), or show a new secret once (POST)."""
         row = self.get_object(request, unquote(object_id))
         if row is None or row.kind != Subscriber.Kind.WEBHOOK:
             return self._missing(request, object_id)
 
-        def deed(filled: dict[str, Any]) -> HttpResponse:
-            valid = timedelta(hours=filled["hours"])
+        def execute(cleaned: dict[str, Any]) -> HttpResponse:
+            former_valid = timedelta(hours=cleaned["hours"])
             rotated = webhook_registry.rotate(
-                row.id, _actor(request), rotation_id=filled["id"], former_valid=valid
+                row.id, _actor(request), rotation_id=cleaned["id"], former_valid=former_valid
             )
             if not rotated.replayed:
-                self.log_change(request, row, f"New secret; the former one for {filled['hours']} hours")
+                self.log_change(
+                    request, row, f"New secret; the former one is valid for {cleaned['hours']} hours"
+                )
             return self._show_secret(request, rotated.webhook, rotated.secret)
 
         form = RotationForm(request.POST.dict() if request.method == "POST" else None)
-        return self._ask(request, row, "Rotate secret", form, deed)
+        return self._form_view(request, row, "Rotate secret", form, execute)
 
     @action(description="Send a test", permissions=["manage"])  # type: ignore[untyped-decorator]
     def send_test(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        def deed(row: Subscriber) -> None:
+        def execute(row: Subscriber) -> None:
             delivery = webhook_registry.try_out(row.id)
-            took = f"after {delivery.duration.total_seconds() * 1000:.0f} ms"
+            duration = f"after {delivery.duration.total_seconds() * 1000:.0f} ms"
             if delivery.error:
-                messages.error(request, f"Not taken: {delivery.error}, {took}.")
+                messages.error(request, f"Not accepted: {delivery.error}, {duration}.")
             else:
-                messages.success(request, f"Taken: it answered {delivery.status_code} {took}.")
+                messages.success(request, f"Accepted: status {delivery.status_code} {duration}.")
             self.log_change(request, row, "Sent a test")
 
-        lines = ("An event of the type webhook.test is posted to it at once. It means nothing.",)
-        return self._confirm(request, object_id, "Send a test", lines, deed)
+        lines = (
+            "The service posts an event of the type webhook.test at once. It reports no change of a wallet.",
+        )
+        return self._confirm(request, object_id, "Send a test", lines, execute)
 
     @action(description="Enable", permissions=["manage"], variant=ActionVariant.PRIMARY)  # type: ignore[untyped-decorator]
     def enable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        lines = ("It goes on where it was: all that has happened since comes to it.",)
-        return self._confirm(request, object_id, "Enable", lines, self._switching(request, True), of_all=True)
+        lines = ("Delivery continues from its position: the events since then are sent too.",)
+        return self._confirm(
+            request, object_id, "Enable", lines, self._switch_action(request, True), is_for_broker=True
+        )
 
     @action(description="Disable", permissions=["manage"])  # type: ignore[untyped-decorator]
     def disable(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        lines = ("It is told nothing until it is enabled again; then it goes on where it was.",)
+        lines = ("No events are sent until it is enabled again. Then delivery continues from its position.",)
         return self._confirm(
-            request, object_id, "Disable", lines, self._switching(request, False), of_all=True
+            request, object_id, "Disable", lines, self._switch_action(request, False), is_for_broker=True
         )
 
     @action(description="Replay dead letters", permissions=["manage"])  # type: ignore[untyped-decorator]
     def replay(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        def deed(row: Subscriber) -> None:
-            if found := webhook_registry.replay(row.id, _actor(request)):
-                self.log_change(request, row, f"Replayed {found} dead letters")
-            messages.success(request, f"{found} dead letters are tried again.")
+        def execute(row: Subscriber) -> None:
+            if count := webhook_registry.replay(row.id, _actor(request)):
+                self.log_change(request, row, f"Replayed {count} dead letters")
+            messages.success(request, f"{count} dead letters will be sent again.")
 
-        lines = ("Every event that was given up is tried again, those of a wallet in their order.",)
-        return self._confirm(request, object_id, "Replay dead letters", lines, deed)
+        lines = ("All dead letters are sent again, those of a wallet in their order.",)
+        return self._confirm(request, object_id, "Replay dead letters", lines, execute)
 
-    @action(description="Forget dead letters", permissions=["manage"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
+    @action(description="Delete dead letters", permissions=["manage"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def forget(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        def deed(row: Subscriber) -> None:
-            if found := webhook_registry.forget(row.id, _actor(request)):
-                self.log_change(request, row, f"Forgot {found} dead letters")
-            messages.success(request, f"{found} dead letters are forgotten.")
+        def execute(row: Subscriber) -> None:
+            if count := webhook_registry.forget(row.id, _actor(request)):
+                self.log_change(request, row, f"Deleted {count} dead letters")
+            messages.success(request, f"Deleted {count} dead letters.")
 
-        lines = ("The webhook is never told of these events. That cannot be undone.",)
-        return self._confirm(request, object_id, "Forget dead letters", lines, deed)
+        lines = ("The webhook will never receive these events. This cannot be undone.",)
+        return self._confirm(request, object_id, "Delete dead letters", lines, execute)
 
     @action(description="Remove", permissions=["remove"], variant=ActionVariant.DANGER)  # type: ignore[untyped-decorator]
     def remove(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        def deed(row: Subscriber) -> None:
+        def execute(row: Subscriber) -> None:
             webhook_registry.remove(row.id, _actor(request))
             self.log_deletions(request, [row])
-            messages.success(request, f"Removed: {row.name} is told nothing any more.")
+            messages.success(request, f"Removed: {row.name} receives no more events.")
 
         lines = (
-            "What waits for it and its dead letters are lost to it. That cannot be undone: one that is"
-            " registered anew has another secret, and another place to begin.",
+            "Its waiting events and dead letters are deleted. This cannot be undone: a new registration"
+            " has another secret and another position.",
         )
-        return self._confirm(request, object_id, "Remove webhook", lines, deed, next=_list_page())
+        return self._confirm(request, object_id, "Remove webhook", lines, execute, next_url=_list_page())
 
-    def _switching(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
-        def deed(row: Subscriber) -> None:
+    def _switch_action(self, request: HttpRequest, is_enabled: bool) -> Callable[[Subscriber], None]:
+        def execute(row: Subscriber) -> None:
             if row.is_enabled == is_enabled:
                 messages.info(request, "This was already done before. Nothing was changed.")
                 return
@@ -317,21 +327,21 @@ class SubscriberAdmin(ReadOnlyAdmin):
             self.log_change(request, row, done := "Enabled" if is_enabled else "Disabled")
             messages.success(request, f"{done}.")
 
-        return deed
+        return execute
 
-    # --- How it is asked ---
-    def _ask(
+    # --- Forms and confirmations ---
+    def _form_view(
         self,
         request: HttpRequest,
         row: Subscriber | None,
         title: str,
         form: AnyForm,
-        deed: Callable[[dict[str, Any]], HttpResponse],
+        execute: Callable[[dict[str, Any]], HttpResponse],
     ) -> HttpResponse:
-        """GET shows the form; POST does the deed, or says why not."""
+        """Show the form (GET), or execute the action and show its problem, if any, in the form (POST)."""
         if form.is_valid():
             try:
-                return deed(form.cleaned_data)
+                return execute(form.cleaned_data)
             except (Problem, OperationalError) as error:
                 form.refuse(to_problem(error))
         return self._form_page(request, row, title, form=form)
@@ -340,7 +350,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
         if secret is None:
             messages.info(request, "This was already done before. The secret is not shown again.")
             return redirect(change_url(row))
-        return self._form_page(request, row, "The secret", secret=secret)
+        return self._form_page(request, row, "Secret", secret=secret)
 
     def _form_page(
         self, request: HttpRequest, row: Subscriber | None, title: str, **more: Any
@@ -361,58 +371,58 @@ class SubscriberAdmin(ReadOnlyAdmin):
         object_id: str,
         title: str,
         lines: tuple[str, ...],
-        deed: Callable[[Subscriber], None],
+        execute: Callable[[Subscriber], None],
         *,
-        of_all: bool = False,
-        next: str = "",
+        is_for_broker: bool = False,
+        next_url: str = "",
     ) -> HttpResponse:
-        """GET asks; POST does the deed and goes back to the page."""
+        """Ask for confirmation (GET), or execute the action and redirect to the page (POST)."""
         row = self.get_object(request, unquote(object_id))
-        if row is None or (row.kind != Subscriber.Kind.WEBHOOK and not of_all):
+        if row is None or (row.kind != Subscriber.Kind.WEBHOOK and not is_for_broker):
             return self._missing(request, object_id)
         if request.method != "POST":
             return confirm.confirmation_page(self, request, row, title, (row.name, *lines))
         try:
-            deed(row)
+            execute(row)
         except (Problem, OperationalError) as error:
             messages.error(request, to_problem(error).detail)
             return redirect(_list_page())
-        return redirect(next or change_url(row))
+        return redirect(next_url or change_url(row))
 
     def _missing(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        answer: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        return answer
+        missing: HttpResponse = self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        return missing
 
-    # --- How it looks ---
-    @admin.display(description="where to")
+    # --- Columns and fields ---
+    @admin.display(description="target")
     def destination(self, row: Subscriber) -> SafeString:
-        return format_html('<span style="overflow-wrap: anywhere">{}</span>', row.url or BROKER)
+        return format_html('<span style="overflow-wrap: anywhere">{}</span>', row.url or BROKER_TARGET)
 
-    @admin.display(description="where to")
+    @admin.display(description="target")
     def host(self, row: Subscriber) -> SafeString:
-        return no_wrap(Truncator(_host(row.url)).chars(40) or BROKER)
+        return no_wrap(Truncator(_host(row.url)).chars(40) or BROKER_TARGET)
 
     @admin.display(description="events")
-    def told_of(self, row: Subscriber) -> str:
+    def all_types(self, row: Subscriber) -> str:
         return ", ".join(row.types) or "all"
 
     @admin.display(description="events")
-    def types_of(self, row: Subscriber) -> SafeString:
-        return no_wrap(f"{len(row.types)} types" if len(row.types) > 1 else self.told_of(row))
+    def short_types(self, row: Subscriber) -> SafeString:
+        return no_wrap(f"{len(row.types)} types" if len(row.types) > 1 else self.all_types(row))
 
     @display(description="status", label=COLOURS)  # type: ignore[untyped-decorator]
     def status(self, row: Subscriber) -> str:
         if not row.is_enabled:
             return "DISABLED"
-        return "FAILING" if row.failures else "WELL"
+        return "FAILING" if row.failures else "HEALTHY"
 
-    @admin.display(description="behind")
+    @admin.display(description="lag")
     def lag(self, row: Any) -> SafeString:
         if row.behind < MAX_SECONDS_WITH_TENTHS:
             return no_wrap(f"{row.behind:.1f} s")
         return no_wrap(str(timedelta(seconds=round(row.behind))))
 
-    @admin.display(description="wallets that wait")
+    @admin.display(description="parked wallets")
     def parked(self, row: Any) -> int:
         return int(row.waiting)
 
@@ -420,7 +430,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def dead(self, row: Any) -> int:
         return int(row.given_up)
 
-    @admin.display(description="last taken (UTC)")
+    @admin.display(description="last accepted (UTC)")
     def delivered(self, row: Subscriber) -> SafeString | None:
         return optional_time(row.delivered_at)
 
@@ -428,7 +438,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def failing(self, row: Subscriber) -> SafeString | None:
         return optional_time(row.failing_since)
 
-    @admin.display(description="tried again (UTC)")
+    @admin.display(description="next attempt (UTC)")
     def retry(self, row: Subscriber) -> SafeString | None:
         return optional_time(row.retry_at)
 
@@ -436,7 +446,7 @@ class SubscriberAdmin(ReadOnlyAdmin):
     def created(self, row: Subscriber) -> SafeString:
         return show_time(row.created_at)
 
-    @admin.display(description="former secret signs until (UTC)")
+    @admin.display(description="former secret valid until (UTC)")
     def former_until(self, row: Subscriber) -> SafeString | None:
         return optional_time(row.former_secret_until)
 
@@ -462,7 +472,7 @@ def _actor(request: HttpRequest) -> str:
 
 
 def _host(url: str) -> str:
-    """For the audit trail: what follows the host may be a secret."""
+    """Return the part of the URL that the audit trail may contain: the path may be a secret."""
     return urlsplit(url).netloc
 
 
@@ -470,9 +480,9 @@ def _list_page() -> str:
     return reverse("admin:wallets_subscriber_changelist")
 
 
-# --- Below its fields -------------------------------------------------------------------------------
+# --- Sections ---------------------------------------------------------------------------------------
 def _deliveries(row: Subscriber) -> Section:
-    headers = ("sent (UTC)", "answer", "took", "events", "what it said", "first event")
+    headers = ("sent (UTC)", "result", "duration", "events", "response", "first event")
     rows = [
         [
             show_time(delivery.at),

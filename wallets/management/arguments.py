@@ -1,4 +1,4 @@
-"""How the commands read their arguments: wrong input is one line on stderr and exit code 2."""
+"""Argument parsing of the commands: invalid input is one line on stderr and exit code 2."""
 
 from argparse import ArgumentTypeError
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from pydantic import ValidationError as PydanticError
 T = TypeVar("T")
 
 
-def argument(kind: Any) -> Callable[[str], Any]:
+def argument(field_type: Any) -> Callable[[str], Any]:
     """Return an argparse type for a field type of the API (wallets.contract.fields)."""
-    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    adapter: TypeAdapter[Any] = TypeAdapter(field_type)
 
     def parse(text: str) -> Any:
         try:
@@ -33,13 +33,15 @@ class Command(BaseCommand):
         try:
             return super().execute(*args, **options)
         except (db.OperationalError, psycopg.OperationalError) as error:
-            raise CommandError(f"the database: {str(error).strip().splitlines()[0]}", returncode=2) from error
+            raise CommandError(
+                f"database error: {str(error).strip().splitlines()[0]}", returncode=2
+            ) from error
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
-        return self.silenced(super().create_parser(prog_name, subcommand, **kwargs))
+        return self.without_usage(super().create_parser(prog_name, subcommand, **kwargs))
 
-    def silenced(self, parser: CommandParser) -> CommandParser:
-        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]  # the error alone is clearer
+    def without_usage(self, parser: CommandParser) -> CommandParser:
+        parser.print_usage = lambda file=None: None  # type: ignore[method-assign]  # it would hide the error
         return parser
 
     def refuse(self, message: str) -> NoReturn:

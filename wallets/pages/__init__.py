@@ -1,1 +1,1 @@
-"""What people see in a browser: sign-up, their wallet, transfers. Rendered here, without a build step."""
+"""Pages for users: sign-up, login, wallets and transfers, rendered by the server without a build step."""

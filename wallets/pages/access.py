@@ -1,4 +1,4 @@
-"""Who may see a page, and whose wallets are on it."""
+"""Access to the pages: sessions, rate limits, and the wallets of the user."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -17,7 +17,7 @@ from wallets.models import User, Wallet
 View = Callable[..., HttpResponseBase]
 
 
-def for_people(view: View) -> View:
+def user_page(view: View) -> View:
     """Decorate a page for users: redirect to the login without a session, and apply the rate limit."""
 
     @wraps(view)
@@ -25,23 +25,23 @@ def for_people(view: View) -> View:
         user = user_of(request)
         limits.require_for_caller(rights.person(user), request)
         if user.is_staff and not devices.has_required_factor(request):
-            return redirect("admin:index")  # which asks for the second factor
+            return redirect("admin:index")  # it asks for the second factor
         return view(request, *args, **kwargs)
 
     with_login = login_required(guarded)
 
     @wraps(view)
-    def asked(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def with_htmx_redirect(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if "HX-Request" in request.headers and not request.user.is_authenticated:
-            # Otherwise HTMX would put the login form into a part of the page.
+            # With a plain redirect, HTMX would insert the login form into the page.
             return HttpResponse(headers={"HX-Redirect": settings.LOGIN_URL})
         return with_login(request, *args, **kwargs)
 
-    return asked
+    return with_htmx_redirect
 
 
 def user_of(request: HttpRequest) -> User:
-    assert isinstance(request.user, User)  # noqa: S101 - only views for people ask
+    assert isinstance(request.user, User)  # noqa: S101 - only pages with a session call this
     return request.user
 
 

@@ -1,4 +1,4 @@
-"""Signing up, logging in and out, passwords."""
+"""Pages for sign-up, login, logout, passwords and the verification of e-mail addresses."""
 
 from typing import Any, Final
 
@@ -14,9 +14,9 @@ from django.views.decorators.http import require_http_methods, require_POST
 
 from wallets.access import limits, people, verification
 from wallets.access.attempts import counted, with_problem_status
-from wallets.pages.access import for_people, user_of
+from wallets.pages.access import user_of, user_page
 from wallets.pages.forms import ChangePasswordForm, ForgottenForm, LogInForm, NewPasswordForm, SignUpForm
-from wallets.pages.labels import told
+from wallets.pages.labels import problem_text
 from wallets.problems import Problem
 
 
@@ -28,11 +28,11 @@ def sign_up(request: HttpRequest) -> HttpResponse:
         return redirect("home")
     form = SignUpForm(request.POST or None)
     if form.is_valid():
-        asked = form.cleaned_data
+        data = form.cleaned_data
         try:
-            user = people.sign_up(asked["name"], asked["email"], asked["password"])
+            user = people.sign_up(data["name"], data["email"], data["password"])
         except Problem as problem:
-            form.refuse(problem, told(problem))
+            form.refuse(problem, problem_text(problem))
             return with_problem_status(render(request, "pages/signup.html", {"form": form}), problem)
         else:
             people.begin_session(request, user)
@@ -40,7 +40,7 @@ def sign_up(request: HttpRequest) -> HttpResponse:
     return render(request, "pages/signup.html", {"form": form})
 
 
-# Django's form views would take a PUT for a POST.
+# Otherwise Django's form views would treat a PUT as a POST.
 FORM_METHODS: Final = ["get", "head", "post"]
 
 
@@ -78,13 +78,13 @@ class ChangePassword(auth.PasswordChangeView):
         return super().form_valid(form)
 
 
-# The old password can be guessed here as well.
-change_password = counted(limits.LOGIN)(for_people(ChangePassword.as_view()))
+# An attacker with the session could guess the old password here.
+change_password = counted(limits.LOGIN)(user_page(ChangePassword.as_view()))
 
 
 # --- Forgotten passwords ----------------------------------------------------------------------------
 class ByMail:
-    """Mixin: where no mail can be sent, there is no such page."""
+    """Mixin: the page does not exist if the service cannot send mail."""
 
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if settings.MAIL is None:
@@ -118,7 +118,7 @@ class NewPassword(ByMail, auth.PasswordResetConfirmView):
     success_url = reverse_lazy("login")
 
     def form_valid(self, form: Any) -> HttpResponse:
-        """Mark the address as verified too: the user has followed the link in the mail."""
+        """Also mark the address as verified: the user has followed the link in the mail."""
         form.user.verified_email = form.user.email  # saved with the password
         messages.success(self.request, _("Your password has been changed. Log in with it."))
         return super().form_valid(form)
@@ -127,7 +127,7 @@ class NewPassword(ByMail, auth.PasswordResetConfirmView):
 # --- Verified e-mail addresses ----------------------------------------------------------------------
 @require_http_methods(["GET", "HEAD", "POST"])
 def verify_email(request: HttpRequest, user_id: int, token: str) -> HttpResponse:
-    """GET asks, because mail scanners open links; POST verifies. A session is not needed."""
+    """Ask for confirmation (GET), because mail scanners open links, or verify (POST). Needs no session."""
     user = verification.find(user_id, token)
     if user is None or request.method != "POST":
         context = {"account": user, "can_reset": settings.MAIL is not None}
@@ -139,7 +139,7 @@ def verify_email(request: HttpRequest, user_id: int, token: str) -> HttpResponse
 
 
 @require_POST
-@for_people
+@user_page
 def send_verification(request: HttpRequest) -> HttpResponse:
     """Send the link to the address of the account again."""
     if settings.MAIL is None:

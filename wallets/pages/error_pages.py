@@ -1,4 +1,4 @@
-"""What went wrong, as a page."""
+"""Error pages."""
 
 from typing import Any
 
@@ -9,29 +9,27 @@ from django.views.decorators.csrf import csrf_exempt
 
 from wallets.access.attempts import with_problem_status
 from wallets.error_mapping import problem_response
-from wallets.pages.labels import told
+from wallets.pages.labels import problem_text
 from wallets.problems import Forbidden, NotFound, Problem
 
 
 def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
     if problem.status >= 500:  # noqa: PLR2004
-        request.user = AnonymousUser()  # who they are is in the database, which may be what has failed
-    context = {"status": problem.status, "message": told(problem)}
+        request.user = AnonymousUser()  # loading the user would need the database, which may have failed
+    context = {"status": problem.status, "message": problem_text(problem)}
     return with_problem_status(render(request, "pages/problem.html", context), problem)
 
 
-@csrf_exempt  # there is nothing to protect, and a program is to be told that
-def nothing_here(request: HttpRequest) -> HttpResponse:
+@csrf_exempt  # nothing to protect; without a token, a program must get this problem too
+def page_not_found(request: HttpRequest) -> HttpResponse:
     """Respond with a page to a browser, and with a problem to a program; below /api always with a problem.
 
-    A route, not handler404: Django answers that with a page of its own while DEBUG is on.
+    This is a route, not handler404: if DEBUG is on, Django does not use handler404.
     """
-    is_for_people = not request.path_info.startswith("/api") and "text/html" in request.headers.get(
-        "Accept", ""
-    )
-    return (problem_page if is_for_people else problem_response)(request, NotFound())
+    is_html = not request.path_info.startswith("/api") and "text/html" in request.headers.get("Accept", "")
+    return (problem_page if is_html else problem_response)(request, NotFound())
 
 
 def csrf_failure(request: HttpRequest, **_: Any) -> HttpResponse:
-    """CSRF_FAILURE_VIEW: the form is another site's, or of a session that has ended."""
+    """Refuse a form of another site, or of a session that has ended (CSRF_FAILURE_VIEW)."""
     return problem_page(request, Forbidden())

@@ -1,4 +1,4 @@
-"""The forms of the pages. A form validates without the ledger, and has errors in the user's language."""
+"""Forms of the pages: they validate without the ledger, and show errors in the user's language."""
 
 import re
 from datetime import UTC, date, datetime, time, timedelta
@@ -36,11 +36,11 @@ class PageForm(forms.Form):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"label_suffix": "", **kwargs})
         for field in self.fields.values():
-            if isinstance(field.widget, forms.PasswordInput):  # a longer one could not log in
+            if isinstance(field.widget, forms.PasswordInput):  # a longer password could not log in
                 field.validators.append(MaxLengthValidator(people.MAX_PASSWORD))
 
 
-# --- Who ------------------------------------------------------------------------------------------
+# --- Accounts ---------------------------------------------------------------------------------------
 class SignUpForm(PageForm):
     name = forms.CharField(
         label=_("Your name"),
@@ -56,23 +56,23 @@ class SignUpForm(PageForm):
         label=_("Password"),
         strip=False,
         widget=forms.PasswordInput({"autocomplete": "new-password"}),
-        help_text=_("At least eight characters, not only digits, and nothing that others would guess."),
+        help_text=_("At least eight characters, not only digits, and not easy to guess."),
     )
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
         if not name.isprintable():
-            raise ValidationError(_("Write it in letters that can be printed."))
+            raise ValidationError(_("Use only printable characters."))
         return name
 
     def clean_email(self) -> str:
         email: str = self.cleaned_data["email"]
         if not people.is_email(email):
-            raise ValidationError(_("Write it in the letters a to z."))
+            raise ValidationError(_("Use only the letters a to z in the address."))
         return email
 
     def refuse(self, problem: Problem, message: str) -> None:
-        """Say why, at the field that is to blame."""
+        """Show the problem at the field that caused it, or above the form."""
         for error in problem.errors:
             self.add_error(error.field, error.detail)
         if not problem.errors:
@@ -103,7 +103,7 @@ class NewPasswordForm(PageForm, SetPasswordForm):  # type: ignore[type-arg]
 
 class ForgottenForm(PageForm, PasswordResetForm):
     def save(self, *_: Any, **__: Any) -> None:
-        """In the background: how long it takes would tell whether an account has the address."""
+        """Send the mail in the background: the response time must not reveal whether the account exists."""
         email = self.cleaned_data["email"]
         mails.in_background(lambda: self._send(email))
 
@@ -113,20 +113,20 @@ class ForgottenForm(PageForm, PasswordResetForm):
             mails.send(user, "forgotten", reverse("new_password", args=[uid, token]))
 
     def get_users(self, email: str) -> list[User]:
-        """In the words of the index. Only ASCII is an address here: nothing else can be taken for one."""
+        """Find accounts with an index. Only ASCII is an address: no look-alike matches another account."""
         users = User.objects.by_email(email) if people.is_email(email) else User.objects.none()
         return [user for user in users.filter(is_active=True) if user.has_usable_password()]
 
 
-# --- What -----------------------------------------------------------------------------------------
+# --- Transfers and history --------------------------------------------------------------------------
 class TransferForm(PageForm):
-    """A transfer from `wallet`. The key is made with the form: however often it is sent, money moves once."""
+    """A transfer from `wallet`. The key is created with the form: if it is sent twice, money moves once."""
 
     to = forms.CharField(
         label=_("To"),
         max_length=people.MAX_EMAIL,
         widget=forms.TextInput({"autocomplete": "off", "spellcheck": "false"}),
-        help_text=_("An e-mail address or the number of a wallet."),
+        help_text=_("An e-mail address or a wallet number."),
     )
     amount = forms.CharField(
         label=_("Amount"),
@@ -138,7 +138,7 @@ class TransferForm(PageForm):
         max_length=200,
         required=False,
         widget=forms.TextInput({"autocomplete": "off"}),
-        help_text=_("Both of you see it."),
+        help_text=_("The recipient will see it."),
     )
     key = forms.UUIDField(initial=uuid4, widget=forms.HiddenInput)
 
@@ -152,30 +152,30 @@ class TransferForm(PageForm):
         text: str = self.cleaned_data["to"]
         if (wallet_id := parse_wallet_id(text)) is not None:
             if wallet_id == self.wallet.id:
-                raise ValidationError(_("This is the wallet that the money comes from."))
+                raise ValidationError(_("You cannot send money to the same wallet."))
             return wallet_id
         if not people.is_email(text):
-            raise ValidationError(_("This is neither an e-mail address nor the number of a wallet."))
+            raise ValidationError(_("Enter an e-mail address or a wallet number."))
         return text
 
     def clean_amount(self) -> Decimal:
         text = re.sub(r"[\s']", "", self.cleaned_data["amount"])
-        if get_language() == "ru":  # elsewhere a comma may mean thousands: it is refused, not guessed
+        if get_language() == "ru":  # in other languages a comma may separate thousands: refuse it
             text = text.replace(",", ".")
         try:
             amount = money.parse(text)
         except ValueError:
-            raise ValidationError(_("Write an amount in digits, such as 115.60.")) from None
+            raise ValidationError(_("Enter an amount in digits, such as 115.60.")) from None
         if not 0 < amount <= settings.MAX_AMOUNT:
-            raise ValidationError(_("Write an amount of more than zero."))
+            raise ValidationError(_("The amount must be more than zero and within the limit."))
         if not money.fits(amount, self.wallet.currency):
             digits = money.FRACTION_DIGITS[self.wallet.currency]
-            raise ValidationError(_("At most %(digits)d digits after the point.") % {"digits": digits})
+            raise ValidationError(_("Enter at most %(digits)d digits after the point.") % {"digits": digits})
         return amount
 
     def renew_key(self) -> None:
         """Use a new key for the corrected form: the ledger has recorded the refusal under the old one."""
-        # A QueryDict has lists in itself, and only its items are what was filled in.
+        # items() returns the last value of each field; the QueryDict itself contains lists.
         self.data = dict(self.data.items()) | {"key": str(uuid4())}
 
 
@@ -186,39 +186,39 @@ def parse_wallet_id(text: str) -> UUID | None:
         return None
 
 
-class Day(forms.DateInput):
-    """The browser's own picker, which takes and gives no other format."""
+class DayInput(forms.DateInput):
+    """The browser's own date picker, which accepts only this format."""
 
     def __init__(self) -> None:
         super().__init__({"type": "date"}, format="%Y-%m-%d")
 
 
 class HistoryForm(PageForm):
-    """Which operations to show."""
+    """The filters of the history. Days are in UTC."""
 
     kind = forms.ChoiceField(
         label=_("Kind"),
         required=False,
         choices=[("", _("All")), *LABELS.items()],
     )
-    since = forms.DateField(label=pgettext_lazy("date", "From"), required=False, widget=Day)
-    until = forms.DateField(label=pgettext_lazy("date", "To"), required=False, widget=Day)
+    since = forms.DateField(label=pgettext_lazy("date", "From"), required=False, widget=DayInput)
+    until = forms.DateField(label=pgettext_lazy("date", "To"), required=False, widget=DayInput)
 
     def clean_until(self) -> date | None:
         day: date | None = self.cleaned_data["until"]
         if day == date.max:
-            raise ValidationError(_("There is no day after that."))
+            raise ValidationError(_("Enter an earlier day."))
         return day
 
     @property
     def begin(self) -> datetime | None:
-        """The first moment of `since`."""
+        """The start of the day `since`."""
         day = self.cleaned_data.get("since") if self.is_valid() else None
         return datetime.combine(day, time(), UTC) if day else None
 
     @property
     def end(self) -> datetime | None:
-        """The first moment after `until`."""
+        """The end of the day `until`, exclusive."""
         day = self.cleaned_data.get("until") if self.is_valid() else None
         return datetime.combine(day, time(), UTC) + timedelta(days=1) if day else None
 

@@ -1,4 +1,4 @@
-"""What the pages say of operations and of refusals, in the reader's language."""
+"""Display texts of statuses and refusals, in the user's language."""
 
 from typing import Final
 
@@ -13,37 +13,38 @@ STATUSES: Final = {
     Wallet.Status.FROZEN: pgettext_lazy("wallet", "Frozen"),
     Wallet.Status.CLOSED: pgettext_lazy("wallet", "Closed"),
 }
-# Why something was refused, by the code of its problem.
+# Texts by the code of the problem.
 REFUSALS: Final = {
-    "forbidden": gettext_lazy("This form cannot be used any more. Open the page again and fill it in anew."),
-    "not_found": gettext_lazy("There is nothing at this address."),
-    "wallet_not_found": gettext_lazy("There is no such wallet."),
-    "transfer_not_found": gettext_lazy("There is no such transfer."),
-    "email_taken": gettext_lazy("An account with this e-mail address exists. Log in instead?"),
+    "forbidden": gettext_lazy("This form has expired. Open the page again and fill in the form."),
+    "not_found": gettext_lazy("This page does not exist."),
+    "wallet_not_found": gettext_lazy("This wallet does not exist."),
+    "transfer_not_found": gettext_lazy("This transfer does not exist."),
+    "email_taken": gettext_lazy("An account with this e-mail address exists. Log in instead."),
     "wallet_closed": gettext_lazy("One of the two wallets is closed. No money was moved."),
     "wallet_frozen": gettext_lazy("One of the two wallets is frozen. No money was moved."),
-    "currency_mismatch": gettext_lazy("That wallet has another currency. No money was moved."),
-    "insufficient_funds": gettext_lazy("You have less available than that. No money was moved."),
-    "balance_limit_exceeded": gettext_lazy("That wallet may not hold so much. No money was moved."),
-    "target_cannot_receive": gettext_lazy("That wallet cannot receive this amount. No money was moved."),
+    "currency_mismatch": gettext_lazy("The wallets have different currencies. No money was moved."),
+    "insufficient_funds": gettext_lazy("The amount exceeds the available balance. No money was moved."),
+    "balance_limit_exceeded": gettext_lazy(
+        "The balance limit of the wallet would be exceeded. No money was moved."
+    ),
+    "target_cannot_receive": gettext_lazy("The recipient cannot receive this amount. No money was moved."),
     "idempotency_key_reused": gettext_lazy(
-        "This form was sent before, with other content. Look at your history before you send it again."
+        "This form was sent before, with other content. Check your history before you send it again."
     ),
-    "too_many_requests": gettext_lazy(
-        "That was too much at once, and nothing was done. Wait a little and try again."
-    ),
-    "unavailable": gettext_lazy("We cannot be reached at the moment. Send the form again: it counts once."),
-    "query_timeout": gettext_lazy("We cannot be reached at the moment. Send the form again: it counts once."),
+    "too_many_requests": gettext_lazy("Too many requests, nothing was done. Wait a little and try again."),
+    "unavailable": gettext_lazy("The service is unavailable. Send the form again: it takes effect once."),
+    "query_timeout": gettext_lazy("The service is unavailable. Send the form again: it takes effect once."),
 }
-UNKNOWN: Final = gettext_lazy("Something went wrong on our side. It has been noted.")
-BAD: Final = gettext_lazy("That cannot be asked for.")
+INTERNAL_ERROR: Final = gettext_lazy("An error occurred on our side. It was logged.")
+INVALID_REQUEST: Final = gettext_lazy("The request is invalid.")
 
 
-def told(problem: Problem) -> str:
+def problem_text(problem: Problem) -> str:
     """Describe the problem in one or two sentences."""
-    return str(REFUSALS.get(problem.code, UNKNOWN if problem.status >= 500 else BAD))  # noqa: PLR2004
+    other = INTERNAL_ERROR if problem.status >= 500 else INVALID_REQUEST  # noqa: PLR2004
+    return str(REFUSALS.get(problem.code, other))
 
 
-def told_of(reason: str) -> str:
-    """Why an operation in the history was refused."""
+def refusal_text(reason: str) -> str:
+    """Describe why an operation was refused; `reason` is the code of a problem."""
     return str(REFUSALS.get(reason) or _("Refused"))

@@ -1,4 +1,4 @@
-"""Sending money: a form, a look at what it will do, a receipt. Each is a page, without scripts too."""
+"""Transfers: a form, a review and a receipt, each a page that works without scripts."""
 
 from uuid import UUID
 
@@ -14,9 +14,9 @@ from wallets.access.people import wallet_of
 from wallets.error_mapping import to_problem
 from wallets.ledger import PENDING, MakeTransfer, read_transfer
 from wallets.models import Wallet
-from wallets.pages.access import for_people, own_wallet, user_of
+from wallets.pages.access import own_wallet, user_of, user_page
 from wallets.pages.forms import TransferForm
-from wallets.pages.labels import told
+from wallets.pages.labels import problem_text
 from wallets.problems import (
     IdempotencyKeyReused,
     InsufficientFunds,
@@ -27,7 +27,7 @@ from wallets.problems import (
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@for_people
+@user_page
 def transfer(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
     """Show the form, then a review (step=review), and send the transfer (step=send)."""
     wallet = own_wallet(request, wallet_id)
@@ -36,23 +36,23 @@ def transfer(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
     sender = rights.person(user_of(request))
     target_id = _target(form, sender) if form.is_valid() else None
     if target_id is None or step == "edit":
-        return _ask(request, form)
+        return _form_page(request, form)
     if step == "send":
         return _send(request, form, sender, target_id)
     if form.cleaned_data["amount"] > wallet.available_now + wallet.overdraft_limit:
-        form.add_error("amount", told(InsufficientFunds()))
-        return _ask(request, form)
+        form.add_error("amount", problem_text(InsufficientFunds()))
+        return _form_page(request, form)
     return render(
         request, "pages/transfer_review.html", {"form": form, "wallet": wallet, "target": target_id}
     )
 
 
-def _ask(request: HttpRequest, form: TransferForm, status: int = 200) -> HttpResponse:
+def _form_page(request: HttpRequest, form: TransferForm, status: int = 200) -> HttpResponse:
     return render(request, "pages/transfer.html", {"form": form, "wallet": form.wallet}, status=status)
 
 
 def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
-    """Return the target wallet; if there is none, add an error to the form."""
+    """Return the id of the target wallet; if there is none, add an error to the form."""
     to = form.cleaned_data["to"]
     if isinstance(to, UUID):
         return to
@@ -63,7 +63,7 @@ def _target(form: TransferForm, sender: rights.Principal) -> UUID | None:
         form.add_error("to", message % {"currency": form.wallet.currency})
         return None
     if found == form.wallet.id:
-        form.add_error("to", _("This is the wallet that the money comes from."))
+        form.add_error("to", _("You cannot send money to the same wallet."))
         return None
     return found
 
@@ -84,20 +84,20 @@ def _send(
         posted = ledger.submit(command)
     except (Problem, OperationalError) as error:
         problem = to_problem(error)
-        form.add_error(None, told(problem))
+        form.add_error(None, problem_text(problem))
         if problem.operation_id or isinstance(problem, IdempotencyKeyReused):
             form.renew_key()
-        return _ask(request, form, problem.status)
+        return _form_page(request, form, problem.status)
     return redirect("transfer_by_id", transfer_id=posted.operation.id)
 
 
 @require_safe
-@for_people
+@user_page
 def transfer_by_id(request: HttpRequest, transfer_id: UUID) -> HttpResponse:
     """Show the receipt to both sides."""
     user_id = user_of(request).pk
     found = read_transfer(transfer_id, user_id)
-    if found is None or found.operation.status == PENDING:  # it may be refused yet
+    if found is None or found.operation.status == PENDING:  # it may still be refused
         raise TransferNotFound
     own = Wallet.objects.filter(id=found.operation.wallet_id, owner=user_id).exists()
     context = {"transfer": found.operation, "currency": found.currency, "is_sender": own}

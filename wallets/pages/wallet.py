@@ -1,4 +1,4 @@
-"""A person's wallet: what is in it, how that went, and where it came from."""
+"""Pages of a user's wallet: balance, chart, history and statement."""
 
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -19,28 +19,28 @@ from wallets.contract.responses import etag
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger import statement
 from wallets.models import Operation, Wallet
-from wallets.pages.access import for_people, own_wallet, user_of
+from wallets.pages.access import own_wallet, user_of, user_page
 from wallets.pages.forms import HistoryForm, TransferForm
 
 PAGE_SIZE: Final = 20  # operations on a page
-MAX_TABS: Final = 20  # wallets to choose from
+MAX_TABS: Final = 20  # wallets of the user
 
 
 @require_safe
 def home(request: HttpRequest) -> HttpResponseBase:
     if not request.user.is_authenticated:
         return render(request, "pages/welcome.html")
-    return own(request)
+    return main_wallet_page(request)
 
 
-@for_people
-def own(request: HttpRequest) -> HttpResponse:
+@user_page
+def main_wallet_page(request: HttpRequest) -> HttpResponse:
     wallet = main_wallet(user_of(request))
     return render(request, "pages/no_wallet.html") if wallet is None else _page(request, wallet)
 
 
 @require_safe
-@for_people
+@user_page
 def wallet_by_id(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
     return _page(request, own_wallet(request, wallet_id))
 
@@ -67,10 +67,10 @@ def _history(wallet: Wallet, form: HistoryForm, cursor: str | None) -> tuple[lis
     rows = Operation.objects.of_wallet(wallet.id).filter(**form.filters)
     if "type" not in form.filters:
         rows = rows.that_move_money()
-    asked = {"limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor else {})
-    # The filters are parameters of the page; here they are part of the list's name.
+    parameters = {"limit": str(PAGE_SIZE)} | ({"cursor": cursor} if cursor else {})
+    # A cursor belongs to one list name, so a cursor of other filters is refused.
     list_name = f"history of {wallet.id} {urlencode(form.filters)}"
-    return Page(QueryDict(urlencode(asked)), PageQuery, list_name).of(rows)
+    return Page(QueryDict(urlencode(parameters)), PageQuery, list_name).of(rows)
 
 
 def _tabs(wallet: Wallet) -> list[Wallet]:
@@ -80,25 +80,27 @@ def _tabs(wallet: Wallet) -> list[Wallet]:
 
 
 @require_safe
-@for_people
+@user_page
 def balance(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
-    """For the page to look whether something has changed since what it shows: 204 where nothing has."""
+    """Return the balance, or 204 if the page already shows it. `seen` is the tag that the page has."""
     wallet = own_wallet(request, wallet_id)
     tag = etag(wallet)
     if request.GET.get("seen") == tag:
         return HttpResponse(status=204)
     context: dict[str, Any] = {"wallet": wallet, "tag": tag}
-    changed = render(request, "pages/balance.html", context)
-    changed["HX-Trigger"] = "moved"
-    return changed
+    response = render(request, "pages/balance.html", context)
+    response["HX-Trigger"] = "balance-changed"
+    return response
 
 
 @require_safe
-@for_people
+@user_page
 def statement_csv(request: HttpRequest, wallet_id: UUID) -> StreamingHttpResponse:
     own_wallet(request, wallet_id)
     form = HistoryForm(request.GET)
-    end = form.end if form.end and form.end <= timezone.now() else None  # a day that is not over ends now
+    end = (
+        form.end if form.end and form.end <= timezone.now() else None
+    )  # a period that includes today ends now
     found = statement(wallet_id, form.begin, end)
     name = f"statement-{found.begin.date()}-{found.end.date()}.csv"
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -1,4 +1,4 @@
-"""How the pages write amounts, times and operations."""
+"""Template filters that format amounts, times and operations."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 @register.filter
 def amount(value: Decimal, currency: str) -> str:
-    """1,000.00 RUB, as the reader's language writes it."""
+    """Format the amount in the user's language, such as 1,000.00 RUB."""
     digits = money.FRACTION_DIGITS[currency]
     text = number_format(abs(value), digits, use_l10n=True, force_grouping=True)
     return f"{MINUS if value < 0 else ''}{text}{NO_BREAK}{currency}"
@@ -51,8 +51,8 @@ def kind(operation: Operation) -> str:
 
 @register.filter
 def why(operation: Operation) -> str:
-    """Why it was refused; nothing where it was not."""
-    return labels.told_of(operation.reason) if operation.reason else ""
+    """Return the reason of a refusal, or an empty string."""
+    return labels.refusal_text(operation.reason) if operation.reason else ""
 
 
 @register.filter

@@ -1,4 +1,4 @@
-"""Where Chromium is, and how it is started."""
+"""Find and start Chromium."""
 
 import os
 import shutil
@@ -9,8 +9,8 @@ from typing import Final
 from playwright.sync_api import Browser, sync_playwright
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-MISSING: Final = "no Chromium is found; `apt-get install chromium`, or set CHROMIUM to its path"
-# It sends requests only to the service, and runs in a container, also as root.
+MISSING: Final = "Chromium not found: run `apt-get install chromium`, or set CHROMIUM to its path"
+# Chromium sends requests only to the service, and also runs as root in a container.
 ARGUMENTS: Final = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--no-first-run"),
@@ -24,7 +24,7 @@ def find() -> str | None:
 
 @contextmanager
 def running(path: str) -> Iterator[Browser]:
-    """With an empty profile. Inside, Django's ORM refuses in this thread: Playwright keeps a loop in it."""
+    """Start Chromium with an empty profile. Inside, Playwright's event loop makes Django's ORM refuse."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
         yield browser

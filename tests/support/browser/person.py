@@ -1,4 +1,4 @@
-"""A user at a browser."""
+"""A user with a browser."""
 
 import re
 from typing import Any
@@ -22,7 +22,7 @@ DESK = ViewportSize(width=1280, height=900)
 
 
 class Person:
-    """They have a context of the browser of their own. What it complains of is kept for the end."""
+    """A user with their own browser context. Errors of the browser are collected until `leave`."""
 
     def __init__(
         self, browser: Browser, address: str, name: str = "Anna", email: str | None = None, **options: Any
@@ -35,42 +35,42 @@ class Person:
         )
         self.context.set_default_timeout(15_000)
         self.page: Page = self.context.new_page()
-        self.complaints: list[str] = []
+        self.browser_errors: list[str] = []
         self.refusals: list[tuple[int, str]] = []
         self._expected: list[int] = []
-        self.context.on("console", self._hear)
-        self.context.on("weberror", lambda error: self.complaints.append(f"{error.error}"))
-        self.context.on("response", self._look)
-        self.context.on("requestfailed", self._miss)
+        self.context.on("console", self._record_console)
+        self.context.on("weberror", lambda error: self.browser_errors.append(f"{error.error}"))
+        self.context.on("response", self._record_response)
+        self.context.on("requestfailed", self._record_failure)
 
-    # --- What goes wrong ------------------------------------------------------------------------------
+    # --- Errors ---------------------------------------------------------------------------------------
     def expect_refusal(self, status: int) -> None:
-        """That the service answers so, once, from here to the end of the test."""
+        """Expect one more response with this status in this test."""
         self._expected.append(status)
 
     def leave(self) -> None:
-        """Fails where a script or the content security policy complained, or something was refused."""
+        """Close the context; fail after an error of the browser or an unexpected refusal."""
         self.context.close()
-        assert not self.complaints, self.complaints
+        assert not self.browser_errors, self.browser_errors
         assert [status for status, _ in self.refusals] == self._expected, self.refusals
 
-    def _hear(self, message: ConsoleMessage) -> None:
-        # Refusals are looked at themselves; the console repeats them without their status.
+    def _record_console(self, message: ConsoleMessage) -> None:
+        # The console repeats refused requests without their status; _record_response has the status.
         if message.type in ("error", "warning") and not message.text.startswith("Failed to load resource"):
-            self.complaints.append(f"{message.text} ({message.location})")
+            self.browser_errors.append(f"{message.text} ({message.location})")
 
-    def _look(self, response: Response) -> None:
+    def _record_response(self, response: Response) -> None:
         if response.status >= 400:
             self.refusals.append((response.status, response.url))
 
-    def _miss(self, request: Request) -> None:
-        # Who leaves a page gives up what it has just asked for; a download is no page.
+    def _record_failure(self, request: Request) -> None:
+        # The browser aborts requests of a page that the user leaves, and reports downloads as aborted.
         if request.failure != "net::ERR_ABORTED":
-            self.complaints.append(f"{request.url}: {request.failure}")
+            self.browser_errors.append(f"{request.url}: {request.failure}")
 
-    # --- What they do ---------------------------------------------------------------------------------
+    # --- Actions --------------------------------------------------------------------------------------
     def open_account(self) -> None:
-        """Past the form, which costs a test time, and into the same session."""
+        """Sign up with the API, which is faster than the form, in the same session."""
         body = {"name": self.name, "email": self.email, "password": PASSWORD}
         answer = self.context.request.post("/api/v1/signup", data=body)
         assert answer.status == 201, answer.text()
@@ -85,7 +85,7 @@ class Person:
         self.wallet_id = self.page.locator("#wallet-id").inner_text()
 
     def log_in(self, login: str | None = None, password: str = PASSWORD) -> None:
-        """On the page of the login, where they are."""
+        """Fill and send the form of the login page, which must be open."""
         self.page.get_by_label("E-mail address").fill(login or self.email)
         self.page.get_by_label("Password").fill(password)
         self.page.get_by_role("main").get_by_role("button", name="Log in").click()
@@ -93,41 +93,41 @@ class Person:
     def go_home(self) -> None:
         self.page.goto("/")
 
-    def go_home_in_a_hurry(self) -> None:
-        """With a clock of the page's own, which `let_time_pass` moves."""
+    def go_home_with_fake_clock(self) -> None:
+        """Open the start page with a fake clock, which `let_time_pass` moves."""
         self.page.clock.install()
-        self.page.goto("about:blank")  # what the page before it asked for is not taken for this one's
-        with self.page.expect_response("**/events"):  # it has asked for what happens from now on
+        self.page.goto("about:blank")  # so that no response to the page before is taken for one to this page
+        with self.page.expect_response("**/events"):  # the stream of events is open
             self.go_home()
 
     def end_session(self) -> None:
-        """Elsewhere. The page has just looked, and does not notice yet."""
-        with self.page.expect_response("**/balance?*"):
-            self.go_home()
+        """Delete the session cookie, and keep the page from noticing it: its refreshes find no change."""
+        self.go_home()
+        self.page.route("**/balance?*", lambda route: route.fulfill(status=204))
         self.context.clear_cookies()
 
     def let_time_pass(self) -> None:
-        """Until the page looks again whether something has changed."""
+        """Move the clock until the page refreshes its balance."""
         self.page.clock.fast_forward(60_000)
 
-    def look_at_another_tab(self) -> None:
-        """To a browser without a screen all its pages are seen; so the page is told otherwise."""
-        self._be_seen(False)
+    def hide_page(self) -> None:
+        """Make the page hidden. A headless browser shows all pages, so a script sets the state."""
+        self._set_visible(False)
 
-    def look_at_it_again(self) -> None:
-        self._be_seen(True)
+    def show_page(self) -> None:
+        self._set_visible(True)
 
-    def _be_seen(self, is_seen: bool) -> None:
+    def _set_visible(self, is_visible: bool) -> None:
         self.page.evaluate(
-            """(isSeen) => {
-                Object.defineProperty(document, "hidden", { value: !isSeen, configurable: true });
+            """(isVisible) => {
+                Object.defineProperty(document, "hidden", { value: !isVisible, configurable: true });
                 document.dispatchEvent(new Event("visibilitychange"));
             }""",
-            is_seen,
+            is_visible,
         )
 
     def ask_to_send(self, to: str, amount: str, note: str = "") -> None:
-        """Fill the form and look at what it would do."""
+        """Fill the transfer form and open its review."""
         self.field("to").fill(to)
         self.field("amount").fill(amount)
         self.field("note").fill(note)
@@ -136,9 +136,9 @@ class Person:
     def confirm(self) -> None:
         self.page.locator("button[value=send]").click()
 
-    # --- What they see --------------------------------------------------------------------------------
+    # --- Page content ---------------------------------------------------------------------------------
     def field(self, name: str) -> Locator:
-        """By its name, which is the same in every language."""
+        """Find an input by its name, which is the same in every language."""
         return self.page.locator(f"main [name={name}]:visible")
 
     @property
@@ -151,7 +151,7 @@ class Person:
 
     @property
     def history(self) -> Locator:
-        """Its rows, newest first."""
+        """The rows of the history, newest first."""
         return self.page.locator("#history tbody tr")
 
     def sees_error(self, field: str, text: str) -> None:
@@ -161,5 +161,5 @@ class Person:
         expect(self.field(field)).to_have_attribute("aria-invalid", "true")
 
     def sees_refusal(self, text: str) -> None:
-        """On top of the form: no field is to blame."""
+        """The error is shown above the form, because it belongs to no field."""
         expect(self.page.get_by_role("alert")).to_have_text(text)

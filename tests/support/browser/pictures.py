@@ -1,4 +1,4 @@
-"""The pictures of the README: `python -m tests.support.browser.pictures` writes them to docs/images."""
+"""Write the screenshots of the documentation: `python -m tests.support.browser.pictures`."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ import psycopg
 from django.core.management import call_command
 from playwright.sync_api import Browser, ViewportSize, expect
 
-import tests.support.cluster  # starts a database of its own
+import tests.support.cluster  # starts its own database
 from local import ROOT
 from local.postgres import SUPERUSER
 from tests.support.browser import chromium
@@ -27,7 +27,7 @@ from tests.support.keys import new_key, new_operator  # noqa: E402
 from wallets.access.rights import ADMIN  # noqa: E402
 
 FOLDER: Final = ROOT / "docs" / "images"
-LARGEST: Final = 150_000  # bytes
+MAX_PICTURE_BYTES: Final = 150_000
 DESK: Final = ViewportSize(width=1280, height=1100)
 CARD: Final = ViewportSize(width=720, height=440)
 
@@ -40,7 +40,7 @@ class Step(NamedTuple):
     russian: str
 
 
-LIFE: Final = (
+STEPS: Final = (
     Step(62, "DEPOSIT", "96400", "Salary", "Зарплата"),
     Step(61, "WITHDRAW", "38000", "Rent", "Квартира"),
     Step(58, "WITHDRAW", "4215.40", "Groceries", "Продукты"),
@@ -56,7 +56,7 @@ LIFE: Final = (
     Step(20, "WITHDRAW", "18990", "Bicycle", "Велосипед"),
     Step(16, "SENT", "740", "Cinema", "Кино"),
     Step(12, "WITHDRAW", "4402.10", "Groceries", "Продукты"),
-    Step(9, "WITHDRAW", "250000", "Piano", "Пианино"),  # refused: there is less
+    Step(9, "WITHDRAW", "250000", "Piano", "Пианино"),  # refused: exceeds the balance
     Step(6, "RECEIVED", "2100", "For the guitar lessons", "За уроки гитары"),
     Step(2, "DEPOSIT", "96400", "Salary", "Зарплата"),
     Step(1, "WITHDRAW", "38000", "Rent", "Квартира"),
@@ -77,7 +77,7 @@ def main() -> None:
     path = chromium.find()
     if path is None:
         sys.exit(chromium.MISSING)
-    # Before the browser: then the ORM refuses.
+    # The ORM refuses while the browser runs.
     call_command("sync_permissions")
     rights = ("view_operation", "view_wallet", "view_hold", "view_inboxentry")
     key, operator = (
@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def take_start_page(browser: Browser, address: str, bank: Api, operator: str) -> None:
-    """Of a day in some shops."""
+    """Take a picture of the operators' start page after a day with six shops."""
     for number, (shop, currency) in enumerate(SHOPS):
         till = bank.open(currency=currency, label=shop, maxBalance="1200000")
         bank.bulk(*[sale(till, number, place) for place in range(400 - 40 * number)])
@@ -107,7 +107,7 @@ def take_start_page(browser: Browser, address: str, bank: Api, operator: str) ->
 
 
 def sale(till: str, number: int, place: int) -> dict[str, Any]:
-    """Mostly money comes in; now and then more is to go out than there is."""
+    """Return a deposit, a withdrawal, or now and then a withdrawal that is refused."""
     kind, amount = "DEPOSIT", f"{(place * 7919 + number * 613) % 9000 + 200}"
     if place % 7 == 3:
         kind, amount = "WITHDRAW", f"{(place * 104729) % 6000 + 100}"
@@ -142,7 +142,7 @@ def take_all(browser: Browser, address: str, bank: Api) -> None:
     arrive: dict[str, Any] = {"browser": browser, "address": address, "viewport": DESK}
     anna = Person(**arrive, name="Anna Petrova", email="anna@example.com")
     boris = Person(**arrive, name="Boris Ivanov", email="boris@example.com")
-    live(bank, anna, boris, [step.english for step in LIFE])
+    carry_out(bank, anna, boris, [step.english for step in STEPS])
     take(anna, "wallet")
     anna.page.set_viewport_size(PHONE)
     take(anna, "wallet-phone")
@@ -154,27 +154,27 @@ def take_all(browser: Browser, address: str, bank: Api) -> None:
     russian: dict[str, Any] = {**arrive, "locale": "ru-RU", "color_scheme": "dark"}
     anna_too = Person(**russian, name="Анна Петрова", email="anna.petrova@example.com")
     boris_too = Person(**russian, name="Борис Иванов", email="boris.ivanov@example.com")
-    live(bank, anna_too, boris_too, [step.russian for step in LIFE])
+    carry_out(bank, anna_too, boris_too, [step.russian for step in STEPS])
     take(anna_too, "wallet-dark-ru")
     for person in (anna, boris, anna_too, boris_too):
         person.leave()
 
 
-def live(bank: Api, person: Person, other: Person, notes: Sequence[str]) -> None:
-    """Let all of it happen, and then a while ago."""
-    for somebody in (person, other):
-        somebody.open_account()
-        verify(somebody.email)
+def carry_out(bank: Api, person: Person, other: Person, notes: Sequence[str]) -> None:
+    """Carry out all steps, and move them into the past."""
+    for user in (person, other):
+        user.open_account()
+        verify(user.email)
     bank.deposit(other.wallet_id, "20000")
-    for step, note in zip(LIFE, notes, strict=True):
-        ways = {"SENT": (person, other), "RECEIVED": (other, person)}
-        if way := ways.get(step.kind):
-            source, target = way
+    for step, note in zip(STEPS, notes, strict=True):
+        directions = {"SENT": (person, other), "RECEIVED": (other, person)}
+        if direction := directions.get(step.kind):
+            source, target = direction
             bank.transfer(source.wallet_id, target.wallet_id, step.amount, description=note)
         else:
             bank.operate(person.wallet_id, step.kind, step.amount, description=note)
-    assert len(bank.history(person.wallet_id)) == len(LIFE)
-    make_it_long_ago(person.wallet_id)
+    assert len(bank.history(person.wallet_id)) == len(STEPS)
+    move_into_the_past(person.wallet_id)
     assert bank.hold(person.wallet_id, HELD).status == 201
 
 
@@ -183,14 +183,14 @@ def verify(email: str) -> None:
         connection.execute("UPDATE wallet_user SET verified_email = email WHERE email = %s", [email])
 
 
-def make_it_long_ago(wallet_id: str) -> None:
-    """Two months pass in no time. The service takes the time from its database, and may not change it."""
+def move_into_the_past(wallet_id: str) -> None:
+    """Move the operations into the last two months. The service cannot do this: it may not change times."""
     with psycopg.connect(tests.support.cluster.cluster.url(SUPERUSER)) as connection:
         found = connection.execute(
             "SELECT id FROM operation WHERE wallet_id = %s ORDER BY created_at", [wallet_id]
         ).fetchall()
-        for number, (step, (operation_id,)) in enumerate(zip(LIFE, found, strict=True)):
-            ago = timedelta(days=step.days_ago, minutes=number * 97 % 400)  # not always at the same hour
+        for number, (step, (operation_id,)) in enumerate(zip(STEPS, found, strict=True)):
+            ago = timedelta(days=step.days_ago, minutes=number * 97 % 400)  # at different hours
             connection.execute(
                 "UPDATE operation SET created_at = now() - %s WHERE wallet_id = %s AND id = %s",
                 [ago, wallet_id, operation_id],
@@ -202,14 +202,14 @@ def make_it_long_ago(wallet_id: str) -> None:
 
 def take(person: Person, name: str) -> None:
     person.go_home()
-    expect(person.history).to_have_count(len(LIFE))
+    expect(person.history).to_have_count(len(STEPS))
     save(person, name)
 
 
 def save(person: Person, name: str) -> None:
     path = FOLDER / f"{name}.png"
     person.page.screenshot(path=path)
-    assert path.stat().st_size < LARGEST, f"{path} has {path.stat().st_size} bytes"
+    assert path.stat().st_size < MAX_PICTURE_BYTES, f"{path} has {path.stat().st_size} bytes"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""manage.py checkpoint: sign the state of all chains into a file that is kept elsewhere."""
+"""manage.py checkpoint: write a signed file with the state of all hash chains."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,18 @@ from wallets.management.arguments import Command as Base
 
 
 class Command(Base):
-    help = "Sign the state of the ledger into a file, by which verify_ledger proves that nothing has changed."
+    help = (
+        "Sign the state of the ledger. The file lets verify_ledger prove that nothing before it has changed."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("file", type=Path, help="to write; it must not exist yet")
+        parser.add_argument("file", type=Path, help="path of the new file")
         parser.add_argument(
-            "--key", type=Path, required=True, metavar="FILE", help="to sign with (Ed25519 private key, PEM)"
+            "--key",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="Ed25519 private key for the signature (PEM)",
         )
 
     def handle(self, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""manage.py create_api_key: make an API key and print it, once."""
+"""manage.py create_api_key: create an API key and print it once."""
 
 import os
 from datetime import UTC, datetime
@@ -15,16 +15,18 @@ from wallets.models import User
 
 
 class Command(Base):
-    help = "Make an API key and print it. It is shown only now: what is stored is a hash of it."
+    help = "Create an API key and print it. It is not shown again, because only its hash is stored."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--name", type=argument(Label), required=True, help="what it is for")
+        parser.add_argument("--name", type=argument(Label), required=True, help="the purpose of the key")
         parser.add_argument(
             "--scope", nargs="+", action="extend", choices=SCOPES, required=True, dest="scopes"
         )
-        parser.add_argument("--owner", metavar="USERNAME", help="whose it is; inactive, it is refused")
         parser.add_argument(
-            "--restricted", action="store_true", help="for the wallets that its owner owns alone"
+            "--owner", metavar="USERNAME", help="if the owner is inactive, the key is refused"
+        )
+        parser.add_argument(
+            "--restricted", action="store_true", help="restrict the key to the wallets of the owner"
         )
         parser.add_argument(
             "--expires", type=argument(TimeParameter), metavar="TIME", help="such as 2027-01-01T00:00:00Z"
@@ -32,7 +34,7 @@ class Command(Base):
         parser.add_argument(
             "--from-environment",
             metavar="VARIABLE",
-            help="take the key from there and print nothing; safe to repeat, and empty it makes none",
+            help="read the key from a variable and print nothing; safe to repeat; if empty, create no key",
         )
 
     def handle(self, **options: Any) -> None:
@@ -60,7 +62,7 @@ class Command(Base):
         if not variable:
             self.stdout.write(text)
         elif is_new:
-            self.stdout.write(f"Made the API key {key.prefix} of {variable}")
+            self.stdout.write(f"Created the API key {key.prefix} from {variable}")
 
     def _owner(self, username: str | None) -> User | None:
         if username is None:

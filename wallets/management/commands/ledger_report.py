@@ -1,4 +1,4 @@
-"""manage.py ledger_report: what the ledger did lately, in figures."""
+"""manage.py ledger_report: figures of the ledger for a recent period."""
 
 import re
 from argparse import ArgumentTypeError
@@ -15,60 +15,65 @@ from wallets.management.arguments import Command as Base
 from wallets.report import BusyWallet, Report
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([mhd])", re.ASCII)
-_NUMBERS: Final = {"count", "amount", "operations", "volume", "lagSeconds", "parked", "dead"}
+_NUMERIC_FIELDS: Final = {"count", "amount", "operations", "volume", "lagSeconds", "parked", "dead"}
 _UNITS: Final = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 
 
 class Command(Base):
     help = (
-        "Show what the ledger did lately: volume, refusals, the busiest wallets, what waits, the last check."
+        "Show figures of a recent period: volumes, refusals, busiest wallets, inbox, subscribers,"
+        " last verification."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--since", type=span, default="24h", help="90m, 24h or 7d, at most 31d (default: %(default)s)"
+            "--since",
+            type=parse_span,
+            default="24h",
+            help="90m, 24h or 7d, at most 31d (default: %(default)s)",
         )
-        parser.add_argument("--json", action="store_true", help="for programs; amounts are strings")
+        parser.add_argument("--json", action="store_true", help="print JSON; amounts are strings")
 
     def handle(self, **options: Any) -> None:
-        made = report.make(report.last(options["since"]))
+        figures = report.make(report.last_period(options["since"]))
         if options["json"]:
-            self.stdout.write(orjson.dumps(body(made), option=orjson.OPT_INDENT_2).decode())
+            self.stdout.write(orjson.dumps(body(figures), option=orjson.OPT_INDENT_2).decode())
         else:
-            self.stdout.write("\n".join(lines(made)))
+            self.stdout.write("\n".join(lines(figures)))
 
 
-def span(text: str) -> timedelta:
-    written = _SPAN.fullmatch(text)
-    if not written:
-        raise ArgumentTypeError("write it as 90m, 24h or 7d")
-    found = int(written[1]) * _UNITS[written[2]]
-    if found > report.MAX_PERIOD:
-        raise ArgumentTypeError(f"at most {report.MAX_PERIOD.days}d")
-    return found
+def parse_span(text: str) -> timedelta:
+    match = _SPAN.fullmatch(text)
+    if not match:
+        raise ArgumentTypeError("must have the format 90m, 24h or 7d")
+    span = int(match[1]) * _UNITS[match[2]]
+    if span > report.MAX_PERIOD:
+        raise ArgumentTypeError(f"must be at most {report.MAX_PERIOD.days}d")
+    return span
 
 
-# --- For programs -----------------------------------------------------------------------------------
-def body(made: Report) -> dict[str, Any]:
+# --- JSON -------------------------------------------------------------------------------------------
+def body(figures: Report) -> dict[str, Any]:
+    busiest = figures.busiest
     return {
-        "from": format_time(made.period.since),
-        "to": format_time(made.period.until),
-        "isEstimate": made.is_estimate,
-        "leftOut": made.left_out,
-        "completed": sum(made.movements.steps) if made.movements else None,
-        "rejected": sum(made.refusals.steps) if made.refusals else None,
-        "volume": _volume_body(made),
-        "refusals": _refusals_body(made),
-        "hotWallets": [_busy_body(wallet) for wallet in made.busiest.hot] if made.busiest else None,
-        "topWallets": [_busy_body(wallet) for wallet in made.busiest.top] if made.busiest else None,
-        "inbox": _inbox_body(made),
-        "subscribers": _subscribers_body(made),
-        "lastCheck": _check_body(made),
+        "from": format_time(figures.period.since),
+        "to": format_time(figures.period.until),
+        "isEstimate": figures.is_estimate,
+        "leftOut": figures.left_out,
+        "completed": sum(figures.movements.steps) if figures.movements else None,
+        "rejected": sum(figures.refusals.steps) if figures.refusals else None,
+        "volume": _volume_body(figures),
+        "refusals": _refusals_body(figures),
+        "hotWallets": [_busy_body(wallet) for wallet in busiest.by_operations] if busiest else None,
+        "topWallets": [_busy_body(wallet) for wallet in busiest.by_volume] if busiest else None,
+        "inbox": _inbox_body(figures),
+        "subscribers": _subscribers_body(figures),
+        "lastCheck": _check_body(figures),
     }
 
 
-def _volume_body(made: Report) -> list[dict[str, Any]] | None:
-    if made.movements is None:
+def _volume_body(figures: Report) -> list[dict[str, Any]] | None:
+    if figures.movements is None:
         return None
     return [
         {
@@ -77,14 +82,14 @@ def _volume_body(made: Report) -> list[dict[str, Any]] | None:
             "count": volume.count,
             "amount": money.format_amount(volume.amount, volume.currency),
         }
-        for volume in made.movements.volumes
+        for volume in figures.movements.volumes
     ]
 
 
-def _refusals_body(made: Report) -> list[dict[str, Any]] | None:
-    if made.refusals is None:
+def _refusals_body(figures: Report) -> list[dict[str, Any]] | None:
+    if figures.refusals is None:
         return None
-    return [{"reason": reason, "count": count} for reason, count in made.refusals.reasons]
+    return [{"reason": reason, "count": count} for reason, count in figures.refusals.reasons]
 
 
 def _busy_body(wallet: BusyWallet) -> dict[str, Any]:
@@ -97,34 +102,34 @@ def _busy_body(wallet: BusyWallet) -> dict[str, Any]:
     }
 
 
-def _inbox_body(made: Report) -> dict[str, Any] | None:
-    if made.inbox is None:
+def _inbox_body(figures: Report) -> dict[str, Any] | None:
+    if figures.inbox is None:
         return None
-    oldest = made.inbox.oldest
+    oldest = figures.inbox.oldest
     return {
-        "entries": made.inbox.entries,
+        "entries": figures.inbox.entries,
         "oldestSeconds": oldest.total_seconds() if oldest else None,
-        "setAside": made.inbox.set_aside,
+        "setAside": figures.inbox.set_aside,
     }
 
 
-def _subscribers_body(made: Report) -> list[dict[str, Any]] | None:
-    if made.subscribers is None:
+def _subscribers_body(figures: Report) -> list[dict[str, Any]] | None:
+    if figures.subscribers is None:
         return None
     return [
         {
-            "name": standing.name,
-            "isEnabled": standing.is_enabled,
-            "lagSeconds": standing.lag,
-            "parked": standing.parked,
-            "dead": standing.dead,
+            "name": state.name,
+            "isEnabled": state.is_enabled,
+            "lagSeconds": state.lag,
+            "parked": state.parked,
+            "dead": state.dead,
         }
-        for standing in made.subscribers
+        for state in figures.subscribers
     ]
 
 
-def _check_body(made: Report) -> dict[str, Any] | None:
-    check = made.last_check
+def _check_body(figures: Report) -> dict[str, Any] | None:
+    check = figures.last_check
     if check is None:
         return None
     return {
@@ -135,66 +140,66 @@ def _check_body(made: Report) -> dict[str, Any] | None:
     }
 
 
-# --- For people -------------------------------------------------------------------------------------
-def lines(made: Report) -> list[str]:
-    told = body(made)
+# --- Text -------------------------------------------------------------------------------------------
+def lines(figures: Report) -> list[str]:
+    data = body(figures)
     return [
-        f"The ledger from {told['from']} to {told['to']}",
-        *_remarks(made),
+        f"The ledger from {data['from']} to {data['to']}",
+        *_remarks(figures),
         "",
-        f"completed          {_figure(told['completed'])}",
-        f"rejected           {_figure(told['rejected'])}",
-        f"inbox              {_inbox_line(told['inbox'])}",
-        f"last verification  {_check_line(made)}",
-        *_table("volume", told["volume"]),
-        *_table("refusals", told["refusals"]),
-        *_table("hot wallets, by operations", told["hotWallets"]),
-        *_table("top wallets, by volume", told["topWallets"]),
-        *_table("subscribers", told["subscribers"]),
+        f"completed          {_figure(data['completed'])}",
+        f"rejected           {_figure(data['rejected'])}",
+        f"inbox              {_inbox_line(data['inbox'])}",
+        f"last verification  {_check_line(figures)}",
+        *_table("volume", data["volume"]),
+        *_table("refusals", data["refusals"]),
+        *_table("busiest wallets, by operations", data["hotWallets"]),
+        *_table("busiest wallets, by volume", data["topWallets"]),
+        *_table("subscribers", data["subscribers"]),
     ]
 
 
-def _remarks(made: Report) -> list[str]:
+def _remarks(figures: Report) -> list[str]:
     estimate = (
         f"More than {report.MAX_READ_OPERATIONS:,} operations: the figures are estimated from a sample."
     )
-    left_out = f"Left out, because it took too long: {', '.join(made.left_out)}."
-    return [estimate] * made.is_estimate + [left_out] * bool(made.left_out)
+    left_out = f"Left out, because it took too long: {', '.join(figures.left_out)}."
+    return [estimate] * figures.is_estimate + [left_out] * bool(figures.left_out)
 
 
 def _figure(count: int | None) -> str:
     return "left out" if count is None else f"{count:,}"
 
 
-def _inbox_line(told: dict[str, Any] | None) -> str:
-    if told is None:
+def _inbox_line(data: dict[str, Any] | None) -> str:
+    if data is None:
         return "left out"
-    return f"{told['entries']:,}" + (
-        (f", the oldest for {told['oldestSeconds']:.1f} s" if told["entries"] else "")
-        + (f"; {told['setAside']:,} set aside" if told["setAside"] else "")
+    return f"{data['entries']:,}" + (
+        (f", the oldest for {data['oldestSeconds']:.1f} s" if data["entries"] else "")
+        + (f"; {data['setAside']:,} set aside" if data["setAside"] else "")
     )
 
 
-def _check_line(made: Report) -> str:
-    if report.LAST_CHECK in made.left_out:
+def _check_line(figures: Report) -> str:
+    if report.LAST_CHECK in figures.left_out:
         return "left out"
-    if made.last_check is None:
+    if figures.last_check is None:
         return "never"
-    return f"{format_time(made.last_check.ended_at)}, {made.last_check}"
+    return f"{format_time(figures.last_check.ended_at)}, {figures.last_check}"
 
 
 def _table(title: str, rows: Sequence[dict[str, Any]] | None) -> list[str]:
-    """With numbers on the right; none where there is nothing."""
+    """Return the lines of a table with numbers aligned to the right, or no lines if there are no rows."""
     if not rows:
         return []
     table = [[re.sub("[A-Z]", r" \g<0>", name).lower() for name in rows[0]]]
     table += [[_cell(value) for value in row.values()] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    on_right = [name in _NUMBERS for name in rows[0]]
+    are_numbers = [name in _NUMERIC_FIELDS for name in rows[0]]
     lines = [
         "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, on_right, strict=True)
+            cell.rjust(width) if is_number else cell.ljust(width)
+            for cell, width, is_number in zip(line, widths, are_numbers, strict=True)
         ).rstrip()
         for line in table
     ]
@@ -202,6 +207,6 @@ def _table(title: str, rows: Sequence[dict[str, Any]] | None) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    """Escape a text of a client, which may contain control sequences of terminals."""
+    """Replace control characters: a label, which a client chooses, may contain terminal commands."""
     text = f"{value:.1f}" if isinstance(value, float) else str(value)
     return "".join(character if character.isprintable() else "?" for character in text)

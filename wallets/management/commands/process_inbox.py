@@ -1,4 +1,4 @@
-"""manage.py process_inbox: carry out what was accepted for later."""
+"""manage.py process_inbox: carry out the operations that were accepted asynchronously."""
 
 import logging
 import signal
@@ -17,23 +17,28 @@ from wallets.management.arguments import Command as Base
 
 logger = logging.getLogger(__name__)
 
-# To poll costs a look into an index. To be told by NOTIFY would cost each acceptance: it takes a lock that
-# all commits of the database share.
-IDLE_PAUSE_SECONDS: Final = 0.2  # seconds between two looks, where there is nothing to do
-PAUSE_FACTOR: Final = 5  # but so many times what the look itself took, where much is held up
-LOG_INTERVAL_SECONDS: Final = 60.0  # seconds between two lines of the log
+# A poll costs one index lookup. NOTIFY would delay each acceptance: it takes a lock that all commits of the
+# database share.
+IDLE_PAUSE_SECONDS: Final = 0.2  # between two polls if no entry can be carried out
+PAUSE_FACTOR: Final = 5  # a pause is at least this many times as long as the poll before it
+LOG_INTERVAL_SECONDS: Final = 60.0  # between two log lines about progress
 
 
 class Command(Base):
-    help = "Carry out what was accepted for later, until a signal. Any number of these may run at once."
+    help = (
+        "Carry out the operations that were accepted asynchronously, until a signal. Any number of these"
+        " processes may run at once."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
-            "--batch", type=int, default=500, help="operations a transaction (default: %(default)s)"
+            "--batch", type=int, default=500, help="operations in one transaction (default: %(default)s)"
         )
         ends = parser.add_mutually_exclusive_group()
         ends.add_argument("--until-empty", action="store_true", help="end when the inbox is empty")
-        ends.add_argument("--status", action="store_true", help="show how much waits, and do nothing")
+        ends.add_argument(
+            "--status", action="store_true", help="print the number of waiting operations and end"
+        )
 
     def handle(self, **options: Any) -> None:
         if options["batch"] < 1:
@@ -43,7 +48,7 @@ class Command(Base):
                 self.stdout.write(status(database_retry.retry_until_deadline(inbox.waiting)))
             else:
                 done = InboxWorker(options["batch"], options["until_empty"]).run()
-                if options["until_empty"]:  # with --until-empty the caller waits for the end
+                if options["until_empty"]:
                     self.stdout.write(f"{done} operations carried out")
         finally:
             database_retry.reconnect(DEFAULT_DB_ALIAS)
@@ -52,28 +57,28 @@ class Command(Base):
 
 def status(waiting: inbox.Waiting) -> str:
     if waiting.oldest is None:
-        told = "the inbox is empty"
+        text = "the inbox is empty"
     else:
-        told = f"{waiting.entries} operations wait, the oldest for {waiting.oldest.total_seconds():.1f} s"
-    return f"{told}; {waiting.set_aside} are set aside" if waiting.set_aside else told
+        text = f"{waiting.entries} operations wait, the oldest for {waiting.oldest.total_seconds():.1f} s"
+    return f"{text}; {waiting.set_aside} are set aside" if waiting.set_aside else text
 
 
 class InboxWorker:
-    """Drains the inbox, batch by batch, whatever the database does."""
+    """Drains the inbox in batches, and reconnects when the database connection is lost."""
 
     def __init__(self, batch: int, until_empty: bool) -> None:
         self._batch = batch
         self._until_empty = until_empty
         self._drain = inbox.Drain(careful=True)
-        self._is_over = False
-        self._is_away = False
-        self._done = self._told = 0
-        self._news_at = time.monotonic() + LOG_INTERVAL_SECONDS
+        self._is_ending = False
+        self._is_disconnected = False
+        self._done = self._logged = 0
+        self._next_log_at = time.monotonic() + LOG_INTERVAL_SECONDS
 
     def run(self) -> int:
-        """How many were carried out, when a signal or the empty inbox has ended it."""
+        """Drain until a signal, or until the inbox is empty; return the number of operations carried out."""
         with self._ended_by_signals():
-            while not self._is_over:
+            while not self._is_ending:
                 try:
                     self._step()
                 except Error as error:
@@ -86,34 +91,34 @@ class InboxWorker:
         began = time.monotonic()
         with database_retry.disconnected_when_slow(DEFAULT_DB_ALIAS):
             done = self._drain.run(self._batch)
-        self._tell(done)
+        self._log_progress(done)
         if done:
             return
         if self._until_empty and not inbox.waiting().entries:
-            self._is_over = True
+            self._is_ending = True
         else:
             time.sleep(max(IDLE_PAUSE_SECONDS, PAUSE_FACTOR * (time.monotonic() - began)))
 
-    def _tell(self, done: int) -> None:
+    def _log_progress(self, done: int) -> None:
         self._done += done
-        if self._is_away:
+        if self._is_disconnected:
             logger.info("database available again")
-            self._is_away = False
-        if self._done > self._told and time.monotonic() >= self._news_at:
-            logger.info("%d inbox operations executed, %d in total", self._done - self._told, self._done)
-            self._told, self._news_at = self._done, time.monotonic() + LOG_INTERVAL_SECONDS
+            self._is_disconnected = False
+        if self._done > self._logged and time.monotonic() >= self._next_log_at:
+            logger.info("%d inbox operations executed, %d in total", self._done - self._logged, self._done)
+            self._logged, self._next_log_at = self._done, time.monotonic() + LOG_INTERVAL_SECONDS
 
     def _wait_for_database(self, error: Error) -> None:
         """Reconnect. The transaction was committed or not: the inbox shows the remaining entries."""
-        if not self._is_away:
+        if not self._is_disconnected:
             logger.warning("database unavailable; the inbox waits for reconnect: %s", str(error).strip())
-            self._is_away = True
+            self._is_disconnected = True
         database_retry.reconnect(DEFAULT_DB_ALIAS)
         time.sleep(IDLE_PAUSE_SECONDS)
 
     @contextmanager
     def _ended_by_signals(self) -> Iterator[None]:
-        """After the batch at hand: what has been begun is committed."""
+        """Let SIGTERM and SIGINT end the worker after the current batch."""
         before = {number: signal.signal(number, self._end) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
@@ -122,4 +127,4 @@ class InboxWorker:
                 signal.signal(number, handler)
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self._is_over = True
+        self._is_ending = True

@@ -1,4 +1,4 @@
-"""manage.py relay_events: tell the subscribers what happens."""
+"""manage.py relay_events: deliver events to the subscribers."""
 
 import signal
 from typing import Any
@@ -14,10 +14,15 @@ from wallets.management.arguments import Command as Base
 
 
 class Command(Base):
-    help = "Tell webhooks and the broker what happens, until a signal. Any number of these may run at once."
+    help = (
+        "Deliver events to webhooks and the broker, until a signal. Any number of these processes may run"
+        " at once."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--status", action="store_true", help="show how subscribers fare, and do nothing")
+        parser.add_argument(
+            "--status", action="store_true", help="print the delivery state of each subscriber and end"
+        )
 
     def handle(self, **options: Any) -> None:
         try:
@@ -34,13 +39,13 @@ class Command(Base):
             connection.close_pool()  # type: ignore[attr-defined]  # else Python 3.13 ends 20 s later
 
 
-def status(standings: list[delivery_state.DeliveryState]) -> str:
-    if not standings:
+def status(states: list[delivery_state.DeliveryState]) -> str:
+    if not states:
         return "no subscriber exists"
     return "\n".join(
-        f"{each.name}: {'' if each.is_enabled else 'disabled, '}{in_words(each)}" for each in standings
+        f"{state.name}: {'' if state.is_enabled else 'disabled, '}{describe(state)}" for state in states
     )
 
 
-def in_words(standing: delivery_state.DeliveryState) -> str:
-    return f"{standing.lag:.1f} s behind, {standing.parked} wallets wait, {standing.dead} are dead letters"
+def describe(state: delivery_state.DeliveryState) -> str:
+    return f"lag {state.lag:.1f} s, {state.parked} parked wallets, {state.dead} dead letters"

@@ -1,4 +1,4 @@
-"""manage.py reset_second_factor: for an operator who has lost their phone and the recovery codes."""
+"""manage.py reset_second_factor: for an operator who has lost the phone and the recovery codes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from wallets.models import User
 
 
 class Command(Base):
-    help = "Remove an operator's second factor: the next login needs the password alone."
+    help = "Remove an operator's second factor: the next login requires only the password."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("username")

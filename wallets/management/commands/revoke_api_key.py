@@ -16,5 +16,5 @@ class Command(Base):
 
     def handle(self, **options: Any) -> None:
         if not keys.revoke(options["prefix"]):
-            self.refuse(f"there is no key {options['prefix']} that is not revoked")
+            self.refuse(f"no key with the prefix {options['prefix']} can be revoked")
         self.stdout.write(f"Revoked {options['prefix']}")

@@ -1,4 +1,4 @@
-"""manage.py show_wallet: one wallet and its newest operations, for people."""
+"""manage.py show_wallet: print a wallet and its newest operations."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ NEWEST_OPERATIONS = 10
 
 
 class Command(Base):
-    help = f"Show a wallet and its {NEWEST_OPERATIONS} newest operations."
+    help = f"Print a wallet and its {NEWEST_OPERATIONS} newest operations."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", type=argument(Id))

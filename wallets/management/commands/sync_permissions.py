@@ -1,4 +1,7 @@
-"""manage.py sync_permissions: what Django's post_migrate would do, were Django to migrate."""
+"""manage.py sync_permissions: create content types and permissions.
+
+Django does this after its migrations, but here Liquibase changes the schema.
+"""
 
 from typing import Any
 

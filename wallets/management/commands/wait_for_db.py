@@ -1,4 +1,4 @@
-"""manage.py wait_for_db: return when the database is there with the schema that this code needs."""
+"""manage.py wait_for_db: wait until the database has the schema that this code needs."""
 
 import time
 from typing import Any
@@ -21,13 +21,13 @@ class Command(Base):
     def handle(self, **options: Any) -> None:
         if options["timeout"] < 0:
             self.refuse("--timeout must not be negative")
-        deadline, told = time.monotonic() + options["timeout"], ""
+        deadline, printed = time.monotonic() + options["timeout"], ""
         while (missing := self._missing()) is not None:
             if time.monotonic() >= deadline:
                 raise CommandError(f"gave up after {options['timeout']:g} s: {missing}", returncode=1)
-            if missing != told:
+            if missing != printed:
                 self.stderr.write(f"waiting: {missing}")
-                told = missing
+                printed = missing
             time.sleep(RETRY_PAUSE_SECONDS)
 
     def _missing(self) -> str | None:

@@ -1,8 +1,8 @@
-// What the pages do better with scripts; each works without.
+// Improvements of the pages. Every page also works without scripts.
 "use strict";
 
-// Times in the reader's own time zone.
-function localTimes(root) {
+// Shows times in the user's time zone.
+function showLocalTimes(root) {
     const format = (options) => new Intl.DateTimeFormat(document.documentElement.lang, options);
     const formats = {
         time: format({ timeStyle: "medium" }),
@@ -16,7 +16,7 @@ function localTimes(root) {
     }
 }
 
-// A second click sends nothing. (Were it to, the form's key would make it count once.)
+// A second click sends nothing. Without scripts, the key of the form prevents a second transfer.
 document.addEventListener("submit", (event) => {
     const form = event.target;
     if (!form.matches("form.once")) return;
@@ -24,15 +24,15 @@ document.addEventListener("submit", (event) => {
     form.dataset.sent = "yes";
 });
 
-// A page that the browser kept, shown again by "back", may be sent again.
+// A form may be sent again if the browser shows its page again after "back".
 window.addEventListener("pageshow", () => {
     for (const form of document.querySelectorAll("form.once")) delete form.dataset.sent;
 });
 
-// Back and reload ask for this page anew, and never whether a form is to be sent again.
+// "Back" and reload load this page with GET: the browser does not ask whether to send the form again.
 history.replaceState(history.state, "");
 
-function copyButtons(root) {
+function enableCopyButtons(root) {
     for (const button of root.querySelectorAll("[data-copy]")) {
         if (!navigator.clipboard) continue;
         button.hidden = false;
@@ -43,35 +43,35 @@ function copyButtons(root) {
     }
 }
 
-// The balance follows what happens to the wallet. Many events at once are one look; without a stream there is
-// a look every minute. A page that nobody sees gives its connection back: a browser has six for all its tabs.
-function follow(balance) {
-    let waiting = null;
-    const look = () => {
-        waiting ??= setTimeout(() => {
-            waiting = null;
-            htmx.trigger(balance, "happened");
+// Refreshes the balance after events of the wallet. Events within 100 ms cause one request; without a stream,
+// HTMX sends a request every minute. A hidden page closes its stream: a browser has six connections for all tabs.
+function followEvents(balance) {
+    let timer = null;
+    const refresh = () => {
+        timer ??= setTimeout(() => {
+            timer = null;
+            htmx.trigger(balance, "wallet-event");
         }, 100);
     };
     let stream = null;
-    const listen = () => {
+    const openStream = () => {
         stream?.close();
         if (document.hidden) return;
         stream = new EventSource(balance.dataset.events);
-        stream.onopen = look;  // something may have happened since the page was made, or seen
-        stream.onmessage = look;
-        stream.addEventListener("gap", look);
+        stream.onopen = refresh;  // the balance may have changed before the stream was open
+        stream.onmessage = refresh;
+        stream.addEventListener("gap", refresh);
     };
-    listen();
-    document.addEventListener("visibilitychange", listen);
+    openStream();
+    document.addEventListener("visibilitychange", openStream);
     window.addEventListener("pagehide", () => stream?.close());
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 }
 
 document.addEventListener("DOMContentLoaded", () => {
-    document.querySelectorAll("[data-events]").forEach(follow);
-    localTimes(document);
-    copyButtons(document);
-    document.querySelector("[aria-invalid=true]")?.focus();  // what is to be corrected
+    document.querySelectorAll("[data-events]").forEach(followEvents);
+    showLocalTimes(document);
+    enableCopyButtons(document);
+    document.querySelector("[aria-invalid=true]")?.focus();  // the first field with an error
 });
-document.addEventListener("htmx:afterSettle", () => localTimes(document));
+document.addEventListener("htmx:afterSettle", () => showLocalTimes(document));
