@@ -31,8 +31,9 @@ MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # in an error
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_SPACE_FOR_PLUS: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 
 
 def _amount(value: object) -> Decimal:
@@ -178,6 +179,7 @@ def _whole_number(kind: type[str], pattern: str) -> BeforeValidator:
 
 
 def _time(value: object) -> datetime:
+    """Return the time in UTC. Digits after the microseconds are cut: .NET and Go write 7 and 9 of them."""
     text = text_of(value)
     try:
         if not _RFC_3339.fullmatch(text):
@@ -187,6 +189,11 @@ def _time(value: object) -> datetime:
         raise PydanticCustomError(
             "invalid_time", "must be a time of RFC 3339 with its offset, such as 2026-10-30T00:00:00Z"
         ) from None
+
+
+def _time_of_query(value: object) -> datetime:
+    """Return the time of a query, in which a plus sign that is not percent-encoded arrives as a space."""
+    return _time(_SPACE_FOR_PLUS.sub("+", text_of(value)))
 
 
 def format_time(time: datetime) -> str:
@@ -272,7 +279,8 @@ WHOLE_NUMBER: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is 
 _WHOLE_NUMBER_IN_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
 Limit = Annotated[int, Field(ge=1, le=500), _WHOLE_NUMBER_IN_QUERY]
 Seconds = Annotated[int, Field(ge=0, le=300), _WHOLE_NUMBER_IN_QUERY]
-TimeParameter = Annotated[datetime, BeforeValidator(_time)]
+TimeParameter = Annotated[datetime, BeforeValidator(_time_of_query)]
+TimeInBody = Annotated[datetime, BeforeValidator(_time)]
 
 
 class Schema(BaseModel):

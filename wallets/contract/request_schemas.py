@@ -40,6 +40,7 @@ from wallets.contract.fields import (
     PrintableText,
     Schema,
     Seconds,
+    TimeInBody,
     TimeParameter,
     text_of,
 )
@@ -177,7 +178,7 @@ class BulkToPost(Schema):
 
 class HoldToPlace(Schema):
     amount: PositiveAmount
-    expires_at: TimeParameter | None = Field(None, description="Without it, the hold does not expire.")
+    expires_at: TimeInBody | None = Field(None, description="Without it, the hold does not expire.")
     description: Description = ""
     id: Id | None = None
 
@@ -279,7 +280,9 @@ class HoldQuery(PageQuery):
 
 
 class BalanceQuery(Schema):
-    at: TimeParameter | None = Field(None, description="A past time; by default now.")
+    at: TimeParameter | None = Field(
+        None, description="By default now, which a time in the future counts as."
+    )
 
 
 class EventsQuery(Schema):
@@ -293,7 +296,9 @@ class StatementQuery(Schema):
     from_: TimeParameter | None = Field(
         None, alias="from", description="From this time on; by default from the opening of the wallet."
     )
-    to: TimeParameter | None = Field(None, description="Before this time; by default until now.")
+    to: TimeParameter | None = Field(
+        None, description="Before this time; by default until now, which a time in the future counts as."
+    )
 
 
 # --- People -----------------------------------------------------------------------------------------
