@@ -92,13 +92,19 @@ def test_head_answers_like_get(api: Api) -> None:
     assert (answer.status, answer.content) == (200, b"")
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/*"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "application/xml", "image/*", "application/json;q=0", "application/json;q=0, */*"]
+)
 def test_other_format_is_not_acceptable(api: Api, accept: str) -> None:
     assert_is_problem(api.get("/wallets", Accept=accept), 406, "not_acceptable")
 
 
 @pytest.mark.parametrize(
-    "accept", ["*/*", "application/json", "text/html, application/json;q=0.5", "application/*"]
+    "accept",
+    [
+        *("*/*", "application/json", "text/html, application/json;q=0.5", "application/*", ""),
+        *("application/json; charset=utf-8", "Application/JSON;charset=UTF-8;q=0.2", "application/json;v=2"),
+    ],
 )
 def test_json_is_acceptable(api: Api, accept: str) -> None:
     assert api.get("/wallets", Accept=accept).status == 200

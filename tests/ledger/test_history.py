@@ -496,6 +496,15 @@ def test_csv_text_with_a_separator_of_any_locale_is_quoted(api: Api) -> None:
         ("text/*", "text/csv; charset=utf-8"),
         ("text/csv, application/json;q=0.5", "text/csv; charset=utf-8"),
         ("text/csv;q=0.5, application/json", "application/json"),
+        ("text/csv, application/json", "text/csv; charset=utf-8"),
+        ("*/*;q=0.9, text/csv", "text/csv; charset=utf-8"),
+        ("text/csv, */*;q=0.1", "text/csv; charset=utf-8"),
+        ("text/csv;q=0, */*", "application/json"),
+        ("text/*;q=0.9, text/csv;q=0.1, application/json;q=0.5", "application/json"),
+        ("text/csv; charset=utf-8", "text/csv; charset=utf-8"),
+        ('text/csv; header="a, b"; charset=utf-8, application/json;q=0.5', "text/csv; charset=utf-8"),
+        ("TEXT/CSV;charset=windows-1251", "text/csv; charset=utf-8"),
+        ("", "application/json"),
     ],
 )
 def test_accept_header_chooses_the_format(api: Api, accept: str, kind: str) -> None:

@@ -1,7 +1,6 @@
 """Views of a wallet's history: its balance at a time, and its statement."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
 from uuid import UUID
 
 from django.http import StreamingHttpResponse
@@ -20,7 +19,7 @@ from wallets.contract.parsing import check
 from wallets.contract.request_schemas import BalanceQuery, StatementQuery
 from wallets.contract.responses import BalanceBody, StatementBody, balance_body
 from wallets.ledger import Statement, balance_at, balance_now, read_wallet, statement
-from wallets.problems import NotAcceptable, WalletNotFound
+from wallets.problems import WalletNotFound
 
 
 class WalletBalance(Endpoint):
@@ -48,14 +47,6 @@ class WalletStatement(Endpoint):
     @property
     def default_response_headers(self) -> dict[str, str]:
         return {"Vary": "Accept"}
-
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Choose by the weights in Accept, which REST framework ignores."""
-        renderers = {kind.media_type: kind for kind in (JSONRenderer, CSVRenderer)}
-        preferred = request._request.get_preferred_type(list(renderers))
-        if preferred is None:
-            raise NotAcceptable("A statement can be given as application/json or text/csv.")
-        return renderers[preferred](), preferred
 
     @Declaration(
         "statement_read",

@@ -293,5 +293,9 @@ def prefers(request: Request, preference: str) -> bool:
     header: str | None = request.META.get("HTTP_PREFER")
     if header is None:
         return False
-    parts = _QUOTED.sub('""', header).split(",")  # a comma in quotes is no separator
-    return any(part.split(";")[0].strip().lower() == preference for part in parts)
+    return any(item.split(";")[0].strip().lower() == preference for item in items_of(header))
+
+
+def items_of(header: str) -> list[str]:
+    """Return the items of a list header, without the texts in quotes: a comma in them is no separator."""
+    return _QUOTED.sub('""', header).split(",")
