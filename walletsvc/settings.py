@@ -31,12 +31,12 @@ CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/api/"
 CORS_ALLOW_CREDENTIALS = False  # other origins use API keys, never a user's session
 CORS_ALLOW_HEADERS = [
-    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
-    *("traceparent", "tracestate", "x-request-id"),
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match"),
+    *("last-event-id", "prefer", "traceparent", "tracestate", "x-request-id"),
 ]
 CORS_EXPOSE_HEADERS = [
-    *("etag", "idempotent-replayed", "location", "preference-applied", "ratelimit", "ratelimit-policy"),
-    *("retry-after", "traceresponse", "x-request-id"),
+    *("allow", "content-disposition", "etag", "idempotent-replayed", "location", "preference-applied"),
+    *("ratelimit", "ratelimit-policy", "retry-after", "traceresponse", "x-request-id"),
 ]
 PASSWORD_HASHERS = ["wallets.access.passwords.Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
