@@ -53,7 +53,9 @@ def parse(text: str) -> Decimal:
     Raises ValueError for anything but plain ASCII digits with at most one point between digits.
     """
     if len(text) > _MAX_LENGTH or not _AMOUNT.fullmatch(text):
-        raise ValueError("write an amount as digits with at most one point, such as 115.60")
+        raise ValueError(
+            "write an amount as digits with at most one point, such as 115.60: no sign, exponent or separator"
+        )
     return Decimal(text)
 
 

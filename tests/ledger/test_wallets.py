@@ -89,7 +89,6 @@ def test_id_that_the_service_generated_cannot_be_opened(api: Api) -> None:
         ("currency", "rub", "unknown_currency"),
         ("currency", "XXX", "unknown_currency"),
         ("currency", 643, "invalid_type"),
-        ("currency", None, "invalid_type"),
         ("label", "x" * 201, "too_long"),
         ("label", "a\x00b", "invalid_text"),
         ("label", "\ud800", "invalid_text"),

@@ -1,6 +1,6 @@
 """Chooses the media type of a response by Accept (RFC 9110, 12.5.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from django.http.request import MediaType
@@ -18,11 +18,11 @@ ANY: Final = "*/*"
 class ByAccept(BaseContentNegotiation):
     """Chooses the renderer (DEFAULT_CONTENT_NEGOTIATION_CLASS). REST framework's own ignores the weights."""
 
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> BaseParser:
+    def select_parser(self, request: Request, parsers: Any) -> BaseParser:
         raise AssertionError("wallets/contract/parsing.py reads the bodies")
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[Any], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
         offered = {renderer.media_type: renderer for renderer in renderers}
         media_type = media_type_for(request, list(offered))

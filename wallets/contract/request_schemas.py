@@ -4,7 +4,7 @@ pydantic instead of REST framework's serializers: the same checks and schemas ta
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Literal, Self, cast
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, cast
 
 from django.conf import settings
 from pydantic import (
@@ -14,14 +14,14 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     Tag,
     model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from wallets.contract.fields import (
-    WHOLE_NUMBER,
     Amount,
     CurrencyCode,
     Description,
@@ -43,6 +43,7 @@ from wallets.contract.fields import (
     TimeInBody,
     TimeParameter,
     text_of,
+    whole_number,
 )
 from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
 
@@ -54,8 +55,45 @@ MAX_FORMER_SECRET_HOURS: Final = 168
 SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
 
+class _Body(Schema):
+    """A request body. null means the same as an absent field, if the field may be absent."""
+
+    _optional_fields: ClassVar[frozenset[str]]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls._optional_fields = frozenset(
+            field.alias or name for name, field in cls.model_fields.items() if not field.is_required()
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or None not in fields.values():
+            return fields
+        optional = cls._optional_fields
+        return {name: value for name, value in fields.items() if value is not None or name not in optional}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name in cls._optional_fields:
+            schema["properties"][name] = _or_null(schema["properties"][name])
+        return schema
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    null = {"type": "null"}
+    if null in field.get("anyOf", ()):
+        return field
+    about = {name: field[name] for name in ("title", "description", "default", "examples") if name in field}
+    return {"anyOf": [{name: field[name] for name in field if name not in about}, null]} | about
+
+
 # --- Wallets ----------------------------------------------------------------------------------------
-class WalletToOpen(Schema):
+class WalletToOpen(_Body):
     currency: CurrencyCode = Field(default_factory=lambda: settings.DEFAULT_CURRENCY)
     label: Label = ""
     overdraft_limit: Amount = Decimal(0)
@@ -66,12 +104,15 @@ class WalletToOpen(Schema):
 
 def _of_changes(schema: JsonDict) -> None:
     """Require at least one field, and remove the defaults: an absent field stays as it is."""
-    schema["minProperties"] = 1
-    for field in cast(dict[str, JsonDict], schema["properties"]).values():
+    fields = cast(dict[str, JsonDict], schema["properties"])
+    schema["anyOf"] = [
+        {"required": [name], "properties": {name: {"type": field["type"]}}} for name, field in fields.items()
+    ]
+    for field in fields.values():
         field.pop("default", None)
 
 
-class _Changes(Schema):
+class _Changes(_Body):
     """A request to change at least one field; an absent field stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_of_changes)
@@ -95,7 +136,7 @@ class WalletChanges(_Changes):
 
 
 # --- What moves money -------------------------------------------------------------------------------
-class OperationToPost(Schema):
+class OperationToPost(_Body):
     operation_type: Literal["DEPOSIT", "WITHDRAW"]
     amount: PositiveAmount
     description: Description = ""
@@ -111,7 +152,7 @@ class WalletOperationToPost(OperationToPost):
     )
 
 
-class _Transfer(Schema):
+class _Transfer(_Body):
     source_wallet_id: Id
     amount: PositiveAmount
     description: Description = ""
@@ -161,7 +202,7 @@ def _kind_in_bulk(item: object) -> str:
     return "operation" if is_operation else "transfer"
 
 
-class BulkToPost(Schema):
+class BulkToPost(_Body):
     """Up to 1,000 items. With `atomic` all of them are executed or none."""
 
     operations: Annotated[
@@ -176,21 +217,21 @@ class BulkToPost(Schema):
     atomic: Annotated[bool, Field(strict=True)] = False
 
 
-class HoldToPlace(Schema):
+class HoldToPlace(_Body):
     amount: PositiveAmount
     expires_at: TimeInBody | None = Field(None, description="Without it, the hold does not expire.")
     description: Description = ""
     id: Id | None = None
 
 
-class PartToTake(Schema):
+class PartToTake(_Body):
     """The amount to capture of a hold or to reverse of an operation."""
 
     amount: PositiveAmount | None = Field(None, description="By default the whole remaining amount.")
     id: Id | None = None
 
 
-class Nothing(Schema):
+class Nothing(_Body):
     """A request without fields, except an id."""
 
     id: Id | None = None
@@ -230,11 +271,11 @@ WebhookTypes = Annotated[
 Batch = Annotated[
     int,
     Field(ge=1, le=MAX_EVENTS_PER_REQUEST, description="The maximum number of events in one request."),
-    WHOLE_NUMBER,
+    whole_number(1, MAX_EVENTS_PER_REQUEST),
 ]
 
 
-class WebhookToRegister(Schema):
+class WebhookToRegister(_Body):
     name: WebhookName
     url: WebhookUrl
     types: WebhookTypes = Field(default_factory=list)
@@ -253,10 +294,10 @@ class WebhookChanges(_Changes):
     is_enabled: Annotated[bool, Field(strict=True)] = True
 
 
-class SecretToRotate(Schema):
-    former_valid_hours: Annotated[int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), WHOLE_NUMBER] = Field(
-        DEFAULT_FORMER_SECRET_HOURS, description="The hours for which the former secret signs too."
-    )
+class SecretToRotate(_Body):
+    former_valid_hours: Annotated[
+        int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), whole_number(0, MAX_FORMER_SECRET_HOURS)
+    ] = Field(DEFAULT_FORMER_SECRET_HOURS, description="The hours for which the former secret signs too.")
     id: Id | None = None
 
 
@@ -302,13 +343,13 @@ class StatementQuery(Schema):
 
 
 # --- People -----------------------------------------------------------------------------------------
-class PersonToSignUp(Schema):
+class PersonToSignUp(_Body):
     name: Name
     email: Email
     password: Password
 
 
-class Credentials(Schema):
+class Credentials(_Body):
     """The credentials of a user; an operator sends the user name as `email`."""
 
     email: Login
