@@ -60,9 +60,12 @@ def parse(text: str) -> Decimal:
 
 
 def fits(amount: Decimal, currency: str) -> bool:
-    """Whether the amount, as written, has no more fraction digits than the currency."""
-    exponent = amount.as_tuple().exponent
-    return isinstance(exponent, int) and -exponent <= FRACTION_DIGITS[currency]
+    """Whether the amount has no more fraction digits than the currency, except zeros at the end."""
+    _, digits, exponent = amount.as_tuple()
+    if not isinstance(exponent, int):  # NaN or infinity
+        return False
+    excess = -exponent - FRACTION_DIGITS[currency]
+    return excess <= 0 or not any(digits[-excess:])
 
 
 def format_amount(amount: Decimal, currency: str) -> str:

@@ -90,7 +90,7 @@ def test_number_with_an_exponent_is_refused_with_the_reason(api: Api, unchanged:
     assert "exponent" in detail
 
 
-JUNK = [
+JUNK: list[Any] = [
     *(None, True, 0, -1, 1.5, 10**400, "", " ", "x", "x" * 5000, "\x00", "\ud800", "2026-13-01", "٣"),
     *([], {}, [None], [[]], {"x": 1}, [{}] * 1001, [{"operationType": None}], [{"amount": "-"}], ["x", "x"]),
 ]
