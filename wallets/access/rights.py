@@ -14,7 +14,7 @@ from wallets.ledger import PERSON as PERSON_ACTOR
 from wallets.ledger import Command, Reverse, keys
 from wallets.models import User, Wallet
 from wallets.operation_types import INCOMING, OPERATION_TYPES, TRANSFERS
-from wallets.problems import Forbidden, WalletNotFound
+from wallets.problems import Forbidden, Unauthorized, WalletNotFound
 
 READ: Final = "wallets:read"
 WRITE: Final = "wallets:write"
@@ -118,6 +118,7 @@ def operator(user: User) -> Principal:
 def require_scope(principal: Principal, view: Any, method: str) -> None:
     """Raise Forbidden if the principal has none of the scopes that the view and method need.
 
+    In an open API a request without a session, or with an expired one, is Unauthorized where one is needed.
     A method that the view does not have passes, and gets a 405.
     """
     needed = NEEDED.get(type(view).__name__, {}).get("GET" if method == "HEAD" else method)
@@ -125,6 +126,8 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
         if method.lower() in view.http_method_names and hasattr(view, method.lower()):
             raise Forbidden
     elif needed is not NO_SCOPE and principal.scopes.isdisjoint(needed):
+        if needed == (PERSON,) and principal is EVERYBODY:
+            raise Unauthorized("This request needs the session of a user. Log in.")
         raise lacks(*needed)
     elif needed == (ADMIN,):
         require_unrestricted(principal, "webhooks")  # a webhook receives the events of all wallets
