@@ -84,7 +84,7 @@ MAIL = env.email("EMAIL_URL")  # None: no mail, so no reset of passwords and no 
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
-PUBLIC_URL = env.text(  # the base of links in mails
+PUBLIC_URL = env.text(  # the base of links in mails, and of the `type` of problems
     "PUBLIC_URL",
     form=rf"https?://{_HOST}(:[0-9]{{1,5}})?{'' if MAIL else '|'}",
     wanted=f"{'set, because EMAIL_URL is: ' if MAIL else ''}like https://wallets.example.com, without a path",
