@@ -22,9 +22,9 @@ from pydantic_core import PydanticCustomError
 from wallets import money
 from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
 from wallets.contract.parsing import JsonNumber
+from wallets.ledger import MAX_METADATA_BYTES
 from wallets.operation_types import NAMES
 
-MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # of the column
 MAX_METADATA_DEPTH: Final = 16
 MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # in an error
@@ -278,6 +278,18 @@ Metadata = Annotated[
             "type": "object",
             "description": f"Your own data; at most {MAX_METADATA_BYTES} bytes of JSON. A number that an IEEE"
             " 754 double does not represent exactly, or beyond 2^53 - 1, is refused: send it as a string.",
+        },
+    ),
+]
+MetadataPatch = Annotated[
+    dict[str, Any],
+    BeforeValidator(_metadata),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "A merge patch (RFC 7396) of the metadata: a member with null is removed,"
+            f" members that are not named stay. The result has at most {MAX_METADATA_BYTES} bytes of JSON.",
+            "examples": [{"till": "7", "closedBy": None}],
         },
     ),
 ]

@@ -33,6 +33,7 @@ from wallets.contract.fields import (
     Limit,
     Login,
     Metadata,
+    MetadataPatch,
     Name,
     OperationType,
     Password,
@@ -131,7 +132,7 @@ class _Changes(_Body):
 
 class WalletChanges(_Changes):
     label: Label = ""
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: MetadataPatch = Field(default_factory=dict)
     status: Literal["ACTIVE", "FROZEN", "CLOSED"] = "ACTIVE"
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from django.db import DEFAULT_DB_ALIAS, transaction
 from uuid_utils.compat import uuid7
 
@@ -16,7 +17,17 @@ from wallets.ledger import rules
 from wallets.ledger.decisions import CLOCK_TICK, canonical_json
 from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
-from wallets.problems import IdempotencyKeyReused, Problem, WalletClosed, WalletNotEmpty, WalletNotFound
+from wallets.problems import (
+    FieldError,
+    IdempotencyKeyReused,
+    Problem,
+    ValidationError,
+    WalletClosed,
+    WalletNotEmpty,
+    WalletNotFound,
+)
+
+MAX_METADATA_BYTES: Final = 4096  # as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +137,7 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletUpdate:
-    """A change of a wallet; a field with None stays as it is."""
+    """A change of a wallet; a field with None stays as it is. `metadata` is a merge patch (RFC 7396)."""
 
     label: str | None = None
     metadata: dict[str, Any] | None = None
@@ -141,7 +152,8 @@ def change_wallet(
     """Change the wallet and record the actor and the reason.
 
     `precondition` is called with the locked wallet and raises to refuse the change. Raises WalletNotFound,
-    WalletClosed (a closed wallet cannot change) or WalletNotEmpty (only an empty wallet can be closed).
+    WalletClosed (a closed wallet cannot change), WalletNotEmpty (only an empty wallet can be closed) or
+    ValidationError (the merged metadata is too long).
     """
     change_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
     attempts = count()
@@ -173,7 +185,7 @@ def _change(
         changes = _differences(wallet, change)
         if not changes:
             return wallet
-        if refusal := _refusal(wallet, change):
+        if refusal := _refusal(wallet, change, changes):
             raise refusal
         for name, (_, new) in changes.items():
             setattr(wallet, name, new)
@@ -191,7 +203,8 @@ def _change(
 
 
 def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, Any]]:
-    asked = {"label": change.label, "metadata": change.metadata, "status": change.status}
+    merged = None if change.metadata is None else merge_patch(wallet.metadata, change.metadata)
+    asked = {"label": change.label, "metadata": merged, "status": change.status}
     now = {name: getattr(wallet, name) for name in asked}
     return {
         name: (now[name], new)
@@ -200,9 +213,26 @@ def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, A
     }
 
 
-def _refusal(wallet: Wallet, change: WalletUpdate) -> Problem | None:
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return the JSON value `target` after the merge patch (RFC 7396, 2): null removes a member."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _refusal(wallet: Wallet, change: WalletUpdate, changes: dict[str, tuple[Any, Any]]) -> Problem | None:
     if wallet.status == Wallet.Status.CLOSED:
         return WalletClosed("A closed wallet cannot be changed.")
     if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
         return WalletNotEmpty()
+    _, metadata = changes.get("metadata", (None, {}))
+    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+        detail = f"at most {MAX_METADATA_BYTES} bytes of JSON, with the members that stay"
+        return ValidationError(errors=[FieldError("metadata", "too_long", detail)])
     return None

@@ -20,18 +20,18 @@ def problem_type(request: HttpRequest, code: str) -> HttpResponse:
         refused = MethodNotAllowed()
         refused.headers = {"Allow": ", ".join(METHODS)}
         raise refused
-    kind = _by_code().get(code)
-    if kind is None:
+    page = _pages().get(code)
+    if page is None:
         return nothing_here(request)
-    return HttpResponse(_page(kind), headers={"Cache-Control": CACHE_CONTROL})
+    return HttpResponse(page, headers={"Cache-Control": CACHE_CONTROL})
 
 
 @cache
-def _by_code() -> dict[str, type[Problem]]:
-    return {kind.code: kind for kind in Problem.__subclasses__()}
+def _pages() -> dict[str, str]:
+    """Return the pages by code."""
+    return {kind.code: _page(kind) for kind in Problem.__subclasses__()}
 
 
-@cache
 def _page(kind: type[Problem]) -> str:
     context = {"problem": kind, "cause": _sentence(kind.cause), "action": _sentence(kind.action)}
     return render_to_string("pages/problem_type.html", context)
