@@ -512,6 +512,37 @@ def test_accept_header_chooses_the_format(api: Api, accept: str, kind: str) -> N
     assert (answer.status, answer.headers["content-type"]) == (200, kind)
 
 
+def test_csv_has_the_form_that_a_spreadsheet_program_expects(api: Api) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, description="Я; a, b")
+    plain, marked, semicolons = (
+        statement(api, wallet_id, query, Accept="text/csv").content.decode()
+        for query in ("bom=false&separator=comma", "bom=true", "separator=semicolon")
+    )
+    assert plain.startswith("time,sequence,")
+    assert marked.startswith("\ufefftime,sequence,")
+    rows = [
+        list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        for text, delimiter in ((plain, ","), (marked.removeprefix("\ufeff"), ","), (semicolons, ";"))
+    ]
+    entries = [found[2] for found in rows]
+    assert entries[0] == entries[1] == entries[2]
+    assert entries[0][6] == "Я; a, b"
+    assert semicolons.startswith("time;sequence;")
+
+
+@pytest.mark.parametrize("query", ["bom=1", "bom=", "bom=True", "separator=;", "separator=%3B", "separator="])
+def test_unknown_form_of_csv_is_refused_with_the_valid_ones(api: Api, query: str) -> None:
+    refused = statement(api, api.open(), query, Accept="text/csv")
+    name = query.partition("=")[0]
+    (error,) = refused.json["errors"]
+    assert (refused.status, error["field"]) == (400, name)
+    assert (
+        error["detail"]
+        == {"bom": "must be true or false", "separator": "must be 'comma' or 'semicolon'"}[name]
+    )
+
+
 def test_other_formats_are_not_acceptable(api: Api) -> None:
     wallet_id = api.open()
     for accept in ("text/html", "application/xml", "text/csv;q=0"):

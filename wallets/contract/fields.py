@@ -210,6 +210,13 @@ def whole_number(minimum: int, maximum: int, *, in_query: bool = False) -> Befor
     return BeforeValidator(checked)
 
 
+def _flag(value: object) -> bool:
+    """Return the flag of a query."""
+    if value not in ("true", "false"):
+        raise PydanticCustomError("invalid_type", "must be true or false")
+    return value == "true"
+
+
 def _time(value: object) -> datetime:
     """Return the time in UTC. Digits after the microseconds are cut: .NET and Go write 7 and 9 of them."""
     text = text_of(value)
@@ -320,6 +327,7 @@ Time = Annotated[datetime, PlainSerializer(format_time, return_type=str)]
 
 Limit = Annotated[int, Field(ge=1, le=500), whole_number(1, 500, in_query=True)]
 Seconds = Annotated[int, Field(ge=0, le=300), whole_number(0, 300, in_query=True)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
 TimeParameter = Annotated[datetime, BeforeValidator(_time_of_query)]
 TimeInBody = Annotated[datetime, BeforeValidator(_time)]
 

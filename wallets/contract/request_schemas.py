@@ -27,6 +27,7 @@ from wallets.contract.fields import (
     Description,
     Email,
     EventType,
+    Flag,
     Id,
     Key,
     Label,
@@ -341,6 +342,11 @@ class StatementQuery(Schema):
     to: TimeParameter | None = Field(
         None, description="Before this time; by default until now, which a time in the future counts as."
     )
+    bom: Flag = Field(
+        False,
+        description="Whether CSV starts with a byte order mark, which spreadsheet programs need for UTF-8.",
+    )
+    separator: Literal["comma", "semicolon"] = Field("comma", description="Between the cells of CSV.")
 
 
 # --- People -----------------------------------------------------------------------------------------
