@@ -811,6 +811,22 @@ def test_a_username_that_is_an_address_with_a_tag_is_shown_and_not_run() -> None
         assert escape(email) in page.replace("&#x27;", "'")
 
 
+def test_texts_that_people_write_are_isolated_from_the_text_around_them() -> None:
+    """U+202E would otherwise show the text after it from right to left."""
+    evil = "\u202eevil"
+    anna, boris = somebody("100"), somebody()
+    new_wallet(anna.user, label=evil)
+    User.objects.filter(pk=anna.user.pk).update(first_name=evil)
+    client, path = browser(anna.user), f"/wallets/{anna.wallet_id}"
+    form = filled(boris, note=evil)
+    review = text_of(client.post(f"{path}/transfer", form))
+    sent = client.post(f"{path}/transfer", {**form, "step": "send"})
+    for page in (review, text_of(client.get(sent["Location"])), text_of(client.get(path))):
+        shown = re.sub(r"<input[^>]*>", "", page)
+        assert shown.count(evil) >= 2
+        assert shown.count(evil) == shown.count(f"<bdi>{evil}</bdi>")
+
+
 def test_a_statement_is_text_that_no_spreadsheet_runs() -> None:
     anna = somebody()
     bank().deposit(anna.wallet_id, 1, description="=HYPERLINK(1)")

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from wallets import money
-from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
+from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email, is_name
 from wallets.contract.parsing import JsonNumber
 from wallets.ledger import MAX_METADATA_BYTES
 from wallets.operation_types import NAMES
@@ -99,7 +99,7 @@ def _email(value: object) -> str:
 
 def _name(value: object) -> str:
     text = text_of(value).strip()
-    if not text or not text.isprintable():
+    if not is_name(text):
         raise PydanticCustomError("invalid_text", "must contain printable characters other than spaces")
     return text
 

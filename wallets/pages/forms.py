@@ -64,7 +64,7 @@ class SignUpForm(PageForm):
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        if not name.isprintable():
+        if not people.is_name(name):
             raise ValidationError(_("Write it in letters that can be printed."))
         return name
 
