@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 from django import db
+from django.conf import settings
 from django.core.exceptions import (
     BadRequest as DjangoBadRequest,
 )
@@ -70,7 +71,7 @@ def is_query_timeout(error: Exception) -> bool:
 def problem_response(request: HttpRequest | Request, problem: Problem) -> HttpResponse:
     """Respond with the problem as application/problem+json."""
     response = HttpResponse(
-        orjson.dumps(problem.as_json(request.id)),  # type: ignore[union-attr]
+        orjson.dumps(problem.as_json(request.id, settings.PUBLIC_URL)),  # type: ignore[union-attr]
         status=problem.status,
         content_type=problems.CONTENT_TYPE,
     )

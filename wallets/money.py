@@ -53,14 +53,19 @@ def parse(text: str) -> Decimal:
     Raises ValueError for anything but plain ASCII digits with at most one point between digits.
     """
     if len(text) > _MAX_LENGTH or not _AMOUNT.fullmatch(text):
-        raise ValueError("write an amount as digits with at most one point, such as 115.60")
+        raise ValueError(
+            "write an amount as digits with at most one point, such as 115.60: no sign, exponent or separator"
+        )
     return Decimal(text)
 
 
 def fits(amount: Decimal, currency: str) -> bool:
-    """Whether the amount, as written, has no more fraction digits than the currency."""
-    exponent = amount.as_tuple().exponent
-    return isinstance(exponent, int) and -exponent <= FRACTION_DIGITS[currency]
+    """Whether the amount has no more fraction digits than the currency, except zeros at the end."""
+    _, digits, exponent = amount.as_tuple()
+    if not isinstance(exponent, int):  # NaN or infinity
+        return False
+    excess = -exponent - FRACTION_DIGITS[currency]
+    return excess <= 0 or not any(digits[-excess:])
 
 
 def format_amount(amount: Decimal, currency: str) -> str:

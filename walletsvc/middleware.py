@@ -30,7 +30,7 @@ from wallets.observability.logs import outcome_of
 from wallets.observability.metrics import count_request
 from wallets.observability.traces import response_header, trace_of
 from wallets.pages.error_pages import problem_page
-from wallets.problems import BadRequest, MethodNotAllowed, PayloadTooLarge, Problem
+from wallets.problems import PAGES_PATH, BadRequest, MethodNotAllowed, PayloadTooLarge, Problem
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -84,6 +84,10 @@ class Area(Enum):
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
         "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
     )
+    PROBLEM_TYPES = (
+        "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    )
     # Swagger UI and ReDoc need an inline script and inline styles.
     DOCS = (
         "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
@@ -101,6 +105,7 @@ _AREAS: Final = (
     ("/api/docs", Area.DOCS),
     ("/api/redoc", Area.DOCS),
     ("/api", Area.API),
+    (PAGES_PATH, Area.PROBLEM_TYPES),
     ("/livez", Area.API),
     ("/readyz", Area.API),
     ("/metrics", Area.API),

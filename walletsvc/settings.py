@@ -31,12 +31,12 @@ CORS_ALLOWED_ORIGINS = env.words("CORS_ALLOWED_ORIGINS")
 CORS_URLS_REGEX = r"^/api/"
 CORS_ALLOW_CREDENTIALS = False  # other origins use API keys, never a user's session
 CORS_ALLOW_HEADERS = [
-    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match", "prefer"),
-    *("traceparent", "tracestate", "x-request-id"),
+    *("accept", "authorization", "content-type", "idempotency-key", "if-match", "if-none-match"),
+    *("last-event-id", "prefer", "traceparent", "tracestate", "x-request-id"),
 ]
 CORS_EXPOSE_HEADERS = [
-    *("etag", "idempotent-replayed", "location", "preference-applied", "ratelimit", "ratelimit-policy"),
-    *("retry-after", "traceresponse", "x-request-id"),
+    *("allow", "content-disposition", "etag", "idempotent-replayed", "location", "preference-applied"),
+    *("ratelimit", "ratelimit-policy", "retry-after", "traceresponse", "x-request-id"),
 ]
 PASSWORD_HASHERS = ["wallets.access.passwords.Hasher"]
 AUTH_PASSWORD_VALIDATORS = [
@@ -83,7 +83,7 @@ MAIL = env.email("EMAIL_URL")  # None: no mail, so neither password resets nor v
 globals().update(MAIL or {})
 EMAIL_TIMEOUT = 10
 _HOST = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)"
-PUBLIC_URL = env.text(  # the base of links in mails, and the server of the OpenAPI document
+PUBLIC_URL = env.text(  # the base of links in mails and of the `type` of problems, and the OpenAPI server
     "PUBLIC_URL",
     form=rf"https?://{_HOST}(:[0-9]{{1,5}})?{'' if MAIL else '|'}",
     wanted=f"{'set, because EMAIL_URL is: ' if MAIL else ''}like https://wallets.example.com, without a path",
@@ -283,6 +283,7 @@ REST_FRAMEWORK = {
     "DEFAULT_RENDERER_CLASSES": ["wallets.api.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_METADATA_CLASS": None,
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "wallets.api.negotiation.ByAccept",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "wallets.error_mapping.exception_handler",
     "URL_FORMAT_OVERRIDE": None,

@@ -9,6 +9,7 @@ from wallets import health
 from wallets.api.document import DocumentView
 from wallets.observability import exposition
 from wallets.pages.error_pages import page_not_found
+from wallets.pages.problem_types import problem_type
 
 urlpatterns = [
     path("api/v1/", include("wallets.api.urls")),
@@ -25,6 +26,7 @@ urlpatterns = [
     ),
     path("admin/", admin.site.urls),
     path("", include("wallets.pages.urls")),
+    path("errors/<slug:code>", problem_type),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("metrics", exposition.metrics),

@@ -5,9 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from threading import Event
 from typing import Any
+from unicodedata import normalize
+from uuid import uuid4
 
 import pytest
 from django.conf import LazySettings
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.sessions.backends.db import SessionStore
 
 from tests.support.client import UNKNOWN_ID, Answer, Api, InProcess, OverHttp
@@ -23,6 +26,7 @@ from tests.support.people import (
     with_session,
     without_request_id,
 )
+from wallets.access.passwords import Hasher
 from wallets.models import User, Wallet
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
@@ -197,11 +201,22 @@ def test_sign_up_field_is_required(api: Api, field: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Анна", "O'Brien", "<b>Anna</b>", "日本", "x" * 150, "'; DROP TABLE wallet;"]
+    "name",
+    [
+        *("Анна", "O'Brien", "<b>Anna</b>", "日本", "x" * 150, "'; DROP TABLE wallet;"),
+        "\u0646\u0627\u0632\u200c\u067e\u0631\u06cc",  # Persian, with a zero-width non-joiner
+        "\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala, with a zero-width joiner
+    ],
 )
 def test_name_may_be_any_printable_text(api: Api, name: str) -> None:
     assert sign_up(api, name=name).json["name"] == name
     assert api.get("/me").json["name"] == name
+
+
+def test_name_is_stored_in_the_composed_form(api: Api) -> None:
+    assert sign_up(api, name="Jose\u0301").json["name"] == "Jos\u00e9"
+    apart = "\u0958" * 150  # NFC takes this letter apart, and the column has 150 characters
+    assert sign_up(Api(), name=apart).json["name"] == apart
 
 
 def test_password_of_the_maximum_length_is_accepted(api: Api) -> None:
@@ -209,6 +224,45 @@ def test_password_of_the_maximum_length_is_accepted(api: Api) -> None:
     assert sign_up(api, email=email, password=password).status == 201
     assert log_in(Api(), email, password).status == 200
     assert log_in(Api(), email, password.strip()).code == "invalid_credentials"
+
+
+@pytest.mark.parametrize("stored", ["NFC", "NFD", "decomposed by 0.7"])
+def test_password_may_be_typed_composed_or_decomposed(api: Api, stored: str) -> None:
+    typed = {form: normalize(form, "crème brûlée 7") for form in ("NFC", "NFD")}
+    if stored in typed:
+        email = new_address()
+        assert sign_up(api, email=email, password=typed[stored]).status == 201
+    else:
+        user = somebody().user
+        email, user.password = user.email, PBKDF2PasswordHasher().encode(typed["NFD"], "salt", 1)
+        user.save()
+    assert log_in(Api(), email, typed["NFD"]).status == 200
+    assert log_in(Api(), email, typed["NFC"]).status == 200
+    assert log_in(Api(), email, "creme brulee 7").code == "invalid_credentials"
+
+
+def test_wrong_decomposed_password_takes_as_long_for_an_unknown_login(hash_count: Callable[[], int]) -> None:
+    password = normalize("NFD", "crème brûlée 8")
+    hashes = []
+    for login in (known_login(), unknown_login()):
+        before = hash_count()
+        assert log_in(Api(), login, password).code == "invalid_credentials"
+        hashes.append(hash_count() - before)
+    assert hashes == [2, 2]
+
+
+@pytest.fixture
+def hash_count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Return a function that returns how many hashes were computed."""
+    computed: list[str] = []
+    compute = Hasher._hash
+
+    def compute_and_record(self: Hasher, password: str, salt: str, iterations: int | None) -> str:
+        computed.append(password)
+        return compute(self, password, salt, iterations)
+
+    monkeypatch.setattr(Hasher, "_hash", compute_and_record)
+    return lambda: len(computed)
 
 
 # --- Login ------------------------------------------------------------------------------------------
@@ -227,6 +281,15 @@ def test_operator_logs_in_with_the_username(api: Api) -> None:
     assert (answer.status, answer.json["walletId"]) == (200, None)
     assert api.get("/me").status == 200
     assert api.get("/me/wallet").code == "wallet_not_found"
+
+
+def test_login_name_may_be_composed_or_decomposed() -> None:
+    name = f"ren\u00e9-{uuid4()}"
+    user = new_operator()
+    user.username = name
+    user.save()
+    for form in ("NFC", "NFD"):
+        assert log_in(Api(), normalize(form, name)).status == 200
 
 
 def test_login_invalidates_an_earlier_session_key() -> None:

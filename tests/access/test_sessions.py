@@ -231,7 +231,9 @@ def test_invalid_session_cookie_is_ignored(settings: LazySettings, cookie: Any, 
             assert (answer.status, answer.code) == (401, "unauthorized")
     settings.API_ACCESS = "open"
     assert Api().get(f"/wallets/{anna.wallet_id}", **given).status == 200
-    assert Api().get("/me", **given).code == "forbidden"
+    for answer in (Api().get("/me", **given), Api().get("/me/wallet"), Api().post("/logout", {}, **given)):
+        assert (answer.status, answer.code) == (401, "unauthorized")
+    assert Api(key=new_key(READ)).get("/me", **given).code == "forbidden"  # no other key helps
     page = InProcess().send("GET", "/", headers=given)
     assert (page.status, b"/signup" in page.content) == (200, True)
     assert InProcess().send("GET", "/password", headers=given).headers["location"].startswith("/login")

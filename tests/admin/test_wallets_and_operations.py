@@ -274,6 +274,15 @@ def test_wallets_are_found_by_id_label_prefix_and_owner_prefix(client: Client) -
         assert str(wallet.id) not in shown(client, WALLETS, q=term)
 
 
+def test_wallets_are_found_by_either_form_of_a_letter(client: Client) -> None:
+    mark = uuid4().hex
+    composed, decomposed = (f"{accented} {mark}" for accented in ("Caf\u00e9", "Cafe\u0301"))
+    wallets = [str(new_wallet(label=label).id) for label in (composed, decomposed)]
+    for term in (composed, decomposed):
+        found = shown(client, WALLETS, q=term)
+        assert [wallet_id in found for wallet_id in wallets] == [True, True]
+
+
 def test_wallets_are_filtered_by_status_and_currency(client: Client) -> None:
     label = f"Filtered {uuid4()}"
     active = new_wallet(label=label, currency="JPY")

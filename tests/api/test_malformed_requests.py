@@ -1,5 +1,6 @@
 """Invalid bodies, content types and amounts get a clear error and change nothing."""
 
+import gzip
 import json
 
 import pytest
@@ -27,7 +28,8 @@ def post(api: Api, wallet_id: str, content: bytes | None, content_type: str = JS
         VALID_BODY + VALID_BODY,
         b"\xff\xfe" + VALID_BODY.decode().encode("utf-16-le"),
         b'{"operationType": "DEPOSIT", "amount": 1, "description": "\xff"}',
-        b"\xef\xbb\xbf" + VALID_BODY,
+        b"\xef\xbb\xbf",
+        b"\xef\xbb\xbf" * 2 + VALID_BODY,
         b"null",
         b"[]",
         b"1",
@@ -63,7 +65,7 @@ def test_body_that_is_no_json_object_is_malformed(api: Api, unchanged: Unchanged
 @pytest.mark.parametrize(
     "amount",
     [
-        *("0", "0.00", "-1", "-0", "1e3", "1E3", "1e-2", "0.001", "10.000", "1000000000001"),
+        *("0", "0.00", "-1", "-0", "1e3", "1E3", "1e-2", "0.001", "10.0001", "1000000000001"),
         *("0.1000000000000000055511151231257827", "0.29999999999999998", "1" * 100, "1" * 5000),
         *("true", "false", "null", "[]", "[1]", "{}", '{"value": 1}', '""', '" "', '"1 "', '" 1"', '"1\\n"'),
         *('"+1"', '"-1"', '"-0"', '"0"', '"0.00"', '"1e3"', '"1_000"', '"1,000"', '"1.2.3"', '".5"', '"5."'),
@@ -130,3 +132,65 @@ def test_problem_names_every_missing_field(api: Api) -> None:
         ("amount", "required"),
     }
     assert json.loads(answer.content)["title"]
+
+
+def test_byte_order_mark_is_ignored(api: Api) -> None:
+    wallet_id = api.open()
+    assert post(api, wallet_id, b"\xef\xbb\xbf" + VALID_BODY).status == 201
+    assert api.balance(wallet_id) == "1.00"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP, identity", "x" * 100, "<b>"])
+def test_compressed_body_is_refused_by_the_name_of_its_coding(
+    api: Api, unchanged: Unchanged, coding: str
+) -> None:
+    wallet_id = api.open()
+    path = f"/api/v1/wallets/{wallet_id}/operation"
+    with unchanged(wallet_id):
+        headers = {"Content-Type": JSON, "Content-Encoding": coding}
+        answer = api.sender.send("POST", path, gzip.compress(VALID_BODY), headers)
+    assert (answer.status, answer.code) == (415, "unsupported_media_type")
+    assert answer.headers["accept-encoding"] == "identity"
+    assert "Content-Encoding" in answer.json["detail"]
+    assert (coding.lower() in answer.json["detail"]) == (coding not in ("x" * 100, "<b>"))
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+def test_body_without_a_coding_is_taken(api: Api, coding: str) -> None:
+    headers = {"Content-Type": JSON, "Content-Encoding": coding}
+    answer = api.sender.send("POST", f"/api/v1/wallets/{api.open()}/operation", VALID_BODY, headers)
+    assert answer.status == 201
+
+
+# --- null -------------------------------------------------------------------------------------------
+def test_null_means_the_same_as_an_absent_field(api: Api) -> None:
+    opened = api.post("/wallets", dict.fromkeys(("currency", "label", "overdraftLimit", "metadata", "id")))
+    assert (opened.status, opened.json["label"], opened.json["metadata"]) == (201, "", {})
+    wallet_id = opened.json["id"]
+    first = api.deposit(wallet_id, 5, key="k", description=None, metadata=None, id=None)
+    replay = api.deposit(wallet_id, 5, key="k")
+    assert (first.status, replay.status, replay.json) == (201, 201, first.json)
+    assert replay.headers["idempotent-replayed"] == "true"
+    item = {"walletId": wallet_id, "operationType": "DEPOSIT", "amount": 1}
+    nulls = dict.fromkeys(("description", "metadata", "idempotencyKey"))
+    for many in ({"operations": [item | nulls], "atomic": None}, {"operations": [item]}):
+        done = api.post("/operations", many, Idempotency_Key="bulk")
+        assert (done.status, done.json["results"][0]["status"]) == (200, 201)
+    assert api.balance(wallet_id) == "6.00"
+
+
+def test_null_of_a_required_field_is_refused(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open()
+    with unchanged(wallet_id):
+        refused = api.deposit(wallet_id, None)
+        assert [error["field"] for error in refused.json["errors"]] == ["amount"]
+        assert api.deposit(wallet_id, 1, unknown=None).json["errors"][0]["code"] == "unknown_field"
+
+
+def test_null_changes_no_field_of_a_wallet(api: Api, unchanged: Unchanged) -> None:
+    wallet_id = api.open(label="till", metadata={"a": None})
+    with unchanged(wallet_id):
+        unchanged_body = api.patch(f"/wallets/{wallet_id}", {"label": None, "metadata": None})
+        assert (unchanged_body.status, unchanged_body.json) == (200, api.wallet(wallet_id))
+    changed = api.patch(f"/wallets/{wallet_id}", {"label": "shop", "metadata": None, "status": None}).json
+    assert (changed["label"], changed["metadata"], changed["status"]) == ("shop", {"a": None}, "ACTIVE")

@@ -91,6 +91,7 @@ def test_number_that_a_double_would_change_is_refused(
         (error,) = answer.json["errors"]
         assert (error["field"], error["code"]) == ("metadata", code)
         assert "string" in error["detail"]
+        assert error["detail"].startswith("at /a/n: ")
     assert deposit(wallet_id, f'{{"a": {{"n": "{number}"}}}}', "k").status == 201
 
 
@@ -145,3 +146,12 @@ def test_any_json_value_is_kept_exactly_or_refused(wallet_id: str, value: Any) -
     metadata, key = json.dumps({"v": value}), next(keys)
     if deposit(wallet_id, metadata, key).status == 201:
         assert_kept(wallet_id, metadata, next(keys))
+
+
+def test_error_of_metadata_points_to_the_value(api: Api) -> None:
+    refused = deposit(api.open(), '{"a": [1, {"x/y~": 1e400}], "b": 1}', "k")
+    assert refused.json["errors"][0]["detail"].startswith("at /a/1/x~1y~0: numbers are at most 2^53 - 1")
+    refused = deposit(api.open(), '{"a": ["\\u0000"]}', "k")
+    assert refused.json["errors"][0]["detail"] == "at /a/0: every text must be Unicode without NUL"
+    long = deposit(api.open(), f'{{"{"k" * 3000}": 1e400}}', "k")
+    assert len(long.json["errors"][0]["detail"]) < 200

@@ -78,6 +78,7 @@ def test_document_is_json_by_format_or_accept() -> None:
     assert schema().content == schema("?format=yaml").content
     assert by_format.json == yaml.load(schema().content, yaml.CSafeLoader)  # safe_load takes 2 s of CPU
     assert schema(Accept="application/vnd.oai.openapi+json").content == by_format.content
+    assert schema(Accept="application/json; charset=utf-8").content == by_format.content
     assert schema("?format=json", Accept="application/yaml").content == by_format.content
 
 

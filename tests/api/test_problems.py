@@ -1,10 +1,13 @@
 """All errors have the same format, independent of the layer that raises them."""
 
+import html
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.db import InterfaceError, OperationalError
 from django.test import override_settings
 from psycopg import errors as postgres
@@ -33,6 +36,7 @@ def assert_is_problem(answer: Answer, status: int, code: str) -> None:
     problem = answer.json
     assert problem["status"] == status
     assert {"type", "title", "detail", "requestId"} <= problem.keys()
+    assert problem["type"] == f"/errors/{code}"
     assert problem["requestId"] == answer.headers["x-request-id"]
     assert "Traceback" not in answer.content.decode()
 
@@ -92,13 +96,19 @@ def test_head_answers_like_get(api: Api) -> None:
     assert (answer.status, answer.content) == (200, b"")
 
 
-@pytest.mark.parametrize("accept", ["text/html", "application/xml", "image/*"])
+@pytest.mark.parametrize(
+    "accept", ["text/html", "application/xml", "image/*", "application/json;q=0", "application/json;q=0, */*"]
+)
 def test_other_format_is_not_acceptable(api: Api, accept: str) -> None:
     assert_is_problem(api.get("/wallets", Accept=accept), 406, "not_acceptable")
 
 
 @pytest.mark.parametrize(
-    "accept", ["*/*", "application/json", "text/html, application/json;q=0.5", "application/*"]
+    "accept",
+    [
+        *("*/*", "application/json", "text/html, application/json;q=0.5", "application/*", ""),
+        *("application/json; charset=utf-8", "Application/JSON;charset=UTF-8;q=0.2", "application/json;v=2"),
+    ],
 )
 def test_json_is_acceptable(api: Api, accept: str) -> None:
     assert api.get("/wallets", Accept=accept).status == 200
@@ -121,6 +131,41 @@ def test_request_without_a_key_is_unauthorized(api: Api) -> None:
             assert_is_problem(answer, 401, "unauthorized")
             assert answer.headers["www-authenticate"] == "Bearer"
     assert api.balance(wallet_id) == "0.00"
+
+
+# --- The pages of the codes -------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", every_problem(), ids=lambda kind: kind.code)
+def test_type_of_a_problem_is_its_page(api: Api, kind: type[Problem]) -> None:
+    page = api.sender.send("GET", kind().as_json("")["type"])
+    assert (page.status, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    text = html.unescape(re.sub(r"</?code>", "`", page.content.decode()))
+    for shown in (kind.title, str(kind.status), kind.code, kind.cause[1:], kind.action[1:]):
+        assert shown in text
+
+
+def test_page_of_a_code_is_cached_and_needs_no_session(api: Api) -> None:
+    with override_settings(API_ACCESS="key"):
+        page = api.sender.send("GET", "/errors/forbidden")
+    assert page.headers["cache-control"] == "public, max-age=3600"
+    assert not {"set-cookie", "vary"} & page.headers.keys()
+    assert "script" not in page.content.decode()
+    assert api.sender.send("HEAD", "/errors/forbidden").content == b""
+
+
+def test_unknown_code_has_no_page(api: Api) -> None:
+    for path in ("/errors/nothing", "/errors/", "/errors/forbidden/x", "/errors/Forbidden"):
+        assert_is_problem(api.sender.send("GET", path), 404, "not_found")
+    answer = api.sender.send("POST", "/errors/forbidden", b"{}")
+    assert_is_problem(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
+def test_type_of_a_problem_begins_with_the_public_url(api: Api, settings: LazySettings) -> None:
+    settings.PUBLIC_URL = "https://wallets.example.com"
+    assert api.get("/nope").json["type"] == "https://wallets.example.com/errors/not_found"
+    item = {"walletId": UNKNOWN_ID, "operationType": "DEPOSIT", "amount": 1}
+    (result,) = api.bulk(item).json["results"]
+    assert result["problem"]["type"] == "https://wallets.example.com/errors/wallet_not_found"
 
 
 # --- Server errors ----------------------------------------------------------------------------------

@@ -21,6 +21,19 @@ def test_times_are_in_the_time_zone_of_the_browser(owner: NewPerson, bank: Api, 
     expect(time).to_have_attribute("title", re.compile("UTC$"))
 
 
+def test_days_of_the_history_are_the_readers(owner: NewPerson, bank: Api) -> None:
+    zone = "Pacific/Kiritimati"  # where it is already tomorrow for most others
+    anna = owner("100.00", timezone_id=zone)
+    made = datetime.fromisoformat(bank.history(anna.wallet_id)[0]["createdAt"])
+    expect(anna.page.get_by_label("Time zone")).to_have_value(zone)
+    anna.page.get_by_label("From").fill(made.astimezone(ZoneInfo(zone)).date().isoformat())
+    expect(anna.page).to_have_url(re.compile("zone=Pacific%2FKiritimati"))
+    expect(anna.history).to_have_count(1)
+    anna.page.get_by_label("Time zone").fill("Etc/GMT+12")
+    anna.page.get_by_label("Time zone").press("Enter")
+    expect(anna.page.get_by_text("No operations.")).to_be_visible()
+
+
 def test_refreshed_times_are_in_the_time_zone_of_the_browser(owner: NewPerson, bank: Api) -> None:
     anna = owner(timezone_id="Asia/Tokyo")
     anna.go_home_with_fake_clock()

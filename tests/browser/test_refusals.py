@@ -33,7 +33,7 @@ class InvalidTransfer(NamedTuple):
         InvalidTransfer("{own_email}", "10", "to", "You cannot send money to the same wallet."),
         InvalidTransfer("{boris}", "0.001", "amount", "Enter at most 2 digits after the point."),
         InvalidTransfer("{boris}", "10,50", "amount", "Enter an amount in digits, such as 115.60."),
-        InvalidTransfer("{boris}", "0", "amount", "The amount must be more than zero and within the limit."),
+        InvalidTransfer("{boris}", "0", "amount", "Enter an amount of more than zero."),
         InvalidTransfer(
             "{boris}", "100.01", "amount", "The amount exceeds the available balance. No money was moved."
         ),

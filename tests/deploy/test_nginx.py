@@ -115,7 +115,8 @@ def assert_is_problem(answer: Raw, kind: type[problems.Problem]) -> None:
     assert (answer.status, answer.headers["Content-Type"]) == (kind.status, CONTENT_TYPE)
     problem = json.loads(answer.body)
     assert problem.keys() == kind().as_json("").keys()
-    assert (problem["code"], problem["status"], problem["type"]) == (kind.code, kind.status, "about:blank")
+    named = {name: problem[name] for name in ("type", "code", "status", "title")}
+    assert named == {name: kind().as_json("")[name] for name in named}
     assert problem["requestId"] == answer.headers["X-Request-ID"]
     assert answer.headers["Retry-After"] == kind.headers.get("Retry-After")
 

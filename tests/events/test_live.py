@@ -181,7 +181,9 @@ def test_malformed_stream_request_is_refused(
 def test_stream_requires_read_access_to_the_wallet(api: Api) -> None:
     assert api.get("/wallets/nothing/events?seconds=0").code == "wallet_not_found"
     reader = Api(key=new_key(READ))
-    assert reader.get(f"/wallets/{api.open()}/events?seconds=0").status == 200
+    path = f"/wallets/{api.open()}/events?seconds=0"
+    assert reader.get(path).status == 200
+    assert reader.get(path, Accept="text/event-stream; charset=utf-8").status == 200
     assert api.get(f"/wallets/{api.open()}/events", Accept="application/json").code == "not_acceptable"
 
 

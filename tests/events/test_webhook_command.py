@@ -70,7 +70,7 @@ def test_add_with_an_id_is_idempotent() -> None:
         (("add", "shop", "https://127.0.0.1/"), "not a public address"),
         (("add", "shop", "https://example.com/\r\n"), "visible ASCII"),
         (("add", "shop", URL, "--type", "everything"), "invalid choice"),
-        (("add", "shop", URL, "--batch", "501"), "less than or equal to 500"),
+        (("add", "shop", URL, "--batch", "501"), "1 to 500"),
         (("add", "shop", URL, "--id", "x"), "must be a UUID"),
         (("add", "kafka", URL), "has this name"),
         (("add", "shop"), "url"),

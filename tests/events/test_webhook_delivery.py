@@ -109,12 +109,18 @@ def ids_of(events: Sequence[Event]) -> list[str]:
 
 # --- Behaviour of the receiver ----------------------------------------------------------------------
 MANY_HEADERS = b"HTTP/1.1 200 OK\r\n" + b"X-More: and more\r\n" * 1000 + b"\r\n"
+REDIRECTED = "redirects are not followed; it pointed to"
 FAULTS: dict[str, tuple[Behaviour, int | None, str]] = {
     "fails": (fail, 500, "answered 500"),
     "refuses": (answering(404), 404, "answered 404"),
     "is overloaded": (answering(429, b"", "Retry-After: 1"), 429, "answered 429"),
-    "redirects": (answering(302, b"", "Location: http://127.0.0.1:1/"), 302, "answered 302"),
-    "redirects to itself": (answering(307, b"", "Location: /events"), 307, "answered 307"),
+    "redirects": (
+        answering(302, b"", "Location: http://127.0.0.1:1/"),
+        302,
+        f"{REDIRECTED} http://127.0.0.1:1/",
+    ),
+    "redirects to itself": (answering(307, b"", "Location: /events"), 307, f"{REDIRECTED} /events"),
+    "redirects nowhere": (answering(304), 304, "answered 304"),
     "sends nothing": (saying(b""), None, "closed connection without response"),
     "cuts its response": (saying(b"HTTP/1.1 2"), None, "HTTP/1.1 2"),
     "does not speak HTTP": (saying(b"SSH-2.0-OpenSSH_9.6\x00\x1b[31m\r\n"), None, "SSH-2.0-OpenSSH_9.6"),

@@ -1,5 +1,6 @@
 """The request parsers read valid input exactly and refuse all other input with a Problem."""
 
+import codecs
 import inspect
 import json
 from collections.abc import Iterator
@@ -48,7 +49,9 @@ def test_body_is_parsed_as_json_or_refused(content: bytes) -> None:
         assert not is_plain_object(content)
     else:
         assert is_plain_object(content)
-        assert as_numbers(found) == json.loads(content, parse_int=Decimal, parse_float=Decimal)
+        assert as_numbers(found) == json.loads(
+            content.removeprefix(codecs.BOM_UTF8), parse_int=Decimal, parse_float=Decimal
+        )
 
 
 def is_plain_object(content: bytes) -> bool:
@@ -64,7 +67,7 @@ def is_plain_object(content: bytes) -> bool:
 
     try:
         value = json.loads(
-            content.decode("utf-8", "strict"),
+            content.removeprefix(codecs.BOM_UTF8).decode("utf-8", "strict"),
             object_pairs_hook=once,
             parse_constant=never,
             parse_int=Decimal,

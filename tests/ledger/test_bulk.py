@@ -392,7 +392,7 @@ def test_body_without_a_list_of_commands_is_refused(api: Api, body: dict[str, An
     assert [error["field"] for error in answer.json["errors"]] == ["operations"]
 
 
-@pytest.mark.parametrize("atomic", ["true", 1, None])
+@pytest.mark.parametrize("atomic", ["true", 1, 0])
 def test_atomic_is_true_or_false(api: Api, unchanged: Unchanged, atomic: Any) -> None:
     wallet_id = api.open()
     with unchanged(wallet_id):

@@ -237,9 +237,9 @@ def test_unknown_wallet_has_no_past(api: Api, wallet_id: str, path: str) -> None
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        *((f"balance?at={at}", "at") for at in (NEVER, "yesterday", "", "2026-01-01", "1700000000")),
-        *((f"statement?from={at}", "from") for at in (NEVER, "yesterday", "2026-01-01T00:00:00")),
-        *((f"statement?to={at}", "to") for at in (NEVER, "2026-13-01T00:00:00Z")),
+        *((f"balance?at={at}", "at") for at in ("yesterday", "", "2026-01-01", "1700000000")),
+        *((f"statement?from={at}", "from") for at in ("yesterday", "2026-01-01T00:00:00")),
+        ("statement?to=2026-13-01T00:00:00Z", "to"),
         ("statement?from=2026-01-02T00:00:00Z&to=2026-01-01T00:00:00Z", "from"),
         ("statement?at=2026-01-02T00:00:00Z", "at"),
         ("balance?at=2026-01-01T00:00:00Z&at=2026-01-01T00:00:00Z", "at"),
@@ -251,10 +251,25 @@ def test_invalid_time_is_refused_by_parameter_name(api: Api, path: str, name: st
     assert [error["field"] for error in answer.json["errors"]] == [name]
 
 
-def test_future_time_is_refused_and_the_present_is_not(api: Api) -> None:
+@pytest.mark.parametrize("at", ["in a minute", NEVER])
+def test_balance_in_the_future_is_the_present_one(api: Api, at: str) -> None:
     wallet_id = api.open(deposit="1")
-    assert balance(api, wallet_id, now() + timedelta(seconds=60)).code == "validation_error"
-    assert balance(api, wallet_id, now()).json["balance"] == "1.00"
+    before = now()
+    found = balance(api, wallet_id, at if at == NEVER else before + timedelta(minutes=1)).json
+    assert found["balance"] == "1.00"
+    assert before <= parsed(found["at"]) <= now()
+    assert balance(api, wallet_id, found["at"]).json == found
+
+
+@pytest.mark.parametrize("begin", ["", NEVER], ids=["from the opening", "from the future"])
+def test_statement_of_the_future_ends_now(api: Api, begin: str) -> None:
+    wallet_id = api.open(deposit="1")
+    before = now()
+    found = statement(api, wallet_id, f"{f'from={begin}&' if begin else ''}to={NEVER}").json
+    assert before <= parsed(found["to"]) <= now()
+    assert len(found["entries"]) == (0 if begin else 1)
+    assert found["closingBalance"] == "1.00"
+    assert found["from"] <= found["to"]
 
 
 # --- Uncommitted operations -------------------------------------------------------------------------
@@ -481,11 +496,51 @@ def test_csv_text_with_a_separator_of_any_locale_is_quoted(api: Api) -> None:
         ("text/*", "text/csv; charset=utf-8"),
         ("text/csv, application/json;q=0.5", "text/csv; charset=utf-8"),
         ("text/csv;q=0.5, application/json", "application/json"),
+        ("text/csv, application/json", "text/csv; charset=utf-8"),
+        ("*/*;q=0.9, text/csv", "text/csv; charset=utf-8"),
+        ("text/csv, */*;q=0.1", "text/csv; charset=utf-8"),
+        ("text/csv;q=0, */*", "application/json"),
+        ("text/*;q=0.9, text/csv;q=0.1, application/json;q=0.5", "application/json"),
+        ("text/csv; charset=utf-8", "text/csv; charset=utf-8"),
+        ('text/csv; header="a, b"; charset=utf-8, application/json;q=0.5', "text/csv; charset=utf-8"),
+        ("TEXT/CSV;charset=windows-1251", "text/csv; charset=utf-8"),
+        ("", "application/json"),
     ],
 )
 def test_accept_header_chooses_the_format(api: Api, accept: str, kind: str) -> None:
     answer = statement(api, api.open(), Accept=accept)
     assert (answer.status, answer.headers["content-type"]) == (200, kind)
+
+
+def test_csv_has_the_form_that_a_spreadsheet_program_expects(api: Api) -> None:
+    wallet_id = api.open()
+    api.deposit(wallet_id, 1, description="Я; a, b")
+    plain, marked, semicolons = (
+        statement(api, wallet_id, query, Accept="text/csv").content.decode()
+        for query in ("bom=false&separator=comma", "bom=true", "separator=semicolon")
+    )
+    assert plain.startswith("time,sequence,")
+    assert marked.startswith("\ufefftime,sequence,")
+    rows = [
+        list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        for text, delimiter in ((plain, ","), (marked.removeprefix("\ufeff"), ","), (semicolons, ";"))
+    ]
+    entries = [found[2] for found in rows]
+    assert entries[0] == entries[1] == entries[2]
+    assert entries[0][6] == "Я; a, b"
+    assert semicolons.startswith("time;sequence;")
+
+
+@pytest.mark.parametrize("query", ["bom=1", "bom=", "bom=True", "separator=;", "separator=%3B", "separator="])
+def test_unknown_form_of_csv_is_refused_with_the_valid_ones(api: Api, query: str) -> None:
+    refused = statement(api, api.open(), query, Accept="text/csv")
+    name = query.partition("=")[0]
+    (error,) = refused.json["errors"]
+    assert (refused.status, error["field"]) == (400, name)
+    assert (
+        error["detail"]
+        == {"bom": "must be true or false", "separator": "must be 'comma' or 'semicolon'"}[name]
+    )
 
 
 def test_other_formats_are_not_acceptable(api: Api) -> None:

@@ -28,7 +28,7 @@ def test_replay_gets_the_first_response_and_moves_no_money(api: Api, unchanged: 
     first = api.deposit(wallet_id, "10", key="k")
     api.deposit(wallet_id, "5")
     with unchanged(wallet_id):
-        for spelling in ("10", "10.0", "10.00", 10, 10.0):
+        for spelling in ("10", "10.0", "10.00", "10.0000", "10." + "0" * 30, 10, 10.0):
             again = api.deposit(wallet_id, spelling, key="k")
             assert (again.status, again.json) == (201, first.json)
             assert again.headers["idempotent-replayed"] == "true"

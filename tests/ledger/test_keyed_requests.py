@@ -8,12 +8,16 @@ from uuid import UUID, uuid4
 import pytest
 from django.db import connection
 from django.utils import timezone
+from pydantic import BaseModel
 
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key, new_owner
 from wallets import ledger
 from wallets.access.rights import ADMIN, WRITE
+from wallets.contract.parsing import check, parse_object
+from wallets.contract.request_schemas import BulkToPost, WalletToOpen, WebhookToRegister
+from wallets.keyed_requests import digest_of
 from wallets.models import KeyedRequest, Subscriber, Wallet
 
 pytestmark = pytest.mark.usefixtures("no_subscribers")
@@ -69,6 +73,35 @@ def test_replayed_bulk_may_be_spelled_differently(api: Api, unchanged: Unchanged
         again = api.bulk(deposit(one.upper(), 1.5, description="", metadata={"b": 2, "a": 1}), key=f'"{key}"')
         assert is_replay(again)
         assert again.json["results"][0]["operation"] == first.json["results"][0]["operation"]
+        assert is_replay(api.bulk(deposit(one, "1.5000", metadata={"a": 1, "b": 2}), key=key))
+
+
+# SHA-256 of requests as version 0.7.0 recorded them: a replay after an upgrade is still recognised.
+RECORDED = {
+    ("POST /operations", BulkToPost): (
+        b'{"operations": [{"walletId": "01930a5d-0000-7000-8000-000000000001", "operationType": "DEPOSIT",'
+        b' "amount": 1.50, "metadata": {"b": 2, "a": 1e-7}, "description": "x"},'
+        b' {"sourceWalletId": "01930a5d-0000-7000-8000-000000000001",'
+        b' "targetWalletId": "01930a5d-0000-7000-8000-000000000002", "amount": "5.00",'
+        b' "idempotencyKey": "k"}], "atomic": true}',
+        "be77d837873f7ac6ac68ec54eb1de97f7380e43e301a1ac5ab8fdc4771d362dd",
+    ),
+    ("POST /wallets", WalletToOpen): (
+        b'{"currency": "EUR", "label": "e\xcc\x81", "overdraftLimit": "10.00", "maxBalance": null}',
+        "0b8d1b2ff294527a3e6976f435e7437b1b7c3f4ec1ca0f58d5b6bee5cd5b05f1",
+    ),
+    ("POST /webhooks", WebhookToRegister): (
+        b'{"name": "shop", "url": "https://example.com/e", "types": ["wallet.opened"], "batch": 5,'
+        b' "from": "beginning"}',
+        "69f505fdbe361edd747bb9774b1902a066fe9f00b0cabbf5c93f5fd96566e47b",
+    ),
+}
+
+
+@pytest.mark.parametrize(("request_line", "schema"), RECORDED)
+def test_digest_is_that_of_earlier_versions(request_line: str, schema: type[BaseModel]) -> None:
+    content, digest = RECORDED[request_line, schema]
+    assert digest_of(request_line, check(schema, parse_object(content))).hex() == digest
 
 
 def test_invalid_bulk_leaves_the_key_free(api: Api) -> None:

@@ -44,6 +44,17 @@ def test_response_shows_the_stored_operation(api: Api) -> None:
     )
 
 
+@pytest.mark.parametrize("amount", ["10.0000", "10." + "0" * 30, "10.00000"])
+def test_zeros_after_the_digits_of_the_currency_are_no_rounding(api: Api, amount: str) -> None:
+    wallet_id = api.open(currency="EUR", maxBalance="100.000")
+    answer = api.deposit(wallet_id, amount)
+    assert (answer.status, answer.json["amount"], answer.json["balance"]) == (201, "10.00", "10.00")
+    held = api.hold(wallet_id, "1.000").json
+    assert api.capture(held["id"], "0.500").json["amount"] == "0.50"
+    assert api.reverse(answer.json["id"], "1.000").json["amount"] == "1.00"
+    Books((wallet_id,)).verify()
+
+
 @pytest.mark.parametrize("spelling", ["walletId", "valletId"])
 def test_wallet_may_be_named_in_the_body(api: Api, spelling: str) -> None:
     wallet_id = api.open()
@@ -83,7 +94,7 @@ def test_amount_has_the_digits_of_its_currency(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("currency", "amount"), [("JPY", "1.5"), ("RUB", "0.001"), ("RUB", "10.000"), ("KWD", "1.2345")]
+    ("currency", "amount"), [("JPY", "1.5"), ("RUB", "0.001"), ("RUB", "10.001"), ("KWD", "1.2345")]
 )
 def test_invalid_amount_is_refused_and_leaves_no_trace(
     api: Api, unchanged: Unchanged, currency: str, amount: str

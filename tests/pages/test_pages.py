@@ -1,14 +1,19 @@
 """The pages for users: permissions, hostile requests, and transfers."""
 
+import csv
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
 from html import escape, unescape
 from typing import Any
 from urllib.parse import parse_qs, quote
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.conf import LazySettings
@@ -316,6 +321,62 @@ def test_history_is_read_page_by_page() -> None:
         path = f"/wallets/{anna.wallet_id}{unescape(older[1])}" if older else ""
     assert path == ""
     assert seen == [str(amount) for amount in range(45, 0, -1)]
+
+
+# --- The reader's days ------------------------------------------------------------------------------
+EAST, WEST = "Pacific/Kiritimati", "Etc/GMT+12"  # 26 hours apart: a moment has different days there
+
+
+def rows_of(statement: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(statement.removeprefix("\ufeff"), newline=""), strict=True))
+
+
+def test_history_and_statement_have_the_days_of_the_reader() -> None:
+    anna = somebody()
+    deposit = bank().deposit(anna.wallet_id, 7).json
+    moment = datetime.fromisoformat(deposit["createdAt"])
+    client, path = browser(anna.user), f"/wallets/{anna.wallet_id}"
+    days = {zone: moment.astimezone(ZoneInfo(zone)).date().isoformat() for zone in (EAST, WEST)}
+    for zone in (EAST, WEST):
+        for day in days.values():
+            query = {"since": day, "until": day, "zone": zone}
+            is_there = day == days[zone]
+            page = text_of(client.get(path, query))
+            assert ("+7.00" in page, "No operations." in page) == (is_there, not is_there)
+            assert f'value="{zone}"' in page
+            answer = client.get(f"{path}/statement.csv", query)
+            types = [row[2] for row in rows_of(text_of(answer))[1:]]
+            assert types == ["OPENING_BALANCE", *(["DEPOSIT"] if is_there else []), "CLOSING_BALANCE"]
+            assert f"statement-{day}-" in answer["Content-Disposition"] or not is_there
+
+
+@pytest.mark.parametrize(
+    "days", [("3026-01-01", "3026-01-02"), ("3026-01-01", ""), ("2026-01-02", "2026-01-01")], ids=repr
+)
+def test_statement_of_days_without_operations_is_empty(days: tuple[str, str]) -> None:
+    anna = somebody("5")
+    query = {"since": days[0], "until": days[1]}
+    answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv", query)
+    assert answer.status_code == 200
+    _, first, last = rows_of(text_of(answer))
+    assert (first[2], last[2], first[4]) == ("OPENING_BALANCE", "CLOSING_BALANCE", last[4])
+
+
+@pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", "\0", "x" * 200, "Europe", "utc+3"])
+def test_unknown_time_zone_is_an_error_of_its_field(zone: str) -> None:
+    anna = somebody("5")
+    page = browser(anna.user).get(f"/wallets/{anna.wallet_id}", {"zone": zone, "since": "3026-01-01"})
+    assert page.status_code == 200
+    assert re.search(r'name="zone"[^>]*aria-invalid="true"', text_of(page))
+
+
+@pytest.mark.parametrize("zone", [EAST, WEST])
+def test_first_and_last_days_are_no_fault_in_any_zone(zone: str) -> None:
+    anna = somebody("5")
+    for name in ("", "/statement.csv"):
+        query = {"since": "0001-01-01", "until": "9999-12-30", "zone": zone}
+        answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}{name}", query)
+        assert (answer.status_code, "5.00" in text_of(answer)) == (200, True)
 
 
 def test_unknown_url_is_a_page_or_a_problem() -> None:
@@ -675,6 +736,50 @@ def test_russian_amounts_are_accepted_in_russian(scenario: Scenario, amount: str
     assert bank().balance(scenario.boris.wallet_id) == balance
 
 
+@pytest.mark.parametrize(
+    ("amount", "moved"),
+    [
+        ("1,234.50", "1234.50"),
+        ("1,234,567.89 RUB", "1234567.89"),
+        ("1,000.00\u00a0RUB", "1000.00"),
+        ("5 RUB", "5.00"),
+    ],
+)
+def test_amount_may_be_pasted_as_the_page_shows_it(scenario: Scenario, amount: str, moved: str) -> None:
+    bank().deposit(scenario.anna.wallet_id, 2_000_000)
+    before = Decimal(bank().balance(scenario.boris.wallet_id))
+    form = transfer_form(scenario.boris, amount=amount, step="send")
+    assert browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form).status_code == 302
+    assert Decimal(bank().balance(scenario.boris.wallet_id)) - before == Decimal(moved)
+
+
+@pytest.mark.parametrize(
+    "amount", ["1,5", "1,234", "1,234.5", "12,34.00", "1234,567.00", ",100.00", "5 EUR", "1.234,50"]
+)
+def test_comma_that_may_be_a_decimal_point_is_refused(
+    scenario: Scenario, amount: str, unchanged: Unchanged
+) -> None:
+    with unchanged(scenario.anna.wallet_id):
+        form = transfer_form(scenario.boris, amount=amount, step="send")
+        page = browser(scenario.anna.user).post(scenario.path(PAGES["transfer"]), form)
+        assert "Enter an amount in digits" in text_of(page)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "Enter an amount of at most 1,000,000,000,000.00\u00a0RUB."),
+        ("ru", "Сумма должна быть не больше 1\u00a0000\u00a0000\u00a0000\u00a0000,00\u00a0RUB."),
+    ],
+)
+def test_amount_above_the_maximum_names_the_maximum(scenario: Scenario, language: str, text: str) -> None:
+    client = browser(scenario.anna.user, headers={"Accept-Language": language})
+    page = client.post(
+        scenario.path(PAGES["transfer"]), transfer_form(scenario.boris, amount="1000000000000.01")
+    )
+    assert text in text_of(page)
+
+
 # --- Untrusted text ---------------------------------------------------------------------------------
 EVIL = "<script>alert('1')</script>\"'><img src=x onerror=alert(1)>{{ 7|add:7 }}"
 
@@ -728,13 +833,33 @@ def test_username_with_a_tag_is_escaped() -> None:
         assert escape(email) in page.replace("&#x27;", "'")
 
 
+def test_texts_that_people_write_are_isolated_from_the_text_around_them() -> None:
+    """U+202E would otherwise show the text after it from right to left."""
+    evil = "\u202eevil"
+    anna, boris = somebody("100"), somebody()
+    new_wallet(anna.user, label=evil)
+    User.objects.filter(pk=anna.user.pk).update(first_name=evil)
+    client, path = browser(anna.user), f"/wallets/{anna.wallet_id}"
+    form = transfer_form(boris, note=evil)
+    review = text_of(client.post(f"{path}/transfer", form))
+    sent = client.post(f"{path}/transfer", {**form, "step": "send"})
+    for page in (review, text_of(client.get(sent["Location"])), text_of(client.get(path))):
+        shown = re.sub(r"<input[^>]*>", "", page)
+        assert shown.count(evil) >= 2
+        assert shown.count(evil) == shown.count(f"<bdi>{evil}</bdi>")
+
+
 def test_statement_contains_no_spreadsheet_formula() -> None:
     anna = somebody()
     bank().deposit(anna.wallet_id, 1, description="=HYPERLINK(1)")
     answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv")
     assert answer["Content-Type"] == "text/csv; charset=utf-8"
     assert answer["Content-Disposition"].startswith("attachment; ")
-    assert "'=HYPERLINK(1)" in text_of(answer)
+    content = text_of(answer)
+    assert "'=HYPERLINK(1)" in content
+    assert content.startswith(
+        "\ufefftime,sequence,"
+    )  # programs take a file without the mark for another coding
 
 
 # --- Failures ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.db import OperationalError
 
 from tests.conftest import running_service
@@ -214,7 +215,7 @@ def test_configured_origin_may_call_the_api_with_a_key(browser: Browser) -> None
     assert (answer.status, answer.headers["access-control-allow-origin"]) == (200, SHOP)
     allowed = set(answer.headers["access-control-allow-headers"].split(", "))
     assert {"authorization", "content-type", "idempotency-key", "prefer", "if-match"} <= allowed
-    assert {"traceparent", "tracestate"} <= allowed
+    assert {"traceparent", "tracestate", "last-event-id"} <= allowed
     assert "x-csrftoken" not in allowed
     assert {"GET", "POST", "PATCH"} <= set(answer.headers["access-control-allow-methods"].split(", "))
     read = browser.send("GET", "/api/v1/wallets?limit=1", headers={"Origin": SHOP})
@@ -222,7 +223,7 @@ def test_configured_origin_may_call_the_api_with_a_key(browser: Browser) -> None
     assert "origin" in read.headers["vary"].lower()
     exposed = set(read.headers["access-control-expose-headers"].split(", "))
     assert {"idempotent-replayed", "location", "retry-after", "x-request-id", "etag"} <= exposed
-    assert "traceresponse" in exposed
+    assert {"traceresponse", "content-disposition"} <= exposed
     for found in (answer, read):
         assert "access-control-allow-credentials" not in found.headers
 
@@ -253,6 +254,27 @@ def test_other_origin_gets_no_cors_headers(browser: Browser, origin: str) -> Non
 def test_pages_and_admin_have_no_cors_headers(browser: Browser) -> None:
     for path in ("/", "/login", "/admin/login/"):
         assert access_control(browser.send("GET", path, headers={"Origin": SHOP})) == set()
+
+
+def test_other_origins_may_use_every_header_of_the_document() -> None:
+    document = InProcess().send("GET", "/api/schema?format=json").json
+    operations = [operation for item in document["paths"].values() for operation in item.values()]
+    sent = {
+        parameter["name"].lower()
+        for operation in operations
+        for parameter in operation.get("parameters", [])
+        if parameter["in"] == "header"
+    }
+    received = {
+        name.lower()
+        for operation in operations
+        for answer in operation["responses"].values()
+        for name in answer.get("headers", {})
+    }
+    assert "last-event-id" in sent
+    assert "ratelimit" in received
+    assert sent <= set(settings.CORS_ALLOW_HEADERS)
+    assert received | {"content-disposition", "allow"} <= set(settings.CORS_EXPOSE_HEADERS)
 
 
 # --- Redirects --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
+from unicodedata import normalize
 
 import gevent
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
@@ -22,10 +23,31 @@ MAX_PENDING_HASHES: Final = 8  # in each process; the last one waits three secon
 
 
 class Hasher(PBKDF2PasswordHasher):
-    """Django's PBKDF2 hasher, one call at a time."""
+    """Django's PBKDF2 hasher, one call at a time.
+
+    A password is hashed in the form NFC (RFC 8265, 4.2.2): keyboards write é as one or two characters. One
+    that was set before in another form is still recognised.
+    """
 
     def encode(self, password: str, salt: str, iterations: int | None = None) -> str:
-        """Hash the password. Raises TooManyRequests if MAX_PENDING_HASHES are pending."""
+        """Hash the password. Raises TooManyRequests if MAX_PENDING_HASHES are pending.
+
+        Without `iterations` it is a new password, or the login of an unknown user.
+        """
+        if iterations is not None:
+            return self._hash(password, salt, iterations)
+        composed = normalize("NFC", password)
+        if composed != password:
+            self._hash(password, salt, None)  # takes as long as `verify` of such a password of a known user
+        return self._hash(composed, salt, None)
+
+    def verify(self, password: str, encoded: str) -> bool:
+        composed = normalize("NFC", password)
+        return super().verify(composed, encoded) or (
+            composed != password and super().verify(password, encoded)
+        )
+
+    def _hash(self, password: str, salt: str, iterations: int | None) -> str:
         return _hash_alone(partial(super().encode, password, salt, iterations))
 
 

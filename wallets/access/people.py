@@ -1,6 +1,7 @@
 """Users: sign-up with a name, an e-mail address and a password, login, and their wallets."""
 
 from typing import Any, Final
+from unicodedata import normalize
 from uuid import UUID
 
 from axes.handlers.proxy import AxesProxyHandler
@@ -28,6 +29,8 @@ from wallets.problems import (
     WalletNotFound,
 )
 
+# Zero-width non-joiner and joiner: Persian and Indic names need them, and so do some emoji (RFC 5892, A.1).
+_JOINERS: Final = {0x200C: None, 0x200D: None}
 # In characters.
 MAX_NAME: Final = 150
 MAX_EMAIL: Final = 254
@@ -43,6 +46,12 @@ def is_email(text: str) -> bool:
     return text.isascii() and text.isprintable()
 
 
+def is_name(text: str) -> bool:
+    """Whether the text is printable and more than spaces; joiners between letters may be part of it."""
+    letters = text.translate(_JOINERS)
+    return bool(letters.strip()) and letters.isprintable()
+
+
 # --- Sign-up ----------------------------------------------------------------------------------------
 def sign_up(name: str, email: str, password: str) -> User:
     """Create a user with an empty wallet in the default currency, and mail a link that verifies the address.
@@ -51,7 +60,7 @@ def sign_up(name: str, email: str, password: str) -> User:
     address or as its username, in any case.
     """
     email = email.lower()
-    user = User(username=email, email=email, first_name=name)
+    user = User(username=email, email=email, first_name=_composed(name))
     check_password(password, user)
     if retry_until_deadline(lambda: is_taken(email)):
         raise EmailTaken
@@ -60,6 +69,12 @@ def sign_up(name: str, email: str, password: str) -> User:
     retry_until_deadline(lambda: _create(user, wallet_id))
     verification.send_link(user)
     return user
+
+
+def _composed(name: str) -> str:
+    """Return the name in the form NFC, unless a few letters that this form takes apart make it too long."""
+    composed = normalize("NFC", name)
+    return composed if len(composed) <= MAX_NAME else name
 
 
 def check_password(password: str, user: User) -> None:
@@ -100,6 +115,7 @@ def log_in(request: HttpRequest, login: str, password: str) -> User:
     Raises InvalidCredentials, after the same time for an unknown login; TooManyRequests if wrong passwords
     have locked the account for the client's address.
     """
+    login = User.normalize_username(login)  # é has two forms; the stored name has this one
     user = auth.authenticate(request, username=login, password=password)
     if user is None or is_locked(request, login):
         raise login_problem(request)

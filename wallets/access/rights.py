@@ -14,7 +14,7 @@ from wallets.ledger import PERSON as PERSON_ACTOR
 from wallets.ledger import Command, Reverse, keys
 from wallets.models import User, Wallet
 from wallets.operation_types import INCOMING, OPERATION_TYPES, TRANSFERS
-from wallets.problems import Forbidden, WalletNotFound
+from wallets.problems import Forbidden, Unauthorized, WalletNotFound
 
 READ: Final = "wallets:read"
 WRITE: Final = "wallets:write"
@@ -118,13 +118,16 @@ def operator(user: User) -> Principal:
 def require_scope(principal: Principal, view: Any, method: str) -> None:
     """Raise Forbidden if the principal has none of the scopes that the view and method need.
 
-    A method that the view does not have passes: the view responds with 405.
+    If the API is open, a request without the session that it needs is Unauthorized. A method that the view
+    does not have passes: the view responds with 405.
     """
     needed = NEEDED.get(type(view).__name__, {}).get("GET" if method == "HEAD" else method)
     if needed is None:
         if method.lower() in view.http_method_names and hasattr(view, method.lower()):
             raise Forbidden
     elif needed is not NO_SCOPE and principal.scopes.isdisjoint(needed):
+        if needed == (PERSON,) and principal is OPEN_API_CLIENT:
+            raise Unauthorized("This request needs the session of a user. Log in.")
         raise missing_scope(*needed)
     elif needed == (ADMIN,):
         require_unrestricted(principal, "webhooks")  # a webhook receives the events of all wallets

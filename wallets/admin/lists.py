@@ -201,7 +201,8 @@ COLOURS: Final = {
     "EXPIRED": "warning",
     "REVOKED": "danger",
 }
-LINK: Final = '<a href="{}" class="text-primary-600 dark:text-primary-400">{}</a>'
+# With dir="auto" a text that a client chose cannot reverse the text around the link.
+LINK: Final = '<a href="{}" dir="auto" class="text-primary-600 dark:text-primary-400">{}</a>'
 
 
 def show_amount(amount: Decimal | None, currency: str) -> str | None:

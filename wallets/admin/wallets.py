@@ -1,6 +1,7 @@
 """Read-only pages of wallets, with the actions of WalletActions."""
 
 from typing import Any, Final
+from unicodedata import normalize
 
 import orjson
 from django.contrib import admin
@@ -65,10 +66,13 @@ class WalletAdmin(WalletActions):
         term = search_term.strip()
         if not term:
             return queryset, False
-        owners = User.objects.filter(username__istartswith=term).values_list("id", flat=True)[
-            :MAX_SEARCHED_OWNERS
-        ]
-        condition = Q(label__istartswith=term) | Q(owner__in=list(owners))
+        named = User.objects.filter(username__istartswith=User.normalize_username(term))
+        owners = named.values_list("id", flat=True)[:MAX_SEARCHED_OWNERS]
+        # Labels are stored as they were sent, é as one or two characters.
+        spellings = {normalize(form, term) for form in ("NFC", "NFD")}
+        condition = Q(owner__in=list(owners))
+        for spelling in sorted(spellings):
+            condition |= Q(label__istartswith=spelling)
         if wallet_id := parse_id(term):
             condition |= Q(id=wallet_id)
         return queryset.filter(condition), False

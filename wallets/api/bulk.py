@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from django.conf import settings
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -149,7 +150,7 @@ def _result(outcome: Posted | Exception, request: Request) -> dict[str, Any]:
     """Return the result of an item: the response that it would get as a single request."""
     if isinstance(outcome, Exception):
         problem = to_problem(outcome)
-        body = problem.as_json(request.id)  # type: ignore[attr-defined]
+        body = problem.as_json(request.id, settings.PUBLIC_URL)  # type: ignore[attr-defined]
         return {"status": problem.status, "replayed": problem.replayed, "problem": body}
     status = 202 if outcome.operation.status == PENDING else 201
     if outcome.operation.type == MakeTransfer.type:

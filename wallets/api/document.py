@@ -19,10 +19,11 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import NoAuthentication
 from wallets.api.endpoint import Endpoint
+from wallets.api.negotiation import media_type_for
 from wallets.api.renderers import JSONRenderer
 from wallets.batching import once
 from wallets.contract.parsing import names_tag
-from wallets.problems import FieldError, NotAcceptable, ValidationError
+from wallets.problems import FieldError, ValidationError
 
 YAML: Final = "yaml"
 JSON: Final = "json"
@@ -93,10 +94,7 @@ def _media_type(request: Request) -> str:
     """Return the media type. Raises ValidationError for an unknown `format`, or NotAcceptable."""
     asked = request.query_params.get("format")
     if asked is None:
-        preferred: str | None = request._request.get_preferred_type(list(FORMATS))
-        if preferred is None:
-            raise NotAcceptable("The document is available as YAML or JSON.")
-        return preferred
+        return media_type_for(request, list(FORMATS))
     try:
         return BY_FORMAT[asked]
     except KeyError:

@@ -1,7 +1,7 @@
 """What all views have in common. A view makes one call into the ledger and handles only HTTP."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from rest_framework.request import Request
@@ -10,6 +10,7 @@ from rest_framework.views import APIView
 
 from wallets.access.authentication import principal
 from wallets.access.throttles import CallerThrottle
+from wallets.api.negotiation import ANY
 from wallets.api.renderers import JSONRenderer
 from wallets.contract.fields import Schema
 from wallets.contract.parsing import request_key
@@ -17,6 +18,7 @@ from wallets.database_retry import retry_until_deadline
 from wallets.keyed_requests import Keyed, digest_of, record
 
 _RENDERER = JSONRenderer()
+_USUAL: Final = (ANY, JSONRenderer.media_type)
 
 
 class Endpoint(APIView):
@@ -32,8 +34,8 @@ class Endpoint(APIView):
         return {}  # DRF would tell every caller which methods are allowed; a 405 does
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        if request.META.get("HTTP_ACCEPT", "*/*") in ("*/*", "application/json"):
-            return _RENDERER, _RENDERER.media_type  # as DRF would find out, for almost every request
+        if self.renderer_classes[0] is JSONRenderer and request.META.get("HTTP_ACCEPT", ANY) in _USUAL:
+            return _RENDERER, _RENDERER.media_type  # as ByAccept would find out, for almost every request
         return super().perform_content_negotiation(request, force)
 
 

@@ -13,7 +13,7 @@ from wallets.access.rights import visible
 from wallets.api.endpoint import Endpoint
 from wallets.api.examples import EVENT_STREAM
 from wallets.api.openapi import Declaration, header, media
-from wallets.api.renderers import EventStreamRenderer, JSONRenderer
+from wallets.api.renderers import EventStreamRenderer
 from wallets.contract.paging import single
 from wallets.contract.parsing import check
 from wallets.contract.request_schemas import EventsQuery
@@ -21,7 +21,7 @@ from wallets.contract.responses import StreamEvent
 from wallets.events import live
 from wallets.events.live import StreamItem, Watch
 from wallets.ledger import read_wallet
-from wallets.problems import FieldError, NotAcceptable, ValidationError, WalletNotFound
+from wallets.problems import FieldError, ValidationError, WalletNotFound
 
 KEEPALIVE_SECONDS: Final = 15.0  # of silence; then a comment, because proxies close idle connections
 CLIENT_READ_TIMEOUT_SECONDS: Final = 10.0  # after which a client that does not read is disconnected
@@ -32,12 +32,7 @@ MAX_EVENT_ID_DIGITS: Final = 19
 class WalletEvents(Endpoint):
     """/wallets/{id}/events"""
 
-    renderer_classes = [EventStreamRenderer, JSONRenderer]
-
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        if request._request.get_preferred_type([EventStreamRenderer.media_type]) is None:
-            raise NotAcceptable("Send `Accept: text/event-stream`, or no Accept header.")
-        return JSONRenderer(), JSONRenderer.media_type  # of a problem
+    renderer_classes = [EventStreamRenderer]
 
     @Declaration(
         "streamWalletEvents",

@@ -1,7 +1,7 @@
 """Views of a wallet's history: its balance at a time, and its statement."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Final
 from uuid import UUID
 
 from django.http import StreamingHttpResponse
@@ -19,8 +19,10 @@ from wallets.contract.paging import single
 from wallets.contract.parsing import check
 from wallets.contract.request_schemas import BalanceQuery, StatementQuery
 from wallets.contract.responses import BalanceBody, StatementBody, balance_body
-from wallets.ledger import Statement, balance_at, balance_now, read_wallet, statement
-from wallets.problems import NotAcceptable, WalletNotFound
+from wallets.ledger import balance_at, balance_now, read_wallet, statement
+from wallets.problems import WalletNotFound
+
+SEPARATORS: Final = {"comma": ",", "semicolon": ";"}
 
 
 class WalletBalance(Endpoint):
@@ -49,14 +51,6 @@ class WalletStatement(Endpoint):
     def default_response_headers(self) -> dict[str, str]:
         return {"Vary": "Accept"}
 
-    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """Choose by the weights in Accept, which REST framework ignores."""
-        renderers = {kind.media_type: kind for kind in (JSONRenderer, CSVRenderer)}
-        preferred = request._request.get_preferred_type(list(renderers))
-        if preferred is None:
-            raise NotAcceptable("A statement can be given as application/json or text/csv.")
-        return renderers[preferred](), preferred
-
     @Declaration(
         "getStatement",
         query=StatementQuery,
@@ -69,7 +63,8 @@ class WalletStatement(Endpoint):
 
         The operations that moved money at `from` or later and before `to`, oldest first, with the opening and
         the closing balance. JSON or CSV, by Accept; streamed, of any length. In CSV an amount that leaves the
-        wallet is negative, and a text that a spreadsheet would take for a formula starts with '.
+        wallet is negative, and a text that a spreadsheet would take for a formula starts with '. `bom` and
+        `separator` help spreadsheet programs that expect other forms of CSV.
         """
         query = check(StatementQuery, single(request.query_params))
         _require_visible(request, wallet_id)
@@ -77,8 +72,9 @@ class WalletStatement(Endpoint):
         if request.accepted_renderer.media_type == CSVRenderer.media_type:
             name = f"statement-{wallet_id}-{found.begin.date()}-{found.end.date()}.csv"
             headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-            return _streamed(request, statements.as_csv, found, "text/csv; charset=utf-8", headers)
-        return _streamed(request, statements.as_json, found, "application/json", {})
+            content = statements.as_csv(found, SEPARATORS[query.separator], with_bom=query.bom)
+            return _streamed(request, content, "text/csv; charset=utf-8", headers)
+        return _streamed(request, statements.as_json(found), "application/json", {})
 
 
 def _require_visible(request: Request, wallet_id: UUID) -> None:
@@ -89,12 +85,8 @@ def _require_visible(request: Request, wallet_id: UUID) -> None:
 
 
 def _streamed(
-    request: Request,
-    write: Callable[[Statement], Iterator[bytes]],
-    found: Statement,
-    content_type: str,
-    headers: dict[str, str],
+    request: Request, content: Iterator[bytes], content_type: str, headers: dict[str, str]
 ) -> StreamingHttpResponse:
-    # A HEAD request must not read a million rows.
-    content = iter(()) if request.method == "HEAD" else write(found)
-    return StreamingHttpResponse(content, content_type=content_type, headers=headers)
+    # A HEAD request must not read a million rows: generators read nothing before their first value.
+    sent = iter(()) if request.method == "HEAD" else content
+    return StreamingHttpResponse(sent, content_type=content_type, headers=headers)

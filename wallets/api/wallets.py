@@ -113,7 +113,10 @@ class WalletById(Endpoint):
         "updateWallet",
         parameters=[header("If-Match")],
         request=WalletChanges,
-        examples={"freeze": {"status": "FROZEN"}},
+        examples={
+            "freeze": {"status": "FROZEN"},
+            "set a member of the metadata and remove another": {"metadata": {"till": "7", "closedBy": None}},
+        },
         response=WalletBody,
         example={"status": "FROZEN"},
         refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty, ExternalIdTaken],
@@ -121,6 +124,7 @@ class WalletById(Endpoint):
     def patch(self, request: Request, wallet_id: UUID) -> Response:
         """Change the external id, the label, the metadata or the status of a wallet.
 
+        `metadata` is a merge patch (RFC 7396): a member with null is removed, others that are not named stay.
         Only an empty wallet can be closed, and it stays closed.
         """
         asked = read(request, WalletChanges)

@@ -21,41 +21,53 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from wallets import money
-from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email
+from wallets.access.people import MAX_EMAIL, MAX_NAME, MAX_PASSWORD, is_email, is_name
 from wallets.contract.parsing import JsonNumber
+from wallets.ledger import MAX_METADATA_BYTES
 from wallets.operation_types import NAMES
 
-MAX_METADATA_BYTES: Final = 4096
 MAX_KEY_LENGTH: Final = 255  # of the column
 MAX_METADATA_DEPTH: Final = 16
 MAX_REFERENCE_LENGTH: Final = 255
 MAX_METADATA_FILTERS: Final = 5
 MAX_SHOWN_NUMBER_CHARACTERS: Final = 40  # in an error
+MAX_SHOWN_POINTER_CHARACTERS: Final = 100
+MORE_THAN_ZERO: Final = "more than zero"
 # Integers that every JSON implementation reads exactly (RFC 7493, I-JSON).
 MAX_SAFE_NUMBER: Final = 2**53 - 1
 _RFC_3339: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
+_WHOLE: Final = re.compile(r"-?[0-9]+(\.0+)?")  # 1.0 is an integer in JSON Schema
+_WHOLE_IN_QUERY: Final = re.compile(r"-?[0-9]+")
+MAX_WHOLE_NUMBER_DIGITS: Final = 18
+_SPACE_FOR_PLUS: Final = re.compile(r" (?=[0-9]{2}:[0-9]{2}$)")
 
 
-def _amount(value: object) -> Decimal:
+def _amount(value: object, minimum: str = "zero or more") -> Decimal:
     """Return the amount that a number or string of the body writes, as a Decimal."""
     if not isinstance(value, str):
         raise PydanticCustomError("invalid_amount", "an amount is a number or a string of digits")
     try:
-        amount = money.parse(value)
+        amount = money.parse(value.removeprefix("-"))
     except ValueError as error:
         raise PydanticCustomError("invalid_amount", "{reason}", {"reason": str(error)}) from None
+    if value.startswith("-"):
+        raise PydanticCustomError("invalid_amount", "{minimum}", {"minimum": minimum})
     if amount > settings.MAX_AMOUNT:
-        raise PydanticCustomError("out_of_range", "at most {limit}", {"limit": f"{settings.MAX_AMOUNT:f}"})
+        raise _out_of_range(f"at most {settings.MAX_AMOUNT:f}")
     return amount
 
 
 def _positive(value: object) -> Decimal:
-    amount = _amount(value)
+    amount = _amount(value, MORE_THAN_ZERO)
     if not amount:
-        raise PydanticCustomError("out_of_range", "more than zero")
+        raise _out_of_range(MORE_THAN_ZERO)
     return amount
+
+
+def _out_of_range(range_: str) -> PydanticCustomError:
+    return PydanticCustomError("out_of_range", "{range}", {"range": range_})
 
 
 def text_of(value: object) -> str:
@@ -97,7 +109,7 @@ def _email(value: object) -> str:
 
 def _name(value: object) -> str:
     text = text_of(value).strip()
-    if not text or not text.isprintable():
+    if not is_name(text):
         raise PydanticCustomError("invalid_text", "must contain printable characters other than spaces")
     return text
 
@@ -127,9 +139,9 @@ def _currency(value: object) -> str:
 def _metadata(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PydanticCustomError("invalid_type", "must be an object")
-    checked: dict[str, Any] = _json(value, MAX_METADATA_DEPTH)
+    checked: dict[str, Any] = _json(value, ())
     if len(orjson.dumps(checked)) > MAX_METADATA_BYTES:
-        raise PydanticCustomError("too_long", "at most {limit} bytes of JSON", {"limit": MAX_METADATA_BYTES})
+        raise PydanticCustomError("metadata_too_long", "too long", {"limit": MAX_METADATA_BYTES})
     return checked
 
 
@@ -142,7 +154,7 @@ def _metadata_filters(value: object) -> dict[str, str]:
     if not isinstance(value, dict):
         raise PydanticCustomError("invalid_type", "name a key, such as metadata.order=7")
     if len(value) > MAX_METADATA_FILTERS:
-        raise PydanticCustomError("too_long", "at most {limit} keys", {"limit": MAX_METADATA_FILTERS})
+        raise PydanticCustomError("too_many", "at most {limit} keys", {"limit": MAX_METADATA_FILTERS})
     return {text_of(key): text_of(text) for key, text in value.items()}
 
 
@@ -153,40 +165,52 @@ def _known_currency(value: object) -> str:
     return code
 
 
-def _json(value: object, depth: int) -> Any:
+def _json(value: object, path: tuple[str | int, ...]) -> Any:
     """Return the value with parsed numbers, if PostgreSQL and all clients represent it exactly."""
-    if not depth:
+    if len(path) >= MAX_METADATA_DEPTH:
         raise PydanticCustomError(
             "too_deep", "nested more than {limit} levels", {"limit": MAX_METADATA_DEPTH}
         )
     match value:
         case JsonNumber():
-            return _json_number(value)
+            return _json_number(value, path)
         case str():
-            return text_of(value)
+            return _json_text(value, path)
         case dict():
-            return {text_of(key): _json(item, depth - 1) for key, item in value.items()}
+            return {_json_text(key, path): _json(item, (*path, key)) for key, item in value.items()}
         case list():
-            return [_json(item, depth - 1) for item in value]
+            return [_json(item, (*path, place)) for place, item in enumerate(value)]
     return value
 
 
-def _json_number(text: JsonNumber) -> int | float:
+def _json_text(text: str, path: tuple[str | int, ...]) -> str:
+    if "\x00" in text or not _is_unicode(text):
+        raise _invalid_at(path, "invalid_text", "every text must be Unicode without NUL")
+    return text
+
+
+def _json_number(text: JsonNumber, path: tuple[str | int, ...]) -> int | float:
     """Return the number if a double represents it exactly, so that every client reads the same value."""
     number = float(text)
     if abs(number) > MAX_SAFE_NUMBER:
-        raise PydanticCustomError(
-            "out_of_range", "numbers are at most 2^53 - 1; write larger ones as strings"
-        )
+        detail = "numbers are at most 2^53 - 1; write larger ones as strings"
+        raise _invalid_at(path, "out_of_range", detail)
     if not _is_exactly(number, text):
-        raise PydanticCustomError(
-            "inexact_number",
-            "{number} has more digits than JSON numbers keep (IEEE 754 doubles); write it as a string",
-            {"number": text[:MAX_SHOWN_NUMBER_CHARACTERS]},
+        detail = (
+            f"{text[:MAX_SHOWN_NUMBER_CHARACTERS]} has more digits than JSON numbers keep"
+            " (IEEE 754 doubles); write it as a string"
         )
+        raise _invalid_at(path, "inexact_number", detail)
     if text.lstrip("-").isdecimal():
         return int(text)
     return number or 0.0  # zero in jsonb has no sign
+
+
+def _invalid_at(path: tuple[str | int, ...], code: Any, detail: str) -> PydanticCustomError:
+    """Return an error that names the place in the metadata as a JSON Pointer (RFC 6901)."""
+    pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in path)
+    shown = pointer[:MAX_SHOWN_POINTER_CHARACTERS].encode(errors="replace").decode()
+    return PydanticCustomError(code, "at {place}: {detail}", {"place": shown or "the top", "detail": detail})
 
 
 def _is_exactly(number: float, text: str) -> bool:
@@ -197,17 +221,34 @@ def _is_exactly(number: float, text: str) -> bool:
         return False
 
 
-def _whole_number(kind: type[str], pattern: str) -> BeforeValidator:
+def whole_number(minimum: int, maximum: int, *, in_query: bool = False) -> BeforeValidator:
+    """Return the validator of a whole number within the bounds.
+
+    It follows the bounds of the field: a validator before them would hide them from the OpenAPI document.
+    """
+    kind, pattern = (str, _WHOLE_IN_QUERY) if in_query else (JsonNumber, _WHOLE)
+
     def checked(value: object) -> int:
         # int() also accepts "1_000", " 5" and digits of other scripts.
-        if not isinstance(value, kind) or not re.fullmatch(pattern, value):
+        if not isinstance(value, kind) or not pattern.fullmatch(value):
             raise PydanticCustomError("invalid_type", "must be a whole number")
-        return int(value.partition(".")[0])
+        digits = value.partition(".")[0]
+        if len(digits) > MAX_WHOLE_NUMBER_DIGITS or not minimum <= int(digits) <= maximum:
+            raise _out_of_range(f"{minimum} to {maximum}")
+        return int(digits)
 
     return BeforeValidator(checked)
 
 
+def _flag(value: object) -> bool:
+    """Return the flag of a query."""
+    if value not in ("true", "false"):
+        raise PydanticCustomError("invalid_type", "must be true or false")
+    return value == "true"
+
+
 def _time(value: object) -> datetime:
+    """Return the time in UTC. Digits after the microseconds are cut: .NET and Go write 7 and 9 of them."""
     text = text_of(value)
     try:
         if not _RFC_3339.fullmatch(text):
@@ -217,6 +258,11 @@ def _time(value: object) -> datetime:
         raise PydanticCustomError(
             "invalid_time", "must be a time of RFC 3339 with its offset, such as 2026-10-30T00:00:00Z"
         ) from None
+
+
+def _time_of_query(value: object) -> datetime:
+    """Return the time of a query, in which a plus sign that is not percent-encoded arrives as a space."""
+    return _time(_SPACE_FOR_PLUS.sub("+", text_of(value)))
 
 
 def format_time(time: datetime) -> str:
@@ -302,6 +348,18 @@ Metadata = Annotated[
         },
     ),
 ]
+MetadataPatch = Annotated[
+    dict[str, Any],
+    BeforeValidator(_metadata),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "description": "A merge patch (RFC 7396) of the metadata: a member with null is removed,"
+            f" members that are not named stay. The result has at most {MAX_METADATA_BYTES} bytes of JSON.",
+            "examples": [{"till": "7", "closedBy": None}],
+        },
+    ),
+]
 if TYPE_CHECKING:
     OperationType = str
 else:
@@ -311,6 +369,7 @@ WalletStatus = TypeAliasType("WalletStatus", Literal["ACTIVE", "FROZEN", "CLOSED
 OperationStatus = TypeAliasType("OperationStatus", Literal["PENDING", "COMPLETED", "REJECTED"])
 DecidedStatus = TypeAliasType("DecidedStatus", Literal["COMPLETED", "REJECTED"])
 HoldStatus = TypeAliasType("HoldStatus", Literal["ACTIVE", "CAPTURED", "VOIDED", "EXPIRED"])
+CsvSeparator = TypeAliasType("CsvSeparator", Literal["comma", "semicolon"])
 WebhookStart = TypeAliasType("WebhookStart", Literal["now", "beginning"])
 StreamEventType = TypeAliasType("StreamEventType", Literal["message", "gap"])
 EventType = TypeAliasType(
@@ -341,12 +400,11 @@ Time = Annotated[
 ]
 
 
-# They follow the bounds: a validator before the bounds would hide these from the OpenAPI document.
-WHOLE_NUMBER: Final = _whole_number(JsonNumber, r"[0-9]{1,9}(\.0+)?")  # 1.0 is an integer in JSON Schema
-_WHOLE_NUMBER_IN_QUERY: Final = _whole_number(str, r"[0-9]{1,9}")
-Limit = Annotated[int, Field(ge=1, le=500), _WHOLE_NUMBER_IN_QUERY]
-Seconds = Annotated[int, Field(ge=0, le=300), _WHOLE_NUMBER_IN_QUERY]
-TimeParameter = Annotated[datetime, BeforeValidator(_time)]
+Limit = Annotated[int, Field(ge=1, le=500), whole_number(1, 500, in_query=True)]
+Seconds = Annotated[int, Field(ge=0, le=300), whole_number(0, 300, in_query=True)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+TimeParameter = Annotated[datetime, BeforeValidator(_time_of_query)]
+TimeInBody = Annotated[datetime, BeforeValidator(_time)]
 
 
 class Schema(BaseModel):

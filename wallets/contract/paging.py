@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 from pydantic import ValidationError as PydanticError
 from rest_framework.response import Response
 
-from wallets.contract.fields import Id, TimeParameter, format_time
+from wallets.contract.fields import Id, TimeInBody, format_time
 from wallets.contract.parsing import check
 from wallets.contract.request_schemas import PageQuery
 from wallets.database_retry import retry_until_deadline
@@ -74,7 +74,7 @@ class TimeCursor(Cursor):
 
     ORDER = ("created_at", "id")
 
-    created_at: Annotated[TimeParameter, PlainSerializer(format_time)]
+    created_at: Annotated[TimeInBody, PlainSerializer(format_time)]
     id: Id
 
     def after(self) -> Q:

@@ -4,6 +4,7 @@ The checks, in this order: media type, length, number of values, nesting, JSON, 
 expensive ones, so that refusing a body costs little.
 """
 
+import codecs
 import json
 import re
 from typing import Any, Final, TypeVar
@@ -17,6 +18,7 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal, command_fields
+from wallets.contract.field_errors import field_errors
 from wallets.problems import (
     BadRequest,
     FieldError,
@@ -32,11 +34,12 @@ _CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?ut
 # Without quotes no comma is allowed: the server joins the values of a repeated header with a comma.
 _KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
 _TAGS: Final = re.compile(r'(?:W/)?("[^"]*")|([^\s,]+)')
+_CODINGS: Final = re.compile(r"[a-z0-9-]{1,20}(, ?[a-z0-9-]{1,20}){0,3}")
+IDENTITY: Final = "identity"  # no coding
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 
 MAX_NESTING: Final = 32  # levels: 16 for metadata, and those around it in a bulk
-MAX_FIELD_ERRORS: Final = 20
 QUOTES_PER_VALUE: Final = 4  # two around the name, two around the value
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # or an unterminated string
 _NOT_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
@@ -60,9 +63,18 @@ def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object of the body. Raises as `read` does, except ValidationError."""
     if not _CONTENT_TYPE.fullmatch(request.META.get("CONTENT_TYPE") or ""):
         raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
+    if (coding := request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()) not in ("", IDENTITY):
+        raise _unsupported(coding)
     body = _body(request)
     require_bounded(body, _view(request).max_values)
     return parse_object(body)
+
+
+def _unsupported(coding: str) -> UnsupportedMediaType:
+    named = f"`{coding}`" if _CODINGS.fullmatch(coding) else "the encoding of the body"
+    problem = UnsupportedMediaType(f"Send the body without Content-Encoding: {named} is not supported.")
+    problem.headers = {"Accept-Encoding": IDENTITY}  # RFC 9110, 15.5.16
+    return problem
 
 
 def _view(request: Request) -> Any:
@@ -81,7 +93,7 @@ def check(schema: type[SchemaT], fields: dict[str, Any]) -> SchemaT:
     try:
         return schema.model_validate(fields)
     except PydanticError as error:
-        raise ValidationError(errors=_field_errors(error)) from None
+        raise ValidationError(errors=field_errors(error)) from None
 
 
 def _body(request: Request) -> bytes:
@@ -145,7 +157,13 @@ def _is_nested_deeper(brackets: bytes, levels: int) -> bool:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
-    """Parse one JSON object. Raises MalformedJson for anything else, including duplicate keys and NaN."""
+    """Parse one JSON object; a byte order mark before it is ignored (RFC 8259, 8.1).
+
+    Raises MalformedJson for anything else, including duplicate keys and NaN.
+    """
+    body = body.removeprefix(codecs.BOM_UTF8)
+    if not body.strip():
+        raise MalformedJson("The body is empty. Send one JSON object.")
     try:
         value = _DECODER.decode(body.decode())
     except UnicodeDecodeError:
@@ -176,53 +194,6 @@ _DECODER: Final = json.JSONDecoder(  # json.loads would create one for each body
     parse_float=JsonNumber,
     parse_constant=_no_constant,
 )
-
-
-# The API's code of each error type of pydantic. Our own error types are codes already.
-_CODES: Final = {
-    "missing": "required",
-    "extra_forbidden": "unknown_field",
-    "literal_error": "unknown_value",
-    "too_long": "too_long",
-    "string_too_long": "too_long",
-    "string_too_short": "too_short",
-    "model_type": "invalid_type",
-    "list_type": "invalid_type",
-    "bool_type": "invalid_type",
-    "string_unicode": "invalid_text",
-    "greater_than_equal": "out_of_range",
-    "less_than_equal": "out_of_range",
-}
-
-
-# Replaces messages of pydantic that name our classes.
-_DETAILS: Final = {
-    "model_type": "must be an object",
-    "list_type": "must be an array",
-    "bool_type": "must be true or false",
-    "string_too_short": "must not be empty",
-}
-BULK_ITEM_KINDS: Final = ("operation", "transfer")
-BULK_ITEM_KIND_INDEX: Final = 2  # as in operations.3.transfer.amount
-
-
-def _field_errors(error: PydanticError) -> list[FieldError]:
-    """Return the first MAX_FIELD_ERRORS errors, and one that counts the others."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
-    told = [_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
-    if more := len(found) - len(told):
-        told.append(FieldError("", "more", f"and {more} more"))
-    return told
-
-
-def _field_error(error: Any) -> FieldError:
-    # "operation" and "transfer" are the kinds of bulk items, not names of fields.
-    place = [str(part) for part in error["loc"]]
-    field = ".".join(
-        part for at, part in enumerate(place) if at != BULK_ITEM_KIND_INDEX or part not in BULK_ITEM_KINDS
-    )
-    kind = error["type"]
-    return FieldError(field, _CODES.get(kind, kind), _DETAILS.get(kind, error["msg"]))
 
 
 def idempotency_key(request: Request) -> str | None:
@@ -300,5 +271,9 @@ def prefers(request: Request, preference: str) -> bool:
     header: str | None = request.META.get("HTTP_PREFER")
     if header is None:
         return False
-    parts = _QUOTED.sub('""', header).split(",")  # a comma in quotes is no separator
-    return any(part.split(";")[0].strip().lower() == preference for part in parts)
+    return any(item.split(";")[0].strip().lower() == preference for item in items_of(header))
+
+
+def items_of(header: str) -> list[str]:
+    """Return the items of a list header, without the texts in quotes: a comma in them is no separator."""
+    return _QUOTED.sub('""', header).split(",")

@@ -4,7 +4,7 @@ pydantic instead of REST framework's serializers: the same checks and schemas ta
 """
 
 from decimal import Decimal
-from typing import Annotated, Any, Final, Self, cast
+from typing import Annotated, Any, ClassVar, Final, Self, cast
 
 from django.conf import settings
 from pydantic import (
@@ -14,16 +14,17 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    GetJsonSchemaHandler,
     Tag,
     model_validator,
 )
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
+from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from wallets.contract.fields import (
-    WHOLE_NUMBER,
     Amount,
+    CsvSeparator,
     CurrencyCode,
     CurrencyFilter,
     DecidedStatus,
@@ -32,6 +33,7 @@ from wallets.contract.fields import (
     Email,
     EventType,
     ExternalId,
+    Flag,
     HoldStatus,
     Id,
     Key,
@@ -40,6 +42,7 @@ from wallets.contract.fields import (
     Login,
     Metadata,
     MetadataFilters,
+    MetadataPatch,
     Name,
     Password,
     PositiveAmount,
@@ -47,11 +50,13 @@ from wallets.contract.fields import (
     Reference,
     Schema,
     Seconds,
+    TimeInBody,
     TimeParameter,
     Types,
     WalletStatus,
     WebhookStart,
     text_of,
+    whole_number,
 )
 from wallets.events.target_policy import MAX_URL_LENGTH, NotAllowed, check_url
 
@@ -63,8 +68,48 @@ MAX_FORMER_SECRET_HOURS: Final = 168
 SAME_WALLET: Final = ("same_wallet", "source and target must be different wallets")
 
 
+class _Body(Schema):
+    """A request body. null means the same as an absent field, if the field may be absent."""
+
+    _optional_fields: ClassVar[frozenset[str]]
+    _removable_fields: ClassVar[frozenset[str]] = frozenset()  # null removes their value
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        cls._optional_fields = frozenset(
+            field.alias or name
+            for name, field in cls.model_fields.items()
+            if not field.is_required() and name not in cls._removable_fields
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or None not in fields.values():
+            return fields
+        optional = cls._optional_fields
+        return {name: value for name, value in fields.items() if value is not None or name not in optional}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core_schema))
+        for name in cls._optional_fields:
+            schema["properties"][name] = _or_null(schema["properties"][name])
+        return schema
+
+
+def _or_null(field: dict[str, Any]) -> dict[str, Any]:
+    null = {"type": "null"}
+    if null in field.get("anyOf", ()):
+        return field
+    about = {name: field[name] for name in ("title", "description", "default", "examples") if name in field}
+    return {"anyOf": [{name: field[name] for name in field if name not in about}, null]} | about
+
+
 # --- Wallets ----------------------------------------------------------------------------------------
-class WalletToOpen(Schema):
+class WalletToOpen(_Body):
     currency: CurrencyCode = Field(default_factory=lambda: settings.DEFAULT_CURRENCY)
     external_id: ExternalId | None = None
     label: Label = ""
@@ -81,32 +126,35 @@ def _of_changes(schema: JsonDict) -> None:
         field.pop("default", None)
 
 
-class _Changes(Schema):
+class _Changes(_Body):
     """A request to change at least one field; an absent field stays as it is."""
 
     model_config = ConfigDict(json_schema_extra=_of_changes)
 
-    @model_validator(mode="after")
-    def changes_something(self) -> Self:
-        if not self.model_fields_set:
-            *names, last = (str(field.alias) for field in type(self).model_fields.values())
+    @model_validator(mode="before")
+    @classmethod
+    def names_a_field(cls, fields: Any) -> Any:
+        if fields == {}:
+            *names, last = (str(field.alias) for field in cls.model_fields.values())
             named = {"names": f"{', '.join(names)} and {last}"}
             raise PydanticCustomError("required", "name at least one of {names}", named)
-        return self
+        return fields
 
     def given(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
 class WalletChanges(_Changes):
+    _removable_fields = frozenset(("external_id",))
+
     external_id: ExternalId | None = None
     label: Label = ""
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: MetadataPatch = Field(default_factory=dict)
     status: WalletStatus = "ACTIVE"
 
 
 # --- What moves money -------------------------------------------------------------------------------
-class OperationToPost(Schema):
+class OperationToPost(_Body):
     operation_type: DepositOrWithdraw
     amount: PositiveAmount
     reference: Reference = ""
@@ -123,7 +171,7 @@ class WalletOperationToPost(OperationToPost):
     )
 
 
-class _Transfer(Schema):
+class _Transfer(_Body):
     source_wallet_id: Id
     amount: PositiveAmount
     reference: Reference = ""
@@ -194,23 +242,23 @@ BulkItem = TypeAliasType(
 )
 
 
-class BulkToPost(Schema):
+class BulkToPost(_Body):
     """Up to 1,000 items. With `atomic` all of them are executed or none."""
 
     operations: Annotated[list[BulkItem], Field(min_length=1, max_length=MAX_BULK_ITEMS)]
     atomic: Annotated[bool, Field(strict=True)] = False
 
 
-class HoldToPlace(Schema):
+class HoldToPlace(_Body):
     amount: PositiveAmount
-    expires_at: TimeParameter | None = Field(None, description="Without it, the hold does not expire.")
+    expires_at: TimeInBody | None = Field(None, description="Without it, the hold does not expire.")
     reference: Reference = ""
     description: Description = ""
     metadata: Metadata = Field(default_factory=dict)
     id: Id | None = None
 
 
-class _FollowUp(Schema):
+class _FollowUp(_Body):
     """A command that refers to a hold or an operation. It inherits each absent field from there."""
 
     reference: Reference = ""
@@ -263,11 +311,11 @@ WebhookTypes = Annotated[
 Batch = Annotated[
     int,
     Field(ge=1, le=MAX_EVENTS_PER_REQUEST, description="The maximum number of events in one request."),
-    WHOLE_NUMBER,
+    whole_number(1, MAX_EVENTS_PER_REQUEST),
 ]
 
 
-class WebhookToRegister(Schema):
+class WebhookToRegister(_Body):
     name: WebhookName
     url: WebhookUrl
     types: WebhookTypes = Field(default_factory=list)
@@ -286,10 +334,10 @@ class WebhookChanges(_Changes):
     is_enabled: Annotated[bool, Field(strict=True)] = True
 
 
-class SecretToRotate(Schema):
-    former_valid_hours: Annotated[int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), WHOLE_NUMBER] = Field(
-        DEFAULT_FORMER_SECRET_HOURS, description="The hours for which the former secret signs too."
-    )
+class SecretToRotate(_Body):
+    former_valid_hours: Annotated[
+        int, Field(ge=0, le=MAX_FORMER_SECRET_HOURS), whole_number(0, MAX_FORMER_SECRET_HOURS)
+    ] = Field(DEFAULT_FORMER_SECRET_HOURS, description="The hours for which the former secret signs too.")
     id: Id | None = None
 
 
@@ -336,7 +384,9 @@ class HoldQuery(PageQuery):
 
 
 class BalanceQuery(Schema):
-    at: TimeParameter | None = Field(None, description="A past time; by default now.")
+    at: TimeParameter | None = Field(
+        None, description="By default now, which a time in the future counts as."
+    )
 
 
 class EventsQuery(Schema):
@@ -350,17 +400,24 @@ class StatementQuery(Schema):
     from_: TimeParameter | None = Field(
         None, alias="from", description="From this time on; by default from the opening of the wallet."
     )
-    to: TimeParameter | None = Field(None, description="Before this time; by default until now.")
+    to: TimeParameter | None = Field(
+        None, description="Before this time; by default until now, which a time in the future counts as."
+    )
+    bom: Flag = Field(
+        False,
+        description="Whether CSV starts with a byte order mark, which spreadsheet programs need for UTF-8.",
+    )
+    separator: CsvSeparator = Field("comma", description="Between the cells of CSV.")
 
 
 # --- People -----------------------------------------------------------------------------------------
-class PersonToSignUp(Schema):
+class PersonToSignUp(_Body):
     name: Name
     email: Email
     password: Password
 
 
-class Credentials(Schema):
+class Credentials(_Body):
     """The credentials of a user; an operator sends the user name as `email`."""
 
     email: Login

@@ -228,7 +228,10 @@ class FieldProblem(Body):
 class ProblemBody(Body):
     """RFC 9457 problem details."""
 
-    type: str
+    type: str = Field(
+        description="The URL of the page that describes the code; it may be relative.",
+        json_schema_extra={"format": "uri-reference"},
+    )
     title: str
     status: int
     detail: str

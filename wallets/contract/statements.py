@@ -1,5 +1,6 @@
 """Renders a statement as JSON or CSV, page by page: only one page is in memory."""
 
+import codecs
 import re
 from collections.abc import Iterator
 from datetime import datetime
@@ -53,20 +54,32 @@ def as_json(statement: Statement) -> Iterator[bytes]:
     yield b"]," + orjson.dumps(tail)[1:]
 
 
-def as_csv(statement: Statement) -> Iterator[bytes]:
-    """Yield CSV (RFC 4180). The first row has the opening balance, the last row the closing balance."""
+def as_csv(statement: Statement, separator: str = ",", *, with_bom: bool = False) -> Iterator[bytes]:
+    """Yield CSV (RFC 4180). The first row has the opening balance, the last row the closing balance.
+
+    With a byte order mark, spreadsheet programs read other letters than ASCII as UTF-8.
+    """
+    if with_bom:
+        yield codecs.BOM_UTF8
     opening, closing = (
         money.format_amount(mark.balance, statement.currency)
         for mark in (statement.opening, statement.closing)
     )
-    yield _lines(COLUMNS, _balance_row("OPENING_BALANCE", statement.begin, opening, statement.currency))
+    first, last = (
+        _balance_row(name, at, balance, statement.currency)
+        for name, at, balance in (
+            ("OPENING_BALANCE", statement.begin, opening),
+            ("CLOSING_BALANCE", statement.end, closing),
+        )
+    )
+    yield _lines(separator, COLUMNS, first)
     for page in statement.pages():
-        yield _lines(*(_entry_row(entry, statement.currency) for entry in page))
-    yield _lines(_balance_row("CLOSING_BALANCE", statement.end, closing, statement.currency))
+        yield _lines(separator, *(_entry_row(entry, statement.currency) for entry in page))
+    yield _lines(separator, last)
 
 
-def _lines(*rows: tuple[object, ...]) -> bytes:
-    return "".join(f"{','.join(map(_cell, row))}\r\n" for row in rows).encode()
+def _lines(separator: str, *rows: tuple[object, ...]) -> bytes:
+    return "".join(f"{separator.join(map(_cell, row))}\r\n" for row in rows).encode()
 
 
 def _cell(value: object) -> str:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from functools import cache
 from http import HTTPStatus
 from http.client import HTTPException
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -36,6 +36,8 @@ from wallets.watchdog import cut_off_after
 
 MAX_REQUEST_BYTES: Final = 256 * 1024  # of a request body; a single event is much smaller
 SUCCESS_STATUSES: Final = range(200, 300)
+REDIRECT_STATUSES: Final = range(300, 400)
+MAX_SHOWN_LOCATION_CHARACTERS: Final = 200
 MAX_KEPT_RESPONSE_CHARACTERS: Final = 500  # of a response body or an error
 REQUEST_TIMEOUT_SECONDS: Final = 10.0  # for a whole request, with its response read
 # After this time a page begins no request, so that the relay can stop or see an operator's change.
@@ -48,6 +50,23 @@ MAX_ADDRESSES_PER_HOST: Final = 3  # of a host, tried in turn
 _Endpoint = tuple[str, str, int]  # scheme, host, port
 NOT_ACCEPTING: Final = Failure("the receiver accepts no events", was_tried=False)
 SLOW: Final = Failure("the receiver is slow", was_tried=False)
+
+
+class _Response(NamedTuple):
+    """The response of a receiver."""
+
+    status: int
+    text: str  # the beginning of its body
+    location: str
+
+    def error(self) -> str:
+        """Return why the receiver did not accept the request; empty if it did."""
+        if self.status in SUCCESS_STATUSES:
+            return ""
+        if self.status in REDIRECT_STATUSES and self.location:
+            location = _printable(self.location)[:MAX_SHOWN_LOCATION_CHARACTERS]
+            return f"answered {self.status}: redirects are not followed; it pointed to {location}"
+        return f"answered {self.status}"
 
 
 # --- Signing ----------------------------------------------------------------------------------------
@@ -113,9 +132,9 @@ class Webhook:
         started_at, started_monotonic = now(), time.monotonic()
         status, response, error = None, "", ""
         try:
-            status, response = self._post(subscriber.url, _headers(subscriber, message), message.body)
-            if status not in SUCCESS_STATUSES:
-                error = f"answered {status}"
+            answer = self._post(subscriber.url, _headers(subscriber, message), message.body)
+            status, response = answer.status, answer.text
+            error = answer.error()
         except (OSError, HTTPError, HTTPException, ValueError) as problem:
             error = _printable(f"{type(problem).__name__}: {problem}")[:MAX_KEPT_RESPONSE_CHARACTERS]
         return Delivery(
@@ -129,7 +148,7 @@ class Webhook:
             response=response,
         )
 
-    def _post(self, url: str, headers: dict[str, str], body: bytes) -> tuple[int, str]:
+    def _post(self, url: str, headers: dict[str, str], body: bytes) -> _Response:
         check_url(url)
         parts = urlsplit(url)
         assert parts.hostname  # noqa: S101
@@ -163,7 +182,7 @@ class Webhook:
         target: str,
         headers: dict[str, str],
         body: bytes,
-    ) -> tuple[int, str]:
+    ) -> _Response:
         text, is_reusable = "", False
         try:
             with _time_limited(connection):
@@ -185,7 +204,7 @@ class Webhook:
                 self._idle.append((endpoint, connection))
             else:
                 connection.close()
-        return response.status, text
+        return _Response(response.status, text, response.headers.get("Location", ""))
 
     def _take_idle(self, endpoint: _Endpoint, addresses: Sequence[str]) -> HTTPConnection | None:
         """Return an idle connection to any of the addresses: their order may differ from call to call."""

@@ -25,6 +25,7 @@ from wallets.ledger.reader import Reversals, read_operation, read_reversals, rea
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import PENDING, Record, database_clock, placed_hold, to_record
 from wallets.ledger.wallets import (
+    MAX_METADATA_BYTES,
     Opening,
     WalletUpdate,
     change_wallet,
@@ -47,6 +48,7 @@ MODULES: Final = (
 
 __all__ = [
     "COMMANDS",
+    "MAX_METADATA_BYTES",
     "MODULES",
     "PENDING",
     "PERSON",

@@ -112,9 +112,11 @@ def balance_now(wallet_id: UUID) -> Balance:
 
 
 def balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
-    """Return the balance at a time, including an operation at exactly that time; None means now.
+    """Return the balance at a time, including an operation at exactly that time.
 
-    Raises WalletNotFound, also for a time before the wallet was opened, or ValidationError for a future time.
+    None and a time in the future mean now; `at` of the balance is the time that was used.
+
+    Raises WalletNotFound, also for a time before the wallet was opened.
     """
     return retry_until_deadline(lambda: _balance_at(wallet_id, at))
 
@@ -122,7 +124,9 @@ def balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
 def statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
     """Return the statement, by default from the wallet's opening until now.
 
-    Raises WalletNotFound, or ValidationError for a future time and for an end before the beginning.
+    A time in the future means now; `begin` and `end` of the statement are the times that were used.
+
+    Raises WalletNotFound, or ValidationError for an end before the beginning.
     """
     return retry_until_deadline(lambda: _statement(wallet_id, begin, end))
 
@@ -136,11 +140,9 @@ def _has_expired_since(wallet: Wallet) -> bool:
 
 def _balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
     wallet = _span_of(wallet_id)
-    time = wallet.latest if at is None else at
+    time = wallet.latest if at is None else min(at, wallet.latest)
     if time < wallet.created_at:
         raise WalletNotFound("The wallet was opened after that time.")
-    if time > wallet.latest:
-        raise _refused("at", "must not be in the future")
     wallet.complete_up_to(time)
     newest = _newest_before(wallet_id, time + CLOCK_TICK)
     [(held,)] = _rows(_HELD, wallet_id, time, time)
@@ -157,13 +159,10 @@ def _balance_at(wallet_id: UUID, at: datetime | None) -> Balance:
 def _statement(wallet_id: UUID, begin: datetime | None, end: datetime | None) -> Statement:
     wallet = _span_of(wallet_id)
     last = wallet.latest + CLOCK_TICK  # a statement excludes its end, and must include the latest time
-    end = last if end is None else end
-    begin = min(wallet.created_at, end) if begin is None else begin
-    for field, border in (("from", begin), ("to", end)):
-        if border > last:
-            raise _refused(field, "must not be in the future")
-    if begin > end:
-        raise _refused("from", "must not be after `to`")
+    if begin and end and begin > end:
+        raise ValidationError(errors=[FieldError("from", "out_of_range", "must not be after `to`")])
+    end = last if end is None else min(end, last)
+    begin = min(begin or wallet.created_at, end)
     if end > wallet.created_at:
         wallet.complete_up_to(end - CLOCK_TICK)
     return Statement(
@@ -205,10 +204,6 @@ def _span_of(wallet_id: UUID) -> _WalletSpan:
 def _newest_before(wallet_id: UUID, time: datetime) -> BalancePoint:
     found = _rows(_NEWEST, wallet_id, time)
     return BalancePoint(*found[0]) if found else BalancePoint(0, Decimal(0))
-
-
-def _refused(field: str, detail: str) -> ValidationError:
-    return ValidationError(errors=[FieldError(field, "out_of_range", detail)])
 
 
 def _rows(sql: str, *parameters: UUID | datetime | int) -> list[tuple[Any, ...]]:

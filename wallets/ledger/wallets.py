@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
+import orjson
 from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
 from psycopg.errors import UniqueViolation
 from uuid_utils.compat import uuid7
@@ -20,12 +21,16 @@ from wallets.ledger.tables import Tables
 from wallets.models import Wallet, WalletChange
 from wallets.problems import (
     ExternalIdTaken,
+    FieldError,
     IdempotencyKeyReused,
     Problem,
+    ValidationError,
     WalletClosed,
     WalletNotEmpty,
     WalletNotFound,
 )
+
+MAX_METADATA_BYTES: Final = 4096  # as JSON
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +157,10 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalletUpdate:
-    """A change of a wallet; a field with None stays as it is. An empty `external_id` removes it."""
+    """A change of a wallet; a field with None stays as it is. An empty `external_id` removes it.
+
+    `metadata` is a merge patch (RFC 7396).
+    """
 
     external_id: str | None = None
     label: str | None = None
@@ -169,7 +177,7 @@ def change_wallet(
 
     `precondition` is called with the locked wallet and raises to refuse the change. Raises WalletNotFound,
     WalletClosed (a closed wallet cannot change), WalletNotEmpty (only an empty wallet can be closed) or
-    ExternalIdTaken.
+    ExternalIdTaken, ValidationError (the merged metadata is too long).
     """
     change_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
     attempts = count()
@@ -201,7 +209,7 @@ def _change(
         changes = _differences(wallet, change)
         if not changes:
             return wallet
-        if refusal := _refusal(wallet, change):
+        if refusal := _refusal(wallet, change, changes):
             raise refusal
         for name, (_, new) in changes.items():
             setattr(wallet, name, new)
@@ -219,11 +227,14 @@ def _change(
 
 
 def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, Any]]:
-    asked = {
-        name: new
-        for name in ("external_id", "label", "metadata", "status")
-        if (new := getattr(change, name)) is not None
+    merged = None if change.metadata is None else merge_patch(wallet.metadata, change.metadata)
+    given = {
+        "external_id": change.external_id,
+        "label": change.label,
+        "metadata": merged,
+        "status": change.status,
     }
+    asked = {name: new for name, new in given.items() if new is not None}
     if "external_id" in asked:
         asked["external_id"] = asked["external_id"] or None
     now = {name: getattr(wallet, name) for name in asked}
@@ -234,9 +245,26 @@ def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, A
     }
 
 
-def _refusal(wallet: Wallet, change: WalletUpdate) -> Problem | None:
+def merge_patch(target: Any, patch: Any) -> Any:
+    """Return the JSON value `target` after the merge patch (RFC 7396, 2): null removes a member."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            merged.pop(name, None)
+        else:
+            merged[name] = merge_patch(merged.get(name), value)
+    return merged
+
+
+def _refusal(wallet: Wallet, change: WalletUpdate, changes: dict[str, tuple[Any, Any]]) -> Problem | None:
     if wallet.status == Wallet.Status.CLOSED:
         return WalletClosed("A closed wallet cannot be changed.")
     if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
         return WalletNotEmpty()
+    _, metadata = changes.get("metadata", (None, {}))
+    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+        detail = f"at most {MAX_METADATA_BYTES} bytes of JSON, with the members that stay"
+        return ValidationError(errors=[FieldError("metadata", "too_long", detail)])
     return None

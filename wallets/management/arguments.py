@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from pydantic import TypeAdapter
 from pydantic import ValidationError as PydanticError
 
+from wallets.contract.field_errors import field_errors
+
 T = TypeVar("T")
 
 
@@ -21,7 +23,7 @@ def argument(field_type: Any) -> Callable[[str], Any]:
         try:
             return adapter.validate_python(text)
         except PydanticError as error:
-            raise ArgumentTypeError(error.errors()[0]["msg"]) from None
+            raise ArgumentTypeError(field_errors(error)[0].detail) from None
 
     return parse
 

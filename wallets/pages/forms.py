@@ -1,10 +1,12 @@
 """Forms of the pages: they validate without the ledger, and show errors in the user's language."""
 
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo, available_timezones
 
 from django import forms
 from django.conf import settings
@@ -28,6 +30,7 @@ from wallets.access import attempts, mails, people
 from wallets.models import User, Wallet
 from wallets.operation_types import LABELS
 from wallets.problems import Problem
+from wallets.templatetags.people import amount as shown_amount
 
 TOO_MANY: Final = _("Too many attempts. Wait a little and try again.")
 
@@ -61,7 +64,7 @@ class SignUpForm(PageForm):
 
     def clean_name(self) -> str:
         name: str = self.cleaned_data["name"]
-        if not name.isprintable():
+        if not people.is_name(name):
             raise ValidationError(_("Use only printable characters."))
         return name
 
@@ -159,24 +162,45 @@ class TransferForm(PageForm):
         return text
 
     def clean_amount(self) -> Decimal:
-        text = re.sub(r"[\s']", "", self.cleaned_data["amount"])
-        if get_language() == "ru":  # in other languages a comma may separate thousands: refuse it
+        text = _without_spaces(self.cleaned_data["amount"]).removesuffix(self.wallet.currency)
+        if get_language() == "ru":
             text = text.replace(",", ".")
+        elif self._is_as_shown(text):
+            text = text.replace(",", "")
         try:
             amount = money.parse(text)
         except ValueError:
             raise ValidationError(_("Enter an amount in digits, such as 115.60.")) from None
-        if not 0 < amount <= settings.MAX_AMOUNT:
-            raise ValidationError(_("The amount must be more than zero and within the limit."))
+        if not amount:
+            raise ValidationError(_("Enter an amount of more than zero."))
+        if amount > settings.MAX_AMOUNT:
+            limit = shown_amount(settings.MAX_AMOUNT, self.wallet.currency)
+            raise ValidationError(_("Enter an amount of at most %(limit)s.") % {"limit": limit})
         if not money.fits(amount, self.wallet.currency):
             digits = money.FRACTION_DIGITS[self.wallet.currency]
             raise ValidationError(_("Enter at most %(digits)d digits after the point.") % {"digits": digits})
         return amount
 
+    def _is_as_shown(self, text: str) -> bool:
+        """Whether the text is an amount as the pages write it, such as 1,234.00.
+
+        A comma in any other text is refused and not guessed: it may be meant as a decimal point.
+        """
+        try:
+            amount = money.parse(text.replace(",", ""))
+        except ValueError:
+            return False
+        return f"{text}{self.wallet.currency}" == _without_spaces(shown_amount(amount, self.wallet.currency))
+
     def renew_key(self) -> None:
         """Use a new key for the corrected form: the ledger has recorded the refusal under the old one."""
         # items() returns the last value of each field; the QueryDict itself contains lists.
         self.data = dict(self.data.items()) | {"key": str(uuid4())}
+
+
+def _without_spaces(text: str) -> str:
+    """Return the text without white space and apostrophes, which separate thousands in some languages."""
+    return re.sub(r"[\s']", "", text)
 
 
 def parse_wallet_id(text: str) -> UUID | None:
@@ -193,8 +217,13 @@ class DayInput(forms.DateInput):
         super().__init__({"type": "date"}, format="%Y-%m-%d")
 
 
+@cache
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
 class HistoryForm(PageForm):
-    """The filters of the history. Days are in UTC."""
+    """The filters of the history. Days are those of the time zone."""
 
     kind = forms.ChoiceField(
         label=_("Kind"),
@@ -203,6 +232,22 @@ class HistoryForm(PageForm):
     )
     since = forms.DateField(label=pgettext_lazy("date", "From"), required=False, widget=DayInput)
     until = forms.DateField(label=pgettext_lazy("date", "To"), required=False, widget=DayInput)
+    # pages.js fills in the browser's time zone; without it the user can.
+    zone = forms.CharField(
+        label=_("Time zone"),
+        required=False,
+        max_length=60,
+        widget=forms.TextInput({"placeholder": "UTC", "autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def clean_zone(self) -> tzinfo:
+        """Return the time zone of the days; by default UTC."""
+        name: str = self.cleaned_data["zone"]
+        if not name:
+            return UTC
+        if name not in _zones():
+            raise ValidationError(_("Enter a time zone such as Europe/Moscow."))
+        return ZoneInfo(name)
 
     def clean_until(self) -> date | None:
         day: date | None = self.cleaned_data["until"]
@@ -214,13 +259,24 @@ class HistoryForm(PageForm):
     def begin(self) -> datetime | None:
         """The start of the day `since`."""
         day = self.cleaned_data.get("since") if self.is_valid() else None
-        return datetime.combine(day, time(), UTC) if day else None
+        return self._start_of(day) if day else None
 
     @property
     def end(self) -> datetime | None:
         """The end of the day `until`, exclusive."""
         day = self.cleaned_data.get("until") if self.is_valid() else None
-        return datetime.combine(day, time(), UTC) + timedelta(days=1) if day else None
+        return self._start_of(day + timedelta(days=1)) if day else None
+
+    @property
+    def time_zone(self) -> tzinfo:
+        return self.cleaned_data["zone"] if self.is_valid() else UTC
+
+    def _start_of(self, day: date) -> datetime:
+        """Return the first moment of the day in the user's time zone, in UTC."""
+        try:
+            return datetime.combine(day, time(), self.time_zone).astimezone(UTC)
+        except OverflowError:  # before the year 1
+            return datetime.min.replace(tzinfo=UTC)
 
     @property
     def filters(self) -> dict[str, Any]:

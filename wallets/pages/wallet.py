@@ -98,12 +98,11 @@ def balance(request: HttpRequest, wallet_id: UUID) -> HttpResponse:
 def statement_csv(request: HttpRequest, wallet_id: UUID) -> StreamingHttpResponse:
     own_wallet(request, wallet_id)
     form = HistoryForm(request.GET)
-    end = (
-        form.end if form.end and form.end <= timezone.now() else None
-    )  # a period that includes today ends now
-    found = statement(wallet_id, form.begin, end)
-    name = f"statement-{found.begin.date()}-{found.end.date()}.csv"
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return StreamingHttpResponse(
-        statements.as_csv(found), content_type="text/csv; charset=utf-8", headers=headers
-    )
+    begin, end = form.begin, form.end
+    if begin and end:
+        begin = min(begin, end)  # days in the wrong order have no operations
+    found = statement(wallet_id, begin, end)
+    first, last = (moment.astimezone(form.time_zone).date() for moment in (found.begin, found.end))
+    headers = {"Content-Disposition": f'attachment; filename="statement-{first}-{last}.csv"'}
+    content = statements.as_csv(found, with_bom=True)
+    return StreamingHttpResponse(content, content_type="text/csv; charset=utf-8", headers=headers)

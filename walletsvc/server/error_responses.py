@@ -15,7 +15,7 @@ def write_problem(sock: Any, status: int, reason: str, message: str) -> None:
     is_server_error = status == HTTPStatus.INTERNAL_SERVER_ERROR
     problem = InternalError() if is_server_error else BadRequest(f"{reason}: {message}")
     request_id = str(uuid7())
-    content = orjson.dumps(problem.as_json(request_id))
+    content = orjson.dumps(problem.as_json(request_id, settings.PUBLIC_URL))
     head = (
         f"HTTP/1.1 {problem.status} {HTTPStatus(problem.status).phrase}\r\n"
         f"Connection: close\r\nContent-Type: {CONTENT_TYPE}\r\nContent-Length: {len(content)}\r\n"

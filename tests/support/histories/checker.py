@@ -356,7 +356,7 @@ class _Check:
         return bool(is_elsewhere) and self.began.get(id, NEVER) <= command.call.ended
 
     def _fits(self, command: Command) -> bool:
-        """Return whether the amount has at most the digits of the currency."""
+        """Return whether the amount has at most the digits of the currency, except zeros at the end."""
         form = command.form
         story = self.replay.stories.get(form.wallet_id) if form else None
         if story is None or form is None or form.amount is None:

@@ -127,8 +127,8 @@ def rest(operation: Operation, past: Past) -> Decimal:
 
 
 def fits(amount: Decimal, currency: str) -> bool:
-    """Return whether the amount, as written, has at most the digits of the currency."""
-    return -int(amount.as_tuple().exponent) <= DIGITS[currency]
+    """Return whether the amount has at most the digits of the currency, except zeros at the end."""
+    return amount == round(amount, DIGITS[currency])
 
 
 def _of_wallets(operation: Operation, mine: Side, theirs: Side | None) -> str | None:

@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 
 from wallets.access import keys
 from wallets.access.rights import SCOPES
-from wallets.contract.fields import Label, TimeParameter
+from wallets.contract.fields import Label, TimeInBody
 from wallets.management.arguments import Command as Base
 from wallets.management.arguments import argument
 from wallets.models import User
@@ -29,7 +29,7 @@ class Command(Base):
             "--restricted", action="store_true", help="restrict the key to the wallets of the owner"
         )
         parser.add_argument(
-            "--expires", type=argument(TimeParameter), metavar="TIME", help="such as 2027-01-01T00:00:00Z"
+            "--expires", type=argument(TimeInBody), metavar="TIME", help="such as 2027-01-01T00:00:00Z"
         )
         parser.add_argument(
             "--from-environment",

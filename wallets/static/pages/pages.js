@@ -68,7 +68,14 @@ function followEvents(balance) {
     window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
 }
 
+// The days of a filter are the reader's own, unless the reader has named another time zone.
+function fillInTimeZone() {
+    const zone = document.querySelector("[name=zone]");
+    if (zone && !zone.value) zone.value = new Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+}
+
 document.addEventListener("DOMContentLoaded", () => {
+    fillInTimeZone();
     document.querySelectorAll("[data-events]").forEach(followEvents);
     showLocalTimes(document);
     enableCopyButtons(document);
