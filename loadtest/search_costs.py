@@ -1,8 +1,8 @@
-"""`make search-costs`: the database's time for every combination of filters, on a large ledger.
+"""`make search-costs`: measures the database's time for every combination of filters, on a large ledger.
 
-The requests pass through the API in this process. Each of their queries is then explained: with `--plans`
-only its plan, otherwise with the time of its execution. A combination fails if a plan has a sequential scan
-of a large table, or if its queries take more than MAX_MS together (the smaller of two executions).
+It sends the requests to the API in this process, then explains each of their queries: with `--plans` only its
+plan, otherwise also the time of its execution. A combination fails if a plan has a sequential scan of a large
+table, or if its queries take more than MAX_MS together (the smaller of two executions).
 """
 
 import argparse
@@ -25,12 +25,12 @@ from local.postgres import SUPERUSER, Cluster
 
 OPERATIONS: Final = 10_000_000
 OPERATIONS_PER_WALLET: Final = 100  # of all wallets except the hot one, which has every tenth operation
-MIN_WALLETS: Final = 20_000  # a smaller table is read as a whole, rightly
+MIN_WALLETS: Final = 20_000  # for a smaller table, a sequential scan is the right plan
 MAX_MS: Final = 20.0
-MAX_FILTERS: Final = 2  # in one request; `--filters` chooses another number
+MAX_FILTERS: Final = 2  # in one request
 LARGE_TABLES: Final = frozenset(("operation", "wallet", "wallet_user"))
 
-# Without the constraints on other tables: an operation here needs no counterpart and no hold.
+# A replica's session does not check foreign keys: the operations have no counterparts and no holds.
 _FILL: Final = """
 SET session_replication_role = replica;
 INSERT INTO wallet_user (id, password, is_superuser, username, first_name, last_name, email, is_staff,
@@ -68,12 +68,11 @@ FROM (
     FROM generate_series(%(first)s, %(last)s) AS n
 ) AS made;
 """
-# Rare and frequent values of each filter; of the newest, the middle and the oldest part of the ledger.
 _HOT_WALLET, _WALLET = "00000000-0000-7000-8000-000000000000", "00000000-0000-7000-8000-000000000017"
 
 
 def operation_filters(operations: int) -> dict[str, list[str]]:
-    """Return values by filter of GET /operations."""
+    """Return rare and frequent values of each filter of GET /operations, from all parts of the ledger."""
     middle = operations // 2
     return {
         "reference": [f"order-{middle + 2}", "bonus", "none"],
@@ -115,7 +114,7 @@ class Finding:
 
 
 def fill(database: psycopg.Connection, operations: int) -> None:
-    """Write a ledger of so many operations, without its indexes, which are built at the end."""
+    """Write a ledger with this number of operations. The indexes are dropped before and created after it."""
     indexes = database.execute(
         "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'operation'"
         " AND NOT indexname = ANY(ARRAY(SELECT conname::text FROM pg_constraint))"
@@ -153,7 +152,7 @@ def requests(operations: int, max_filters: int) -> Iterator[str]:
 
 
 def measure(path: str, execute: bool) -> Finding:
-    """Send the request, and explain the queries that it made."""
+    """Send the request, and explain its queries."""
     from django.db import connection
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
@@ -200,11 +199,9 @@ def run(cluster: Cluster, operations: int, max_filters: int, execute: bool) -> l
     """Fill the cluster and return the cost of every request."""
     with psycopg.connect(cluster.url(SUPERUSER), autocommit=True) as database:
         fill(database, operations)
-    settings = {
+    os.environ |= {
         "DJANGO_SETTINGS_MODULE": "walletsvc.settings",
-        "SECRET_KEY": "x" * 50,
-    }  # no secret: this process
-    os.environ |= settings | {
+        "SECRET_KEY": "x" * 50,  # only for this process
         "DATABASE_URL": cluster.url(),
         "API_ACCESS": "open",
         "ALLOWED_HOSTS": "*",
@@ -219,9 +216,13 @@ def run(cluster: Cluster, operations: int, max_filters: int, execute: bool) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="search-costs", description=__doc__)
-    parser.add_argument("--operations", type=int, default=OPERATIONS, help="in the ledger")
-    parser.add_argument("--filters", type=int, default=MAX_FILTERS, help="in one request, at most")
-    parser.add_argument("--plans", action="store_true", help="look at the plans only; execute nothing")
+    parser.add_argument(
+        "--operations", type=int, default=OPERATIONS, help="number of operations in the ledger"
+    )
+    parser.add_argument("--filters", type=int, default=MAX_FILTERS, help="most filters in one request")
+    parser.add_argument(
+        "--plans", action="store_true", help="check only the plans, without executing queries"
+    )
     options = parser.parse_args()
     folder = mkdtemp(prefix="walletsvc-search-")
     try:
@@ -229,14 +230,12 @@ def main() -> None:
             found = run(cluster, options.operations, options.filters, execute=not options.plans)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    refused = [finding for finding in found if finding.scanned_tables or finding.milliseconds > MAX_MS]
-    for finding in sorted(refused or found, key=lambda each: -each.milliseconds)[:20]:
+    failed = [finding for finding in found if finding.scanned_tables or finding.milliseconds > MAX_MS]
+    for finding in sorted(failed or found, key=lambda each: -each.milliseconds)[:20]:
         scanned = f"; scans {', '.join(sorted(finding.scanned_tables))}" if finding.scanned_tables else ""
         print(f"{finding.milliseconds:8.2f} ms  {finding.path}{scanned}")
-    print(
-        f"{len(found)} combinations of filters on {options.operations:,} operations, {len(refused)} refused"
-    )
-    sys.exit(bool(refused))
+    print(f"{len(found)} combinations of filters on {options.operations:,} operations, {len(failed)} failed")
+    sys.exit(bool(failed))
 
 
 if __name__ == "__main__":
