@@ -1,4 +1,4 @@
-"""Lists with filters: what they find, in how many pages, and for whom."""
+"""Lists with filters: the rows found, the pages, and restricted clients."""
 
 from typing import Any
 from uuid import uuid4
@@ -170,7 +170,7 @@ def test_wallets_match_all_filters(
     owner = somebody()
     assert found(api, "/wallets", ownerEmail=owner.user.email) == [owner.wallet_id]
     assert found(api, "/wallets", ownerEmail=owner.user.email, currency="EUR") == []
-    assert found(api, "/wallets", ownerEmail="nobody@example.com") == []
+    assert found(api, "/wallets", ownerEmail="unknown@example.com") == []
 
 
 # --- Restricted clients -----------------------------------------------------------------------------
