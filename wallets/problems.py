@@ -251,6 +251,13 @@ class BalanceLimitExceeded(Problem):
     default_detail = "The balance would exceed the maximum balance of the wallet."
 
 
+class OverdraftLimitExceeded(Problem):
+    code, status, title = "overdraft_limit_exceeded", 409, "Overdraft limit exceeded"
+    cause = "the wallet is overdrawn by more than the new overdraft limit"
+    action = "choose a higher limit, or deposit first"
+    default_detail = "The available balance of the wallet is below the new overdraft limit."
+
+
 class TargetCannotReceive(Problem):
     code, status, title = "target_cannot_receive", 409, "Target cannot receive"
     cause = "the other wallet is closed, frozen or full, and the caller may not read it"

@@ -21,7 +21,8 @@ from wallets.admin import actions, lists
 from wallets.ledger import submit
 from wallets.ledger.commands import Deposit, Withdraw
 from wallets.ledger.verify import verify
-from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet
+from wallets.ledger.wallet_changes import WalletUpdate, change_wallet
+from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Operation, User, Wallet, WalletChange
 from wallets.problems import Problem, Unavailable
 

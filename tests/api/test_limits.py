@@ -1,12 +1,14 @@
-"""What is left: in a refusal, of an operation, and of a hold."""
+"""Limits: what a refusal says of them, and how they change."""
 
 import pytest
 from django.conf import LazySettings
 
+from tests.conftest import Unchanged
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key
 from tests.support.people import somebody
-from wallets.access.rights import ADMIN, TRANSFER
+from wallets.access.rights import ADMIN, LIMITS, TRANSFER, WRITE
+from wallets.models import User, WalletChange
 
 
 def left(answer: Answer) -> dict[str, str]:
@@ -82,3 +84,79 @@ def test_hold_shows_its_captures(api: Api) -> None:
     assert api.get(f"/holds/{hold_id}").json["captures"] == []
     capture = api.capture(hold_id, "20").json
     assert api.get(f"/holds/{hold_id}").json["captures"] == [capture]
+
+
+# --- Changes of limits and owner --------------------------------------------------------------------
+def test_changed_limits_apply_to_the_next_operation(api: Api) -> None:
+    wallet_id = api.open(deposit="10", currency="EUR")
+    changed = api.patch(f"/wallets/{wallet_id}", {"overdraftLimit": "5", "maxBalance": "20.00"})
+    assert (changed.json["overdraftLimit"], changed.json["maxBalance"]) == ("5.00", "20.00")
+    assert api.wallet(wallet_id) == changed.json
+    assert api.deposit(wallet_id, "10.01").code == "balance_limit_exceeded"
+    assert api.withdraw(wallet_id, "15").status == 201
+    assert api.patch(f"/wallets/{wallet_id}", {"maxBalance": None}).json["maxBalance"] is None
+    (newest, first) = WalletChange.objects.filter(wallet_id=wallet_id, type="CHANGED").order_by("-created_at")
+    assert first.changes == {"overdraft_limit": ["0.00", "5.00"], "max_balance": [None, "20.00"]}
+    assert newest.changes == {"max_balance": ["20.00", None]}
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"overdraftLimit": "9.99"}, "overdraft_limit_exceeded"),
+        ({"maxBalance": "4.99"}, "balance_limit_exceeded"),
+        ({"overdraftLimit": "10.001"}, "validation_error"),
+        ({"maxBalance": "-1"}, "validation_error"),
+        ({"ownerEmail": "unknown@example.com"}, "validation_error"),
+    ],
+)
+def test_limit_that_the_wallet_exceeds_is_refused(
+    api: Api, unchanged: Unchanged, change: dict[str, str], code: str
+) -> None:
+    wallet_id = api.open(deposit="5", overdraftLimit="10", currency="EUR")
+    api.hold(wallet_id, "15")
+    with unchanged(wallet_id):
+        assert api.patch(f"/wallets/{wallet_id}", change).code == code
+    exact = api.patch(f"/wallets/{wallet_id}", {"overdraftLimit": "10.00", "maxBalance": "5.00"})
+    assert exact.status == 200
+
+
+@pytest.mark.usefixtures("quick_hashing")
+def test_owner_is_the_account_with_the_verified_address(settings: LazySettings) -> None:
+    settings.API_ACCESS = "key"
+    anna, bank = somebody(), Api(key=new_key(ADMIN))
+    client = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
+    wallet_id = bank.open()
+    assert client.get(f"/wallets/{wallet_id}").code == "wallet_not_found"
+    assert bank.patch(f"/wallets/{wallet_id}", {"ownerEmail": anna.user.email}).status == 200
+    assert client.get(f"/wallets/{wallet_id}").status == 200
+    assert bank.patch(f"/wallets/{wallet_id}", {"ownerEmail": None}).status == 200
+    assert client.get(f"/wallets/{wallet_id}").code == "wallet_not_found"
+    User.objects.filter(pk=anna.user.pk).update(verified_email="")
+    refused = bank.patch(f"/wallets/{wallet_id}", {"ownerEmail": anna.user.email})
+    assert refused.json["errors"][0]["code"] == "unknown_value"
+
+
+@pytest.mark.usefixtures("quick_hashing")
+@pytest.mark.parametrize("change", [{"overdraftLimit": "1"}, {"maxBalance": None}, {"ownerEmail": None}])
+def test_limits_and_owner_need_a_scope_and_no_restriction(
+    settings: LazySettings, unchanged: Unchanged, change: dict[str, str | None]
+) -> None:
+    settings.API_ACCESS = "key"
+    anna = somebody()
+    path = f"/wallets/{anna.wallet_id}"
+    with unchanged(anna.wallet_id):
+        assert Api(key=new_key(WRITE)).patch(path, change).code == "forbidden"
+        restricted = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
+        assert restricted.patch(path, change).code == "forbidden"
+    assert Api(key=new_key(WRITE, LIMITS)).patch(path, change).status == 200
+
+
+@pytest.mark.usefixtures("quick_hashing")
+def test_new_owner_may_have_the_external_id_already(settings: LazySettings) -> None:
+    settings.API_ACCESS = "key"
+    anna, bank = somebody(), Api(key=new_key(ADMIN))
+    wallet_id = bank.open(externalId=f"till-{anna.wallet_id}")
+    bank.patch(f"/wallets/{anna.wallet_id}", {"externalId": f"till-{anna.wallet_id}"})
+    refused = bank.patch(f"/wallets/{wallet_id}", {"ownerEmail": anna.user.email})
+    assert refused.code == "external_id_taken"

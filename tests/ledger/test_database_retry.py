@@ -13,9 +13,10 @@ from psycopg_pool import PoolTimeout
 from pytest_django import Settings
 
 from wallets import database_retry
-from wallets.ledger import wallets
+from wallets.ledger import wallet_changes
 from wallets.ledger.reader import READER
-from wallets.ledger.wallets import Opening, WalletUpdate, change_wallet, open_wallet
+from wallets.ledger.wallet_changes import WalletUpdate, change_wallet
+from wallets.ledger.wallets import Opening, open_wallet
 from wallets.models import Wallet, WalletChange
 from wallets.problems import PreconditionFailed
 
@@ -115,7 +116,7 @@ def test_change_in_doubt_is_found_after_another_change(monkeypatch: pytest.Monke
         Wallet.objects.filter(id=wallet.id).update(label="of another client")
         return work()
 
-    monkeypatch.setattr(wallets, "retry_until_deadline", answer_lost)
+    monkeypatch.setattr(wallet_changes, "retry_until_deadline", answer_lost)
     assert change_wallet(wallet.id, WalletUpdate(label="mine"), as_opened).label == "of another client"
     assert WalletChange.objects.filter(wallet=wallet, type="CHANGED").count() == 1
 

@@ -170,9 +170,9 @@ def require_unrestricted(principal: Principal, what: str) -> None:
         raise Forbidden(f"Credentials with an owner restriction may not set {what}.")
 
 
-def require_overdraft_limit(principal: Principal) -> None:
-    """Raise Forbidden if the principal may not set overdraft limits."""
-    require_unrestricted(principal, "overdraftLimit")
+def require_limits(principal: Principal, field: str) -> None:
+    """Raise Forbidden if the principal may not set the limits or the owner of a wallet."""
+    require_unrestricted(principal, field)
     if LIMITS not in principal.scopes:
         raise missing_scope(LIMITS)
 

@@ -4,11 +4,12 @@ from dataclasses import replace
 from uuid import UUID
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_view
+from pydantic.alias_generators import to_camel
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from wallets.access.authentication import principal
-from wallets.access.rights import require_overdraft_limit, require_unrestricted, visible
+from wallets.access.rights import require_limits, require_unrestricted, visible
 from wallets.api.endpoint import Endpoint, id_of_new
 from wallets.api.openapi import Declaration, header
 from wallets.contract.paging import Page
@@ -25,11 +26,15 @@ from wallets.ledger import (
     read_wallet,
     require_fitting_limits,
 )
-from wallets.models import Wallet
+from wallets.models import User, Wallet
 from wallets.problems import (
+    BalanceLimitExceeded,
     ExternalIdTaken,
+    FieldError,
     IdempotencyKeyReused,
+    OverdraftLimitExceeded,
     PreconditionFailed,
+    ValidationError,
     WalletClosed,
     WalletNotEmpty,
     WalletNotFound,
@@ -57,7 +62,7 @@ class OpenWallet(Endpoint):
         """
         asked = read(request, WalletToOpen)
         if asked.overdraft_limit:
-            require_overdraft_limit(principal(request))
+            require_limits(principal(request), "overdraftLimit")
         given = {name: getattr(asked, name) for name in WalletToOpen.model_fields}
         opening = Opening(owner_id=principal(request).owner_restriction, **given)
         require_fitting_limits(opening)
@@ -119,13 +124,17 @@ class WalletById(Endpoint):
         },
         response=WalletBody,
         example={"status": "FROZEN"},
-        refusals=[WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty, ExternalIdTaken],
+        refusals=[
+            *(WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty, OverdraftLimitExceeded),
+            *(BalanceLimitExceeded, ExternalIdTaken),
+        ],
     )
     def patch(self, request: Request, wallet_id: UUID) -> Response:
-        """Change the external id, the label, the metadata or the status of a wallet.
+        """Change the names, the metadata, the status, the limits or the owner of a wallet.
 
         `metadata` is a merge patch (RFC 7396): a member with null is removed, others that are not named stay.
-        Only an empty wallet can be closed, and it stays closed.
+        Only an empty wallet can be closed, and it stays closed. Limits and the owner need the scope
+        limits:write and an unrestricted key. A limit that the balance already exceeds is refused.
         """
         asked = read(request, WalletChanges)
         if "status" in asked.model_fields_set:
@@ -138,8 +147,22 @@ class WalletById(Endpoint):
                 raise PreconditionFailed
 
         given = asked.given()
-        if "external_id" in given:
-            given["external_id"] = given["external_id"] or ""  # null removes it
+        for name in ("overdraft_limit", "max_balance", "owner_email"):
+            if name in given:
+                require_limits(principal(request), to_camel(name))
+        if "owner_email" in given:
+            given["owner_id"] = _owner_of(given.pop("owner_email"))
         change = WalletUpdate(actor=principal(request).actor, **given)
         wallet = change_wallet(wallet_id, change, precondition=as_expected)
         return Response(wallet_body(wallet), headers={"ETag": etag(wallet)})
+
+
+def _owner_of(email: str | None) -> int | None:
+    """Return the id of the account with this verified address, or None for none. Raises ValidationError."""
+    if email is None:
+        return None
+    found = retry_until_deadline(User.objects.by_verified_email(email).values_list("id", flat=True).first)
+    if found is None:
+        detail = "no active account has verified this address"
+        raise ValidationError(errors=[FieldError("ownerEmail", "unknown_value", detail)])
+    return found

@@ -145,12 +145,17 @@ class _Changes(_Body):
 
 
 class WalletChanges(_Changes):
-    _removable_fields = frozenset(("external_id",))
+    _removable_fields = frozenset(("external_id", "max_balance", "owner_email"))
 
     external_id: ExternalId | None = None
     label: Label = ""
     metadata: MetadataPatch = Field(default_factory=dict)
     status: WalletStatus = "ACTIVE"
+    overdraft_limit: Amount = Decimal(0)
+    max_balance: Amount | None = Field(None, description="null removes it.")
+    owner_email: Email | None = Field(
+        None, description="The verified address of the account that owns the wallet from now on; null: none."
+    )
 
 
 # --- What moves money -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from uuid import UUID
 import orjson
 from django.conf import settings
 from django.utils.timezone import now
+from pydantic.alias_generators import to_camel
 from uuid_utils.compat import uuid7
 
 from wallets import money
@@ -140,7 +141,7 @@ def _of_change(
             "maxBalance": change.changes["max_balance"],
         }
     # Only operators may see who changed the wallet, and why.
-    changes = {name: {"from": old, "to": new} for name, (old, new) in change.changes.items()}
+    changes = {to_camel(name): {"from": old, "to": new} for name, (old, new) in change.changes.items()}
     return "wallet.changed", wallet | {"changes": changes}
 
 

@@ -24,11 +24,9 @@ from wallets.ledger.lookups import hold_to_end, holds_by_id, original, owner_fil
 from wallets.ledger.reader import Reversals, read_operation, read_reversals, read_transfer, read_wallet
 from wallets.ledger.rules import HoldState
 from wallets.ledger.tables import PENDING, Record, database_clock, placed_hold, to_record
+from wallets.ledger.wallet_changes import MAX_METADATA_BYTES, WalletUpdate, change_wallet
 from wallets.ledger.wallets import (
-    MAX_METADATA_BYTES,
     Opening,
-    WalletUpdate,
-    change_wallet,
     note_opening,
     open_wallet,
     require_fitting_limits,

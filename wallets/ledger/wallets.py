@@ -1,36 +1,22 @@
-"""Opens wallets and changes their label, metadata and status. Each is one transaction."""
+"""Opens wallets, each in one transaction."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
-from itertools import count
-from typing import Any, Final
+from typing import Any
 from uuid import UUID
 
-import orjson
-from django.db import DEFAULT_DB_ALIAS, IntegrityError, transaction
+from django.db import IntegrityError, transaction
 from psycopg.errors import UniqueViolation
 from uuid_utils.compat import uuid7
 
 from wallets import money
 from wallets.database_retry import retry_until_deadline
 from wallets.ledger import rules
-from wallets.ledger.decisions import CLOCK_TICK, canonical_json
-from wallets.ledger.tables import Tables
+from wallets.ledger.decisions import canonical_json
 from wallets.models import Wallet, WalletChange
-from wallets.problems import (
-    ExternalIdTaken,
-    FieldError,
-    IdempotencyKeyReused,
-    Problem,
-    ValidationError,
-    WalletClosed,
-    WalletNotEmpty,
-    WalletNotFound,
-)
-
-MAX_METADATA_BYTES: Final = 4096  # as JSON
+from wallets.problems import ExternalIdTaken, IdempotencyKeyReused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +88,7 @@ def open_wallet(opening: Opening) -> Opened:
 
 
 def _get_or_open(wallet_id: UUID, fields: dict[str, Any]) -> tuple[Wallet, bool]:
-    with _unique_external_id(), transaction.atomic():
+    with unique_external_id(), transaction.atomic():
         wallet, is_new = Wallet.objects.get_or_create(id=wallet_id, defaults=fields)
         if is_new:
             note_opening(wallet)
@@ -110,7 +96,7 @@ def _get_or_open(wallet_id: UUID, fields: dict[str, Any]) -> tuple[Wallet, bool]
 
 
 @contextmanager
-def _unique_external_id() -> Iterator[None]:
+def unique_external_id() -> Iterator[None]:
     """Raise ExternalIdTaken if the transaction fails because another wallet of the owner has the id."""
     try:
         yield
@@ -153,118 +139,3 @@ def _as_opened(wallet: Wallet, fields: dict[str, Any]) -> Wallet:
     first.balance = first.held = Decimal(0)
     first.sequence, first.status = 0, Wallet.Status.ACTIVE
     return first
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WalletUpdate:
-    """A change of a wallet; a field with None stays as it is. An empty `external_id` removes it.
-
-    `metadata` is a merge patch (RFC 7396).
-    """
-
-    external_id: str | None = None
-    label: str | None = None
-    metadata: dict[str, Any] | None = None
-    status: str | None = None
-    actor: str = ""
-    reason: str = ""
-
-
-def change_wallet(
-    wallet_id: UUID, change: WalletUpdate, precondition: Callable[[Wallet], None] = lambda _: None
-) -> Wallet:
-    """Change the wallet and record the actor and the reason.
-
-    `precondition` is called with the locked wallet and raises to refuse the change. Raises WalletNotFound,
-    WalletClosed (a closed wallet cannot change), WalletNotEmpty (only an empty wallet can be closed) or
-    ExternalIdTaken, ValidationError (the merged metadata is too long).
-    """
-    change_id = uuid7()  # made before the first attempt, so that a retry finds a commit in doubt
-    attempts = count()
-    return retry_until_deadline(
-        lambda: _change(wallet_id, change, precondition, change_id, is_retry=next(attempts) > 0)
-    )
-
-
-def _change(
-    wallet_id: UUID,
-    change: WalletUpdate,
-    precondition: Callable[[Wallet], None],
-    change_id: UUID,
-    is_retry: bool,
-) -> Wallet:
-    with _unique_external_id(), transaction.atomic():
-        locked = Wallet.objects.select_for_update(no_key=True).filter(id=wallet_id)
-        wallet = locked.with_expired().first()
-        if wallet is None:
-            raise WalletNotFound
-        if is_retry and WalletChange.objects.filter(wallet_id=wallet_id, id=change_id).exists():
-            return wallet
-        precondition(wallet)  # the wallet as a reader sees it, before expired holds are recorded
-        tables = Tables(DEFAULT_DB_ALIAS)
-        now = tables.clock()
-        if wallet.next_expiry_at is not None and wallet.next_expiry_at <= now:
-            tables.expire_holds([wallet_id], now)
-            wallet = locked.get()
-        changes = _differences(wallet, change)
-        if not changes:
-            return wallet
-        if refusal := _refusal(wallet, change, changes):
-            raise refusal
-        for name, (_, new) in changes.items():
-            setattr(wallet, name, new)
-        wallet.updated_at = max(now, wallet.updated_at + CLOCK_TICK)
-        wallet.save(update_fields=[*changes, "updated_at"])
-        WalletChange.objects.create(
-            id=change_id,
-            wallet=wallet,
-            changes=changes,
-            actor=change.actor,
-            reason=change.reason,
-            created_at=wallet.updated_at,
-        )
-    return wallet
-
-
-def _differences(wallet: Wallet, change: WalletUpdate) -> dict[str, tuple[Any, Any]]:
-    merged = None if change.metadata is None else merge_patch(wallet.metadata, change.metadata)
-    given = {
-        "external_id": change.external_id,
-        "label": change.label,
-        "metadata": merged,
-        "status": change.status,
-    }
-    asked = {name: new for name, new in given.items() if new is not None}
-    if "external_id" in asked:
-        asked["external_id"] = asked["external_id"] or None
-    now = {name: getattr(wallet, name) for name in asked}
-    return {
-        name: (now[name], new)
-        for name, new in asked.items()
-        if canonical_json(new) != canonical_json(now[name])
-    }
-
-
-def merge_patch(target: Any, patch: Any) -> Any:
-    """Return the JSON value `target` after the merge patch (RFC 7396, 2): null removes a member."""
-    if not isinstance(patch, dict):
-        return patch
-    merged = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            merged.pop(name, None)
-        else:
-            merged[name] = merge_patch(merged.get(name), value)
-    return merged
-
-
-def _refusal(wallet: Wallet, change: WalletUpdate, changes: dict[str, tuple[Any, Any]]) -> Problem | None:
-    if wallet.status == Wallet.Status.CLOSED:
-        return WalletClosed("A closed wallet cannot be changed.")
-    if change.status == Wallet.Status.CLOSED and (wallet.balance or wallet.held):
-        return WalletNotEmpty()
-    _, metadata = changes.get("metadata", (None, {}))
-    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
-        detail = f"at most {MAX_METADATA_BYTES} bytes of JSON, with the members that stay"
-        return ValidationError(errors=[FieldError("metadata", "too_long", detail)])
-    return None
