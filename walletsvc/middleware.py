@@ -175,6 +175,8 @@ class Problems:
                 request.get_host()  # refuse a host that is not allowed with our own response
         except Exception as error:
             return problem_response(request, to_problem(error))
+        if _would_be_redirected_as_get(request):
+            return problem_response(request, BadRequest("Send requests to the API over HTTPS."))
         # CONNECT host:port and OPTIONS * have no path, so the resolver would fail.
         if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
@@ -200,6 +202,14 @@ class Problems:
 def _is_of_the_request(error: Exception) -> bool:
     """Whether the client caused the error; Django handles errors of the service in the admin."""
     return isinstance(error, Problem | SuspiciousOperation) or is_query_timeout(error)
+
+
+def _would_be_redirected_as_get(request: HttpRequest) -> bool:
+    """Whether Django would redirect to HTTPS a request that clients then repeat as a GET without its body."""
+    is_read = request.method in ("GET", "HEAD")
+    return (
+        settings.SECURE_SSL_REDIRECT and area_of(request) is Area.API and not (is_read or request.is_secure())
+    )
 
 
 def _is_too_long(request: HttpRequest) -> bool:

@@ -122,7 +122,10 @@ def _currency(value: object) -> str:
     if code in money.WITHDRAWN:
         raise PydanticCustomError("unknown_currency", "is a withdrawn currency; choose a current one")
     if code not in money.FRACTION_DIGITS:
-        raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
+        code = code.upper() if code.upper() in money.OPENABLE else "EUR"
+        raise PydanticCustomError(
+            "unknown_currency", "must be a currency code of ISO 4217 such as {code}", {"code": code}
+        )
     return code
 
 
