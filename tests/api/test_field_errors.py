@@ -100,6 +100,31 @@ def test_other_spelling_of_a_field_is_told_the_name(
     assert error_of(api.post(path, body)) == (field, "unknown_field", text)
 
 
+def test_bulk_item_without_its_operation_type_misses_only_that(api: Api) -> None:
+    item = {"walletId": WALLET, "amount": 1}
+    assert error_of(api.post("/operations", {"operations": [item]})) == (
+        "operations.0.operationType",
+        "required",
+        "is required",
+    )
+
+
+@pytest.mark.parametrize(
+    ("email", "said"),
+    [
+        (" anna@example.com", "no space"),
+        ("anna@example.com\u00a0", "no space"),
+        ("anna@пример.рф", "xn--"),
+        ("anna", "such as anna@example.com"),
+    ],
+)
+def test_error_of_an_email_address_says_what_is_wrong(api: Api, email: str, said: str) -> None:
+    refused = api.post("/signup", {"name": "Anna", "email": email, "password": "correct horse battery"})
+    field, code, detail = error_of(refused)
+    assert (field, code) == ("email", "invalid_email")
+    assert said in detail
+
+
 def test_currency_in_small_letters_is_told_its_code(api: Api) -> None:
     field, code, detail = error_of(api.post("/wallets", {"currency": "jpy"}))
     assert (field, code) == ("currency", "unknown_currency")

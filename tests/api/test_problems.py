@@ -127,7 +127,9 @@ def test_json_is_acceptable(api: Api, accept: str) -> None:
 @pytest.mark.usefixtures("debug")
 @pytest.mark.parametrize("host", ["evil.example", "a b", "localhost:x", "[", "localhost/../x"])
 def test_unknown_host_is_refused(api: Api, host: str) -> None:
-    assert_is_problem(api.get("/wallets", Host=host), 400, "bad_request")
+    answer = api.get("/wallets", Host=host)
+    assert_is_problem(answer, 400, "bad_request")
+    assert "ALLOWED_HOSTS" in answer.json["detail"]
 
 
 def test_request_without_a_key_is_unauthorized(api: Api) -> None:

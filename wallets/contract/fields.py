@@ -92,9 +92,14 @@ def _key(value: object) -> str:
 
 def _email(value: object) -> str:
     text = text_of(value)
-    if not is_email(text):
-        raise PydanticCustomError("invalid_email", "must be an e-mail address such as anna@example.com")
-    return text
+    if is_email(text):
+        return text
+    detail = "must be an e-mail address such as anna@example.com"
+    if is_email(text.strip()):
+        detail = "must have no space before or after the e-mail address"
+    elif not text.isascii():
+        detail = "must be in ASCII letters; write an international domain in its form xn--"
+    raise PydanticCustomError("invalid_email", "{detail}", {"detail": detail})
 
 
 def _name(value: object) -> str:

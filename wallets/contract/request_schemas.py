@@ -168,15 +168,19 @@ class _Transfer(_Body):
         return self
 
 
-def _given(name: str) -> JsonDict:
-    """Return a schema that requires the field and excludes null."""
-    return {"required": [name], "properties": {name: {"type": "string"}}}
+def _given(name: str, instead_of: str) -> JsonDict:
+    """Return a schema that requires the one field, and that the other is absent or null."""
+    return {"required": [name], "properties": {name: {"type": "string"}, instead_of: {"type": "null"}}}
 
 
 class TransferToPost(_Transfer):
     """A transfer to a wallet, or to the first wallet of the user with an e-mail address in the currency."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [_given("targetWalletId"), _given("targetEmail")]})
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [_given("targetWalletId", "targetEmail"), _given("targetEmail", "targetWalletId")]
+        }
+    )
 
     target_wallet_id: Id | None = None
     target_email: Email | None = None
@@ -199,9 +203,14 @@ class BulkTransfer(_Transfer):
     idempotency_key: Key | None = None
 
 
+_ONLY_OF_OPERATIONS: Final = ("operationType", "walletId", "valletId")
+
+
 def _kind_in_bulk(item: object) -> str:
-    is_operation = "operationType" in item if isinstance(item, dict) else isinstance(item, BulkOperation)
-    return "operation" if is_operation else "transfer"
+    if not isinstance(item, dict):
+        return "operation" if isinstance(item, BulkOperation) else "transfer"
+    # Without its operationType too, an item with a walletId is meant to be an operation.
+    return "transfer" if item.keys().isdisjoint(_ONLY_OF_OPERATIONS) else "operation"
 
 
 class BulkToPost(_Body):
