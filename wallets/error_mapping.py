@@ -36,7 +36,6 @@ _DRF: dict[type[Exception], type[Problem]] = {
     drf.Throttled: problems.TooManyRequests,
     Http404: problems.NotFound,
     RequestDataTooBig: problems.PayloadTooLarge,
-    DisallowedHost: problems.BadRequest,
     SuspiciousOperation: problems.BadRequest,
     DjangoBadRequest: problems.BadRequest,
     MultiPartParserError: problems.BadRequest,
@@ -56,6 +55,8 @@ def to_problem(error: Exception) -> Problem:
             return problems.QueryTimeout()
         logger.warning("database error: %s", error)
         return problems.Unavailable()
+    if isinstance(error, DisallowedHost):
+        return problems.BadRequest("The service does not serve the host of the request (ALLOWED_HOSTS).")
     for kind, problem in _DRF.items():
         if isinstance(error, kind):
             return problem()

@@ -174,6 +174,8 @@ class Problems:
                 request.get_host()  # raises if the host is not allowed; the response is ours, not Django's
         except Exception as error:
             return problem_response(request, to_problem(error))
+        if _would_be_redirected_as_get(request):
+            return problem_response(request, BadRequest("Send requests to the API over HTTPS."))
         # CONNECT host:port and OPTIONS * have no path, so the resolver would fail.
         if not request.path_info.startswith("/"):
             return problem_response(request, BadRequest())
@@ -200,6 +202,14 @@ class Problems:
 def _is_caused_by_client(error: Exception) -> bool:
     """Whether the client caused the error. In the admin, Django handles all other errors."""
     return isinstance(error, Problem | SuspiciousOperation) or is_query_timeout(error)
+
+
+def _would_be_redirected_as_get(request: HttpRequest) -> bool:
+    """Whether Django would redirect to HTTPS a request that clients then repeat as a GET without its body."""
+    is_read = request.method in ("GET", "HEAD")
+    return (
+        settings.SECURE_SSL_REDIRECT and area_of(request) is Area.API and not (is_read or request.is_secure())
+    )
 
 
 def _is_form_too_long(request: HttpRequest) -> bool:

@@ -75,6 +75,62 @@ def test_error_says_what_is_valid(api: Api, path: str, body: Any, error: tuple[s
     assert error_of(api.post(path, body)) == error
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "meant"),
+    [
+        ("/wallets", {"overdraft_limit": "1"}, "overdraft_limit", "overdraftLimit"),
+        ("/wallets", {"MaxBalance": "1"}, "MaxBalance", "maxBalance"),
+        (
+            "/operations",
+            {
+                "operations": [
+                    {"walletId": WALLET, "operationType": "DEPOSIT", "amount": 1, "idempotency-key": "k"}
+                ]
+            },
+            "operations.0.idempotency-key",
+            "idempotencyKey",
+        ),
+        ("/webhooks", {"name": "x", "url": "https://example.com", "FROM": "now"}, "FROM", "from"),
+    ],
+)
+def test_other_spelling_of_a_field_is_told_the_name(
+    api: Api, path: str, body: Any, field: str, meant: str
+) -> None:
+    text = f"is not a field or parameter of this request; write {meant}"
+    assert error_of(api.post(path, body)) == (field, "unknown_field", text)
+
+
+def test_bulk_item_without_its_operation_type_misses_only_that(api: Api) -> None:
+    item = {"walletId": WALLET, "amount": 1}
+    assert error_of(api.post("/operations", {"operations": [item]})) == (
+        "operations.0.operationType",
+        "required",
+        "is required",
+    )
+
+
+@pytest.mark.parametrize(
+    ("email", "said"),
+    [
+        (" anna@example.com", "no space"),
+        ("anna@example.com\u00a0", "no space"),
+        ("anna@пример.рф", "xn--"),
+        ("anna", "such as anna@example.com"),
+    ],
+)
+def test_error_of_an_email_address_says_what_is_wrong(api: Api, email: str, said: str) -> None:
+    refused = api.post("/signup", {"name": "Anna", "email": email, "password": "correct horse battery"})
+    field, code, detail = error_of(refused)
+    assert (field, code) == ("email", "invalid_email")
+    assert said in detail
+
+
+def test_currency_in_small_letters_is_told_its_code(api: Api) -> None:
+    field, code, detail = error_of(api.post("/wallets", {"currency": "jpy"}))
+    assert (field, code) == ("currency", "unknown_currency")
+    assert detail.endswith("such as JPY")
+
+
 @pytest.mark.parametrize("limit", ["-1", "0", "501", "9" * 30])
 def test_limit_out_of_range_names_the_range(api: Api, limit: str) -> None:
     assert error_of(api.get(f"/wallets?limit={limit}")) == ("limit", "out_of_range", "1 to 500")

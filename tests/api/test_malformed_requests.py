@@ -93,7 +93,12 @@ def test_invalid_amount_is_refused(api: Api, unchanged: Unchanged, amount: str) 
             "application/jsonx",
             "*/*",
         ),
-        *("application/json; charset=utf-8; charset=latin-1", "text/json", "application/merge-patch+json"),
+        *(
+            "application/json; charset=utf-8; charset=latin-1",
+            "application/json; charset=latin-1; charset=utf-8",
+            "text/json",
+            "application/merge-patch+json",
+        ),
     ],
 )
 def test_other_content_types_are_refused(api: Api, unchanged: Unchanged, content_type: str) -> None:
@@ -105,7 +110,14 @@ def test_other_content_types_are_refused(api: Api, unchanged: Unchanged, content
 
 @pytest.mark.parametrize(
     "content_type",
-    [JSON, "Application/JSON", "application/json;charset=UTF-8", 'application/json; charset="utf8"'],
+    [
+        *(JSON, "Application/JSON", "application/json;charset=UTF-8", 'application/json; charset="utf8"'),
+        *(
+            "application/json;",
+            "application/json; v=2",
+            "application/json; odata.metadata=minimal; charset=utf-8",
+        ),
+    ],
 )
 def test_content_type_may_name_utf_8(api: Api, content_type: str) -> None:
     assert post(api, api.open(), VALID_BODY, content_type).status == 201
@@ -194,3 +206,20 @@ def test_null_changes_no_field_of_a_wallet(api: Api, unchanged: Unchanged) -> No
         assert (unchanged_body.status, unchanged_body.json) == (200, api.wallet(wallet_id))
     changed = api.patch(f"/wallets/{wallet_id}", {"label": "shop", "metadata": None, "status": None}).json
     assert (changed["label"], changed["metadata"], changed["status"]) == ("shop", {"a": None}, "ACTIVE")
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        (b'{"amount": 1, "operationType": "DEPOSIT", "amount": 2}', '"amount"'),
+        (b'{"metadata": {"b": 1, "a": 1, "a": 2, "c": 3}}', '"a"'),
+        (b'{"%s": 1, "%s": 2}' % (b"x" * 100, b"x" * 100), '"' + "x" * 40 + '"'),
+        (b'{"\\"": 1, "\\"": 2}', r'"\""'),
+    ],
+)
+def test_repeated_name_is_in_the_error(api: Api, content: bytes, name: str) -> None:
+    answer = post(api, api.open(), content)
+    assert (answer.code, answer.json["detail"]) == (
+        "malformed_json",
+        f"An object contains the name {name} twice.",
+    )

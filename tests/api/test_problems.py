@@ -68,6 +68,16 @@ def test_unknown_url_is_not_found(api: Api, path: str) -> None:
     assert_is_problem(api.sender.send("GET", path), 404, "not_found")
 
 
+def test_slash_too_many_is_named(api: Api) -> None:
+    wallet_id = api.open()
+    for path in ("/api/v1/wallets/", f"/api/v1/wallets/{wallet_id}/", "/api/schema/", "/livez/"):
+        answer = api.sender.send("GET", path)
+        assert_is_problem(answer, 404, "not_found")
+        assert answer.json["detail"].endswith("Leave out the slash at the end.")
+    for path in ("/api/v1/nope/", "/api/v1/wallets//x", "/nope"):
+        assert "slash" not in api.sender.send("GET", path).json["detail"]
+
+
 @pytest.mark.usefixtures("debug")
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
@@ -117,7 +127,9 @@ def test_json_is_acceptable(api: Api, accept: str) -> None:
 @pytest.mark.usefixtures("debug")
 @pytest.mark.parametrize("host", ["evil.example", "a b", "localhost:x", "[", "localhost/../x"])
 def test_unknown_host_is_refused(api: Api, host: str) -> None:
-    assert_is_problem(api.get("/wallets", Host=host), 400, "bad_request")
+    answer = api.get("/wallets", Host=host)
+    assert_is_problem(answer, 400, "bad_request")
+    assert "ALLOWED_HOSTS" in answer.json["detail"]
 
 
 def test_request_without_a_key_is_unauthorized(api: Api) -> None:

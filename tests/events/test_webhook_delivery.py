@@ -120,7 +120,7 @@ FAULTS: dict[str, tuple[Behaviour, int | None, str]] = {
         f"{REDIRECTED} http://127.0.0.1:1/",
     ),
     "redirects to itself": (answering(307, b"", "Location: /events"), 307, f"{REDIRECTED} /events"),
-    "redirects nowhere": (answering(304), 304, "answered 304"),
+    "redirects without a Location": (answering(304), 304, "answered 304"),
     "sends nothing": (saying(b""), None, "closed connection without response"),
     "cuts its response": (saying(b"HTTP/1.1 2"), None, "HTTP/1.1 2"),
     "does not speak HTTP": (saying(b"SSH-2.0-OpenSSH_9.6\x00\x1b[31m\r\n"), None, "SSH-2.0-OpenSSH_9.6"),

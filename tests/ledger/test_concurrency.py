@@ -269,7 +269,7 @@ def test_hold_ends_once_under_concurrent_captures_and_voids(
         answers = in_threads(end, 8)
         ended = [(status, answer) for status, answer in answers if answer.status != 409]
         assert {answer.code for _, answer in answers if answer.status == 409} == {"hold_not_active"}
-        hold = live_api.get(f"/holds/{hold_id}").json
+        hold = live_api.held(hold_id)
         assert [status for status, _ in ended] == ([] if hold["status"] == "EXPIRED" else [hold["status"]])
         left -= Decimal(hold["capturedAmount"] or 0)
         ends[hold["status"]] += 1

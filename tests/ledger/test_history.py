@@ -123,7 +123,7 @@ def operate_at_random(api: Api, wallet_id: str, dice: random.Random, times: int)
                 answer = api.post(f"/holds/{dice.choice(active)}/capture", {"amount": "0.01"})
                 if answer.status == 201:
                     expected.record(answer.json)
-                    expected.record_hold(api.get(f"/holds/{answer.json['holdId']}").json)
+                    expected.record_hold(api.held(answer.json["holdId"]))
             case "void" if active:
                 answer = api.post(f"/holds/{dice.choice(active)}/void", {})
                 if answer.status == 200:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.conftest import Books, Unchanged
-from tests.ledger.test_idempotency import without_request_id
+from tests.ledger.test_idempotency import repeated
 from tests.support.chains import chain_anew
 from tests.support.client import UNKNOWN_ID, Answer, Api
 from tests.support.cluster import cluster
@@ -41,7 +41,7 @@ def amounts_of(api: Api, wallet_id: str) -> tuple[str, str, str]:
 
 
 def status_of(api: Api, hold_id: str) -> str:
-    status: str = api.get(f"/holds/{hold_id}").json["status"]
+    status: str = api.held(hold_id)["status"]
     return status
 
 
@@ -67,7 +67,7 @@ def test_hold_reserves_money_and_moves_none(api: Api) -> None:
         "createdAt": hold["createdAt"],
         "endedAt": None,
     }
-    assert api.get(f"/holds/{hold['id']}").json == hold
+    assert api.held(hold["id"]) == hold
     assert amounts_of(api, wallet_id) == ("100.00", "40.00", "60.00")
     assert api.wallet(wallet_id)["sequence"] == 1
     Books((wallet_id,)).verify()
@@ -101,7 +101,7 @@ def test_hold_amount_has_the_digits_of_its_currency(api: Api, currency: str, amo
     assert (hold["amount"], api.wallet(wallet_id)["available"]) == (amount, rest)
     captured = api.capture(hold["id"], amount).json
     assert (captured["amount"], captured["balance"]) == (amount, rest)
-    assert api.get(f"/holds/{hold['id']}").json["capturedAmount"] == amount
+    assert api.held(hold["id"])["capturedAmount"] == amount
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_capture_without_amount_takes_the_whole_hold(api: Api) -> None:
         2,
     )
     assert operation["holdId"] == hold_id
-    hold = api.get(f"/holds/{hold_id}").json
+    hold = api.held(hold_id)
     assert (hold["status"], hold["capturedAmount"]) == ("CAPTURED", "40.00")
     assert (hold["operationId"], hold["endedAt"]) == (operation["id"], operation["createdAt"])
     assert amounts_of(api, wallet_id) == ("60.00", "0.00", "60.00")
@@ -169,7 +169,7 @@ def test_partial_capture_releases_the_rest(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     hold_id = api.hold(wallet_id, "40").json["id"]
     assert api.capture(hold_id, "0.01").json["balance"] == "99.99"
-    hold = api.get(f"/holds/{hold_id}").json
+    hold = api.held(hold_id)
     assert (hold["amount"], hold["capturedAmount"]) == ("40.00", "0.01")
     assert amounts_of(api, wallet_id) == ("99.99", "0.00", "99.99")
     Books((wallet_id,)).verify()
@@ -189,7 +189,7 @@ def test_void_releases_the_whole_hold(api: Api) -> None:
     assert answer.status == 200
     assert (answer.json["status"], answer.json["capturedAmount"]) == ("VOIDED", None)
     assert answer.json["endedAt"] is not None
-    assert answer.json == api.get(f"/holds/{hold_id}").json
+    assert answer.json == api.held(hold_id)
     assert amounts_of(api, wallet_id) == ("100.00", "0.00", "100.00")
     Books((wallet_id,)).verify()
 
@@ -207,7 +207,7 @@ def test_capture_beyond_the_hold_is_refused(api: Api, unmoved: Unchanged) -> Non
     with unmoved(wallet_id):
         answer = api.capture(hold_id, "40.01")
         assert (answer.status, answer.code) == (409, "hold_amount_exceeded")
-        recorded = api.get(f"/operations/{answer.json['operationId']}").json
+        recorded = api.operation(answer.json["operationId"])
         assert (recorded["holdId"], recorded["status"]) == (hold_id, "REJECTED")
     assert api.capture(hold_id, "40").status == 201
 
@@ -272,7 +272,7 @@ def test_unrecorded_expiry_is_visible_in_every_read(api: Api, unchanged: Unchang
     hold_id = place_expired_hold(api, wallet_id, "40")
     with unchanged(wallet_id):
         assert amounts_of(api, wallet_id) == ("100.00", "10.00", "90.00")
-        hold = api.get(f"/holds/{hold_id}").json
+        hold = api.held(hold_id)
         assert (hold["status"], hold["endedAt"]) == ("EXPIRED", hold["expiresAt"])
         listed = api.get(f"/wallets/{wallet_id}/holds?status=EXPIRED").json["items"]
         assert listed == [hold]
@@ -284,9 +284,9 @@ def test_next_operation_records_the_expiry(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     stays = api.hold(wallet_id, "10", expiresAt=FUTURE).json["id"]
     hold_id = place_expired_hold(api, wallet_id, "40")
-    before = api.get(f"/holds/{hold_id}").json
+    before = api.held(hold_id)
     assert api.withdraw(wallet_id, "90").json["balance"] == "10.00"
-    assert api.get(f"/holds/{hold_id}").json == before
+    assert api.held(hold_id) == before
     assert amounts_of(api, wallet_id) == ("10.00", "10.00", "0.00")
     assert status_of(api, stays) == "ACTIVE"
     with psycopg.connect(cluster.url("postgres")) as database:
@@ -396,7 +396,7 @@ def test_replayed_hold_gets_the_first_response_after_its_end(
 def test_replay_of_an_expired_hold_shows_it_active(api: Api) -> None:
     wallet_id, chosen = api.open(deposit="100"), str(uuid4())
     place_expired_hold(api, wallet_id, "40", id=chosen)
-    then = api.get(f"/holds/{chosen}").json["expiresAt"]
+    then = api.held(chosen)["expiresAt"]
     again = api.hold(wallet_id, "40", id=chosen, expiresAt=then)
     assert (again.status, again.json["id"], again.json["status"]) == (201, chosen, "ACTIVE")
     assert again.headers["idempotent-replayed"] == "true"
@@ -448,7 +448,7 @@ def test_refused_capture_or_void_is_replayed(api: Api, unchanged: Unchanged, ver
     with unchanged(wallet_id):
         again = getattr(api, verb)(hold_id, key="k")
         assert again.code == "hold_not_active"
-        assert without_request_id(again.json) == without_request_id(first.json)
+        assert repeated(again.json) == repeated(first.json)
         assert again.headers["idempotent-replayed"] == "true"
 
 
@@ -464,7 +464,7 @@ def test_refused_hold_is_replayed_after_a_deposit(api: Api, unchanged: Unchanged
 def test_hold_and_its_operation_share_the_client_id(api: Api) -> None:
     wallet_id, chosen = api.open(deposit="100"), str(uuid4())
     assert api.hold(wallet_id, "40", id=chosen).json["id"] == chosen
-    operation = api.get(f"/operations/{chosen}").json
+    operation = api.operation(chosen)
     assert (operation["operationType"], operation["holdId"], operation["idempotencyKey"]) == (
         *("HOLD", chosen),
         chosen,

@@ -69,7 +69,7 @@ def left(*wallet_ids: str) -> int:
 
 
 def operation(api: Api, accepted: Answer) -> Any:
-    return api.get(f"/operations/{accepted.json['id']}").json
+    return api.operation(accepted.json["id"])
 
 
 # --- Accepted, maybe_drain decided ------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_accepted_operation_is_durable_and_moves_no_money(api: Api) -> None:
             "metadata": {"a": 1},
             "createdAt": "",
         }
-        assert api.get(f"/operations/{operation_id}").json == accepted.json
+        assert api.operation(operation_id) == accepted.json
     with psycopg.connect(cluster.url()) as another:
         assert another.execute("SELECT count(*) FROM inbox WHERE id = %s", [operation_id]).fetchone() == (1,)
 
@@ -156,7 +156,7 @@ def test_accepted_transfer_is_pending_then_completed(api: Api) -> None:
     assert (accepted.status, accepted.json["status"], accepted.json["target"]) == (202, "PENDING", None)
     assert accepted.headers["location"] == f"/api/v1/operations/{transfer_id}"
     assert api.get(f"/transfers/{transfer_id}").json == accepted.json
-    assert api.get(f"/operations/{transfer_id}").json == accepted.json["source"]
+    assert api.operation(transfer_id) == accepted.json["source"]
     drain_all()
     done = api.get(f"/transfers/{transfer_id}").json
     assert (done["status"], done["source"]["balance"], done["target"]["balance"]) == (
@@ -186,9 +186,9 @@ def test_capture_may_be_accepted_asynchronously(api: Api, body: dict[str, str], 
         "CAPTURE",
         taken,
     )
-    assert api.get(f"/holds/{hold_id}").json["status"] == "ACTIVE"
+    assert api.held(hold_id)["status"] == "ACTIVE"
     drain_all()
-    hold = api.get(f"/holds/{hold_id}").json
+    hold = api.held(hold_id)
     assert (hold["status"], hold["capturedAmount"], hold["operationId"]) == (
         "CAPTURED",
         taken,

@@ -168,7 +168,7 @@ def test_capture_without_its_hold_delays_no_other_wallet(api: Api, database: Dat
     found = [operation(api, accepted)["status"] for accepted in (chained, own, unrelated)]
     assert found == ["COMPLETED"] * 3
     assert api.get(f"/transfers/{paying.json['source']['id']}").json["status"] == "COMPLETED"
-    assert api.get(f"/operations/{capture}").json["status"] == "PENDING"
+    assert api.operation(capture)["status"] == "PENDING"
     assert (api.balance(victim), api.balance(attacker)) == ("1.00", "11.00")
     Books((victim, stranger)).verify()
 
@@ -385,7 +385,7 @@ def test_only_set_aside_entries_can_be_retried_or_rejected(
 def test_rejected_entry_is_in_the_history_and_moves_no_money(api: Api, database: Database) -> None:
     wallet_id = api.open(deposit="1")
     entry_id = set_aside(api, database, wallet_id)
-    accepted = api.get(f"/operations/{entry_id}").json
+    accepted = api.operation(str(entry_id))
     reject(entry_id)
     rejected = api.history(wallet_id)[0]
     assert rejected["reason"] == "rejected_by_operator"

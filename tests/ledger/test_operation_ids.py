@@ -177,7 +177,7 @@ def test_accepted_operation_keeps_its_id_from_inbox_to_ledger(api: Api) -> None:
     deposit = {"operationType": "DEPOSIT", "amount": "1", "id": chosen}
     assert api.post(f"/wallets/{wallet}/operation", deposit, Prefer="respond-async").status == 202
     wait_until(lambda: not inbox.drain(100), "the inbox is not drained")
-    assert api.get(f"/operations/{chosen}").json["status"] == "COMPLETED"
+    assert api.operation(chosen)["status"] == "COMPLETED"
     assert api.deposit(api.open(), "1", id=chosen).code == REUSED
     Books((wallet,)).verify()
 

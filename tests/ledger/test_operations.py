@@ -35,7 +35,7 @@ def test_response_shows_the_stored_operation(api: Api) -> None:
         "metadata": {"n": 1},
         "createdAt": operation["createdAt"],
     }
-    assert api.get(f"/operations/{operation['id']}").json == operation
+    assert api.operation(operation["id"]) == operation
     wallet = api.wallet(wallet_id)
     assert (wallet["balance"], wallet["sequence"], wallet["updatedAt"]) == (
         "1000.00",
@@ -111,7 +111,7 @@ def test_withdraw_beyond_available_is_refused_and_recorded(api: Api) -> None:
     wallet_id = api.open(deposit="100")
     answer = api.withdraw(wallet_id, "100.01")
     assert (answer.status, answer.code) == (409, "insufficient_funds")
-    recorded = api.get(f"/operations/{answer.json['operationId']}").json
+    recorded = api.operation(answer.json["operationId"])
     assert (recorded["status"], recorded["reason"]) == ("REJECTED", "insufficient_funds")
     assert (recorded["sequence"], recorded["balance"]) == (None, None)
     wallet = api.wallet(wallet_id)

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.conftest import Books, Unchanged
-from tests.ledger.test_idempotency import without_request_id
+from tests.ledger.test_idempotency import repeated
 from tests.support.client import UNKNOWN_ID, Api
 from wallets.ledger.inbox import drain
 
@@ -73,7 +73,7 @@ def test_whole_reversal_restores_the_balance(api: Api, unmoved: Unchanged, move:
     assert (operation["operationType"], operation["amount"]) == (kind, "40.00")
     assert (operation["balance"], operation["reversesId"]) == (moved.before, moved.operation_id)
     assert operation["counterpartyWalletId"] == moved.other_id
-    assert api.get(f"/operations/{operation['id']}").json == operation
+    assert api.operation(operation["id"]) == operation
     assert [api.balance(wallet_id) for wallet_id in moved.wallet_ids] == ["100.00"] * len(moved.wallet_ids)
     with unmoved(*moved.wallet_ids):
         assert api.reverse(moved.operation_id).code == "reversal_exceeds_original"
@@ -145,7 +145,7 @@ def test_operation_that_moved_no_money_cannot_be_reversed(api: Api, unmoved: Unc
             for amount in (None, "1"):
                 answer = api.reverse(operation_id, amount)
                 assert (answer.status, answer.code) == (409, "operation_not_reversible")
-                recorded = api.get(f"/operations/{answer.json['operationId']}").json
+                recorded = api.operation(answer.json["operationId"])
                 assert (recorded["reversesId"], recorded["status"]) == (operation_id, "REJECTED")
 
 
@@ -266,7 +266,7 @@ def test_refused_reversal_is_replayed_after_its_reason_has_passed(
     with unchanged(moved.wallet_id):
         again = api.reverse(moved.operation_id, amount, key="k")
         assert again.code == "insufficient_funds"
-        assert without_request_id(again.json) == without_request_id(first.json)
+        assert repeated(again.json) == repeated(first.json)
     assert api.reverse(moved.operation_id, amount, key="k2").status == 201
 
 
@@ -285,9 +285,9 @@ def test_accepted_reversal_of_all_is_replayed_with_its_response(api: Api) -> Non
     assert (accepted.status, accepted.json["amount"]) == (202, "40.00")
     api.reverse(moved.operation_id, "15")
     assert api.post(path, {}, **headers).content == accepted.content
-    while api.get(f"/operations/{accepted.json['id']}").json["status"] == "PENDING":
+    while api.operation(accepted.json["id"])["status"] == "PENDING":
         drain(100)
     assert api.post(path, {}, **headers).content == accepted.content
-    carried_out = api.get(f"/operations/{accepted.json['id']}").json
+    carried_out = api.operation(accepted.json["id"])
     assert (carried_out["amount"], carried_out["balance"]) == ("25.00", "100.00")
     Books((moved.wallet_id,)).verify()

@@ -138,6 +138,16 @@ class Api:
     def wallet(self, wallet_id: str) -> Any:
         return self.get(f"/wallets/{wallet_id}").json
 
+    def operation(self, operation_id: str) -> Any:
+        """Read an operation, without the fields that the response to its command does not have."""
+        body = self.get(f"/operations/{operation_id}").json
+        return {name: value for name, value in body.items() if name not in ("reversedAmount", "reversalIds")}
+
+    def held(self, hold_id: str) -> Any:
+        """Read a hold, without the field that the response to its command does not have."""
+        body = self.get(f"/holds/{hold_id}").json
+        return {name: value for name, value in body.items() if name != "captures"}
+
     def balance(self, wallet_id: str) -> str:
         balance: str = self.wallet(wallet_id)["balance"]
         return balance

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.db import OperationalError
+from django.test import override_settings
 
 from tests.conftest import running_service
 from tests.support.client import Answer, Api, InProcess, OverHttp
@@ -163,6 +164,17 @@ def test_https_sends_hsts_and_redirects(service: str, browser: Browser) -> None:
         )
         assert COMMON_HEADERS.items() <= answer.headers.items()
         assert plain.send("GET", "/livez").status == 200
+
+
+def test_request_with_a_body_is_not_redirected_to_https() -> None:
+    """Clients repeat a redirected POST as a GET, without its body."""
+    api = Api()
+    wallet_id = api.open()
+    with override_settings(SECURE_SSL_REDIRECT=True):
+        refused = api.deposit(wallet_id, 1)
+        assert (refused.status, refused.code) == (400, "bad_request")
+        assert "HTTPS" in refused.json["detail"]
+    assert api.balance(wallet_id) == "0.00"
 
 
 @pytest.mark.slow

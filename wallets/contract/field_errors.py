@@ -1,8 +1,10 @@
 """Describes invalid fields in the service's own words: pydantic's texts name its classes, not the request."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Final, get_args
 
+from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
 from pydantic_core.core_schema import ErrorType
 
@@ -31,19 +33,36 @@ _OWN: Final = {
     "greater_than_equal": ("out_of_range", "at least {ge}"),
     "less_than_equal": ("out_of_range", "at most {le}"),
 }
+NO_NAMES: Final[Mapping[str, str]] = {}
 _OTHER: Final = ("invalid", "is not valid")
 
 
-def field_errors(error: PydanticError) -> list[FieldError]:
-    """Return the first MAX_FIELD_ERRORS errors, and one that counts the others."""
+@cache
+def names_in(schema: type[BaseModel]) -> Mapping[str, str]:
+    """Return the field names of the schema, and of the schemas of its lists, by their plain spelling."""
+    document = schema.model_json_schema()
+    schemas = [document, *document.get("$defs", {}).values()]
+    return {_plain(name): name for found in schemas for name in found.get("properties", {})}
+
+
+def _plain(name: str) -> str:
+    """Return the name without what other conventions spell differently: wallet_id, WalletId, walletID."""
+    return name.replace("_", "").replace("-", "").lower()
+
+
+def field_errors(error: PydanticError, names: Mapping[str, str] = NO_NAMES) -> list[FieldError]:
+    """Return the first MAX_FIELD_ERRORS errors, and one that counts the others.
+
+    An unknown field that is another spelling of one of the `names` is told this name.
+    """
     found = error.errors(include_url=False, include_input=False)
-    told = [_field_error(item) for item in found[:MAX_FIELD_ERRORS]]
+    told = [_field_error(item, names) for item in found[:MAX_FIELD_ERRORS]]
     if more := len(found) - len(told):
         told.append(FieldError("", "more", f"and {more} more"))
     return told
 
 
-def _field_error(error: Mapping[str, Any]) -> FieldError:
+def _field_error(error: Mapping[str, Any], names: Mapping[str, str]) -> FieldError:
     # "operation" and "transfer" are the kinds of bulk items, not names of fields.
     place = [str(part) for part in error["loc"]]
     field = ".".join(
@@ -52,6 +71,8 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     if error["type"] not in _OWN and error["type"] not in _OF_PYDANTIC:
         return FieldError(field, error["type"], error["msg"])  # an error of our own fields
     code, text = _OWN.get(error["type"], _OTHER)
+    if code == "unknown_field" and (meant := names.get(_plain(place[-1]))):
+        return FieldError(field, code, f"{text}; write {meant}")
     values = error.get("ctx", {})
     unit = "items" if values.get("field_type") == "List" else "characters"
     return FieldError(field, code, text.format_map({**values, "unit": unit}))

@@ -102,9 +102,14 @@ def _visible(value: object) -> str:
 
 def _email(value: object) -> str:
     text = text_of(value)
-    if not is_email(text):
-        raise PydanticCustomError("invalid_email", "must be an e-mail address such as anna@example.com")
-    return text
+    if is_email(text):
+        return text
+    detail = "must be an e-mail address such as anna@example.com"
+    if is_email(text.strip()):
+        detail = "must have no space before or after the e-mail address"
+    elif not text.isascii():
+        detail = "must be in ASCII letters; write an international domain in its form xn--"
+    raise PydanticCustomError("invalid_email", "{detail}", {"detail": detail})
 
 
 def _name(value: object) -> str:
@@ -132,7 +137,10 @@ def _currency(value: object) -> str:
     if code in money.WITHDRAWN:
         raise PydanticCustomError("unknown_currency", "is a withdrawn currency; choose a current one")
     if code not in money.FRACTION_DIGITS:
-        raise PydanticCustomError("unknown_currency", "must be a currency code of ISO 4217 such as EUR")
+        code = code.upper() if code.upper() in money.OPENABLE else "EUR"
+        raise PydanticCustomError(
+            "unknown_currency", "must be a currency code of ISO 4217 such as {code}", {"code": code}
+        )
     return code
 
 

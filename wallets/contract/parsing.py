@@ -7,10 +7,13 @@ expensive ones, so that refusing a body costs little.
 import codecs
 import json
 import re
+from collections import Counter
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
+import orjson
 from django.conf import settings
+from django.utils.http import parse_header_parameters
 from gunicorn.http.errors import ParseException
 from pydantic import BaseModel
 from pydantic import ValidationError as PydanticError
@@ -18,7 +21,7 @@ from rest_framework.request import Request
 
 from wallets.access.authentication import principal
 from wallets.access.rights import Principal, command_fields
-from wallets.contract.field_errors import field_errors
+from wallets.contract.field_errors import field_errors, names_in
 from wallets.problems import (
     BadRequest,
     FieldError,
@@ -30,7 +33,7 @@ from wallets.problems import (
 
 SchemaT = TypeVar("SchemaT", bound=BaseModel)
 
-_CONTENT_TYPE: Final = re.compile(r'application/json\s*(?:;\s*charset\s*=\s*"?utf-?8"?\s*)?', re.IGNORECASE)
+_USUAL_CONTENT_TYPES: Final = ("application/json", "application/json; charset=utf-8")
 # Without quotes no comma is allowed: the server joins the values of a repeated header with a comma.
 _KEY: Final = re.compile(r'"([\x21\x23-\x7e]{1,255})"|([\x21\x23-\x2b\x2d-\x7e]{1,255})')
 _TAGS: Final = re.compile(r'(?:W/)?("[^"]*")|([^\s,]+)')
@@ -39,6 +42,7 @@ IDENTITY: Final = "identity"  # no coding
 _QUOTED: Final = re.compile(r'"(?:[^"\\]|\\.)*"?')
 
 
+MAX_SHOWN_NAME: Final = 40  # characters, in an error
 MAX_NESTING: Final = 32  # levels: 16 for metadata, and those around it in a bulk
 QUOTES_PER_VALUE: Final = 4  # two around the name, two around the value
 _STRING: Final = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)  # or an unterminated string
@@ -61,13 +65,23 @@ def read(request: Request, schema: type[SchemaT]) -> SchemaT:
 
 def read_object(request: Request) -> dict[str, Any]:
     """Return the JSON object of the body. Raises as `read` does, except ValidationError."""
-    if not _CONTENT_TYPE.fullmatch(request.META.get("CONTENT_TYPE") or ""):
+    if not _is_json(request.META.get("CONTENT_TYPE") or ""):
         raise UnsupportedMediaType("Send `Content-Type: application/json`, in UTF-8.")
     if (coding := request.META.get("HTTP_CONTENT_ENCODING", "").strip().lower()) not in ("", IDENTITY):
         raise _unsupported(coding)
     body = _body(request)
     require_bounded(body, _view(request).max_values)
     return parse_object(body)
+
+
+def _is_json(content_type: str) -> bool:
+    """Whether the body is JSON in UTF-8. Parameters other than charset mean nothing (RFC 8259, 11)."""
+    if content_type in _USUAL_CONTENT_TYPES:
+        return True
+    media_type, parameters = parse_header_parameters(content_type)
+    is_repeated = content_type.lower().count("charset") > 1
+    charset = parameters.get("charset", "utf-8").lower()
+    return media_type == "application/json" and charset in ("utf-8", "utf8") and not is_repeated
 
 
 def _unsupported(coding: str) -> UnsupportedMediaType:
@@ -93,7 +107,7 @@ def check(schema: type[SchemaT], fields: dict[str, Any]) -> SchemaT:
     try:
         return schema.model_validate(fields)
     except PydanticError as error:
-        raise ValidationError(errors=field_errors(error)) from None
+        raise ValidationError(errors=field_errors(error, names_in(schema))) from None
 
 
 def _body(request: Request) -> bytes:
@@ -180,7 +194,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("An object contains a key twice.")
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"An object contains the name {orjson.dumps(name[:MAX_SHOWN_NAME]).decode()} twice.")
     return fields
 
 

@@ -233,9 +233,14 @@ class BulkTransfer(_Transfer):
     idempotency_key: Key | None = None
 
 
+_ONLY_OF_OPERATIONS: Final = ("operationType", "walletId", "valletId")
+
+
 def _kind_in_bulk(item: object) -> str:
-    is_operation = "operationType" in item if isinstance(item, dict) else isinstance(item, BulkOperation)
-    return "operation" if is_operation else "transfer"
+    if not isinstance(item, dict):
+        return "operation" if isinstance(item, BulkOperation) else "transfer"
+    # Without its operationType too, an item with a walletId is meant to be an operation.
+    return "transfer" if item.keys().isdisjoint(_ONLY_OF_OPERATIONS) else "operation"
 
 
 BulkItem = TypeAliasType(

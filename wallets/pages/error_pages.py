@@ -1,16 +1,19 @@
 """Error pages."""
 
-from typing import Any
+from typing import Any, Final
 
 from django.contrib.auth.models import AnonymousUser
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
+from django.urls import Resolver404, resolve
 from django.views.decorators.csrf import csrf_exempt
 
 from wallets.access.attempts import with_problem_status
 from wallets.error_mapping import problem_response
 from wallets.pages.labels import problem_text
 from wallets.problems import Forbidden, NotFound, Problem
+
+NO_SLASH: Final = "Leave out the slash at the end."
 
 
 def problem_page(request: HttpRequest, problem: Problem) -> HttpResponse:
@@ -27,7 +30,17 @@ def page_not_found(request: HttpRequest) -> HttpResponse:
     This is a route, not handler404: if DEBUG is on, Django does not use handler404.
     """
     is_html = not request.path_info.startswith("/api") and "text/html" in request.headers.get("Accept", "")
-    return (problem_page if is_html else problem_response)(request, NotFound())
+    return (problem_page if is_html else problem_response)(request, _not_found(request.path_info))
+
+
+def _not_found(path: str) -> NotFound:
+    """Return the problem; name the slash at the end if that is what is wrong."""
+    shorter = path.rstrip("/")
+    try:
+        is_slash_wrong = shorter != path and resolve(shorter).func is not page_not_found
+    except Resolver404:
+        is_slash_wrong = False
+    return NotFound(f"No resource has this URL. {NO_SLASH}" if is_slash_wrong else "")
 
 
 def csrf_failure(request: HttpRequest, **_: Any) -> HttpResponse:

@@ -27,6 +27,7 @@ NOT_IN_SCHEMA: Final = {
     "too_many_digits": "how many the currency has",
     "weak_password": "what is too common, or too much like the name",
 }
+TARGETS: Final = {"targetWalletId", "targetEmail"}
 _EXPONENT: Final = re.compile(r"[0-9]e[-+]?[0-9]", re.IGNORECASE)
 
 
@@ -56,4 +57,6 @@ def _is_refused_beyond_schema(case: Case[Any], field: str, code: str) -> bool:
         return True  # only values that the service has generated are valid
     if code == "invalid_amount":
         return bool(_EXPONENT.search(str(case.body)))  # a schema cannot see the notation of a number
+    if code == "required" and isinstance(case.body, dict) and case.body.keys() >= TARGETS:
+        return True  # the dictionary of wallets has replaced the null beside a targetEmail
     return code in NOT_IN_SCHEMA
