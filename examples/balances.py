@@ -1,10 +1,11 @@
-"""What the consumers beside this file do with events: keep the balance of every wallet.
+"""Keep the balance of every wallet from its events; the consumers in this folder share this module.
 
-Events come at least once, so an event's id is remembered in the transaction that applies it: both are on
-disk, or neither is, whenever the program or the machine stops.
+Delivery is at least once, so the id of an event is stored in the transaction that applies it: after a crash of
+the program or the machine, both are on disk or neither is.
 
-Of `seen` may be deleted what cannot come again: what is older than EVENTS_RETRY_DAYS, than the dead letters,
-than what the broker keeps, and than the backup that the service may be restored from.
+A row of `seen` may be deleted when its event cannot be delivered again: when it is older than
+EVENTS_RETRY_DAYS, than the dead letters, than the broker's retention, and than the oldest backup from which
+the service may be restored.
 """
 
 import os
@@ -20,10 +21,10 @@ class Balances:
         self._database.execute("CREATE TABLE IF NOT EXISTS balance (wallet_id TEXT PRIMARY KEY, amount TEXT)")
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Once, however often it comes. Acknowledge it when this has returned, not before."""
+        """Apply the event once, however often it is delivered. Acknowledge it only after this has returned."""
         with self._database:
             if not self._is_new(event["id"]):
-                print(f"{event['id']} has been applied before", flush=True)
+                print(f"{event['id']} was already applied", flush=True)
             elif event["type"] == "wallet.balance.changed":
                 self._add(event["data"]["walletId"], Decimal(event["data"]["change"]))
 

@@ -1,6 +1,6 @@
-"""Reads events from Kafka: KAFKA=127.0.0.1:9092 python examples/kafka.py
+"""Read events from Kafka: KAFKA=127.0.0.1:9092 python examples/kafka.py
 
-Any number of these, with one database, share the partitions; all events of a wallet are in one of them.
+Several instances with one database share the partitions; all events of a wallet are in one partition.
 """
 
 import json
@@ -15,9 +15,9 @@ TOPIC = os.environ.get("TOPIC", "walletsvc.events")
 SETTINGS = {
     "bootstrap.servers": os.environ.get("KAFKA", "127.0.0.1:9092"),
     "group.id": "balances",
-    "auto.offset.reset": "earliest",  # who is new begins at the beginning
-    "enable.auto.commit": False,  # we say when an event has been applied, not a clock
-    "session.timeout.ms": 10_000,  # so long do the partitions of one that has died wait for another
+    "auto.offset.reset": "earliest",  # a new group starts with the first event
+    "enable.auto.commit": False,  # commit an offset only after its event was applied
+    "session.timeout.ms": 10_000,  # after it, another instance gets the partitions of a dead one
 }
 
 balances = Balances()
@@ -28,10 +28,10 @@ def consume(consumer: Consumer) -> None:
     if message is None:
         return
     if error := message.error():
-        print(f"Kafka says: {error}", flush=True)
+        print(f"Kafka error: {error}", flush=True)
         return
     balances.apply(json.loads(message.value() or b""))
-    consumer.commit(message=message)  # only now: what is not committed comes again
+    consumer.commit(message=message)  # an uncommitted event is delivered again
 
 
 if __name__ == "__main__":
@@ -42,4 +42,4 @@ if __name__ == "__main__":
         while True:
             consume(consumer)
     finally:
-        consumer.close()  # the others take over at once
+        consumer.close()  # the other instances get its partitions at once

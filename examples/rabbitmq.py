@@ -1,6 +1,6 @@
-"""Reads events from RabbitMQ: AMQP_URL=amqp://guest:guest@127.0.0.1/ python examples/rabbitmq.py
+"""Read events from RabbitMQ: AMQP_URL=amqp://guest:guest@127.0.0.1/ python examples/rabbitmq.py
 
-The queue is durable and keeps what comes while this program is away, from its first start on.
+The first start creates a durable queue, which keeps the events that arrive while this program is stopped.
 """
 
 import json
@@ -21,14 +21,14 @@ balances = Balances()
 
 def on_message(channel: Any, delivery: Any, properties: Any, body: bytes) -> None:
     balances.apply(json.loads(body))
-    channel.basic_ack(delivery.delivery_tag)  # only now: what is not acknowledged comes again
+    channel.basic_ack(delivery.delivery_tag)  # an unacknowledged event is delivered again
 
 
 def consume() -> None:
     with pika.BlockingConnection(pika.URLParameters(URL)) as connection:
         channel = connection.channel()
         channel.exchange_declare(EXCHANGE, "topic", durable=True)
-        # Of several programs one reads, and another takes over: at once they would mix up a wallet's events.
+        # Only one of several instances reads: two at once would change the order of a wallet's events.
         channel.queue_declare(QUEUE, durable=True, arguments={"x-single-active-consumer": True})
         channel.queue_bind(QUEUE, EXCHANGE, "wallet.balance.*")  # the type of an event is its routing key
         channel.basic_qos(prefetch_count=100)
@@ -40,6 +40,6 @@ if __name__ == "__main__":
     while True:
         try:
             consume()
-        except (AMQPError, OSError) as error:  # it is away, cannot be found, or has ended the channel
-            print(f"RabbitMQ says: {error!r}", flush=True)
+        except (AMQPError, OSError) as error:  # unreachable, unknown host, or closed channel
+            print(f"RabbitMQ error: {error!r}", flush=True)
         time.sleep(1)

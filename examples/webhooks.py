@@ -1,8 +1,7 @@
-"""Takes webhooks: WEBHOOK_SECRET=whsec_… PORT=9000 python examples/webhooks.py
+"""Receive webhooks: WEBHOOK_SECRET=whsec_… PORT=9000 python examples/webhooks.py
 
-Every client can call a URL, so a request counts only if its signature is valid and its time is recent: that
-is https://www.standardwebhooks.com, with nothing but Python. In front of it belongs a server that speaks
-https.
+Any client can call the URL, so a request counts only if its signature is valid and its time is recent
+(https://www.standardwebhooks.com). Needs only Python. In production, put a server with HTTPS in front.
 """
 
 import base64
@@ -15,19 +14,19 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 from balances import Balances
 
-TOLERANCE = 5 * 60  # seconds between the sender's clock and ours; an older request may be a replay attack
-MOST_BYTES = 1_000_000
+TOLERANCE_SECONDS = 5 * 60  # between the sender's clock and this one; an older request may be a replay attack
+MAX_BODY_BYTES = 1_000_000
 SECRET = base64.b64decode(os.environ["WEBHOOK_SECRET"].removeprefix("whsec_"))
 
 balances = Balances()
 
 
 def is_genuine(id: str, timestamp: str, signatures: str, body: bytes) -> bool:
-    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE:
+    if not timestamp.isdecimal() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
         return False
     digest = hmac.digest(SECRET, f"{id}.{timestamp}.".encode() + body, hashlib.sha256)
     expected = "v1," + base64.b64encode(digest).decode()
-    # Several while the secret is being changed. compare_digest does not tell by its time how much is right.
+    # There are several while the secret is rotated. compare_digest takes the same time for every wrong one.
     return any(hmac.compare_digest(expected.encode(), each.encode()) for each in signatures.split())
 
 
@@ -41,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _take(self) -> int:
         length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > MOST_BYTES:
+        if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
             return 413
         body = self.rfile.read(int(length))
         id, timestamp, signatures = (
@@ -52,7 +51,7 @@ class Handler(BaseHTTPRequestHandler):
         events = json.loads(body)
         for event in events if isinstance(events, list) else [events]:
             balances.apply(event)
-        return 204  # only now: whatever else happens, it is sent again
+        return 204  # only after the commit: without a 204 the service sends the events again
 
     def log_message(self, *_: object) -> None: ...
 
