@@ -1,7 +1,7 @@
 """Keep the balance of every wallet from its events; the consumers in this folder share this module.
 
-Delivery is at least once, so the id of an event is stored in the transaction that applies it: after a crash of
-the program or the machine, both are on disk or neither is.
+Delivery is at least once, so the id of an event is stored in the transaction that applies it: after a crash
+of the program or the machine, both are on disk or neither is.
 
 A row of `seen` may be deleted when its event cannot be delivered again: when it is older than
 EVENTS_RETRY_DAYS, than the dead letters, than the broker's retention, and than the oldest backup from which
@@ -21,7 +21,7 @@ class Balances:
         self._database.execute("CREATE TABLE IF NOT EXISTS balance (wallet_id TEXT PRIMARY KEY, amount TEXT)")
 
     def apply(self, event: dict[str, Any]) -> None:
-        """Apply the event once, however often it is delivered. Acknowledge it only after this has returned."""
+        """Apply the event once, however often it is delivered. Acknowledge it after this returns."""
         with self._database:
             if not self._is_new(event["id"]):
                 print(f"{event['id']} was already applied", flush=True)
