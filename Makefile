@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help messages docs run test test-all test-packages campaign fuzz bench request-costs search-costs loadtest restore-drill alone check \
+.PHONY: help messages clients docs run test test-all test-packages campaign fuzz bench request-costs search-costs loadtest restore-drill alone check \
 	formatted format lint types security audit sbom requirements roundtrip clean
 .NOTPARALLEL:
 
@@ -119,6 +119,10 @@ messages: .venv/ready-dev ## collect the texts of the pages and compile their tr
 			compilemessages; do \
 		SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://none@localhost/none \
 			../$(PYTHON) ../manage.py $$command; done
+
+clients: .venv/ready-dev ## generate the models and exceptions of the Python client from the OpenAPI document
+	@SECRET_KEY=only-to-read-the-settings-which-nothing-else-needs-here DATABASE_URL=postgres://none@localhost/none \
+		$(PYTHON) -m local.python_client
 
 clean: ## remove the virtual environment, caches, and the local database with its data
 	@test ! -e .local/postgres/lock || flock --nonblock .local/postgres/lock true || \

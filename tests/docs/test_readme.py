@@ -89,6 +89,6 @@ def test_links_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_path_that_a_page_names_exists(page: Path) -> None:
-    folders = "wallets|walletsvc|tests|local|loadtest|deploy|liquibase|docs|examples"
+    folders = "wallets|walletsvc|tests|local|loadtest|deploy|liquibase|docs|examples|clients"
     named = re.findall(rf"`((?:{folders})/[\w./-]*)`", page.read_text())
     assert [path for path in named if not (ROOT / path).exists()] == []

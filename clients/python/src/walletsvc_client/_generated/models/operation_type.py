@@ -1,0 +1,23 @@
+from enum import StrEnum
+from typing import Self
+
+
+class OperationType(StrEnum):
+    CAPTURE = "CAPTURE"
+    DEPOSIT = "DEPOSIT"
+    HOLD = "HOLD"
+    REVERSAL_IN = "REVERSAL_IN"
+    REVERSAL_OUT = "REVERSAL_OUT"
+    TRANSFER_IN = "TRANSFER_IN"
+    TRANSFER_OUT = "TRANSFER_OUT"
+    VOID = "VOID"
+    WITHDRAW = "WITHDRAW"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        """Keep a value of a later version of the service: a committed payment must not fail to parse."""
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
