@@ -13,7 +13,9 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
+from wallets.admin import search
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
@@ -42,8 +44,6 @@ class StatusNowFilter(DropdownFilter):  # type: ignore[misc]
 
 @admin.register(Hold)
 class HoldAdmin(WalletRowAdmin):
-    has_keys = False
-    search_help_text = "Hold or wallet id"
     list_display = (
         "created",
         "shown_amount",
@@ -51,13 +51,18 @@ class HoldAdmin(WalletRowAdmin):
         "captured",
         "expires",
         "shown_wallet",
+        "shown_reference",
         "description",
     )
     list_filter = (StatusNowFilter, WalletCurrencyFilter, ("created_at", TimeFilter))
     fieldsets = (
         (None, {"fields": ("id", "wallet", "shown_amount", "status_now", "captured", "description")}),
+        ("Client data", {"fields": ("reference", "metadata")}),
         ("When", {"fields": ("created", "expires", "ended")}),
     )
+
+    def find(self, term: str) -> Matches:
+        return search.find_holds(term)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: Any = super().get_queryset(request)

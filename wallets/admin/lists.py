@@ -29,9 +29,15 @@ from unfold.views import ChangeList
 from unfold.widgets import INPUT_CLASSES
 
 from wallets import money
+from wallets.admin.search import Matches
+from wallets.contract.search import MAX_MATCHES
 
 QUERY_TIMEOUT_SECONDS: Final = 5  # a longer query would take the database's time from the API
 MAX_PAGES: Final = 100  # PostgreSQL reads the rows that OFFSET skips; the time filter finds older rows
+
+TOO_MANY_MATCHES: Final = (
+    f"More than {MAX_MATCHES} rows match, and some of them are not in this list. Search for something rarer."
+)
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]
@@ -138,6 +144,28 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
         return redirect(request.path)
 
 
+class SearchedAdmin(ReadOnlyAdmin):
+    """Base of lists whose search looks terms up in indexes."""
+
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
+
+    def find(self, term: str) -> Matches:
+        """Return the rows that match the term."""
+        raise NotImplementedError
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        return (self.with_ids(request, queryset, self.find(term)) if term else queryset), False
+
+    def with_ids(self, request: HttpRequest, rows: QuerySet[Any], found: Matches) -> QuerySet[Any]:
+        """Filter for the found rows. If there are too many, tell the operator that some are missing."""
+        if found.is_cut:
+            messages.warning(request, TOO_MANY_MATCHES)
+        return rows.filter(id__in=found.ids)
+
+
 def _error_message(error: OperationalError | DataError) -> str:
     if isinstance(error, DataError):
         return "The search contains characters that are not supported."
@@ -215,13 +243,6 @@ def show_time(time: datetime) -> SafeString:
 
 def no_wrap(text: str) -> SafeString:
     return format_html('<span class="whitespace-nowrap">{}</span>', text)
-
-
-def parse_id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def change_url(row: Model) -> str:

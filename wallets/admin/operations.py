@@ -10,7 +10,9 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
+from wallets.admin import search
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
@@ -26,7 +28,6 @@ from wallets.operation_types import TRANSFERS
 
 @admin.register(Operation)
 class OperationAdmin(WalletRowAdmin):
-    search_help_text = "Operation or wallet id, or wallet id and key"
     list_display: tuple[str, ...] = (
         "created",
         "type",
@@ -34,6 +35,7 @@ class OperationAdmin(WalletRowAdmin):
         "balance",
         "outcome",
         "shown_wallet",
+        "shown_reference",
         "actor",
     )
     list_filter: tuple[Any, ...] = (
@@ -41,6 +43,9 @@ class OperationAdmin(WalletRowAdmin):
         ("type", ChoicesDropdownFilter),
         ("created_at", TimeFilter),
     )
+
+    def find(self, term: str) -> Matches:
+        return search.find_operations(term)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the field sets without empty links and times."""
@@ -64,7 +69,7 @@ class OperationAdmin(WalletRowAdmin):
             ),
             *([("Related to", {"fields": links})] if links else []),
             ("Actor and times", {"fields": ("actor", "description", *times)}),
-            ("Client data", {"fields": ("client_key", "metadata")}),
+            ("Client data", {"fields": ("reference", "client_key", "metadata")}),
             ("Hash chain", {"fields": ("shown_hash",)}),
         ]
 

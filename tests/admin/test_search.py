@@ -1,0 +1,195 @@
+"""Search in the admin's lists by everything that names a movement or a wallet."""
+
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from tests.admin.test_movements import (
+    HOLDS,
+    INBOX,
+    TRANSFERS,
+    accept,
+    address,
+    pay,
+    place,
+    rows_in,
+)
+from tests.admin.test_wallets_and_operations import (
+    OPERATIONS,
+    WALLETS,
+    logged_in,
+    new_user,
+    new_wallet,
+    plan_of,
+    shown,
+)
+from wallets.admin import search
+from wallets.ledger import submit
+from wallets.ledger.commands import CaptureHold, Deposit
+from wallets.models import Wallet
+
+pytestmark = pytest.mark.usefixtures("quick_hashing")
+
+VIEW = ("view_wallet", "view_operation", "view_hold", "view_inboxentry")
+
+
+@pytest.fixture
+def client() -> Client:
+    return logged_in(new_user(*VIEW))
+
+
+def deposit(wallet: Wallet, **fields: Any) -> UUID:
+    return submit(Deposit(wallet_id=wallet.id, amount=Decimal(1), **fields)).operation.id
+
+
+def found(client: Client, where: str, term: str) -> list[str]:
+    """Return the ids of the rows that the list shows, without repetition."""
+    return list(dict.fromkeys(rows_in(shown(client, where, q=term), where)))
+
+
+# --- Operations -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "fields",
+    [{"reference": "TERM"}, {"key": "TERM"}, {"key": "owner:5 TERM"}],
+    ids=["reference", "key", "key in a namespace"],
+)
+def test_operation_is_found_by_reference_and_key(client: Client, fields: dict[str, str]) -> None:
+    term = f"Order-{uuid4()}"
+    wallet = new_wallet("1")
+    expected = deposit(wallet, **{name: value.replace("TERM", term) for name, value in fields.items()})
+    assert found(client, OPERATIONS, f" {term} ") == [str(expected)]
+    assert found(client, OPERATIONS, term[:-1]) == []
+
+
+@pytest.mark.parametrize("value", ["7", 7, True], ids=["string", "number", "boolean"])
+def test_operation_is_found_by_a_metadata_value(client: Client, value: object) -> None:
+    name = f"order-{uuid4()}"
+    wallet = new_wallet()
+    expected = deposit(wallet, metadata={name: value, "other": "x"})
+    deposit(wallet, metadata={name: "8"})
+    assert found(client, OPERATIONS, f"{name}={str(value).lower()}") == [str(expected)]
+    assert found(client, OPERATIONS, f"{name}=9") == []
+
+
+def test_operation_is_found_by_the_start_of_its_id(client: Client) -> None:
+    expected = str(deposit(new_wallet()))
+    for term in (expected, expected[:20], expected.replace("-", "")[:20].upper()):
+        assert found(client, OPERATIONS, term) == [expected]
+    assert found(client, OPERATIONS, expected[:7]) == []
+
+
+def test_several_rows_with_one_reference_are_newest_first(client: Client) -> None:
+    reference = str(uuid4())
+    wallets = [new_wallet(), new_wallet()]
+    expected = [str(deposit(wallet, reference=reference)) for wallet in wallets]
+    expected.append(str(deposit(wallets[0], key=reference)))
+    assert found(client, OPERATIONS, reference) == expected[::-1]
+
+
+def test_operations_are_found_by_their_wallet_and_its_owner(client: Client) -> None:
+    mark = uuid4().hex
+    owner = new_user(email=f"{mark}@example.com")
+    wallet = new_wallet(external_id=f"customer-{mark}", owner_id=owner.pk)
+    expected = [str(deposit(wallet)), str(deposit(wallet))][::-1]
+    for term in (f"customer-{mark}", str(wallet.id), str(wallet.id)[:23], f"{mark.upper()}@example.com"):
+        assert found(client, OPERATIONS, term) == expected
+    second = new_wallet(owner_id=owner.pk)
+    expected.insert(0, str(deposit(second)))
+    assert found(client, OPERATIONS, f"{mark}@example.com") == expected
+
+
+def test_filters_apply_to_the_found_rows(client: Client) -> None:
+    reference = str(uuid4())
+    deposit(new_wallet(), reference=reference)
+    html = shown(client, OPERATIONS, q=reference, status__exact="REJECTED")
+    assert rows_in(html, OPERATIONS) == []
+
+
+def test_reference_is_shown_in_lists_and_on_pages(client: Client) -> None:
+    reference = f"order-{uuid4().hex[:8]}"
+    wallet, target = new_wallet("10"), new_wallet()
+    hold_id = place(wallet, "1", reference=reference)
+    transfer_id = pay(wallet, target, "1", reference=reference).operation.id
+    for where, id in ((OPERATIONS, hold_id), (HOLDS, hold_id), (TRANSFERS, transfer_id)):
+        assert reference in shown(client, where, q=str(id))
+        assert reference in shown(client, address(where, id))
+
+
+# --- Other lists ------------------------------------------------------------------------------------
+def test_transfer_is_found_by_both_of_its_operations(client: Client) -> None:
+    reference, mark = str(uuid4()), uuid4().hex
+    source, target = new_wallet("10"), new_wallet()
+    paid = pay(source, target, "3", reference=reference, key=mark, metadata={mark: "7"})
+    assert paid.counterpart
+    expected = [str(paid.operation.id)]
+    for term in (reference, mark, f"{mark}=7", *expected, expected[0][:23], str(paid.counterpart.id)):
+        assert found(client, TRANSFERS, term) == expected
+
+
+def test_hold_is_found_by_what_its_operations_bring(client: Client) -> None:
+    placed, captured, mark = (uuid4().hex for _ in range(3))
+    wallet = new_wallet("10")
+    hold_id = place(wallet, "3", reference=placed, key=f"key-{placed}", metadata={mark: 7})
+    submit(CaptureHold(wallet_id=wallet.id, hold_id=hold_id, reference=captured))
+    expected = [str(hold_id)]
+    for term in (placed, captured, f"key-{placed}", f"{mark}=7", str(hold_id), str(hold_id)[:23]):
+        assert found(client, HOLDS, term) == expected
+
+
+def test_inbox_entry_is_found_by_what_the_client_sent(client: Client) -> None:
+    mark = uuid4().hex
+    wallet = new_wallet()
+    fields = {"reference": f"order-{mark}", "key": f"key-{mark}", "metadata": {mark: 7}}
+    expected = [str(accept(wallet, "3", **fields))]
+    accept(new_wallet(), "3")
+    for term in (f"order-{mark}", f"key-{mark}", f"{mark}=7", f"{wallet.id} key-{mark}", *expected):
+        assert found(client, INBOX, term) == expected
+
+
+def test_wallet_is_found_by_external_id_metadata_and_owner(client: Client) -> None:
+    mark = uuid4().hex
+    owner = new_user(email=f"{mark}@example.com")
+    wallet = new_wallet(external_id=f"customer-{mark}", owner_id=owner.pk, metadata={mark: 7})
+    expected = [str(wallet.id)]
+    for term in (f"customer-{mark}", f"{mark}=7", str(wallet.id)[:23], f"{mark}@example.com"):
+        assert found(client, WALLETS, term) == expected
+    assert f"customer-{mark}" in shown(client, WALLETS, q=str(wallet.id))
+    assert f"customer-{mark}" in shown(client, address(WALLETS, wallet.id))
+
+
+# --- Costs ------------------------------------------------------------------------------------------
+def test_rows_beyond_the_limit_are_reported(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = str(uuid4())
+    wallet = new_wallet()
+    expected = [str(deposit(wallet, reference=reference)) for _ in range(3)][::-1]
+    monkeypatch.setattr(search, "MAX_MATCHES", 2)
+    monkeypatch.setattr("wallets.contract.search.MAX_MATCHES", 2)
+    html = shown(client, OPERATIONS, q=reference)
+    assert list(dict.fromkeys(rows_in(html, OPERATIONS))) == expected[:2]
+    assert "some of them are not in this list" in html
+
+
+@pytest.fixture
+def queries() -> Iterator[Callable[[], list[str]]]:
+    with CaptureQueriesContext(connection) as captured:
+        yield lambda: [query["sql"] for query in captured.captured_queries]
+
+
+@pytest.mark.parametrize("where", [OPERATIONS, TRANSFERS, HOLDS, INBOX, WALLETS])
+@pytest.mark.parametrize("term", ["order-7", "order=7", "01890a5d", "anna@example.com"])
+def test_search_reads_indexes_and_a_bounded_number_of_rows(
+    client: Client, queries: Callable[[], list[str]], where: str, term: str
+) -> None:
+    shown(client, where, q=term)
+    tables = ("operation", "wallet", "hold", "inbox", "wallet_user")
+    lookups = [sql for sql in queries() if any(f'FROM "{table}"' in sql for table in tables)]
+    lookups = [sql for sql in lookups if "UPPER(" in sql or "LIMIT 501" in sql]
+    assert lookups
+    for sql in lookups:
+        assert "Seq Scan" not in plan_of(sql, "seqscan"), sql
