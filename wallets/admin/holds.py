@@ -14,6 +14,7 @@ from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
 from wallets.admin import search
+from wallets.admin.export import ExportedAdmin
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
 from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
@@ -24,6 +25,7 @@ from wallets.admin.wallet_rows import (
     operation_rows,
     optional_time,
 )
+from wallets.contract.responses import hold_body
 from wallets.models import Hold, Operation
 
 
@@ -43,7 +45,11 @@ class StatusNowFilter(DropdownFilter):  # type: ignore[misc]
 
 
 @admin.register(Hold)
-class HoldAdmin(WalletRowAdmin):
+class HoldAdmin(ExportedAdmin, WalletRowAdmin):
+    export_columns = (
+        *("createdAt", "id", "walletId", "amount", "currency", "status", "capturedAmount", "operationId"),
+        *("expiresAt", "endedAt", "reference", "description", "metadata"),
+    )
     list_display = (
         "created",
         "shown_amount",
@@ -68,6 +74,9 @@ class HoldAdmin(WalletRowAdmin):
         rows: Any = super().get_queryset(request)
         now: QuerySet[Any] = rows.as_of_now()
         return now
+
+    def export_row(self, row: Hold) -> dict[str, Any]:
+        return hold_body(row, row.wallet.currency)
 
     def sections(self, request: HttpRequest, row: Hold) -> list[Section]:
         """Return the operations that placed or ended the hold, and those refused."""

@@ -4,7 +4,8 @@ A list counts no rows, uses the order of one index, has at most MAX_PAGES pages,
 after QUERY_TIMEOUT_SECONDS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -133,14 +134,13 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{QUERY_TIMEOUT_SECONDS}s'")
+            with bounded_queries():
                 response: HttpResponse = super().changelist_view(request, extra_context)
                 return response
         except (OperationalError, DataError) as error:
             if not request.GET:
                 raise  # the list without filters: the operator cannot narrow it
-            messages.error(request, _error_message(error))
+            messages.error(request, error_message(error))
         return redirect(request.path)
 
 
@@ -153,20 +153,32 @@ class SearchedAdmin(ReadOnlyAdmin):
         """Return the rows that match the term."""
         raise NotImplementedError
 
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        """Filter for the rows of a search. Also return whether some are missing, because too many match."""
+        found = self.find(term)
+        return rows.filter(id__in=found.ids), found.is_cut
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        return (self.with_ids(request, queryset, self.find(term)) if term else queryset), False
-
-    def with_ids(self, request: HttpRequest, rows: QuerySet[Any], found: Matches) -> QuerySet[Any]:
-        """Filter for the found rows. If there are too many, tell the operator that some are missing."""
-        if found.is_cut:
+        if not (term := search_term.strip()):
+            return queryset, False
+        rows, is_cut = self.matching(request, queryset, term)
+        if is_cut:
             messages.warning(request, TOO_MANY_MATCHES)
-        return rows.filter(id__in=found.ids)
+        return rows, False
 
 
-def _error_message(error: OperationalError | DataError) -> str:
+@contextmanager
+def bounded_queries() -> Iterator[None]:
+    """Open a transaction whose queries end after QUERY_TIMEOUT_SECONDS."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = '{QUERY_TIMEOUT_SECONDS}s'")
+        yield
+
+
+def error_message(error: OperationalError | DataError) -> str:
+    """Tell the operator why the search failed. Raises the error if the search is not its cause."""
     if isinstance(error, DataError):
         return "The search contains characters that are not supported."
     if isinstance(error.__cause__, QueryCanceled):

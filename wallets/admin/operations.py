@@ -11,6 +11,7 @@ from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
 from wallets.admin import search
+from wallets.admin.export import ExportedAdmin
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
 from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
@@ -22,12 +23,28 @@ from wallets.admin.wallet_rows import (
     optional_time,
     wallet_link,
 )
+from wallets.contract.responses import operation_body
 from wallets.models import Hold, Operation, Transfer
 from wallets.operation_types import TRANSFERS
 
 
 @admin.register(Operation)
-class OperationAdmin(WalletRowAdmin):
+class OperationAdmin(ExportedAdmin, WalletRowAdmin):
+    export_columns: tuple[str, ...] = (
+        *(
+            "createdAt",
+            "id",
+            "walletId",
+            "operationType",
+            "amount",
+            "currency",
+            "status",
+            "reason",
+            "balance",
+        ),
+        *("sequence", "transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
+        *("reference", "description", "metadata", "actor"),
+    )
     list_display: tuple[str, ...] = (
         "created",
         "type",
@@ -72,6 +89,9 @@ class OperationAdmin(WalletRowAdmin):
             ("Client data", {"fields": ("reference", "client_key", "metadata")}),
             ("Hash chain", {"fields": ("shown_hash",)}),
         ]
+
+    def export_row(self, row: Operation) -> dict[str, Any]:
+        return operation_body(row, row.wallet.currency) | {"actor": row.actor}
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
         rows = operation_rows(newest_reversals(row), row.wallet.currency)

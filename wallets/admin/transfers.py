@@ -21,6 +21,10 @@ TRANSFER_HEADERS: Final = ("wallet", *OPERATION_HEADERS)
 
 @admin.register(Transfer)
 class TransferAdmin(OperationAdmin):
+    export_columns = (
+        *("createdAt", "id", "walletId", "counterpartyWalletId", "amount", "currency", "status", "reason"),
+        *("idempotencyKey", "reference", "description", "metadata", "actor"),
+    )
     list_display = ("created", "source", "target", "shown_amount", "outcome", "shown_reference", "actor")
     list_filter = (("status", ChoicesDropdownFilter), ("created_at", TimeFilter))
 

@@ -37,20 +37,16 @@ class WalletRowAdmin(SearchedAdmin):
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.select_related("wallet").defer("wallet__metadata", "wallet__opened_with")
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Return the rows that match the term, and the newest rows of wallets that match it.
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        """Filter for the rows that match the term, and the first rows of wallets that match it.
 
         If only one wallet matches, an index has its rows in the order of the list: all of them are returned.
         """
-        term = search_term.strip()
-        if not term:
-            return queryset, False
         found, wallets = self.find(term), search.wallets_of_term(term)
         if len(wallets.ids) == 1 and not found.ids:
-            return queryset.filter(wallet_id=subquery_of(*wallets.ids)), False
-        return self.with_ids(request, queryset, found | self._of_wallets(request, wallets)), False
+            return rows.filter(wallet_id=subquery_of(*wallets.ids)), False
+        found |= self._of_wallets(request, wallets)
+        return rows.filter(id__in=found.ids), found.is_cut
 
     def _of_wallets(self, request: HttpRequest, wallets: search.Matches) -> search.Matches:
         """Find the first rows of these wallets, in the order of the list."""

@@ -16,15 +16,21 @@ from unfold.decorators import display
 
 from wallets.admin import search
 from wallets.admin.actions import WalletActions
+from wallets.admin.export import ExportedAdmin
 from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, show_amount, show_time
 from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import NEWEST_ROWS, OPERATION_HEADERS, operation_rows, optional_time
 from wallets.chart import balance_chart
+from wallets.contract.responses import wallet_body
 from wallets.models import Hold, Operation, Wallet, WalletChange, WalletQuerySet
 
 
 @admin.register(Wallet)
-class WalletAdmin(WalletActions):
+class WalletAdmin(ExportedAdmin, WalletActions):
+    export_columns = (
+        *("createdAt", "id", "externalId", "label", "owner", "currency", "balance", "held", "available"),
+        *("overdraftLimit", "maxBalance", "status", "sequence", "updatedAt", "metadata"),
+    )
     list_display = (
         "shown_id",
         "shown_label",
@@ -63,6 +69,9 @@ class WalletAdmin(WalletActions):
 
     def find(self, term: str) -> Matches:
         return search.find_wallets(term)
+
+    def export_row(self, row: Wallet) -> dict[str, Any]:
+        return wallet_body(row) | {"owner": row.owner.get_username() if row.owner else ""}
 
     def sections(self, request: HttpRequest, row: Wallet) -> list[Section]:
         query = f"?q={row.id}"
