@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils.html import escape
 
 from tests.admin.test_movements import (
     HOLDS,
@@ -193,3 +194,79 @@ def test_search_reads_indexes_and_a_bounded_number_of_rows(
     assert lookups
     for sql in lookups:
         assert "Seq Scan" not in plan_of(sql, "seqscan"), sql
+
+
+# --- Search in all lists ----------------------------------------------------------------------------
+SEARCH = "/admin/search/"
+
+
+@pytest.mark.parametrize("where", [WALLETS, OPERATIONS, TRANSFERS, HOLDS, INBOX])
+def test_only_match_leads_to_its_page(client: Client, where: str) -> None:
+    mark = uuid4().hex
+    wallet = new_wallet("10")
+    made: dict[str, Callable[[], UUID]] = {
+        WALLETS: lambda: new_wallet(external_id=mark).id,
+        OPERATIONS: lambda: deposit(wallet, reference=mark),
+        TRANSFERS: lambda: pay(wallet, new_wallet(), "1", reference=mark).operation.id,
+        HOLDS: lambda: place(wallet, "1", reference=mark),
+        INBOX: lambda: accept(wallet, "1", reference=mark),
+    }
+    expected = made[where]()
+    response = client.get(SEARCH, {"q": f" {mark} "})
+    assert (response.status_code, response["Location"]) == (302, address(where, expected))
+
+
+def test_reference_of_a_capture_leads_to_its_hold(client: Client) -> None:
+    mark = uuid4().hex
+    wallet = new_wallet("10")
+    hold_id = place(wallet, "1")
+    submit(CaptureHold(wallet_id=wallet.id, hold_id=hold_id, reference=mark))
+    assert client.get(SEARCH, {"q": mark})["Location"] == address(HOLDS, hold_id)
+
+
+def test_several_matches_are_listed_by_kind(client: Client) -> None:
+    mark = uuid4().hex
+    wallet = new_wallet("100", external_id=mark, label="Travel")
+    expected = str(deposit(wallet, reference=mark))
+    transfer_id = str(pay(wallet, new_wallet(), "2", reference=mark).operation.id)
+    html = shown(client, SEARCH, q=mark)
+    assert rows_in(html, TRANSFERS) == [transfer_id]
+    assert {expected, transfer_id} < set(rows_in(html, OPERATIONS))
+    assert str(wallet.id) in rows_in(html, WALLETS)
+    assert rows_in(html, HOLDS) == rows_in(html, INBOX) == []
+
+
+def test_search_in_all_lists_shows_the_newest_rows_of_a_kind(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wallets.admin.search_page.MAX_ROWS", 2)
+    mark = uuid4().hex
+    wallet = new_wallet()
+    expected = [str(deposit(wallet, reference=mark)) for _ in range(3)][::-1]
+    html = shown(client, SEARCH, q=mark)
+    assert rows_in(html, OPERATIONS) == expected[:2]
+    assert f'href="{OPERATIONS}?q={mark}"' in html
+
+
+def test_search_in_all_lists_finds_only_rows_that_the_operator_may_view() -> None:
+    mark = uuid4().hex
+    wallet = new_wallet(external_id=mark)
+    deposit(wallet, reference=mark)
+    response = logged_in(new_user("view_wallet")).get(SEARCH, {"q": mark})
+    assert response["Location"] == address(WALLETS, wallet.id)
+    assert "No row that you may view matches" in shown(logged_in(new_user()), SEARCH, q=mark)
+    for visitor in (Client(), logged_in(new_user(*VIEW, is_staff=False))):
+        assert visitor.get(SEARCH, {"q": mark})["Location"].startswith("/admin/login/")
+
+
+@pytest.mark.parametrize("query", [{}, {"q": ""}, {"q": "\x00"}, {"q": "=" * 5000}, {"q": "<script>"}])
+def test_search_for_an_unusual_term_is_no_error(client: Client, query: dict[str, str]) -> None:
+    html = shown(client, SEARCH, **query)
+    assert rows_in(html, OPERATIONS) == []
+    assert f'value="{escape(query.get("q", "").strip())}"' in html
+
+
+def test_start_page_has_the_search(client: Client) -> None:
+    html = shown(client, "/admin/")
+    assert f'action="{SEARCH}"' in html
+    assert "A reference, an idempotency key" in html
