@@ -338,8 +338,10 @@ def test_key_of_a_restricted_caller_is_shown_as_sent(client: Client) -> None:
 
 
 def test_lists_say_what_can_be_searched_for(client: Client) -> None:
-    assert "A reference, an idempotency key, metadata such as order=7" in shown(client, OPERATIONS)
-    assert "An external id, an id or its first 8 digits" in shown(client, WALLETS)
+    assert "Search for: a reference, an idempotency key, metadata such as order=7" in shown(
+        client, OPERATIONS
+    )
+    assert "Search for: an external id, an id or its first 8 digits" in shown(client, WALLETS)
 
 
 def test_operations_are_filtered_by_status_type_and_time(client: Client) -> None:

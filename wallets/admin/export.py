@@ -44,7 +44,6 @@ _IN_ORDER_OF_INDEX: Final = "SET LOCAL enable_bitmapscan = off; SET LOCAL enable
 class ExportedAdmin(SearchedAdmin):
     """Base of lists with a button that exports them."""
 
-    change_list_template = "admin/wallets/exported_list.html"
     export_columns: Sequence[str] = ()
 
     def export_row(self, row: Any) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class HoldAdmin(ExportedAdmin, WalletRowAdmin):
         "status_now",
         "captured",
         "expires",
-        "shown_wallet",
         "shown_reference",
+        "shown_wallet",
         "description",
     )
     list_filter = (StatusNowFilter, WalletCurrencyFilter, ("created_at", TimeFilter))

@@ -147,6 +147,7 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
 class SearchedAdmin(ReadOnlyAdmin):
     """Base of lists whose search looks terms up in indexes."""
 
+    change_list_template = "admin/wallets/searched_list.html"
     search_fields = ("id",)  # shows the search box; get_search_results does the search
 
     def find(self, term: str) -> Matches:

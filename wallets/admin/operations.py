@@ -51,8 +51,8 @@ class OperationAdmin(ExportedAdmin, WalletRowAdmin):
         "shown_amount",
         "balance",
         "outcome",
-        "shown_wallet",
         "shown_reference",
+        "shown_wallet",
         "actor",
     )
     list_filter: tuple[Any, ...] = (

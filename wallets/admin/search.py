@@ -22,7 +22,7 @@ MAX_OWNERS: Final = 100  # a search by the start of a name returns the wallets o
 MAX_INBOX_ROWS: Final = 10_000  # the oldest entries, which are searched without an index
 ID_DIGITS: Final = 32
 TERMS_HELP: Final = (
-    "A reference, an idempotency key, metadata such as order=7, an id or its first"
+    "a reference, an idempotency key, metadata such as order=7, an id or its first"
     f" {MIN_ID_DIGITS} digits, an external id, or the e-mail address of an owner"
 )
 _START_OF_ID: Final = re.compile(rf"[0-9a-f]{{{MIN_ID_DIGITS},{ID_DIGITS}}}", re.IGNORECASE)

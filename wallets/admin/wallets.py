@@ -45,7 +45,7 @@ class WalletAdmin(ExportedAdmin, WalletActions):
     list_filter = (("status", ChoicesDropdownFilter), CurrencyFilter)
     list_select_related = ("owner",)
     search_help_text = (
-        f"An external id, an id or its first {search.MIN_ID_DIGITS} digits, metadata such as shop=7,"
+        f"an external id, an id or its first {search.MIN_ID_DIGITS} digits, metadata such as shop=7,"
         " or the start of a label or of an owner's name or e-mail address"
     )
     fieldsets = (
