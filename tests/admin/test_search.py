@@ -196,6 +196,15 @@ def test_search_reads_indexes_and_a_bounded_number_of_rows(
         assert "Seq Scan" not in plan_of(sql, "seqscan"), sql
 
 
+@pytest.mark.parametrize("where", [OPERATIONS, TRANSFERS, HOLDS, INBOX])
+def test_rows_of_one_wallet_are_read_in_the_order_of_an_index(
+    client: Client, queries: Callable[[], list[str]], where: str
+) -> None:
+    shown(client, where, q=str(new_wallet("1").id))
+    (number,) = (number for number, sql in enumerate(queries()) if "LIMIT 51" in sql)
+    assert "enable_sort = off" in "".join(queries()[:number])
+
+
 # --- Search in all lists ----------------------------------------------------------------------------
 SEARCH = "/admin/search/"
 

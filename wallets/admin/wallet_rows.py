@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from django.contrib import admin
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
@@ -12,6 +13,7 @@ from django.utils.text import Truncator
 
 from wallets.admin import search
 from wallets.admin.lists import CurrencyFilter, SearchedAdmin, link, no_wrap, show_amount, show_time
+from wallets.contract.paging import IN_ORDER_OF_INDEX
 from wallets.ledger import keys
 from wallets.models import Operation, Wallet, subquery_of
 
@@ -44,6 +46,8 @@ class WalletRowAdmin(SearchedAdmin):
         """
         found, wallets = self.find(term), search.wallets_of_term(term)
         if len(wallets.ids) == 1 and not found.ids:
+            with connection.cursor() as cursor:  # in the transaction of the list
+                cursor.execute(IN_ORDER_OF_INDEX)
             return rows.filter(wallet_id=subquery_of(*wallets.ids)), False
         found |= self._of_wallets(request, wallets)
         return rows.filter(id__in=found.ids), found.is_cut

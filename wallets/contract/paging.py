@@ -31,7 +31,7 @@ MAX_PAGE_TEXT_BYTES: Final = 262_144  # of LONG_TEXTS in a page
 UNMEASURED_ROWS: Final = 50  # a page of so many rows is not measured
 MAX_SCANNED_ROWS: Final = 5000  # of an index, for a page whose filters the index does not serve
 # PostgreSQL estimates as many rows for the largest wallet as for the average one, and would sort them all.
-_IN_ORDER_OF_INDEX: Final = (
+IN_ORDER_OF_INDEX: Final = (
     "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 )
 METADATA: Final = "metadata."  # the start of parameters such as metadata.order=7
@@ -149,7 +149,7 @@ class Page(Generic[QueryT]):
         if has_few_rows:
             return self._read(rows, scanned)
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_IN_ORDER_OF_INDEX)
+            cursor.execute(IN_ORDER_OF_INDEX)
             return self._read(rows, scanned)
 
     def _read(
