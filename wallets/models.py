@@ -140,7 +140,10 @@ class Wallet(models.Model):
 
     class Meta:
         db_table = "wallet"
-        permissions = (("adjust_wallet", "Can adjust the balance of a wallet"),)
+        permissions = (
+            ("adjust_wallet", "Can adjust the balance of a wallet"),
+            ("export_wallet", "Can export wallets, operations, transfers and holds as CSV"),
+        )
 
     def __str__(self) -> str:
         return f"{self.label or self.id} ({self.currency})"

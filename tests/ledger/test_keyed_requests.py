@@ -84,16 +84,16 @@ RECORDED = {
         b' {"sourceWalletId": "01930a5d-0000-7000-8000-000000000001",'
         b' "targetWalletId": "01930a5d-0000-7000-8000-000000000002", "amount": "5.00",'
         b' "idempotencyKey": "k"}], "atomic": true}',
-        "be77d837873f7ac6ac68ec54eb1de97f7380e43e301a1ac5ab8fdc4771d362dd",
+        "be77d837873f7ac6ac68ec54eb1de97f7380e43e301a1ac5ab8fdc4771d362dd",  # pragma: allowlist secret
     ),
     ("POST /wallets", WalletToOpen): (
         b'{"currency": "EUR", "label": "e\xcc\x81", "overdraftLimit": "10.00", "maxBalance": null}',
-        "0b8d1b2ff294527a3e6976f435e7437b1b7c3f4ec1ca0f58d5b6bee5cd5b05f1",
+        "0b8d1b2ff294527a3e6976f435e7437b1b7c3f4ec1ca0f58d5b6bee5cd5b05f1",  # pragma: allowlist secret
     ),
     ("POST /webhooks", WebhookToRegister): (
         b'{"name": "shop", "url": "https://example.com/e", "types": ["wallet.opened"], "batch": 5,'
         b' "from": "beginning"}',
-        "69f505fdbe361edd747bb9774b1902a066fe9f00b0cabbf5c93f5fd96566e47b",
+        "69f505fdbe361edd747bb9774b1902a066fe9f00b0cabbf5c93f5fd96566e47b",  # pragma: allowlist secret
     ),
 }
 

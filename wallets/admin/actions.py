@@ -18,7 +18,7 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminRadioSelectWidget, UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from wallets.admin.lists import ReadOnlyAdmin, change_url, show_amount
+from wallets.admin.lists import SearchedAdmin, change_url, show_amount
 from wallets.contract.fields import PositiveAmount
 from wallets.error_mapping import to_problem
 from wallets.ledger import COMMANDS, WalletUpdate, change_wallet, submit
@@ -120,7 +120,7 @@ def change_status(status: str, wallet_id: UUID, cleaned: dict[str, Any], actor: 
 
 
 # --- Pages ------------------------------------------------------------------------------------------
-class WalletActions(ReadOnlyAdmin):
+class WalletActions(SearchedAdmin):
     has_history = True
     actions_detail = ("adjust", "freeze", "thaw", "close")
 

@@ -13,7 +13,10 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import DropdownFilter
 from unfold.decorators import display
 
+from wallets.admin import search
+from wallets.admin.export import ExportedAdmin
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
@@ -22,6 +25,7 @@ from wallets.admin.wallet_rows import (
     operation_rows,
     optional_time,
 )
+from wallets.contract.responses import hold_body
 from wallets.models import Hold, Operation
 
 
@@ -41,28 +45,38 @@ class StatusNowFilter(DropdownFilter):  # type: ignore[misc]
 
 
 @admin.register(Hold)
-class HoldAdmin(WalletRowAdmin):
-    has_keys = False
-    search_help_text = "Hold or wallet id"
+class HoldAdmin(ExportedAdmin, WalletRowAdmin):
+    export_columns = (
+        *("createdAt", "id", "walletId", "amount", "currency", "status", "capturedAmount", "operationId"),
+        *("expiresAt", "endedAt", "reference", "description", "metadata"),
+    )
     list_display = (
         "created",
         "shown_amount",
         "status_now",
         "captured",
         "expires",
+        "shown_reference",
         "shown_wallet",
         "description",
     )
     list_filter = (StatusNowFilter, WalletCurrencyFilter, ("created_at", TimeFilter))
     fieldsets = (
         (None, {"fields": ("id", "wallet", "shown_amount", "status_now", "captured", "description")}),
+        ("Client data", {"fields": ("reference", "metadata")}),
         ("When", {"fields": ("created", "expires", "ended")}),
     )
+
+    def find(self, term: str) -> Matches:
+        return search.find_holds(term)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: Any = super().get_queryset(request)
         now: QuerySet[Any] = rows.as_of_now()
         return now
+
+    def export_row(self, row: Hold) -> dict[str, Any]:
+        return hold_body(row, row.wallet.currency)
 
     def sections(self, request: HttpRequest, row: Hold) -> list[Section]:
         """Return the operations that placed or ended the hold, and those refused."""

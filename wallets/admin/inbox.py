@@ -22,9 +22,10 @@ from unfold.decorators import action
 from unfold.enums import ActionVariant
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from wallets.admin import confirm
-from wallets.admin.lists import TimeFilter, change_url, link_by_id, no_wrap, parse_id
+from wallets.admin import confirm, search
+from wallets.admin.lists import TimeFilter, change_url, link_by_id, no_wrap
 from wallets.admin.operations import nonempty_fields
+from wallets.admin.search import Matches, parse_id
 from wallets.admin.wallet_rows import WalletRowAdmin, operation_link, optional_time, wallet_link
 from wallets.error_mapping import to_problem
 from wallets.ledger import inbox_failures
@@ -65,13 +66,15 @@ class InboxAdmin(WalletRowAdmin):
     actions_detail = ("retry", "reject")
     has_history = True
     ordering = ("position",)
-    search_help_text = "Operation or wallet id, or wallet id and key"
     list_before_template = "admin/wallets/inboxentry/queue_status.html"
     list_display = (
-        *("created", "waits", "type", "shown_amount", "shown_wallet", "target", "actor"),
+        *("created", "waits", "type", "shown_amount", "shown_wallet", "target", "shown_reference", "actor"),
         *("attempts", "error", "set_aside"),
     )
     list_filter = (StateFilter, ("type", ChoicesDropdownFilter), ("created_at", TimeFilter))
+
+    def find(self, term: str) -> Matches:
+        return search.find_inbox_entries(term)
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
@@ -83,7 +86,7 @@ class InboxAdmin(WalletRowAdmin):
         return [
             (None, {"fields": ("id", "wallet", "type", "shown_amount", *links)}),
             ("Actor and times", {"fields": ("actor", "description", "created", "waits")}),
-            ("Client data", {"fields": ("client_key", "metadata")}),
+            ("Client data", {"fields": ("reference", "client_key", "metadata")}),
             *([("Failed attempts", {"fields": FAILURE_FIELDS})] if obj and obj.attempts else []),
         ]
 

@@ -4,7 +4,8 @@ A list counts no rows, uses the order of one index, has at most MAX_PAGES pages,
 after QUERY_TIMEOUT_SECONDS.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -29,9 +30,15 @@ from unfold.views import ChangeList
 from unfold.widgets import INPUT_CLASSES
 
 from wallets import money
+from wallets.admin.search import Matches
+from wallets.contract.search import MAX_MATCHES
 
 QUERY_TIMEOUT_SECONDS: Final = 5  # a longer query would take the database's time from the API
 MAX_PAGES: Final = 100  # PostgreSQL reads the rows that OFFSET skips; the time filter finds older rows
+
+TOO_MANY_MATCHES: Final = (
+    f"More than {MAX_MATCHES} rows match, and some of them are not in this list. Search for something rarer."
+)
 
 
 class UncountedPaginator(Paginator):  # type: ignore[type-arg]
@@ -127,18 +134,52 @@ class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         try:
-            with transaction.atomic(), connection.cursor() as cursor:
-                cursor.execute(f"SET LOCAL statement_timeout = '{QUERY_TIMEOUT_SECONDS}s'")
+            with bounded_queries():
                 response: HttpResponse = super().changelist_view(request, extra_context)
                 return response
         except (OperationalError, DataError) as error:
             if not request.GET:
                 raise  # the list without filters: the operator cannot narrow it
-            messages.error(request, _error_message(error))
+            messages.error(request, error_message(error))
         return redirect(request.path)
 
 
-def _error_message(error: OperationalError | DataError) -> str:
+class SearchedAdmin(ReadOnlyAdmin):
+    """Base of lists whose search looks terms up in indexes."""
+
+    change_list_template = "admin/wallets/searched_list.html"
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
+
+    def find(self, term: str) -> Matches:
+        """Return the rows that match the term."""
+        raise NotImplementedError
+
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        """Filter for the rows of a search. Also return whether some are missing, because too many match."""
+        found = self.find(term)
+        return rows.filter(id__in=found.ids), found.is_cut
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if not (term := search_term.strip()):
+            return queryset, False
+        rows, is_cut = self.matching(request, queryset, term)
+        if is_cut:
+            messages.warning(request, TOO_MANY_MATCHES)
+        return rows, False
+
+
+@contextmanager
+def bounded_queries() -> Iterator[None]:
+    """Open a transaction whose queries end after QUERY_TIMEOUT_SECONDS."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL statement_timeout = '{QUERY_TIMEOUT_SECONDS}s'")
+        yield
+
+
+def error_message(error: OperationalError | DataError) -> str:
+    """Tell the operator why the search failed. Raises the error if the search is not its cause."""
     if isinstance(error, DataError):
         return "The search contains characters that are not supported."
     if isinstance(error.__cause__, QueryCanceled):
@@ -215,13 +256,6 @@ def show_time(time: datetime) -> SafeString:
 
 def no_wrap(text: str) -> SafeString:
     return format_html('<span class="whitespace-nowrap">{}</span>', text)
-
-
-def parse_id(text: str) -> UUID | None:
-    try:
-        return UUID(text)
-    except ValueError:
-        return None
 
 
 def change_url(row: Model) -> str:

@@ -10,7 +10,10 @@ from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
+from wallets.admin import search
+from wallets.admin.export import ExportedAdmin
 from wallets.admin.lists import COLOURS, Section, TimeFilter, link_by_id, show_amount
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import (
     NEWEST_ROWS,
     OPERATION_HEADERS,
@@ -20,19 +23,35 @@ from wallets.admin.wallet_rows import (
     optional_time,
     wallet_link,
 )
+from wallets.contract.responses import operation_body
 from wallets.models import Hold, Operation, Transfer
 from wallets.operation_types import TRANSFERS
 
 
 @admin.register(Operation)
-class OperationAdmin(WalletRowAdmin):
-    search_help_text = "Operation or wallet id, or wallet id and key"
+class OperationAdmin(ExportedAdmin, WalletRowAdmin):
+    export_columns: tuple[str, ...] = (
+        *(
+            "createdAt",
+            "id",
+            "walletId",
+            "operationType",
+            "amount",
+            "currency",
+            "status",
+            "reason",
+            "balance",
+        ),
+        *("sequence", "transferId", "counterpartyWalletId", "holdId", "reversesId", "idempotencyKey"),
+        *("reference", "description", "metadata", "actor"),
+    )
     list_display: tuple[str, ...] = (
         "created",
         "type",
         "shown_amount",
         "balance",
         "outcome",
+        "shown_reference",
         "shown_wallet",
         "actor",
     )
@@ -41,6 +60,9 @@ class OperationAdmin(WalletRowAdmin):
         ("type", ChoicesDropdownFilter),
         ("created_at", TimeFilter),
     )
+
+    def find(self, term: str) -> Matches:
+        return search.find_operations(term)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> list[Any]:
         """Return the field sets without empty links and times."""
@@ -64,9 +86,12 @@ class OperationAdmin(WalletRowAdmin):
             ),
             *([("Related to", {"fields": links})] if links else []),
             ("Actor and times", {"fields": ("actor", "description", *times)}),
-            ("Client data", {"fields": ("client_key", "metadata")}),
+            ("Client data", {"fields": ("reference", "client_key", "metadata")}),
             ("Hash chain", {"fields": ("shown_hash",)}),
         ]
+
+    def export_row(self, row: Operation) -> dict[str, Any]:
+        return operation_body(row, row.wallet.currency) | {"actor": row.actor}
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:
         rows = operation_rows(newest_reversals(row), row.wallet.currency)

@@ -15,6 +15,7 @@ from wallets.access import devices, limits
 from wallets.access.attempts import counted, with_problem_status
 from wallets.admin import second_factor, start
 from wallets.admin.attempts import LoginForm
+from wallets.admin.search import TERMS_HELP
 
 
 class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
@@ -34,8 +35,15 @@ class OperatorsSite(UnfoldAdminSite):  # type: ignore[misc]
         return with_problem_status(response, form.problem) if form else response
 
     def index(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        response: HttpResponse = super().index(request, {**(extra_context or {}), **start.context(request)})
+        context = {"help_text": TERMS_HELP, **(extra_context or {}), **start.context(request)}
+        response: HttpResponse = super().index(request, context)
         return response
+
+    def search(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        """Search in the ledger. The theme's own search finds only names of pages, and caches them."""
+        from wallets.admin import search_page  # it imports pages, which get this site
+
+        return search_page.respond(request, self)
 
     def password_change(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -9,8 +9,10 @@ from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 
+from wallets.admin import search
 from wallets.admin.lists import Section, TimeFilter
 from wallets.admin.operations import OperationAdmin, newest_reversals, nonempty_fields
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import OPERATION_HEADERS, operation_rows, wallet_link
 from wallets.models import Operation, Transfer
 
@@ -19,12 +21,18 @@ TRANSFER_HEADERS: Final = ("wallet", *OPERATION_HEADERS)
 
 @admin.register(Transfer)
 class TransferAdmin(OperationAdmin):
-    search_help_text = "Transfer or source wallet id, or source wallet id and key"
-    list_display = ("created", "source", "target", "shown_amount", "outcome", "actor")
+    export_columns = (
+        *("createdAt", "id", "walletId", "counterpartyWalletId", "amount", "currency", "status", "reason"),
+        *("idempotencyKey", "reference", "description", "metadata", "actor"),
+    )
+    list_display = ("created", "source", "target", "shown_amount", "outcome", "shown_reference", "actor")
     list_filter = (("status", ChoicesDropdownFilter), ("created_at", TimeFilter))
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return bool(request.user.has_perm("wallets.view_operation"))
+
+    def find(self, term: str) -> Matches:
+        return search.find_transfers(term)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         transfers = super().get_queryset(request).filter(type="TRANSFER_OUT")
@@ -36,7 +44,7 @@ class TransferAdmin(OperationAdmin):
         return [
             (None, {"fields": ("id", "source", "target", "shown_amount", "status", "reason")}),
             ("Actor and times", {"fields": ("actor", "description", *times)}),
-            ("Client data", {"fields": ("client_key", "metadata")}),
+            ("Client data", {"fields": ("reference", "client_key", "metadata")}),
         ]
 
     def sections(self, request: HttpRequest, row: Operation) -> list[Section]:

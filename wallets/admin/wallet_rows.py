@@ -3,19 +3,22 @@
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
-from uuid import UUID
 
-from django.contrib import admin, messages
+from django.contrib import admin
+from django.db import connection
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
 
-from wallets.admin.lists import CurrencyFilter, ReadOnlyAdmin, link, no_wrap, parse_id, show_amount, show_time
+from wallets.admin import search
+from wallets.admin.lists import CurrencyFilter, SearchedAdmin, link, no_wrap, show_amount, show_time
+from wallets.contract.paging import IN_ORDER_OF_INDEX
 from wallets.ledger import keys
 from wallets.models import Operation, Wallet, subquery_of
 
 NEWEST_ROWS: Final = 20  # in a table on the page of another row
+MAX_SEARCHED_WALLETS: Final = 10  # a search returns rows of at most this many wallets
 OPERATION_HEADERS: Final = (
     "created (UTC)",
     "type",
@@ -27,33 +30,36 @@ OPERATION_HEADERS: Final = (
 )
 
 
-class WalletRowAdmin(ReadOnlyAdmin):
-    """Base of pages whose rows are found by their own id or by their wallet's id."""
+class WalletRowAdmin(SearchedAdmin):
+    """Base of pages whose rows belong to a wallet. The search by a wallet finds all of its rows."""
 
-    has_keys = True
-    search_fields = ("id",)  # shows the search box; get_search_results does the search
+    search_help_text = search.TERMS_HELP
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows: QuerySet[Any] = super().get_queryset(request)
         return rows.select_related("wallet").defer("wallet__metadata", "wallet__opened_with")
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """Search with one condition that an index serves. An OR of them would read too many rows."""
-        term, _, key = search_term.strip().partition(" ")
-        if not term:
-            return queryset, False
-        searched_id = parse_id(term)
-        if searched_id is None:
-            messages.warning(request, f"“{term}” is not an id. Search for: {self.search_help_text}.")
-            return queryset.none(), False
-        if key and self.has_keys:
-            stored_keys = _stored_keys(searched_id, key.strip())
-            return queryset.filter(wallet=searched_id, idempotency_key__in=stored_keys), False
-        if Wallet.objects.filter(id=searched_id).exists():
-            return queryset.filter(wallet_id=subquery_of(searched_id)), False
-        return queryset.filter(id=searched_id), False
+    def matching(self, request: HttpRequest, rows: QuerySet[Any], term: str) -> tuple[QuerySet[Any], bool]:
+        """Filter for the rows that match the term, and the first rows of wallets that match it.
+
+        If only one wallet matches, an index has its rows in the order of the list: all of them are returned.
+        """
+        found, wallets = self.find(term), search.wallets_of_term(term)
+        if len(wallets.ids) == 1 and not found.ids:
+            with connection.cursor() as cursor:  # in the transaction of the list
+                cursor.execute(IN_ORDER_OF_INDEX)
+            return rows.filter(wallet_id=subquery_of(*wallets.ids)), False
+        found |= self._of_wallets(request, wallets)
+        return rows.filter(id__in=found.ids), found.is_cut
+
+    def _of_wallets(self, request: HttpRequest, wallets: search.Matches) -> search.Matches:
+        """Find the first rows of these wallets, in the order of the list."""
+        wallet_ids = sorted(wallets.ids, reverse=True)
+        rows = self.get_queryset(request).order_by(*self.ordering)
+        found = search.Matches(is_cut=wallets.is_cut or len(wallet_ids) > MAX_SEARCHED_WALLETS)
+        for wallet_id in wallet_ids[:MAX_SEARCHED_WALLETS]:
+            found |= search.look_up(rows.filter(wallet_id=subquery_of(wallet_id)))
+        return found
 
     @admin.display(description="created (UTC)")
     def created(self, row: Any) -> SafeString:
@@ -67,15 +73,13 @@ class WalletRowAdmin(ReadOnlyAdmin):
     def shown_amount(self, row: Any) -> SafeString:
         return amount_with_currency(row)
 
+    @admin.display(description="reference")
+    def shown_reference(self, row: Any) -> str | None:
+        return Truncator(row.reference).chars(60) or None
+
     @admin.display(description="wallet")
     def shown_wallet(self, row: Any) -> SafeString:
         return wallet_link(row.wallet)
-
-
-def _stored_keys(wallet_id: UUID, key: str) -> list[str]:
-    """Return `key` as stored for an unrestricted caller, and for one restricted to the wallet's owner."""
-    owner_id = Wallet.objects.filter(id=wallet_id).values_list("owner_id", flat=True).first()
-    return [key, keys.stored(keys.namespace_of_owner(owner_id), key)]
 
 
 class WalletCurrencyFilter(CurrencyFilter):

@@ -1,11 +1,10 @@
 """Read-only pages of wallets, with the actions of WalletActions."""
 
-from typing import Any, Final
-from unicodedata import normalize
+from typing import Any
 
 import orjson
 from django.contrib import admin
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils import timezone
@@ -15,20 +14,27 @@ from django.utils.text import Truncator
 from unfold.contrib.filters.admin import ChoicesDropdownFilter
 from unfold.decorators import display
 
+from wallets.admin import search
 from wallets.admin.actions import WalletActions
-from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, parse_id, show_amount, show_time
+from wallets.admin.export import ExportedAdmin
+from wallets.admin.lists import COLOURS, CurrencyFilter, Section, link, show_amount, show_time
+from wallets.admin.search import Matches
 from wallets.admin.wallet_rows import NEWEST_ROWS, OPERATION_HEADERS, operation_rows, optional_time
 from wallets.chart import balance_chart
-from wallets.models import Hold, Operation, User, Wallet, WalletChange, WalletQuerySet
-
-MAX_SEARCHED_OWNERS: Final = 100  # a search by owner returns wallets of at most this many users
+from wallets.contract.responses import wallet_body
+from wallets.models import Hold, Operation, Wallet, WalletChange, WalletQuerySet
 
 
 @admin.register(Wallet)
-class WalletAdmin(WalletActions):
+class WalletAdmin(ExportedAdmin, WalletActions):
+    export_columns = (
+        *("createdAt", "id", "externalId", "label", "owner", "currency", "balance", "held", "available"),
+        *("overdraftLimit", "maxBalance", "status", "sequence", "updatedAt", "metadata"),
+    )
     list_display = (
         "shown_id",
         "shown_label",
+        "shown_external_id",
         "owner",
         "currency",
         "shown_balance",
@@ -38,10 +44,12 @@ class WalletAdmin(WalletActions):
     )
     list_filter = (("status", ChoicesDropdownFilter), CurrencyFilter)
     list_select_related = ("owner",)
-    search_fields = ("id",)  # shows the search box; get_search_results does the search
-    search_help_text = "Id, or the start of a label or owner"
+    search_help_text = (
+        f"an external id, an id or its first {search.MIN_ID_DIGITS} digits, metadata such as shop=7,"
+        " or the start of a label or of an owner's name or e-mail address"
+    )
     fieldsets = (
-        (None, {"fields": ("id", "label", "owner", "status")}),
+        (None, {"fields": ("id", "label", "external_id", "owner", "status")}),
         (
             "Money",
             {
@@ -59,23 +67,11 @@ class WalletAdmin(WalletActions):
         ("More", {"fields": ("metadata", "opened_with", "created", "updated")}),
     )
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Wallet], search_term: str
-    ) -> tuple[QuerySet[Wallet], bool]:
-        """Search by id, label or owner, with conditions on this table alone: each has an index."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        named = User.objects.filter(username__istartswith=User.normalize_username(term))
-        owners = named.values_list("id", flat=True)[:MAX_SEARCHED_OWNERS]
-        # Labels are stored as they were sent, é as one or two characters.
-        spellings = {normalize(form, term) for form in ("NFC", "NFD")}
-        condition = Q(owner__in=list(owners))
-        for spelling in sorted(spellings):
-            condition |= Q(label__istartswith=spelling)
-        if wallet_id := parse_id(term):
-            condition |= Q(id=wallet_id)
-        return queryset.filter(condition), False
+    def find(self, term: str) -> Matches:
+        return search.find_wallets(term)
+
+    def export_row(self, row: Wallet) -> dict[str, Any]:
+        return wallet_body(row) | {"owner": row.owner.get_username() if row.owner else ""}
 
     def sections(self, request: HttpRequest, row: Wallet) -> list[Section]:
         query = f"?q={row.id}"
@@ -109,6 +105,10 @@ class WalletAdmin(WalletActions):
     @admin.display(description="label")
     def shown_label(self, wallet: Wallet) -> str | None:
         return Truncator(wallet.label).chars(60) or None
+
+    @admin.display(description="external id")
+    def shown_external_id(self, wallet: Wallet) -> str | None:
+        return Truncator(wallet.external_id or "").chars(60) or None
 
     @admin.display(description="balance")
     def shown_balance(self, wallet: Wallet) -> str | None:

@@ -7,8 +7,10 @@ without it would not, and a change of a key does not invalidate it.
 import base64
 import binascii
 from collections.abc import Callable, Iterable
+from datetime import datetime
 from itertools import accumulate
 from typing import Annotated, Any, ClassVar, Final, Generic, Self, TypeVar
+from uuid import UUID
 
 from django.db import connection, transaction
 from django.db.models import Func, IntegerField, Model, Q, QuerySet, TextField, Value
@@ -29,12 +31,18 @@ MAX_PAGE_TEXT_BYTES: Final = 262_144  # of LONG_TEXTS in a page
 UNMEASURED_ROWS: Final = 50  # a page of so many rows is not measured
 MAX_SCANNED_ROWS: Final = 5000  # of an index, for a page whose filters the index does not serve
 # PostgreSQL estimates as many rows for the largest wallet as for the average one, and would sort them all.
-_IN_ORDER_OF_INDEX: Final = (
+IN_ORDER_OF_INDEX: Final = (
     "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"
 )
 METADATA: Final = "metadata."  # the start of parameters such as metadata.order=7
 QueryT = TypeVar("QueryT", bound=PageQuery)
 ModelT = TypeVar("ModelT", bound=Model)
+
+
+def before(created_at: datetime, id: UUID) -> Q:
+    """Return the filter for the rows after this one in a list that is newest first."""
+    # In this form the index on created_at limits the scan.
+    return Q(created_at__lte=created_at) & (Q(created_at__lt=created_at) | Q(id__lt=id))
 
 
 class Cursor(BaseModel):
@@ -78,9 +86,7 @@ class TimeCursor(Cursor):
     id: Id
 
     def after(self) -> Q:
-        # In this form the index on created_at limits the scan.
-        bound = Q(created_at__lte=self.created_at)
-        return bound & (Q(created_at__lt=self.created_at) | Q(id__lt=self.id))
+        return before(self.created_at, self.id)
 
     @staticmethod
     def up_to(last: Any) -> Q:
@@ -143,7 +149,7 @@ class Page(Generic[QueryT]):
         if has_few_rows:
             return self._read(rows, scanned)
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute(_IN_ORDER_OF_INDEX)
+            cursor.execute(IN_ORDER_OF_INDEX)
             return self._read(rows, scanned)
 
     def _read(

@@ -45,13 +45,13 @@ def search_operations(query: OperationSearchQuery, caller: Principal) -> Search[
     If the caller has an owner restriction, the query must name a wallet that the caller may read, an
     idempotency key or a transfer.
     """
-    operations = Operation.objects.alias(sent_key=_SENT_KEY)
+    operations = Operation.objects.alias(sent_key=SENT_KEY)
     index = Q(**_given(created_at__gte=query.from_, created_at__lt=query.to))
     if query.wallet_id is not None:
         index &= Q(wallet_id=subquery_of(query.wallet_id))
     if query.reference:
         index &= Q(reference=query.reference) & ~Q(reference="")
-    transfer, metadata = Q(**_given(transfer_id=query.transfer_id)), _metadata(query.metadata)
+    transfer, metadata = Q(**_given(transfer_id=query.transfer_id)), metadata_filter(query.metadata)
     residual = [
         *(_status(query.status), _types(query.type), transfer, metadata),
         Q(**_given(amount__gte=query.min_amount, amount__lte=query.max_amount)),
@@ -80,7 +80,7 @@ def search_wallets(query: WalletSearchQuery, owner_restriction: int | None) -> S
         index &= Q(owner_id=owner_id) if owner_id is not None else Q(pk__in=[])
     external_id = Q(**_given(external_id=query.external_id))
     label = Q(label__istartswith=query.label) if query.label else Q()
-    metadata = _metadata(query.metadata)
+    metadata = metadata_filter(query.metadata)
     residual = [external_id, label, metadata, Q(**_given(currency=query.currency, status=query.status))]
     unordered = [external_id] if index else [external_id, label, metadata]
     return _search(Wallet.objects.with_expired(), index, residual, unordered)
@@ -98,7 +98,7 @@ def _search(
     `indexed` is the filter of `residual` that the index serves too.
     """
     for matches in unordered:
-        if matches and (ids := _few_ids(rows.filter(matches))) is not None:
+        if matches and (ids := _few_ids(rows.filter(matches).order_by())) is not None:
             return Search(rows.filter(index, *residual, id__in=ids), has_few_rows=True)
     found = rows.filter(index, *residual)
     is_served = all(matches == indexed for matches in residual if matches)
@@ -106,7 +106,13 @@ def _search(
 
 
 def _few_ids(rows: QuerySet[Any]) -> list[UUID] | None:
-    """Return the ids of the rows, or None if there are more than MAX_MATCHES.
+    """Return the ids of the rows, or None if there are more than MAX_MATCHES."""
+    ids = bounded_ids(rows)
+    return ids if len(ids) <= MAX_MATCHES else None
+
+
+def bounded_ids(rows: QuerySet[Any]) -> list[UUID]:
+    """Return the ids of the first rows, at most MAX_MATCHES + 1. If there are so many, others may exist.
 
     The lookup is bounded too: without the first setting, a GIN index would collect all matching rows before
     the first one; without the second, a scan could read the whole table before it meets a frequent value.
@@ -114,8 +120,7 @@ def _few_ids(rows: QuerySet[Any]) -> list[UUID] | None:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL gin_fuzzy_search_limit = {MAX_MATCHES * 4}")
         cursor.execute("SET LOCAL enable_seqscan = off")
-        ids = list(rows.order_by().values_list("id", flat=True)[: MAX_MATCHES + 1])
-    return ids if len(ids) <= MAX_MATCHES else None
+        return list(rows.values_list("id", flat=True)[: MAX_MATCHES + 1])
 
 
 # --- Filters ----------------------------------------------------------------------------------------
@@ -142,7 +147,7 @@ def _types(types: list[str] | None) -> Q:
     return Q() if types is None else Q(type__in=types)
 
 
-def _metadata(filters: Mapping[str, str]) -> Q:
+def metadata_filter(filters: Mapping[str, str]) -> Q:
     """Return the filter for these values of top-level keys. `7` is the string or the number."""
     if not filters:
         return Q()
@@ -168,6 +173,6 @@ def _given(**filters: Any) -> dict[str, Any]:
 
 
 # As in operation_key_idx: the key without its namespace.
-_SENT_KEY: Final = Func(
+SENT_KEY: Final = Func(
     F("idempotency_key"), template="split_part(%(expressions)s, ' ', -1)", output_field=TextField()
 )

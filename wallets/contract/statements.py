@@ -72,13 +72,14 @@ def as_csv(statement: Statement, separator: str = ",", *, with_bom: bool = False
             ("CLOSING_BALANCE", statement.end, closing),
         )
     )
-    yield _lines(separator, COLUMNS, first)
+    yield csv_lines(separator, COLUMNS, first)
     for page in statement.pages():
-        yield _lines(separator, *(_entry_row(entry, statement.currency) for entry in page))
-    yield _lines(separator, last)
+        yield csv_lines(separator, *(_entry_row(entry, statement.currency) for entry in page))
+    yield csv_lines(separator, last)
 
 
-def _lines(separator: str, *rows: tuple[object, ...]) -> bytes:
+def csv_lines(separator: str, *rows: tuple[object, ...]) -> bytes:
+    """Return the rows as CSV (RFC 4180), in UTF-8."""
     return "".join(f"{separator.join(map(_cell, row))}\r\n" for row in rows).encode()
 
 
@@ -101,10 +102,10 @@ def _entry_row(entry: Record, currency: str) -> tuple[object, ...]:
     body |= {"time": body["createdAt"], "operationId": body["id"], "amount": amount}
     body["metadata"] = orjson.dumps(body["metadata"]).decode() if body["metadata"] else ""
     for name in ("description", "idempotencyKey", "reference", "metadata"):
-        body[name] = _plain(body[name] or "")
+        body[name] = without_formulas(body[name] or "")
     return tuple(body[name] for name in COLUMNS)
 
 
-def _plain(text: str) -> str:
+def without_formulas(text: str) -> str:
     """Return the text with `'` before everything that a spreadsheet would evaluate as a formula."""
     return _FORMULA.sub("'", text)
