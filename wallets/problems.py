@@ -131,6 +131,13 @@ class WalletNotFound(Problem):
     default_detail = "No wallet with this id exists, or the credentials do not permit access to it."
 
 
+class AccountNotFound(Problem):
+    code, status, title = "account_not_found", 404, "Account not found"
+    cause = "no active account has verified the e-mail address"
+    action = "check the address, or ask its owner to verify it"
+    default_detail = "No active account has verified this e-mail address."
+
+
 class OperationNotFound(Problem):
     code, status, title = "operation_not_found", 404, "Operation not found"
     cause = "the operation does not exist, or the caller may not see it"

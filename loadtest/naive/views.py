@@ -31,6 +31,7 @@ class WalletSerializer(serializers.Serializer[Wallet]):
     overdraftLimit = MoneyField(source="overdraft_limit")
     maxBalance = MoneyField(source="max_balance")
     status = serializers.CharField()
+    externalId = serializers.CharField(source="external_id")
     label = serializers.CharField()  # type: ignore[assignment]
     metadata = serializers.JSONField()
     sequence = serializers.IntegerField()
@@ -52,6 +53,7 @@ class OperationSerializer(serializers.Serializer[Operation]):
     reason = serializers.CharField(read_only=True)
     balance = MoneyField(source="balance_after", read_only=True)
     idempotencyKey = serializers.CharField(source="idempotency_key", read_only=True)
+    reference = serializers.CharField(max_length=255, required=False)
     description = serializers.CharField(max_length=500, required=False)
     metadata = serializers.JSONField(required=False)
     createdAt = serializers.DateTimeField(source="created_at", read_only=True)

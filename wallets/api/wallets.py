@@ -28,13 +28,12 @@ from wallets.ledger import (
 )
 from wallets.models import User, Wallet
 from wallets.problems import (
+    AccountNotFound,
     BalanceLimitExceeded,
     ExternalIdTaken,
-    FieldError,
     IdempotencyKeyReused,
     OverdraftLimitExceeded,
     PreconditionFailed,
-    ValidationError,
     WalletClosed,
     WalletNotEmpty,
     WalletNotFound,
@@ -125,8 +124,8 @@ class WalletById(Endpoint):
         response=WalletBody,
         example={"status": "FROZEN"},
         refusals=[
-            *(WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty, OverdraftLimitExceeded),
-            *(BalanceLimitExceeded, ExternalIdTaken),
+            *(AccountNotFound, WalletNotFound, PreconditionFailed, WalletClosed, WalletNotEmpty),
+            *(OverdraftLimitExceeded, BalanceLimitExceeded, ExternalIdTaken),
         ],
     )
     def patch(self, request: Request, wallet_id: UUID) -> Response:
@@ -158,11 +157,10 @@ class WalletById(Endpoint):
 
 
 def _owner_of(email: str | None) -> int | None:
-    """Return the id of the account with this verified address, or None for none. Raises ValidationError."""
+    """Return the id of the account with this verified address, or None for none. Raises AccountNotFound."""
     if email is None:
         return None
     found = retry_until_deadline(User.objects.by_verified_email(email).values_list("id", flat=True).first)
     if found is None:
-        detail = "no active account has verified this address"
-        raise ValidationError(errors=[FieldError("ownerEmail", "unknown_value", detail)])
+        raise AccountNotFound
     return found

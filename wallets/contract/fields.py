@@ -394,7 +394,7 @@ EventType = TypeAliasType(
         "wallet.hold.expired",
     ],
 )
-Types = Annotated[list[OperationType], BeforeValidator(_types)]
+Types = Annotated[list[OperationType], BeforeValidator(_types), Field(min_length=1)]
 MetadataFilters = Annotated[dict[str, str], BeforeValidator(_metadata_filters)]
 PrintableText = Annotated[str, BeforeValidator(_name), Field(json_schema_extra=_NAME)]
 Key = Annotated[

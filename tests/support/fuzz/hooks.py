@@ -59,4 +59,6 @@ def _is_refused_beyond_schema(case: Case[Any], field: str, code: str) -> bool:
         return bool(_EXPONENT.search(str(case.body)))  # a schema cannot see the notation of a number
     if code == "required" and isinstance(case.body, dict) and case.body.keys() >= TARGETS:
         return True  # the dictionary of wallets has replaced the null beside a targetEmail
+    if code == "required" and field == "walletId":
+        return True  # only a caller with an owner restriction must name it
     return code in NOT_IN_SCHEMA

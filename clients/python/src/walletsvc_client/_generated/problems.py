@@ -3,6 +3,15 @@
 from .._errors import WalletsvcError
 
 
+class AccountNotFound(WalletsvcError):
+    """No active account has verified the e-mail address.
+
+    What to do: check the address, or ask its owner to verify it.
+    """
+
+    code = "account_not_found"
+
+
 class BadRequest(WalletsvcError):
     """The request is not valid HTTP for this service.
 
@@ -355,6 +364,7 @@ class WebhookNotFound(WalletsvcError):
 
 
 __all__ = [
+    "AccountNotFound",
     "BadRequest",
     "BalanceLimitExceeded",
     "CurrencyMismatch",
