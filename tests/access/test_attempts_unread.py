@@ -11,7 +11,7 @@ from tests.conftest import running_service
 from tests.support.client import JSON, Answer, InProcess
 from tests.support.hostile_requests import HOST, SOCKET_TIMEOUT_SECONDS, Talk
 from tests.support.keys import PASSWORD
-from tests.support.people import FORM, somebody
+from tests.support.people import FORM, new_account
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
@@ -77,7 +77,7 @@ def test_attempt_without_its_body_is_counted() -> None:
 
 def test_form_still_needs_its_csrf_token() -> None:
     client = InProcess(enforce_csrf_checks=True).client
-    person = somebody().user
+    person = new_account().user
     answer = client.post("/login", {"username": person.email, "password": PASSWORD})
     assert answer.status_code == 403
     assert "sessionid" not in client.cookies

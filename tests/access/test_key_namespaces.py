@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key, session_of
-from tests.support.people import Person, bank, new_wallet, somebody
+from tests.support.people import Person, bank, new_account, new_wallet
 from wallets.access.rights import ADMIN
 from wallets.events.cloudevents import events_of
 from wallets.ledger import submit_all
@@ -36,12 +36,12 @@ def _require_credentials(settings: LazySettings) -> None:
 
 @pytest.fixture
 def anna() -> Person:
-    return somebody("100")
+    return new_account("100")
 
 
 @pytest.fixture
 def boris() -> Person:
-    return somebody()
+    return new_account()
 
 
 def restricted(user: User) -> Api:

@@ -10,7 +10,7 @@ from django.contrib.auth.hashers import PBKDF2PasswordHasher, check_password, ma
 from tests.conftest import running_service
 from tests.support.client import Answer, Api, OverHttp
 from tests.support.keys import PASSWORD
-from tests.support.people import Person, registration, somebody
+from tests.support.people import Person, new_account, registration
 from wallets.access.passwords import MAX_PENDING_HASHES, Hasher
 from wallets.models import User
 
@@ -25,7 +25,7 @@ def service() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def anna() -> Person:
-    return somebody("5")
+    return new_account("5")
 
 
 def log_in(service: str, person: Person, password: str = PASSWORD) -> Answer:

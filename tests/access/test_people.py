@@ -18,11 +18,11 @@ from tests.support.keys import PASSWORD, new_operator, new_person, session_of
 from tests.support.people import (
     Browser,
     bank,
+    new_account,
     new_address,
     new_wallet,
     registration,
     session_key,
-    somebody,
     with_session,
     without_request_id,
 )
@@ -233,7 +233,7 @@ def test_password_may_be_typed_composed_or_decomposed(api: Api, stored: str) -> 
         email = new_address()
         assert sign_up(api, email=email, password=typed[stored]).status == 201
     else:
-        user = somebody().user
+        user = new_account().user
         email, user.password = user.email, PBKDF2PasswordHasher().encode(typed["NFD"], "salt", 1)
         user.save()
     assert log_in(Api(), email, typed["NFD"]).status == 200
@@ -267,7 +267,7 @@ def hash_count(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
 # --- Login ------------------------------------------------------------------------------------------
 def test_login_address_is_case_insensitive(api: Api) -> None:
-    person = somebody()
+    person = new_account()
     for spelling in (person.user.email, person.user.email.upper(), person.user.email.title()):
         api = Api()
         answer = log_in(api, spelling)
@@ -305,7 +305,7 @@ def test_login_invalidates_an_earlier_session_key() -> None:
 
 
 def test_login_as_another_user_starts_an_empty_session() -> None:
-    anna, boris = somebody(), somebody()
+    anna, boris = new_account(), new_account()
     key = session_key(anna.user)
     api = with_session(key)
     assert log_in(api, boris.user.email).status == 200
@@ -318,15 +318,15 @@ def unknown_login() -> str:
 
 
 def known_login() -> str:
-    return somebody().user.email
+    return new_account().user.email
 
 
 def inactive_login() -> str:
-    return somebody(is_active=False).user.email
+    return new_account(is_active=False).user.email
 
 
 def login_with_a_blank_password() -> str:
-    return somebody(password="").user.email
+    return new_account(password="").user.email
 
 
 @pytest.mark.parametrize("login", [unknown_login, known_login, inactive_login, login_with_a_blank_password])
@@ -344,7 +344,7 @@ def test_failed_logins_are_indistinguishable(hashed: list[str], login: Callable[
 
 
 def test_inactive_user_cannot_log_in() -> None:
-    person = somebody(is_active=False)
+    person = new_account(is_active=False)
     api = Api()
     assert log_in(api, person.user.email).code == "invalid_credentials"
     assert api.get("/me").code == "unauthorized"
@@ -388,7 +388,7 @@ def test_failed_login_with_extreme_headers_is_answered(api: Api) -> None:
 
 # --- Logout -----------------------------------------------------------------------------------------
 def test_logout_ends_the_session_for_every_copy_of_its_cookie() -> None:
-    key = session_key(somebody().user)
+    key = session_key(new_account().user)
     api = with_session(key)
     assert api.get("/me").status == 200
     answer = api.post("/logout", {})
@@ -399,14 +399,14 @@ def test_logout_ends_the_session_for_every_copy_of_its_cookie() -> None:
 
 
 def test_logout_keeps_other_sessions() -> None:
-    user = somebody().user
+    user = new_account().user
     here, there = session_of(user), session_of(user)
     assert here.post("/logout", {}).status == 204
     assert there.get("/me").status == 200
 
 
 def test_changed_password_ends_other_sessions() -> None:
-    user = somebody().user
+    user = new_account().user
     here, there = session_of(user), session_of(user)
     assert isinstance(here.sender, InProcess)
     new = "nine green elephants"
@@ -419,7 +419,7 @@ def test_changed_password_ends_other_sessions() -> None:
 
 
 def test_deactivated_account_loses_its_session() -> None:
-    user = somebody().user
+    user = new_account().user
     api = session_of(user)
     assert api.get("/me").status == 200
     User.objects.filter(pk=user.pk).update(is_active=False)
@@ -428,7 +428,7 @@ def test_deactivated_account_loses_its_session() -> None:
 
 # --- The user's own wallet --------------------------------------------------------------------------
 def test_my_wallet_has_its_newest_operations_with_refusals() -> None:
-    person = somebody()
+    person = new_account()
     wallet_id = person.wallet_id
     for amount in range(1, 23):
         bank().deposit(wallet_id, amount)
@@ -444,7 +444,7 @@ def test_my_wallet_has_its_newest_operations_with_refusals() -> None:
 
 
 def test_my_wallet_is_the_oldest_one() -> None:
-    person = somebody()
+    person = new_account()
     new_wallet(person.user, "5", currency="EUR")
     api = session_of(person.user)
     assert api.get("/me/wallet").json["wallet"]["id"] == person.wallet_id
@@ -453,7 +453,7 @@ def test_my_wallet_is_the_oldest_one() -> None:
 
 @pytest.mark.slow
 def test_my_wallet_is_consistent_under_load(service: str) -> None:
-    person = somebody("1")
+    person = new_account("1")
     browser, depositor = Browser(service), OverHttp(service)
     browser.cookies["sessionid"] = session_key(person.user)
     is_done = Event()

@@ -22,7 +22,14 @@ from django.utils import timezone
 from tests.conftest import Unchanged, running_service
 from tests.support.client import Answer, Api, InProcess, OverHttp
 from tests.support.keys import PASSWORD, new_key, new_operator, prefix_of, session_of
-from tests.support.people import MODEL_BACKEND, bank, new_address, registration, somebody, without_request_id
+from tests.support.people import (
+    MODEL_BACKEND,
+    bank,
+    new_account,
+    new_address,
+    registration,
+    without_request_id,
+)
 from wallets.access import limits
 from wallets.access.passwords import Hasher
 from wallets.access.rights import ADMIN, READ
@@ -94,7 +101,7 @@ def test_responses_state_the_remaining_requests(limit: Limit) -> None:
 
 
 def test_request_beyond_its_limit_changes_nothing(limit: Limit, unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     key = new_key(ADMIN)
     limit(key=1, user=1)
     api, session = Api(key=key), session_of(anna.user)
@@ -115,7 +122,7 @@ def test_request_beyond_its_limit_changes_nothing(limit: Limit, unchanged: Uncha
 
 
 def test_each_key_and_user_has_its_own_count(limit: Limit) -> None:
-    one, other, anna, boris = new_key(READ), new_key(READ), somebody().user, somebody().user
+    one, other, anna, boris = new_key(READ), new_key(READ), new_account().user, new_account().user
     operator = new_operator(is_superuser=True)
     limit(key=1, user=1, address=1)
     for send in (
@@ -129,7 +136,7 @@ def test_each_key_and_user_has_its_own_count(limit: Limit) -> None:
 
 
 def test_sessions_of_a_user_share_a_count_with_pages(limit: Limit) -> None:
-    anna = somebody()
+    anna = new_account()
     limit(user=3)
     assert session_of(anna.user).get("/me").status == 200
     page = session_of(anna.user).sender
@@ -142,7 +149,7 @@ def test_sessions_of_a_user_share_a_count_with_pages(limit: Limit) -> None:
 
 def test_client_without_credentials_is_counted_by_address(limit: Limit, settings: LazySettings) -> None:
     settings.API_ACCESS = "open"
-    key, person = new_key(READ), somebody()
+    key, person = new_key(READ), new_account()
     limit(address=2)
     address = new_ip()
     assert statuses(3, lambda: client_at(address).get("/wallets")) == [200, 200, 429]
@@ -169,7 +176,7 @@ def test_count_restarts_with_the_next_window(limit: Limit) -> None:
 
 def test_limit_that_is_off_writes_no_row_and_sends_no_headers(limit: Limit) -> None:
     limit()
-    anna = somebody("1")
+    anna = new_account("1")
     subjects = set(RateLimit.objects.values_list("subject", "hits"))
     for answer in (
         bank().get("/wallets"),
@@ -257,7 +264,7 @@ def test_login_from_any_peer_address_is_answered(limit: Limit, peer: str) -> Non
 # --- Several processes ------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_processes_share_a_count_and_refusals_move_nothing() -> None:
-    wallet_id, key = somebody().wallet_id, new_key(ADMIN)
+    wallet_id, key = new_account().wallet_id, new_key(ADMIN)
     with running_service(API_ACCESS="key", WORKERS="2", RATE_LIMIT_KEY="50/9999d") as address:
 
         def deposit(_: int) -> list[int]:
@@ -327,7 +334,7 @@ def assert_is_refused_page(page: Answer) -> None:
 
 
 def test_login_beyond_the_limit_is_refused_with_any_password(limit: Limit, hashed: list[str]) -> None:
-    anna = somebody().user
+    anna = new_account().user
     limit(login=3)
     address = new_ip()
     attempts = [
@@ -404,7 +411,7 @@ def wrong(times: int, address: str, login: str) -> list[int]:
 
 
 def test_fifth_wrong_password_locks_the_account_for_the_address(hashed: list[str]) -> None:
-    anna, boris = somebody().user, somebody().user
+    anna, boris = new_account().user, new_account().user
     address = new_ip()
     assert wrong(5, address, anna.email) == [401, 401, 401, 401, 429]
     hashed.clear()
@@ -420,7 +427,7 @@ def test_fifth_wrong_password_locks_the_account_for_the_address(hashed: list[str
 
 def test_spellings_of_a_login_share_one_lockout() -> None:
     email = f"sissi-{uuid4()}@example.com"
-    user = somebody(username=email, email=email).user
+    user = new_account(username=email, email=email).user
     address = new_ip()
     # A long s has the upper case of s, a dotless i that of i: to the database they are one name.
     spellings = [email.upper(), email.title(), email.replace("s", "ſ"), email.replace("i", "ı"), email]
@@ -435,7 +442,7 @@ def test_spellings_of_a_login_share_one_lockout() -> None:
 
 
 def test_lockout_ignores_the_browser() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     found = [
         log_in(client_at(address), anna.email, "wrong", User_Agent=f"browser {number}", Accept="*/*").status
         for number in range(5)
@@ -444,14 +451,14 @@ def test_lockout_ignores_the_browser() -> None:
 
 
 def test_api_and_pages_share_a_lockout() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     assert wrong(2, address, anna.email) == [401, 401]
     assert [page_login(address, anna.email.upper(), "wrong").status for _ in range(3)] == [200, 200, 429]
     assert log_in(client_at(address), anna.email).status == 429
 
 
 def test_unknown_account_is_locked_like_a_known_one() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     unknown_email = new_address()
     known = [log_in(client_at(address), anna.email, "wrong") for _ in range(6)]
     unknown = [log_in(client_at(address), unknown_email, "wrong") for _ in range(6)]
@@ -462,7 +469,7 @@ def test_unknown_account_is_locked_like_a_known_one() -> None:
 
 
 def test_correct_password_resets_the_lockout_count() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     for _ in range(2):
         assert wrong(4, address, anna.email) == [401] * 4
         assert log_in(client_at(address), anna.email.upper()).status == 200
@@ -470,7 +477,7 @@ def test_correct_password_resets_the_lockout_count() -> None:
 
 
 def test_lockout_ends_in_time_despite_further_attempts() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     wrong(5, address, anna.email)
     attempts = AccessAttempt.objects.filter(username=anna.email)
     attempts.update(attempt_time=F("attempt_time") - timedelta(minutes=14))
@@ -480,7 +487,7 @@ def test_lockout_ends_in_time_despite_further_attempts() -> None:
 
 
 def test_failed_login_stores_no_password() -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     log_in(client_at(address), anna.email, "hunter2-hunter2")
     page_login(address, anna.email, "hunter2-hunter2")
     found = list(AccessAttempt.objects.filter(username=anna.email).values())
@@ -489,7 +496,7 @@ def test_failed_login_stores_no_password() -> None:
 
 
 def test_addresses_of_one_ipv6_network_share_a_lockout() -> None:
-    anna = somebody().user
+    anna = new_account().user
     network = f"2001:db8:{uuid4().hex[:4]}:{uuid4().hex[:4]}:"
     found = [log_in(client_at(f"{network}:{number}"), anna.email, "wrong").status for number in range(1, 6)]
     assert found == [401, 401, 401, 401, 429]
@@ -500,7 +507,7 @@ def test_addresses_of_one_ipv6_network_share_a_lockout() -> None:
 def test_concurrent_wrong_passwords_lock_out_a_correct_one(
     monkeypatch: pytest.MonkeyPatch, attempt: Callable[..., Answer]
 ) -> None:
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     encode = Hasher.encode
 
     def encode_after_another_attempt(self: Hasher, password: str, *args: Any) -> str:
@@ -520,7 +527,7 @@ def test_concurrent_wrong_passwords_lock_out_a_correct_one(
 
 def test_login_states_the_remaining_attempts(limit: Limit) -> None:
     limit(login=3)
-    anna, address = somebody().user, new_ip()
+    anna, address = new_account().user, new_ip()
     for password, remaining in (("wrong", 2), (PASSWORD, 1)):
         answer = log_in(client_at(address), anna.email, password)
         assert answer.headers["ratelimit"].startswith(f'"login";r={remaining};')
@@ -530,7 +537,7 @@ def test_login_states_the_remaining_attempts(limit: Limit) -> None:
 def test_mails_to_one_address_are_limited(limit: Limit, settings: LazySettings) -> None:
     settings.MAIL, settings.EMAIL_BACKEND = {}, "django.core.mail.backends.locmem.EmailBackend"
     limit(reset=2)
-    known, unknown = somebody().user.email, new_address()
+    known, unknown = new_account().user.email, new_address()
     for email in (known, unknown):
         sent = [
             InProcess(REMOTE_ADDR=new_ip())

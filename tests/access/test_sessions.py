@@ -21,11 +21,11 @@ from tests.support.people import (
     MODEL_BACKEND,
     Person,
     bank,
+    new_account,
     new_address,
     new_wallet,
     registration,
     session_key,
-    somebody,
     with_session,
 )
 from wallets.access.rights import OPERATOR_SCOPES, READ
@@ -58,7 +58,7 @@ class Browser:
 
 # --- Requests that another site's page may have sent ------------------------------------------------
 def test_session_with_its_csrf_token_may_write() -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     browser = Browser(anna.user)
     assert browser.transfer(anna, boris, X_CSRFToken=browser.token).status == 201
     assert bank().balance(boris.wallet_id) == "1.00"
@@ -69,7 +69,7 @@ def test_session_with_its_csrf_token_may_write() -> None:
 
 
 def test_wrong_csrf_token_or_origin_is_refused(unchanged: Unchanged) -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     browser = Browser(anna.user)
     with unchanged(anna.wallet_id, boris.wallet_id):
         for headers in (
@@ -89,7 +89,7 @@ def test_wrong_csrf_token_or_origin_is_refused(unchanged: Unchanged) -> None:
 
 
 def test_session_without_its_csrf_token_changes_nothing(unchanged: Unchanged) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     hold_id = bank().hold(anna.wallet_id, 1).json["id"]
     operator = Browser(new_operator(*ALL_PERMISSIONS)).api
     with unchanged(anna.wallet_id):
@@ -108,7 +108,7 @@ def test_session_without_its_csrf_token_changes_nothing(unchanged: Unchanged) ->
 
 def test_form_of_another_site_cannot_log_in() -> None:
     """A form cannot send a JSON content type: a browser would ask the service first (CORS preflight)."""
-    person = somebody()
+    person = new_account()
     sender = InProcess(enforce_csrf_checks=True)
     content = f'{{"email": "{person.user.email}", "password": "{PASSWORD}", "x": "="}}'.encode()
     for path in ("/api/v1/login", "/api/v1/signup"):
@@ -119,7 +119,7 @@ def test_form_of_another_site_cannot_log_in() -> None:
 
 
 def test_malformed_form_body_is_a_problem(unchanged: Unchanged) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     browser = Browser(anna.user)
     sender = browser.api.sender
     with unchanged(anna.wallet_id):
@@ -138,7 +138,7 @@ def test_malformed_form_body_is_a_problem(unchanged: Unchanged) -> None:
 
 
 def test_reading_needs_no_csrf_token() -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     api = Browser(anna.user).api
     for path in ("/me", "/me/wallet", "/wallets", f"/wallets/{anna.wallet_id}"):
         assert api.get(path, Origin="https://evil.example").status == 200
@@ -147,7 +147,7 @@ def test_reading_needs_no_csrf_token() -> None:
 
 # --- A key and a cookie together --------------------------------------------------------------------
 def test_key_takes_precedence_over_the_session(unchanged: Unchanged) -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     browser = Browser(anna.user)
     reader = f"Bearer {new_key(READ)}"
     listed = {
@@ -168,7 +168,7 @@ def test_key_takes_precedence_over_the_session(unchanged: Unchanged) -> None:
 
 
 def test_operation_of_a_session_records_its_user() -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, 1)
     operator = new_operator(*ALL_PERMISSIONS)
     session_of(operator).deposit(boris.wallet_id, 2)
@@ -217,10 +217,10 @@ INVALID_COOKIES: list[Any] = [
 
 @pytest.mark.parametrize("cookie", INVALID_COOKIES)
 def test_invalid_session_cookie_is_ignored(settings: LazySettings, cookie: Any, unchanged: Unchanged) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     key = cookie if isinstance(cookie, str) else cookie(anna.user)
     given = {"Cookie": f"sessionid={key}"}
-    body = {"sourceWalletId": anna.wallet_id, "targetWalletId": somebody().wallet_id, "amount": 1}
+    body = {"sourceWalletId": anna.wallet_id, "targetWalletId": new_account().wallet_id, "amount": 1}
     with unchanged(anna.wallet_id):
         for answer in (
             Api().get("/me", **given),
@@ -249,7 +249,7 @@ def test_malformed_cookies_cause_no_error(name: str, value: str) -> None:
 
 def test_session_decides_permissions_in_an_open_api(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.API_ACCESS = "open"
-    anna, boris = somebody("5"), somebody("5")
+    anna, boris = new_account("5"), new_account("5")
     api = session_of(anna.user)
     with unchanged(boris.wallet_id):
         assert api.get(f"/wallets/{boris.wallet_id}").code == "wallet_not_found"
@@ -259,7 +259,7 @@ def test_session_decides_permissions_in_an_open_api(settings: LazySettings, unch
 
 # --- Limits of a user's permissions -----------------------------------------------------------------
 def test_user_may_not_deposit_hold_open_or_freeze(unchanged: Unchanged) -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     deposit_id = Operation.objects.get(wallet_id=anna.wallet_id).id
     hold_id = bank().hold(anna.wallet_id, 1).json["id"]
     api = session_of(anna.user)
@@ -287,7 +287,7 @@ def test_user_may_not_deposit_hold_open_or_freeze(unchanged: Unchanged) -> None:
 
 
 def test_foreign_ids_find_and_move_nothing(unchanged: Unchanged) -> None:
-    anna, boris, carla = somebody("5"), somebody("5"), somebody()
+    anna, boris, carla = new_account("5"), new_account("5"), new_account()
     transfer_id = bank().transfer(boris.wallet_id, carla.wallet_id, 1).json["id"]
     hold_id = bank().hold(boris.wallet_id, 1).json["id"]
     api = session_of(anna.user)
@@ -313,7 +313,7 @@ def test_foreign_ids_find_and_move_nothing(unchanged: Unchanged) -> None:
 
 
 def test_user_transfers_asynchronously_in_bulk_and_reverses(unchanged: Unchanged) -> None:
-    anna, boris = somebody("5"), somebody()
+    anna, boris = new_account("5"), new_account()
     api = session_of(anna.user)
     body = {"sourceWalletId": anna.wallet_id, "targetWalletId": boris.wallet_id, "amount": 1}
     accepted = api.post("/transfers", body, Prefer="respond-async")
@@ -342,7 +342,7 @@ def otp_session(user: User) -> Api:
 def test_operator_without_a_required_second_factor_has_no_rights(
     settings: LazySettings, unchanged: Unchanged
 ) -> None:
-    operator, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), new_account("5")
     api = session_of(operator)
     assert api.get(f"/wallets/{anna.wallet_id}").status == 200
     settings.ADMIN_OTP = True
@@ -352,7 +352,7 @@ def test_operator_without_a_required_second_factor_has_no_rights(
             assert api.get(f"/wallets/{wallet_id}").code == "forbidden"
             assert api.deposit(wallet_id, 1).code == "forbidden"
             assert api.patch(f"/wallets/{wallet_id}", {"status": "FROZEN"}).code == "forbidden"
-            assert api.transfer(wallet_id, somebody().wallet_id, 1).code == "forbidden"
+            assert api.transfer(wallet_id, new_account().wallet_id, 1).code == "forbidden"
         assert api.get("/wallets").code == "forbidden"
     assert api.get("/me").json["email"] == operator.email
     assert otp_session(operator).deposit(anna.wallet_id, 1).status == 201
@@ -361,7 +361,7 @@ def test_operator_without_a_required_second_factor_has_no_rights(
 def test_enrolled_second_factor_is_required_even_if_optional(
     unchanged: Unchanged,
 ) -> None:
-    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS), new_account("5")
     verified = otp_session(operator)
     with unchanged(anna.wallet_id):
         assert session_of(operator).deposit(anna.wallet_id, 1).code == "forbidden"
@@ -374,7 +374,7 @@ def test_enrolled_second_factor_is_required_even_if_optional(
 
 def test_second_factor_of_another_user_does_not_count(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.ADMIN_OTP = True
-    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS), new_account("5")
     device = TOTPDevice.objects.create(user=new_operator(), name="app")
     api = session_of(operator)
     assert isinstance(api.sender, InProcess)
@@ -387,7 +387,7 @@ def test_second_factor_of_another_user_does_not_count(settings: LazySettings, un
 
 def test_second_factor_does_not_make_an_operator(settings: LazySettings, unchanged: Unchanged) -> None:
     settings.ADMIN_OTP = True
-    anna, boris = somebody("5"), somebody("5")
+    anna, boris = new_account("5"), new_account("5")
     api = otp_session(anna.user)
     with unchanged(anna.wallet_id, boris.wallet_id):
         assert api.deposit(anna.wallet_id, 1).code == "forbidden"
@@ -395,7 +395,7 @@ def test_second_factor_does_not_make_an_operator(settings: LazySettings, unchang
 
 
 def test_revoked_permission_applies_from_the_next_request(unchanged: Unchanged) -> None:
-    operator, anna = new_operator(*ALL_PERMISSIONS), somebody("5")
+    operator, anna = new_operator(*ALL_PERMISSIONS), new_account("5")
     api = session_of(operator)
     assert api.deposit(anna.wallet_id, 1).status == 201
     operator.user_permissions.clear()
@@ -407,7 +407,7 @@ def test_revoked_permission_applies_from_the_next_request(unchanged: Unchanged) 
 
 
 def test_permissions_without_staff_status_have_no_effect(unchanged: Unchanged) -> None:
-    person, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), somebody("5")
+    person, anna = new_operator(*ALL_PERMISSIONS, is_superuser=True), new_account("5")
     User.objects.filter(pk=person.pk).update(is_staff=False, email=new_address())
     api = session_of(person)
     with unchanged(anna.wallet_id):
@@ -416,7 +416,7 @@ def test_permissions_without_staff_status_have_no_effect(unchanged: Unchanged) -
 
 
 def test_session_of_the_pages_works_for_the_api() -> None:
-    person = somebody("5")
+    person = new_account("5")
     sender = InProcess()
     sender.client.post("/login", {"username": person.user.email, "password": PASSWORD})
     assert Api(sender).get("/me").json["walletId"] == person.wallet_id

@@ -14,7 +14,7 @@ from django.test import Client
 from tests.support.client import Api
 from tests.support.keys import PASSWORD, new_operator, session_of
 from tests.support.mail import link_in, mailed, refusing_mail
-from tests.support.people import MODEL_BACKEND, Person, bank, new_address, registration, somebody
+from tests.support.people import MODEL_BACKEND, Person, bank, new_account, new_address, registration
 from wallets.access import verification
 from wallets.models import User
 from walletsvc.environment import Rate
@@ -37,7 +37,7 @@ def text_of(response: Any) -> str:
 
 
 def unverified(**fields: Any) -> Person:
-    return somebody(**{"verified_email": "", **fields})
+    return new_account(**{"verified_email": "", **fields})
 
 
 def is_verified(user: User) -> bool:
@@ -46,7 +46,7 @@ def is_verified(user: User) -> bool:
 
 def pay(email: str) -> int:
     """Return the status of a transfer to the address."""
-    body = {"sourceWalletId": somebody("10").wallet_id, "targetEmail": email, "amount": "1"}
+    body = {"sourceWalletId": new_account("10").wallet_id, "targetEmail": email, "amount": "1"}
     return bank().post("/transfers", body).status
 
 
@@ -167,7 +167,7 @@ def test_forged_token_verifies_nothing(token: str) -> None:
 
 @pytest.mark.parametrize("number", ["0", "9" * 18, "9" * 40])
 def test_unknown_user_id_is_like_a_wrong_token(number: str) -> None:
-    assert_refused(somebody().user, f"/email/verify/{number}/x-y")
+    assert_refused(new_account().user, f"/email/verify/{number}/x-y")
 
 
 def test_token_of_another_account_or_purpose_verifies_nothing() -> None:
@@ -248,7 +248,7 @@ def test_no_link_is_offered_without_a_mail_server(settings: LazySettings) -> Non
 
 
 def test_account_without_an_address_has_nothing_to_verify() -> None:
-    user = somebody(email="", username=f"olga-{uuid4()}").user
+    user = new_account(email="", username=f"olga-{uuid4()}").user
     client = browser(user)
     assert "is not verified yet" not in text_of(client.get("/"))
     assert client.post("/email/verify").status_code == 302

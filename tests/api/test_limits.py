@@ -6,7 +6,7 @@ from django.conf import LazySettings
 from tests.conftest import Unchanged
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key
-from tests.support.people import somebody
+from tests.support.people import new_account
 from wallets.access.rights import ADMIN, LIMITS, TRANSFER, WRITE
 from wallets.models import User, WalletChange
 
@@ -56,7 +56,7 @@ def test_replay_of_a_refusal_leaves_the_limit_out(api: Api) -> None:
 @pytest.mark.usefixtures("quick_hashing")
 def test_limit_of_an_unreadable_wallet_is_not_told(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
-    anna, bank = somebody("100"), Api(key=new_key(ADMIN))
+    anna, bank = new_account("100"), Api(key=new_key(ADMIN))
     full = bank.open(maxBalance="10")
     transfer = bank.transfer(anna.wallet_id, full, "10").json
     bank.withdraw(full, "10")
@@ -124,7 +124,7 @@ def test_limit_that_the_wallet_exceeds_is_refused(
 @pytest.mark.usefixtures("quick_hashing")
 def test_owner_is_the_account_with_the_verified_address(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
-    anna, bank = somebody(), Api(key=new_key(ADMIN))
+    anna, bank = new_account(), Api(key=new_key(ADMIN))
     client = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
     wallet_id = bank.open()
     assert client.get(f"/wallets/{wallet_id}").code == "wallet_not_found"
@@ -143,7 +143,7 @@ def test_limits_and_owner_need_a_scope_and_no_restriction(
     settings: LazySettings, unchanged: Unchanged, change: dict[str, str | None]
 ) -> None:
     settings.API_ACCESS = "key"
-    anna = somebody()
+    anna = new_account()
     path = f"/wallets/{anna.wallet_id}"
     with unchanged(anna.wallet_id):
         assert Api(key=new_key(WRITE)).patch(path, change).code == "forbidden"
@@ -155,7 +155,7 @@ def test_limits_and_owner_need_a_scope_and_no_restriction(
 @pytest.mark.usefixtures("quick_hashing")
 def test_new_owner_may_have_the_external_id_already(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
-    anna, bank = somebody(), Api(key=new_key(ADMIN))
+    anna, bank = new_account(), Api(key=new_key(ADMIN))
     wallet_id = bank.open(externalId=f"till-{anna.wallet_id}")
     bank.patch(f"/wallets/{anna.wallet_id}", {"externalId": f"till-{anna.wallet_id}"})
     refused = bank.patch(f"/wallets/{wallet_id}", {"ownerEmail": anna.user.email})

@@ -12,7 +12,7 @@ from tests.support.chains import chain_anew
 from tests.support.client import Answer, Api
 from tests.support.cluster import cluster
 from tests.support.keys import new_key
-from tests.support.people import Person, somebody
+from tests.support.people import Person, new_account
 from wallets.access.rights import ADMIN
 from wallets.ledger.inbox import drain
 from wallets.ledger.verify import verify
@@ -206,7 +206,7 @@ def test_opening_is_replayed_with_its_external_id(api: Api) -> None:
 def test_each_owner_has_external_ids_of_its_own(settings: LazySettings) -> None:
     settings.API_ACCESS = "key"
     external_id = new_external_id()
-    owners: list[Person] = [somebody(), somebody()]
+    owners: list[Person] = [new_account(), new_account()]
     clients = [Api(key=new_key(ADMIN, owner=owner.user, is_restricted=True)) for owner in owners]
     bank = Api(key=new_key(ADMIN))
     opened = [client.open(externalId=external_id) for client in (*clients, bank)]

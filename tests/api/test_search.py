@@ -8,7 +8,7 @@ from django.conf import LazySettings
 
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key
-from tests.support.people import somebody
+from tests.support.people import new_account
 from wallets.access.rights import ADMIN
 from wallets.contract import paging, search
 
@@ -167,7 +167,7 @@ def test_wallets_match_all_filters(
     assert found(api, "/wallets", label=order, currency="EUR") == [euro]
     assert found(api, "/wallets", label=order, status="FROZEN") == [rouble]
     assert found(api, "/wallets", **{"metadata.shop": order}) == [rouble]
-    owner = somebody()
+    owner = new_account()
     assert found(api, "/wallets", ownerEmail=owner.user.email) == [owner.wallet_id]
     assert found(api, "/wallets", ownerEmail=owner.user.email, currency="EUR") == []
     assert found(api, "/wallets", ownerEmail="unknown@example.com") == []
@@ -177,7 +177,7 @@ def test_wallets_match_all_filters(
 @pytest.mark.usefixtures("quick_hashing")
 def test_restricted_client_finds_only_its_own(settings: LazySettings, order: str) -> None:
     settings.API_ACCESS = "key"
-    anna, boris, bank = somebody("100"), somebody("100"), Api(key=new_key(ADMIN))
+    anna, boris, bank = new_account("100"), new_account("100"), Api(key=new_key(ADMIN))
     client = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
     own = client.withdraw(anna.wallet_id, "1", order, reference=order).json["id"]
     bank.withdraw(boris.wallet_id, "1", order, reference=order)
@@ -198,7 +198,7 @@ def test_restricted_client_finds_only_its_own(settings: LazySettings, order: str
 @pytest.mark.parametrize("query", ["", "?reference=order-7", "?metadata.order=7", "?status=REJECTED"])
 def test_restricted_client_must_name_a_wallet(settings: LazySettings, query: str) -> None:
     settings.API_ACCESS = "key"
-    client = Api(key=new_key(ADMIN, owner=somebody().user, is_restricted=True))
+    client = Api(key=new_key(ADMIN, owner=new_account().user, is_restricted=True))
     answer: Answer = client.get(f"/operations{query}")
     assert answer.code == "validation_error"
     assert [error["field"] for error in answer.json["errors"]] == ["walletId"]

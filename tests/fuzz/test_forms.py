@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.support.fuzz.budget import examples
 from tests.support.fuzz.strategies import texts
-from tests.support.people import MODEL_BACKEND, Person, somebody
+from tests.support.people import MODEL_BACKEND, Person, new_account
 from wallets.access.passwords import Hasher
 
 FIELDS = {
@@ -40,7 +40,7 @@ FILLED_IN = [
 def anna() -> Iterator[Person]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Hasher, "iterations", 1)
-        yield somebody(deposit="100")
+        yield new_account(deposit="100")
 
 
 @pytest.mark.parametrize("path", FIELDS)

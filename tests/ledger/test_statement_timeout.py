@@ -11,7 +11,7 @@ from django.conf import LazySettings
 from tests.access.test_rate_limits import Limit, limit, new_ip  # noqa: F401 - a fixture
 from tests.support.client import Api, InProcess
 from tests.support.keys import new_operator
-from tests.support.people import MODEL_BACKEND, somebody
+from tests.support.people import MODEL_BACKEND, new_account
 
 pytestmark = pytest.mark.usefixtures("quick_hashing")
 
@@ -67,7 +67,7 @@ def test_cancelled_statement_is_a_query_timeout_problem(api: Api) -> None:
 @pytest.mark.usefixtures("slow_lists")
 def test_cancelled_statement_is_an_html_error_page() -> None:
     person, operator = InProcess(), InProcess()
-    person.client.force_login(somebody("1").user, backend=MODEL_BACKEND)
+    person.client.force_login(new_account("1").user, backend=MODEL_BACKEND)
     operator.client.force_login(new_operator(is_superuser=True), backend=MODEL_BACKEND)
     for sender, path in ((person, "/"), (operator, "/admin/")):
         answer = sender.send("GET", path)

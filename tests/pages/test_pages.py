@@ -26,7 +26,15 @@ from tests.conftest import Books, Unchanged
 from tests.support.client import UNKNOWN_ID, Api
 from tests.support.keys import PASSWORD, new_operator, session_of
 from tests.support.mail import link_in, mailed
-from tests.support.people import MODEL_BACKEND, Person, bank, new_address, new_wallet, registration, somebody
+from tests.support.people import (
+    MODEL_BACKEND,
+    Person,
+    bank,
+    new_account,
+    new_address,
+    new_wallet,
+    registration,
+)
 from wallets import ledger
 from wallets.access import verification
 from wallets.access.attempts import MAX_FORM_BYTES
@@ -92,7 +100,7 @@ class Scenario:
 
 @pytest.fixture
 def scenario() -> Scenario:
-    anna, boris = somebody("100"), somebody()
+    anna, boris = new_account("100"), new_account()
     transfer = session_of(anna.user).transfer(anna.wallet_id, boris.wallet_id, "40", description="rent")
     return Scenario(anna, boris, transfer.json["id"])
 
@@ -131,7 +139,7 @@ def test_foreign_pages_are_not_found_even_for_operators(
 ) -> None:
     path = scenario.path(PAGES[name])
     with unchanged(scenario.anna.wallet_id, scenario.boris.wallet_id):
-        for user in (somebody("5").user, new_operator(is_superuser=True)):
+        for user in (new_account("5").user, new_operator(is_superuser=True)):
             answers = [browser(user).get(path)]
             if "POST" in PAGES[name].methods:
                 answers += [
@@ -216,7 +224,7 @@ def test_unsupported_method_is_not_allowed(scenario: Scenario, name: str, unchan
 )
 def test_invalid_id_is_not_found(name: str, id: str) -> None:
     path = PAGES[name].path.format(wallet=quote(id, safe="%"), transfer=quote(id, safe="%"))
-    answer = browser(somebody().user).get(path, headers={"Accept": "text/html"})
+    answer = browser(new_account().user).get(path, headers={"Accept": "text/html"})
     assert answer.status_code == 404
     assert "<!doctype html>" in text_of(answer)
 
@@ -297,7 +305,7 @@ def test_invented_cursor_is_refused_without_an_error(scenario: Scenario, cursor:
 
 
 def test_history_cursor_is_bound_to_wallet_and_filters() -> None:
-    anna, other = somebody(), somebody()
+    anna, other = new_account(), new_account()
     for amount in range(1, 30):
         bank().deposit(anna.wallet_id, amount)
     client = browser(anna.user)
@@ -310,7 +318,7 @@ def test_history_cursor_is_bound_to_wallet_and_filters() -> None:
 
 
 def test_history_is_read_page_by_page() -> None:
-    anna = somebody()
+    anna = new_account()
     for amount in range(1, 46):
         bank().deposit(anna.wallet_id, amount)
     client, seen, path = browser(anna.user), list[str](), f"/wallets/{anna.wallet_id}?kind=DEPOSIT"
@@ -332,7 +340,7 @@ def rows_of(statement: str) -> list[list[str]]:
 
 
 def test_history_and_statement_have_the_days_of_the_reader() -> None:
-    anna = somebody()
+    anna = new_account()
     deposit = bank().deposit(anna.wallet_id, 7).json
     moment = datetime.fromisoformat(deposit["createdAt"])
     client, path = browser(anna.user), f"/wallets/{anna.wallet_id}"
@@ -354,7 +362,7 @@ def test_history_and_statement_have_the_days_of_the_reader() -> None:
     "days", [("3026-01-01", "3026-01-02"), ("3026-01-01", ""), ("2026-01-02", "2026-01-01")], ids=repr
 )
 def test_statement_of_days_without_operations_is_empty(days: tuple[str, str]) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     query = {"since": days[0], "until": days[1]}
     answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv", query)
     assert answer.status_code == 200
@@ -364,7 +372,7 @@ def test_statement_of_days_without_operations_is_empty(days: tuple[str, str]) ->
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "../../etc/passwd", "\0", "x" * 200, "Europe", "utc+3"])
 def test_unknown_time_zone_is_an_error_of_its_field(zone: str) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     page = browser(anna.user).get(f"/wallets/{anna.wallet_id}", {"zone": zone, "since": "3026-01-01"})
     assert page.status_code == 200
     assert re.search(r'name="zone"[^>]*aria-invalid="true"', text_of(page))
@@ -372,7 +380,7 @@ def test_unknown_time_zone_is_an_error_of_its_field(zone: str) -> None:
 
 @pytest.mark.parametrize("zone", [EAST, WEST])
 def test_first_and_last_days_are_no_fault_in_any_zone(zone: str) -> None:
-    anna = somebody("5")
+    anna = new_account("5")
     for name in ("", "/statement.csv"):
         query = {"since": "0001-01-01", "until": "9999-12-30", "zone": zone}
         answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}{name}", query)
@@ -477,7 +485,7 @@ def test_sign_up_opens_a_wallet_and_each_address_is_unique() -> None:
 
 
 def test_failed_login_does_not_reveal_accounts() -> None:
-    known, unknown = somebody().user.email, new_address()
+    known, unknown = new_account().user.email, new_address()
     pages = [
         text_of(browser().post("/login", {"username": login, "password": "wrong"})).replace(login, "…")
         for login in (known, unknown)
@@ -489,14 +497,14 @@ def test_failed_login_does_not_reveal_accounts() -> None:
 
 def test_overlong_login_is_refused() -> None:
     for field in ("username", "password"):
-        form = {"username": somebody().user.email, "password": PASSWORD, field: "x" * 10_000}
+        form = {"username": new_account().user.email, "password": PASSWORD, field: "x" * 10_000}
         client = browser()
         assert client.post("/login", form).status_code == 200
         assert "sessionid" not in client.cookies
 
 
 def test_password_change_needs_the_old_password() -> None:
-    user = somebody().user
+    user = new_account().user
     here, there = browser(user), browser(user)
 
     def change(old: str, new: str) -> Any:
@@ -585,7 +593,7 @@ def frozen(scenario: Scenario) -> dict[str, str]:
 
 
 def of_another_currency(scenario: Scenario) -> dict[str, str]:
-    return {"to": somebody(currency="EUR").wallet_id}
+    return {"to": new_account(currency="EUR").wallet_id}
 
 
 def too_much(scenario: Scenario) -> dict[str, str]:
@@ -714,9 +722,9 @@ def test_unknown_address_is_an_error_of_its_field(scenario: Scenario, unchanged:
     with unchanged(scenario.anna.wallet_id):
         without_target = (
             new_address(),
-            somebody(verified_email="").user.email,
-            somebody(currency="EUR").user.email,
-            somebody(is_active=False).user.email,
+            new_account(verified_email="").user.email,
+            new_account(currency="EUR").user.email,
+            new_account(is_active=False).user.email,
         )
         for to in without_target:
             answer = browser(scenario.anna.user).post(
@@ -785,9 +793,9 @@ EVIL = "<script>alert('1')</script>\"'><img src=x onerror=alert(1)>{{ 7|add:7 }}
 
 
 def test_untrusted_text_is_escaped() -> None:
-    anna = somebody("100", first_name=EVIL[:150])
+    anna = new_account("100", first_name=EVIL[:150])
     User.objects.filter(pk=anna.user.pk).update(last_name="</title>")
-    boris = somebody()
+    boris = new_account()
     evil_wallet = new_wallet(anna.user, "1", label=EVIL, metadata={"x": EVIL})
     api = session_of(anna.user)
     sent = api.transfer(anna.wallet_id, boris.wallet_id, 1, description=EVIL).json["id"]
@@ -826,7 +834,7 @@ def test_untrusted_text_is_escaped() -> None:
 
 def test_username_with_a_tag_is_escaped() -> None:
     email = '"<b>&' + str(uuid4()) + '"@example.com'
-    client = browser(somebody(username=email, email=email, first_name="").user)
+    client = browser(new_account(username=email, email=email, first_name="").user)
     for path in ("/", "/password"):
         page = text_of(client.get(path))
         assert "<b>" not in page
@@ -836,7 +844,7 @@ def test_username_with_a_tag_is_escaped() -> None:
 def test_texts_that_people_write_are_isolated_from_the_text_around_them() -> None:
     """U+202E would otherwise show the text after it from right to left."""
     evil = "\u202eevil"
-    anna, boris = somebody("100"), somebody()
+    anna, boris = new_account("100"), new_account()
     new_wallet(anna.user, label=evil)
     User.objects.filter(pk=anna.user.pk).update(first_name=evil)
     client, path = browser(anna.user), f"/wallets/{anna.wallet_id}"
@@ -850,7 +858,7 @@ def test_texts_that_people_write_are_isolated_from_the_text_around_them() -> Non
 
 
 def test_statement_contains_no_spreadsheet_formula() -> None:
-    anna = somebody()
+    anna = new_account()
     bank().deposit(anna.wallet_id, 1, description="=HYPERLINK(1)")
     answer = browser(anna.user).get(f"/wallets/{anna.wallet_id}/statement.csv")
     assert answer["Content-Type"] == "text/csv; charset=utf-8"
@@ -934,7 +942,7 @@ def choose(client: Client, link: str, password: str = NEW_PASSWORD) -> Any:
 
 @pytest.mark.usefixtures("with_mail")
 def test_mailed_link_changes_password_once_and_ends_sessions() -> None:
-    user = somebody().user
+    user = new_account().user
     other_session, client = browser(user), browser()
     page = text_of(ask_for_link(client, user.email.upper()))
     assert "a message with a link has been sent to it" in page
@@ -962,10 +970,10 @@ def test_password_reset_does_not_reveal_accounts() -> None:
         return re.sub(r'csrfmiddlewaretoken" value="[^"]*"', "", page)
 
     pages = {
-        page_for(email) for email in (new_address(), somebody(is_active=False).user.email, "eve@localhost")
+        page_for(email) for email in (new_address(), new_account(is_active=False).user.email, "eve@localhost")
     }
     assert mail.outbox == []
-    pages.add(page_for(somebody().user.email))
+    pages.add(page_for(new_account().user.email))
     assert len(mail.outbox) == 1
     assert len(pages) == 1
 
@@ -973,7 +981,7 @@ def test_password_reset_does_not_reveal_accounts() -> None:
 @pytest.mark.usefixtures("with_mail")
 def test_mail_has_the_users_language_and_the_public_url() -> None:
     client = browser(headers={"Accept-Language": "ru"})
-    ask_for_link(client, somebody().user.email)
+    ask_for_link(client, new_account().user.email)
     [message] = mail.outbox
     assert re.search("[а-я]", str(message.subject))
     assert "Здравствуйте" in message.body
@@ -983,7 +991,7 @@ def test_mail_has_the_users_language_and_the_public_url() -> None:
 @pytest.mark.usefixtures("with_mail")
 def test_forged_host_is_not_in_a_mail(settings: LazySettings) -> None:
     """Even if any host is allowed: the token in the link gives access to the account."""
-    user = somebody(first_name="https://evil.example").user
+    user = new_account(first_name="https://evil.example").user
     form = {"email": user.email}
     assert browser().post("/password/forgotten", form, headers={"Host": "evil.example"}).status_code == 400
     assert mailed() == []
@@ -998,7 +1006,7 @@ def test_forged_host_is_not_in_a_mail(settings: LazySettings) -> None:
 @pytest.mark.usefixtures("with_mail")
 @pytest.mark.parametrize("name", [EVIL, "Anna\n\nhttps://evil.example", "Bcc: eve@evil.example"])
 def test_mail_does_not_contain_the_users_name(name: str) -> None:
-    user = somebody(first_name=name[:150], last_name="Petrova").user
+    user = new_account(first_name=name[:150], last_name="Petrova").user
     ask_for_link(browser(), user.email)
     verification.send_link(user)
     messages = mailed()

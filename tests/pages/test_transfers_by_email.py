@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from tests.conftest import Books, Unchanged
 from tests.support.client import Answer, Api
 from tests.support.keys import new_key, new_operator, new_owner, session_of
-from tests.support.people import Person, bank, new_address, new_wallet, somebody
+from tests.support.people import Person, bank, new_account, new_address, new_wallet
 from wallets.access.rights import ADMIN
 from wallets.ledger.inbox import drain
 from wallets.models import InboxEntry, User
@@ -31,7 +31,7 @@ def send(api: Api, source_id: str, email: object, key: str | None = None, **fiel
 
 
 def test_address_is_found_in_any_case() -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     email = boris.user.email
     for api in (session_of(anna.user), bank()):
         for spelling in (email, email.upper(), email.title()):
@@ -42,21 +42,21 @@ def test_address_is_found_in_any_case() -> None:
 
 
 def test_payer_learns_only_the_wallet_id_of_an_address() -> None:
-    anna, boris = somebody("10"), somebody("777")
+    anna, boris = new_account("10"), new_account("777")
     answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
     assert (answer.json["target"]["balance"], answer.json["target"]["sequence"]) == (None, None)
     assert "777.00" not in answer.content.decode()
 
 
 def test_address_means_the_oldest_wallet_of_the_currency() -> None:
-    anna, boris = somebody("10", currency="EUR"), somebody()
+    anna, boris = new_account("10", currency="EUR"), new_account()
     oldest = new_wallet(boris.user, currency="EUR")
     new_wallet(boris.user, currency="EUR")
     assert send(bank(), anna.wallet_id, boris.user.email).json["target"]["walletId"] == oldest
 
 
 def test_operator_is_paid_by_address_like_a_user() -> None:
-    anna, operator = somebody("10"), new_operator()
+    anna, operator = new_account("10"), new_operator()
     wallet_id = new_wallet(operator)
     assert send(bank(), anna.wallet_id, operator.email).json["target"]["walletId"] == wallet_id
 
@@ -67,7 +67,7 @@ def without_account() -> str:
 
 
 def with_another_currency() -> str:
-    return somebody(currency="EUR").user.email
+    return new_account(currency="EUR").user.email
 
 
 def without_a_wallet() -> str:
@@ -75,28 +75,28 @@ def without_a_wallet() -> str:
 
 
 def of_an_inactive_account() -> str:
-    return somebody(is_active=False).user.email
+    return new_account(is_active=False).user.email
 
 
 def unverified() -> str:
-    return somebody(verified_email="").user.email
+    return new_account(verified_email="").user.email
 
 
 def changed_after_verification() -> str:
-    person = somebody()
+    person = new_account()
     User.objects.filter(pk=person.user.pk).update(email=(changed := new_address()))
     return changed
 
 
 def with_a_closed_wallet() -> str:
-    person = somebody()
+    person = new_account()
     assert bank().patch(f"/wallets/{person.wallet_id}", {"status": "CLOSED"}).status == 200
     return person.user.email
 
 
 def username_without_address() -> str:
     """A username may look like an address; only a verified e-mail address counts."""
-    person = somebody()
+    person = new_account()
     User.objects.filter(pk=person.user.pk).update(email="")
     return person.user.username
 
@@ -117,7 +117,7 @@ WITHOUT_TARGET = (
 @pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
 def test_responses_do_not_reveal_accounts(email: Callable[[], str], later: dict[str, str]) -> None:
     """Status, headers, bytes and queries are the same as for an address without an account."""
-    anna = somebody("10")
+    anna = new_account("10")
     headers = {"X_Request_ID": "the-same", "Idempotency_Key": "k"}
     for api in (session_of(anna.user), bank()):
         answers, queries = [], []
@@ -144,7 +144,7 @@ def test_responses_do_not_reveal_accounts(email: Callable[[], str], later: dict[
 def test_unknown_address_is_refused_and_the_key_stays_free(
     email: Callable[[], str], unchanged: Unchanged
 ) -> None:
-    anna, address = somebody("10"), email()
+    anna, address = new_account("10"), email()
     wallets = [
         str(id)
         for user in User.objects.by_email(address)
@@ -154,11 +154,11 @@ def test_unknown_address_is_refused_and_the_key_stays_free(
         with unchanged(anna.wallet_id, *wallets):
             answer = send(api, anna.wallet_id, address, key="k")
             assert (answer.status, answer.code) == (404, "wallet_not_found")
-    assert send(bank(), anna.wallet_id, somebody().user.email, key="k").status == 201
+    assert send(bank(), anna.wallet_id, new_account().user.email, key="k").status == 201
 
 
 def test_foreign_source_wallet_finds_no_address(unchanged: Unchanged) -> None:
-    anna, boris, carla = somebody("10"), somebody("10"), somebody()
+    anna, boris, carla = new_account("10"), new_account("10"), new_account()
     restricted = Api(key=new_key(ADMIN, owner=anna.user, is_restricted=True))
     with unchanged(anna.wallet_id, boris.wallet_id, carla.wallet_id):
         for api in (session_of(anna.user), restricted):
@@ -173,7 +173,7 @@ def test_foreign_source_wallet_finds_no_address(unchanged: Unchanged) -> None:
 
 @pytest.mark.parametrize("later", [{}, {"Prefer": "respond-async"}])
 def test_address_of_the_source_wallet_is_refused(later: dict[str, str], unchanged: Unchanged) -> None:
-    anna = somebody("10")
+    anna = new_account("10")
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": anna.user.email.upper(), "amount": "1"}
     for api in (session_of(anna.user), bank()):
         with unchanged(anna.wallet_id):
@@ -185,7 +185,7 @@ def test_address_of_the_source_wallet_is_refused(later: dict[str, str], unchange
 
 
 def test_own_address_from_a_second_wallet_means_the_first() -> None:
-    anna = somebody()
+    anna = new_account()
     second = new_wallet(anna.user, "10")
     answer = send(session_of(anna.user), second, anna.user.email)
     assert (answer.status, answer.json["target"]["walletId"]) == (201, anna.wallet_id)
@@ -193,7 +193,7 @@ def test_own_address_from_a_second_wallet_means_the_first() -> None:
 
 
 def test_transfer_needs_exactly_one_target(unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     with unchanged(anna.wallet_id, boris.wallet_id):
         for fields in (
             {},
@@ -225,7 +225,7 @@ def test_transfer_needs_exactly_one_target(unchanged: Unchanged) -> None:
     + [["anna@example.com"], "a" * 10_000 + "@example.com", '"\x01"@example.com'],
 )
 def test_invalid_address_is_a_validation_error(email: object, unchanged: Unchanged) -> None:
-    anna = somebody("10")
+    anna = new_account("10")
     with unchanged(anna.wallet_id):
         answer = send(bank(), anna.wallet_id, email)
     assert (answer.status, answer.code) == (400, "validation_error")
@@ -233,7 +233,7 @@ def test_invalid_address_is_a_validation_error(email: object, unchanged: Unchang
 
 
 def test_pattern_finds_no_account(unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     with unchanged(anna.wallet_id, boris.wallet_id):
         for email in (
             "%@example.com",
@@ -244,7 +244,7 @@ def test_pattern_finds_no_account(unchanged: Unchanged) -> None:
 
 
 def test_bulk_accepts_no_address(unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     with unchanged(anna.wallet_id, boris.wallet_id):
         answer = bank().bulk(
             {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
@@ -253,7 +253,7 @@ def test_bulk_accepts_no_address(unchanged: Unchanged) -> None:
 
 
 def test_rule_refuses_a_transfer_by_address(unmoved: Unchanged) -> None:
-    anna, boris = somebody(), somebody()
+    anna, boris = new_account(), new_account()
     with unmoved(anna.wallet_id, boris.wallet_id):
         answer = send(session_of(anna.user), anna.wallet_id, boris.user.email)
     assert (answer.status, answer.code) == (409, "insufficient_funds")
@@ -267,7 +267,7 @@ def spellings(person: Person) -> list[Any]:
 
 
 def test_replay_moves_nothing_and_returns_the_first_response(unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     api = session_of(anna.user)
     first = send(api, anna.wallet_id, boris.user.email, key="rent")
     new_wallet(boris.user)  # a newer wallet does not change the target
@@ -281,7 +281,7 @@ def test_replay_moves_nothing_and_returns_the_first_response(unchanged: Unchange
 
 
 def test_used_key_for_another_address_of_a_user_is_refused(unchanged: Unchanged) -> None:
-    anna, boris, carla = somebody("10"), somebody(), somebody()
+    anna, boris, carla = new_account("10"), new_account(), new_account()
     api = session_of(anna.user)
     assert send(api, anna.wallet_id, boris.user.email, key="rent").status == 201
     with unchanged(anna.wallet_id, boris.wallet_id, carla.wallet_id):
@@ -289,7 +289,7 @@ def test_used_key_for_another_address_of_a_user_is_refused(unchanged: Unchanged)
 
 
 def test_asynchronous_transfer_reaches_the_address() -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
     accepted = session_of(anna.user).post("/transfers", body, Prefer="respond-async")
     assert (accepted.status, InboxEntry.objects.filter(id=accepted.json["id"]).count()) == (202, 1)
@@ -299,7 +299,7 @@ def test_asynchronous_transfer_reaches_the_address() -> None:
 
 
 def test_read_only_key_learns_nothing_about_addresses(unchanged: Unchanged) -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     reader = Api(key=new_key("wallets:read", owner=new_owner()))
     with unchanged(anna.wallet_id, boris.wallet_id):
         for email in (boris.user.email, new_address()):
@@ -308,7 +308,7 @@ def test_read_only_key_learns_nothing_about_addresses(unchanged: Unchanged) -> N
 
 # --- Replays after a change of the account ----------------------------------------------------------
 def test_replay_succeeds_after_the_address_has_changed() -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     email = boris.user.email
     first = send(bank(), anna.wallet_id, email, key="rent")
     changes: list[dict[str, Any]] = [
@@ -325,7 +325,7 @@ def test_replay_succeeds_after_the_address_has_changed() -> None:
 
 
 def test_new_transfer_skips_a_closed_wallet_and_replay_keeps_it() -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     first = send(bank(), anna.wallet_id, boris.user.email, key="rent")
     assert bank().withdraw(boris.wallet_id, "1").status == 201
     assert bank().patch(f"/wallets/{boris.wallet_id}", {"status": "CLOSED"}).status == 200
@@ -335,14 +335,14 @@ def test_new_transfer_skips_a_closed_wallet_and_replay_keeps_it() -> None:
 
 
 def test_used_key_for_another_address_is_refused(unmoved: Unchanged) -> None:
-    anna, boris, clara = somebody("10"), somebody(), somebody()
+    anna, boris, clara = new_account("10"), new_account(), new_account()
     assert send(bank(), anna.wallet_id, boris.user.email, key="rent").status == 201
     with unmoved(anna.wallet_id, boris.wallet_id, clara.wallet_id):
         assert send(bank(), anna.wallet_id, clara.user.email, key="rent").code == "idempotency_key_reused"
 
 
 def test_replay_of_an_asynchronous_transfer_keeps_its_target() -> None:
-    anna, boris = somebody("10"), somebody()
+    anna, boris = new_account("10"), new_account()
     later = {"Prefer": "respond-async", "Idempotency-Key": "rent"}
     body = {"sourceWalletId": anna.wallet_id, "targetEmail": boris.user.email, "amount": "1"}
     first = bank().post("/transfers", body, **later)
@@ -355,7 +355,7 @@ def test_replay_of_an_asynchronous_transfer_keeps_its_target() -> None:
 
 
 def test_foreign_user_does_not_learn_used_keys() -> None:
-    anna, boris, clara = somebody("10"), somebody(), somebody()
+    anna, boris, clara = new_account("10"), new_account(), new_account()
     send(bank(), anna.wallet_id, boris.user.email, key="rent")
     details = [
         send(session_of(clara.user), anna.wallet_id, boris.user.email, key=key).json["detail"]

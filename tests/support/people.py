@@ -1,4 +1,4 @@
-"""People with wallets, and their browsers, for tests."""
+"""Create users with wallets, and clients with their sessions."""
 
 import http.client
 from collections.abc import Mapping
@@ -35,8 +35,8 @@ def registration(**fields: Any) -> dict[str, Any]:
     return {"name": "Anna", "email": new_address(), "password": PASSWORD, **fields}
 
 
-def somebody(deposit: str | None = None, currency: str = "RUB", **fields: Any) -> Person:
-    """Sign a user up, with a deposit."""
+def new_account(deposit: str | None = None, currency: str = "RUB", **fields: Any) -> Person:
+    """Create a user with a wallet, which has the deposit if one is given."""
     user = new_person(**fields)
     return Person(user, new_wallet(user, deposit, currency=currency))
 
@@ -49,31 +49,31 @@ def new_wallet(user: User, deposit: str | None = None, **fields: Any) -> str:
 
 
 def bank() -> Api:
-    """Who may do everything."""
+    """Return a client with the scope for everything."""
     return Api(key=new_key(ADMIN))
 
 
 def session_key(user: User) -> str:
-    """The cookie of a session of theirs."""
+    """Return the session cookie of a new session of the user."""
     sender = InProcess()
     sender.client.force_login(user, backend=MODEL_BACKEND)
     return sender.client.cookies[settings.SESSION_COOKIE_NAME].value
 
 
 def with_session(key: str) -> Api:
-    """The API as it is called with this cookie, whatever it says."""
+    """Return an API client that sends this value as its session cookie."""
     sender = InProcess()
     sender.client.cookies[settings.SESSION_COOKIE_NAME] = key
     return Api(sender)
 
 
 def without_request_id(answer: Answer) -> Any:
-    """What two answers to one question have in common."""
+    """Return the parts of a response that two responses to one request share."""
     return answer.status, {name: value for name, value in answer.json.items() if name != "requestId"}
 
 
 class Browser(OverHttp):
-    """A connection to a running service that keeps cookies, as a browser does."""
+    """Connect to a running service and keep cookies, as a browser does."""
 
     def __init__(self, address: str, **always: str) -> None:
         super().__init__(address)
@@ -95,6 +95,6 @@ class Browser(OverHttp):
         return Answer(response.status, lower, response.read())
 
     def post_form(self, path: str, **fields: str) -> Answer:
-        """The form of a page that was looked at before."""
+        """Post a form of a page that was loaded before, with its CSRF token."""
         token = {"csrfmiddlewaretoken": self.cookies["csrftoken"].value}
         return self.send("POST", path, urlencode(fields | token).encode(), {"Content-Type": FORM})

@@ -13,7 +13,7 @@ from django.test import override_settings
 from tests.conftest import running_service
 from tests.support.client import Answer, Api, InProcess, OverHttp
 from tests.support.keys import PASSWORD, new_operator
-from tests.support.people import MODEL_BACKEND, Browser, registration, somebody
+from tests.support.people import MODEL_BACKEND, Browser, new_account, registration
 from wallets.pages import wallet
 from walletsvc.middleware import Area
 
@@ -70,7 +70,7 @@ def test_each_area_has_its_policy_and_cache_headers(  # noqa: PLR0913, PLR0917
 
 
 def test_pages_of_a_session_have_the_same_headers() -> None:
-    person = somebody("1")
+    person = new_account("1")
     sender, operator = InProcess(), InProcess()
     sender.client.force_login(person.user, backend=MODEL_BACKEND)
     operator.client.force_login(new_operator(is_superuser=True), backend=MODEL_BACKEND)
@@ -99,7 +99,7 @@ def test_error_responses_have_the_same_headers(
     monkeypatch.setattr(wallet, "main_wallet", fail)
     monkeypatch.setattr("wallets.access.people.main_wallet", fail)
     sender = InProcess()
-    sender.client.force_login(somebody().user, backend=MODEL_BACKEND)
+    sender.client.force_login(new_account().user, backend=MODEL_BACKEND)
     with caplog.at_level(logging.ERROR):
         answers = ((sender.send("GET", "/"), Area.PAGES), (sender.send("GET", "/api/v1/me"), Area.API))
     for answer, area in answers:
@@ -121,7 +121,7 @@ def test_policies_of_pages_and_api_forbid_inline_scripts() -> None:
 
 def test_page_has_no_inline_script_or_style() -> None:
     sender = InProcess()
-    sender.client.force_login(somebody("1").user, backend=MODEL_BACKEND)
+    sender.client.force_login(new_account("1").user, backend=MODEL_BACKEND)
     page = sender.send("GET", "/").content.decode()
     for refused in ("style=", "onclick=", "onload=", "<style", "javascript:", "<script>", "hx-on", "http://"):
         assert refused not in page
@@ -189,7 +189,7 @@ def test_https_marks_cookies_as_secure(browser: Browser) -> None:
 
 def test_https_refuses_a_form_of_another_site(browser: Browser) -> None:
     browser.send("GET", "/login")
-    person = somebody().user
+    person = new_account().user
     fields = {"username": person.email, "password": PASSWORD}
     assert browser.post_form("/login", **fields).status == 403  # without Referer or Origin
     browser.always["Referer"] = "https://evil.example/"
@@ -316,7 +316,7 @@ FOREIGN_TARGETS = [
 @pytest.mark.usefixtures("quick_hashing")
 @pytest.mark.parametrize("target", FOREIGN_TARGETS)
 def test_redirects_stay_on_this_service(target: str) -> None:
-    person = somebody().user
+    person = new_account().user
     client = InProcess().client
     form = {"username": person.email, "password": PASSWORD, "next": target}
     assert client.post("/login", form)["Location"] == "/"
@@ -332,7 +332,7 @@ def test_redirects_stay_on_this_service(target: str) -> None:
 
 @pytest.mark.usefixtures("quick_hashing")
 def test_login_redirects_to_the_requested_page() -> None:
-    person = somebody()
+    person = new_account()
     client = InProcess().client
     response = client.get(f"/wallets/{person.wallet_id}?kind=DEPOSIT")
     assert response["Location"] == f"/login?next=/wallets/{person.wallet_id}%3Fkind%3DDEPOSIT"
