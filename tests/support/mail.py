@@ -38,7 +38,7 @@ def refusing_mail() -> Iterator[str]:
 
 
 def ask_for_link(address: str, email: str) -> None:
-    """ApiRequest a link to choose a new password."""
+    """Request a link to choose a new password."""
     browser = Browser(address)
     with closing(browser.connection):
         browser.send("GET", "/password/forgotten")
