@@ -280,11 +280,13 @@ def format_time(time: datetime) -> str:
     return orjson.dumps(time, option=orjson.OPT_UTC_Z)[1:-1].decode()  # four times as fast as isoformat
 
 
+_AMOUNT_TEXT: Final = {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", "maxLength": 40}
+
+
 def _amount_schema(number: dict[str, Any]) -> WithJsonSchema:
-    text = {"type": "string", "pattern": r"^(0|[1-9][0-9]*)(\.[0-9]+)?$", "maxLength": 40}
     return WithJsonSchema(
         {
-            "oneOf": [text, {"type": "number"} | number],
+            "oneOf": [_AMOUNT_TEXT, {"type": "number"} | number],
             "description": "A decimal with at most the fraction digits of the currency. A JSON number is"
             " read from its text, never through a binary float.",
             "examples": ["115.60"],
@@ -301,6 +303,11 @@ _EMAIL: Final = {"format": "email"}
 Amount = TypeAliasType("Amount", Annotated[Decimal, BeforeValidator(_amount), _amount_schema({"minimum": 0})])
 PositiveAmount = TypeAliasType(
     "PositiveAmount", Annotated[Decimal, BeforeValidator(_positive), _amount_schema({"exclusiveMinimum": 0})]
+)
+# A query has no numbers: a client would write some of them with an exponent.
+AmountParameter = TypeAliasType(
+    "AmountParameter",
+    Annotated[Decimal, BeforeValidator(_amount), WithJsonSchema(_AMOUNT_TEXT | {"examples": ["115.60"]})],
 )
 Id = Annotated[UUID, BeforeValidator(_id)]
 CurrencyCode = TypeAliasType(

@@ -24,6 +24,7 @@ from typing_extensions import TypeAliasType
 
 from wallets.contract.fields import (
     Amount,
+    AmountParameter,
     CsvSeparator,
     CurrencyCode,
     CurrencyFilter,
@@ -368,8 +369,8 @@ class OperationQuery(MetadataQuery):
     status: DecidedStatus | None = None
     from_: TimeParameter | None = Field(None, alias="from", description="Operations at this time or later.")
     to: TimeParameter | None = Field(None, description="Operations before this time.")
-    min_amount: Amount | None = None
-    max_amount: Amount | None = None
+    min_amount: AmountParameter | None = None
+    max_amount: AmountParameter | None = None
     reference: Annotated[Reference, Field(min_length=1)] | None = None
 
 
