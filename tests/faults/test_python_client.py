@@ -26,7 +26,7 @@ def target(database: Database) -> Iterator[FaultTarget]:
         yield target
 
 
-def test_payments_count_once_although_a_worker_is_killed(target: FaultTarget) -> None:
+def test_payments_count_once_although_workers_are_killed(target: FaultTarget) -> None:
     keys: list[str] = []
     http = httpx.Client(event_hooks={"request": [lambda sent: keys.append(sent.headers["idempotency-key"])]})
     host, port = target.address
@@ -43,7 +43,7 @@ def test_payments_count_once_although_a_worker_is_killed(target: FaultTarget) ->
 
         paying = [threads.submit(pay) for _ in range(THREADS)]
         for _ in range(TIMES):
-            kill_busy_worker(target)
+            kill_workers(target)
         is_over = True
         payments = sum(each.result() for each in paying)
         http.event_hooks = {"request": [], "response": []}
@@ -53,16 +53,16 @@ def test_payments_count_once_although_a_worker_is_killed(target: FaultTarget) ->
     assert len(keys) > len(set(keys)), "no request was repeated"
 
 
-def kill_busy_worker(target: FaultTarget) -> None:
-    """Stop a worker until requests wait for it, then kill it."""
+def kill_workers(target: FaultTarget) -> None:
+    """Stop all workers, so that the requests of all threads wait for them, then kill the workers."""
     before = target.workers()
     time.sleep(0.5)
-    os.kill(before[0], signal.SIGSTOP)
-    time.sleep(0.5)
-    os.kill(before[0], signal.SIGKILL)
-    wait_for_other_workers(target, before[:1])
-    (new,) = set(target.workers()) - set(before)
-    wait_until(lambda: handles_signals(new), "the new worker does not start")
+    for end in (signal.SIGSTOP, signal.SIGKILL):
+        for worker in before:
+            os.kill(worker, end)
+        time.sleep(0.5)
+    wait_for_other_workers(target, before)
+    wait_until(lambda: all(map(handles_signals, target.workers())), "the new workers do not start")
 
 
 def handles_signals(worker: int) -> bool:
