@@ -29,7 +29,7 @@ from wallets.problems import FieldError, ValidationError
 LONG_TEXTS: Final = frozenset(("metadata", "description", "reference"))  # 4,096 bytes; 500, 255 characters
 MAX_PAGE_TEXT_BYTES: Final = 262_144  # of LONG_TEXTS in a page
 UNMEASURED_ROWS: Final = 50  # a page of so many rows is not measured
-MAX_SCANNED_ROWS: Final = 5000  # of an index, for a page whose filters the index does not serve
+MAX_SCANNED_ROWS: Final = 3000  # of an index, for a page whose filters the index does not serve
 # PostgreSQL estimates as many rows for the largest wallet as for the average one, and would sort them all.
 IN_ORDER_OF_INDEX: Final = (
     "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off"

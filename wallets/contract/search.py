@@ -3,8 +3,9 @@
 A list is read in the order of one index, newest first. Filters that this index does not serve are applied to
 the rows as they are read, and a request reads a limited number of them (paging.py): then its page may be
 shorter than the limit, and its cursor continues the search. A filter whose index has no order is looked up
-first: if at most MAX_MATCHES rows have the value, they are the candidates of the list; a more frequent value
-is met soon while the newest rows are read. So no combination of filters makes an expensive request.
+first: if at most MAX_MATCHES rows have the value, they are the candidates of the list. A value that many of
+the newest rows have is not looked up: it is met soon while they are read. So no combination of filters makes
+an expensive request.
 """
 
 from collections.abc import Mapping
@@ -14,13 +15,15 @@ from uuid import UUID
 
 import orjson
 from django.db import connection, transaction
-from django.db.models import F, Func, Q, QuerySet, TextField
+from django.db.models import BooleanField, ExpressionWrapper, F, Func, Q, QuerySet, TextField
 
 from wallets.access.rights import Principal
 from wallets.contract.request_schemas import OperationSearchQuery, WalletSearchQuery
 from wallets.models import Operation, OperationQuerySet, User, Wallet, WalletQuerySet, subquery_of
 
 MAX_MATCHES: Final = 500
+SAMPLED_ROWS: Final = 500  # the newest rows
+MAX_SAMPLED_MATCHES: Final = 10  # among the sampled rows
 RowsT = TypeVar("RowsT", bound=QuerySet[Any])
 
 # Types with an index in the order of time: within a wallet (operation_type_idx), and in all wallets.
@@ -98,11 +101,20 @@ def _search(
     `indexed` is the filter of `residual` that the index serves too.
     """
     for matches in unordered:
-        if matches and (ids := _few_ids(rows.filter(matches).order_by())) is not None:
+        if not matches or _is_frequent(rows, matches):
+            continue
+        if (ids := _few_ids(rows.filter(matches).order_by())) is not None:
             return Search(rows.filter(index, *residual, id__in=ids), has_few_rows=True)
     found = rows.filter(index, *residual)
     is_served = all(matches == indexed for matches in residual if matches)
     return Search(found, None if is_served else rows.filter(index, indexed))
+
+
+def _is_frequent(rows: QuerySet[Any], matches: Q) -> bool:
+    """Whether many of the newest rows match: then a lookup is slow, as a GIN index reads all matches."""
+    is_match = ExpressionWrapper(matches, output_field=BooleanField())
+    newest = rows.order_by("-created_at", "-id").values_list(is_match, flat=True)[:SAMPLED_ROWS]
+    return sum(map(bool, newest)) > MAX_SAMPLED_MATCHES
 
 
 def _few_ids(rows: QuerySet[Any]) -> list[UUID] | None:
