@@ -171,6 +171,12 @@ def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[HostileReq
         yield HostileRequest(f"{times} {attack}", path, "POST", sender, body=body, content_type=MULTIPART)
 
 
+def decomposed_passwords(path: str, **fields: str) -> Iterator[HostileRequest]:
+    """Return a request whose password is hashed twice: as it was sent, and in the form NFC."""
+    body = fields | {"email": "{name}@example.com", "password": "cre\u0300me bru\u0302le\u0301e 7"}
+    yield HostileRequest("a decomposed password", path, "POST", body=json.dumps(body).encode())
+
+
 TOKEN: Final = b"csrfmiddlewaretoken={token}&"
 
 
@@ -251,8 +257,12 @@ API: Final = (
     _endpoint("WebhookDeadLetters GET", gets(f"{WEBHOOK}/dead-letters?limit=500", ADMIN)),
     _endpoint("WebhookDeadLetters DELETE", posts(f"{WEBHOOK}/dead-letters", ADMIN, "DELETE")),
     _endpoint("WebhookReplay POST", posts(f"{WEBHOOK}/replay", ADMIN)),
-    _endpoint("SignUp POST", posts(f"{V1}/signup", name="Anna", **CREDENTIALS)),
-    _endpoint("LogIn POST", posts(f"{V1}/login", **CREDENTIALS)),
+    _endpoint(
+        "SignUp POST",
+        posts(f"{V1}/signup", name="Anna", **CREDENTIALS),
+        decomposed_passwords(f"{V1}/signup", name="Anna"),
+    ),
+    _endpoint("LogIn POST", posts(f"{V1}/login", **CREDENTIALS), decomposed_passwords(f"{V1}/login")),
     _endpoint("LogOut POST", posts(f"{V1}/logout", ENDING_SESSION)),
     _endpoint("Me GET", gets(f"{V1}/me", SESSION)),
     _endpoint("MyWallet GET", gets(f"{V1}/me/wallet", SESSION)),
@@ -286,6 +296,7 @@ DOCUMENTS: Final = (
     _page("/api/schema", gets("/api/schema?format=json")),
     _page("/api/docs"),
     _page("/api/redoc"),
+    _page("/errors/insufficient_funds"),
     _page("/livez"),
     _page("/readyz"),
     _page("/metrics", gets("/metrics", ADMIN)),

@@ -134,7 +134,7 @@ def require_scope(principal: Principal, view: Any, method: str) -> None:
 
 
 def require(principal: Principal, command: Command) -> None:
-    """Raise Forbidden if the principal missing_scope the scope of the command."""
+    """Raise Forbidden if the principal lacks the scope of the command."""
     scope = OPERATION_TYPES[command.operation_type].scope
     if isinstance(command, Reverse) and command.original.type in TRANSFERS:
         scope = TRANSFER

@@ -103,10 +103,6 @@ class NumberCursor(Cursor):
     def after(self) -> Q:
         return Q(id__lt=self.id)
 
-    @staticmethod
-    def up_to(last: Any) -> Q:
-        return Q(id__gte=last.id)
-
 
 class Page(Generic[QueryT]):
     """One page of a list: the request and the response.

@@ -3,7 +3,7 @@
 A list is read in the order of one index, newest first. Filters that this index does not serve are applied to
 the rows as they are read, and a request reads a limited number of them (paging.py): then its page may be
 shorter than the limit, and its cursor continues the search. A filter whose index has no order is looked up
-first: if at most MAX_MATCHES rows have the value, they are the candidates of the list. A value that many of
+first: if at most MAX_MATCHES rows have the value, they are the candidates of the list. Metadata that many of
 the newest rows have is not looked up: it is met soon while they are read. So no combination of filters makes
 an expensive request.
 """
@@ -70,7 +70,7 @@ def search_operations(query: OperationSearchQuery, caller: Principal) -> Search[
     elif query.idempotency_key is not None:
         residual.append(Q(sent_key=query.idempotency_key, idempotency_key__isnull=False))
         unordered.append(residual[-1])
-    if query.wallet_id is None and not query.reference:
+    if query.wallet_id is None and not query.reference and not _is_frequent(operations, metadata):
         unordered.append(metadata)
     return _search(operations, index, residual, unordered, _indexed(query))
 
@@ -85,7 +85,9 @@ def search_wallets(query: WalletSearchQuery, owner_restriction: int | None) -> S
     label = Q(label__istartswith=query.label) if query.label else Q()
     metadata = metadata_filter(query.metadata)
     residual = [external_id, label, metadata, Q(**_given(currency=query.currency, status=query.status))]
-    unordered = [external_id] if index else [external_id, label, metadata]
+    unordered = [external_id] if index else [external_id, label]
+    if not index and not _is_frequent(Wallet.objects.all(), metadata):
+        unordered.append(metadata)
     return _search(Wallet.objects.with_expired(), index, residual, unordered)
 
 
@@ -101,18 +103,18 @@ def _search(
     `indexed` is the filter of `residual` that the index serves too.
     """
     for matches in unordered:
-        if not matches or _is_frequent(rows, matches):
-            continue
-        if (ids := _few_ids(rows.filter(matches).order_by())) is not None:
+        if matches and (ids := _few_ids(rows.filter(matches).order_by())) is not None:
             return Search(rows.filter(index, *residual, id__in=ids), has_few_rows=True)
     found = rows.filter(index, *residual)
     is_served = all(matches == indexed for matches in residual if matches)
     return Search(found, None if is_served else rows.filter(index, indexed))
 
 
-def _is_frequent(rows: QuerySet[Any], matches: Q) -> bool:
+def _is_frequent(rows: QuerySet[Any], metadata: Q) -> bool:
     """Whether many of the newest rows match: then a lookup is slow, as a GIN index reads all matches."""
-    is_match = ExpressionWrapper(matches, output_field=BooleanField())
+    if not metadata:
+        return False
+    is_match = ExpressionWrapper(metadata, output_field=BooleanField())
     newest = rows.order_by("-created_at", "-id").values_list(is_match, flat=True)[:SAMPLED_ROWS]
     return sum(map(bool, newest)) > MAX_SAMPLED_MATCHES
 
