@@ -173,7 +173,7 @@ def forms(path: str, sender: str = STRANGER, **good: str) -> Iterator[HostileReq
 
 def decomposed_passwords(path: str, **fields: str) -> Iterator[HostileRequest]:
     """Return a request whose password is hashed twice: as it was sent, and in the form NFC."""
-    body = fields | {"email": "{name}@example.com", "password": "cre\u0300me bru\u0302le\u0301e 7"}
+    body = fields | CREDENTIALS | {"password": DECOMPOSED}
     yield HostileRequest("a decomposed password", path, "POST", body=json.dumps(body).encode())
 
 
@@ -187,6 +187,7 @@ V1: Final = "/api/v1"
 WALLET: Final = f"{V1}/wallets/{{wallet}}"
 WEBHOOK: Final = f"{V1}/webhooks/{{webhook}}"
 CREDENTIALS: Final = {"email": "{name}@example.com", "password": "{password}"}
+DECOMPOSED: Final = "cre\u0300me bru\u0302le\u0301e 7"  # letters with combining accents
 PAGE_CREDENTIALS: Final = {"username": "{name}@example.com", "password": "{password}"}
 DEPOSIT_FIELDS: Final = {"operationType": "DEPOSIT", "amount": "1"}
 WEBHOOK_FIELDS: Final = {"name": "{name}", "url": "http://127.0.0.1:9/"}
